@@ -1,0 +1,17 @@
+"""`python -m analysis`, the same as the console script `sparseflows-analysis`."""
+
+from __future__ import annotations
+
+import sys
+
+from analysis.cli import app
+from sparseflows.console import run_app
+
+
+def main() -> None:
+    """Run the command line and leave with its exit status."""
+    sys.exit(run_app(app, "analysis"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""Train continuous normalizing flows, prune them, and see what pruning did."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Public name → module. They are imported when first used: `sparseflows --help` must not wait for PyTorch.
+_PUBLIC = {
+    "Flow": "sparseflows.flow.model",
+    "Solver": "sparseflows.flow.ode",
+    "build_flow": "sparseflows.flow.build",
+    "Masks": "sparseflows.pruning.masks",
+    "prune": "sparseflows.pruning.methods",
+    "shrink": "sparseflows.pruning.structured",
+    "Spec": "sparseflows.specs",
+    "load_spec": "sparseflows.experiment.params",
+    "load": "sparseflows.experiment.loading",
+    "load_masks": "sparseflows.experiment.loading",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'sparseflows' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,265 @@
+"""The command line. PyTorch is imported inside the commands: help and refused input answer at once."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal, Optional
+
+import typer
+
+from sparseflows.errors import InputError, Interrupted
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
+)
+data_app = typer.Typer(no_args_is_help=True, help="Data sets: what is known, and how to use your own.")
+app.add_typer(data_app, name="data")
+
+ParamFile = Annotated[
+    Path, typer.Argument(metavar="PARAM.yaml", help="A param file; see the ones in param/.")
+]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that 'sparseflows run' wrote.")]
+PointsFile = Annotated[
+    Path,
+    typer.Argument(metavar="DATA.npy", help="Points (N, D), .npy or .csv, in the data's own coordinates."),
+]
+Settings = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change a setting: --set train.lr=0.01; may be repeated."
+    ),
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document and nothing else on standard output.")
+]
+Stage = Annotated[
+    str, typer.Option("--stage", help="<method>-s<seed>/<k>, e.g. dense-s0/0; best: lowest validation NLL.")
+]
+Output = Annotated[Path, typer.Option("-o", "--output", metavar="FILE.npy", help="Where to write.")]
+Tolerance = Annotated[
+    Optional[float],
+    typer.Option("--tol", help="rtol = atol of the solver, 1e-12 to 1e-2. [the run's evaluate section]"),
+]
+Precision = Annotated[
+    Optional[Literal["float32", "float64"]],
+    typer.Option("--dtype", help="Precision of the solve. [as above]"),
+]
+
+
+@app.callback()
+def main() -> None:
+    """Train continuous normalizing flows, prune them, and see what pruning did.
+
+    \b
+    A first look (about a minute):
+      sparseflows run param/quick.yaml
+      python -m analysis table runs/quick
+    """
+
+
+@app.command()
+def check(param: ParamFile, settings: Settings = None, as_json: Json = False) -> None:
+    """Dry run: print the resolved settings, the dense params, the stages and steps. Needs no data.
+
+    \b
+    Example: sparseflows check param/toy/gaussian_spiral/ffjord.yaml --set train.epochs=10
+    """
+    from sparseflows.experiment.params import dump_spec, load_spec
+    from sparseflows.experiment.plan import plan, plan_text
+
+    spec = load_spec(param, settings or ())
+    found = plan(spec)
+    _print(found | {"settings": spec.model_dump()} if as_json else f"{dump_spec(spec)}\n{plan_text(found)}")
+
+
+@app.command()
+def run(
+    param: ParamFile,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Run folders are made below this one.")
+    ] = Path("runs"),
+    settings: Settings = None,
+    jobs: Annotated[
+        int, typer.Option("--jobs", min=1, max=256, help="Cascades to work on side by side.")
+    ] = 1,
+    force: Annotated[
+        bool, typer.Option("--force", help="Start over; the old folder is kept as <name>.old-<n>.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Train a dense flow for every seed, prune and retrain it in a cascade for every method, and print the table.
+
+    The results are in DIR/<name>. The same command after an interruption goes on where it was; other
+    settings get a folder of their own.
+
+    \b
+    Example: sparseflows run param/quick.yaml --set seeds=[0,1,2] --jobs 2
+    """
+    from sparseflows.experiment.plan import count_stages, prepare
+    from sparseflows.experiment.params import load_spec
+    from sparseflows.experiment.store import RunFolder
+    from sparseflows.experiment.summary import results_text
+
+    spec = load_spec(param, settings or ())
+    splits, digest = prepare(spec)
+    folder = RunFolder.claim(out, spec, digest, force=force)
+    with folder.lock():
+        for warning in splits.warnings:
+            print(f"note: {warning}", file=sys.stderr)
+        print(f"{spec.name}: results go to {folder.path}", file=sys.stderr)
+        from sparseflows.experiment.cascade import run_experiment
+        from sparseflows.experiment.progress import Progress
+
+        try:
+            records = run_experiment(spec, folder, splits, Progress(count_stages(spec)), jobs)
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted; the same command goes on from the last checkpoint") from None
+    stages = [{name: _finite(value) for name, value in vars(record).items()} for record in records]
+    _print({"run": str(folder.path), "stages": stages} if as_json else results_text(records, folder.path))
+
+
+@app.command()
+def sample(
+    run: RunArgument,
+    n: Annotated[int, typer.Option("-n", min=1, max=100_000_000, help="How many samples.")],
+    output: Output,
+    stage: Stage = "best",
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the noise.")] = 0,
+) -> None:
+    """Draw samples (n, D) from a stage, in the data's own coordinates.
+
+    \b
+    Example: sparseflows sample runs/quick --stage structured-s0/2 -n 10000 -o samples.npy
+    """
+    _check_output(output)
+    from sparseflows.experiment.use import draw_samples
+
+    _save(output, draw_samples(run, stage, n, seed))
+
+
+@app.command()
+def score(
+    run: RunArgument,
+    points: PointsFile,
+    stage: Stage = "best",
+    coordinates: Annotated[
+        Literal["standardised", "data"],
+        typer.Option(help="standardised: as NLLs are reported; data: a density over the data's own space."),
+    ] = "standardised",
+    tol: Tolerance = None,
+    dtype: Precision = None,
+    output: Annotated[
+        Optional[Path],
+        typer.Option("-o", "--output", metavar="FILE.npy", help="Write log p of every row, (N,), nats."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Print the NLL of a file's rows under a stage: exact divergence, adaptive solver, nats.
+
+    \b
+    Example: sparseflows score runs/quick points.npy --coordinates data -o log_prob.npy
+    """
+    if output is not None:
+        _check_output(output)
+    _check_tolerance(tol)
+    from sparseflows.experiment.use import score_points
+
+    values, summary = score_points(run, stage, points, coordinates, tol, dtype)
+    if output is not None:
+        _save(output, values)
+    text = f"NLL {summary['nll']:.4f}" + (
+        f" ± {summary['nll_se']:.4f}" if summary["nll_se"] is not None else ""
+    )
+    _print(
+        summary
+        if as_json
+        else f"{text} nats over {summary['n']:,} rows, {coordinates} coordinates (NFE {summary['nfe']})"
+    )
+
+
+@app.command(name="map")
+def map_points(
+    run: RunArgument,
+    points: PointsFile,
+    to: Annotated[Literal["noise", "data"], typer.Option(help="noise: x → z; data: z → x.")],
+    output: Output,
+    stage: Stage = "best",
+    tol: Tolerance = None,
+    dtype: Precision = None,
+) -> None:
+    """Carry points through a stage: x (the data's own coordinates) to noise z, or noise to data.
+
+    \b
+    Example: sparseflows map runs/quick points.npy --to noise -o noise.npy
+    """
+    _check_output(output)
+    _check_tolerance(tol)
+    from sparseflows.experiment.use import carry_points
+
+    _save(output, carry_points(run, stage, points, to, tol, dtype))
+
+
+@data_app.callback()
+def data() -> None:
+    """Data sets: what is known, and how to use your own."""
+
+
+@data_app.command(name="list")
+def list_data(as_json: Json = False) -> None:
+    """List the data sets that data.name takes.
+
+    \b
+    Your own table: sparseflows run param/tabular/table.yaml --set data.path=FILE
+    """
+    from sparseflows.data.splits import known_sets
+
+    sets = known_sets()
+    if as_json:
+        _print([vars(one) for one in sets])
+        return
+    print(f"{'name':<16} {'kind':<8} {'columns':>7} {'rows':>7}  description")
+    for one in sets:
+        print(
+            f"{one.name:<16} {one.kind:<8} {one.dimension or '-':>7} {one.rows or '-':>7}  {one.description}"
+        )
+
+
+def _print(result: Any) -> None:
+    print(result if isinstance(result, str) else json.dumps(result, indent=1, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _check_tolerance(tol: float | None) -> None:
+    if tol is not None and not 1e-12 <= tol <= 1e-2:
+        raise InputError(f"--tol {tol:g}: give a tolerance between 1e-12 and 1e-2")
+
+
+def _check_output(path: Path) -> None:
+    """Refuse an output that could not be written, before the work is done."""
+    if path.suffix != ".npy":
+        raise InputError(f"{path}: results are NumPy arrays; give a name that ends in .npy")
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise InputError(
+            f"{path}: no such folder to write to"
+            if not path.is_dir()
+            else f"{path}: is a folder; name a file in it"
+        )
+
+
+def _save(path: Path, array: Any) -> None:
+    import io
+
+    import numpy as np
+
+    from sparseflows.files import write_whole
+
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    write_whole(path, buffer.getvalue())
+    print(f"wrote {path} {array.shape}", file=sys.stderr)

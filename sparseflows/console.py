@@ -1,0 +1,39 @@
+"""What both command lines share: one line for an error, and the exit status."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from sparseflows.errors import SparseFlowsError
+
+
+def run_app(app: Any, prog: str, args: list[str] | None = None) -> int:
+    """Run a Typer application and return its exit status: 0 done, 1 failed, 2 wrong input, 130 interrupted.
+
+    Errors are one line on standard error. Help and results go to standard output.
+    """
+    try:
+        status = app(args=args, prog_name=prog, standalone_mode=False)
+        return int(status) if isinstance(status, int) else 0
+    except SparseFlowsError as error:
+        return _say(prog, str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _say(prog, "interrupted; the same command goes on from the last checkpoint", 130)
+    except BrokenPipeError:  # the reader of our output has left, as in `… | head`
+        sys.stderr.close()
+        return 1
+    except Exception as error:
+        # Typer's own errors (a missing argument, an unknown option) know their message and status.
+        if hasattr(error, "format_message") and hasattr(error, "exit_code"):
+            message = str(error.format_message())
+            if message.startswith("Usage:"):  # called without a command: that is a request for help
+                print(message)
+                return 0
+            return _say(prog, f"{message} (see '{prog} --help')", int(error.exit_code))
+        raise
+
+
+def _say(prog: str, message: str, status: int) -> int:
+    print(f"{prog}: {' '.join(message.split())}", file=sys.stderr)
+    return status

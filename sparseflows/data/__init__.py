@@ -1,0 +1,1 @@
+"""Where rows come from: two-dimensional toy densities, small bundled sets, tables of the user's own."""

@@ -1,0 +1,49 @@
+"""Exceptions that end a command, and a lookup that lists the known names."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class SparseFlowsError(Exception):
+    """Base of every error that a command turns into one line on standard error."""
+
+    exit_code = 1
+
+
+class InputError(SparseFlowsError, ValueError):
+    """What the caller gave is wrong; the message says what, where, and what would be right."""
+
+    exit_code = 2
+
+
+class RunError(SparseFlowsError, RuntimeError):
+    """The input was fine, the work failed."""
+
+
+def suggest(name: object, known: list[str]) -> str:
+    """`"; did you mean 'tanh'?"` where a known name is close to `name`, else an empty string."""
+    close = difflib.get_close_matches(str(name), known, n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def lookup(kind: str, name: str, table: Mapping[str, T]) -> T:
+    """The entry of `table` called `name`.
+
+    Raises:
+        InputError: no such name; the message lists the known ones.
+    """
+    if name not in table:
+        known = sorted(table)
+        raise InputError(f"unknown {kind} '{name}'{suggest(name, known)} (known: {', '.join(known)})")
+    return table[name]
+
+
+class Interrupted(SparseFlowsError):
+    """Ctrl-C while something was going on that can be taken up again."""
+
+    exit_code = 130

@@ -1,0 +1,1 @@
+"""Experiments: a param file, its run folder, and the cascade between them."""

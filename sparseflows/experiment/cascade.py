@@ -1,0 +1,168 @@
+"""The experiment: a dense flow a seed, then (prune a bit more, retrain) for every method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from joblib import Parallel, delayed
+from torch import Tensor
+
+from sparseflows.data.splits import Splits
+from sparseflows.errors import InputError
+from sparseflows.experiment.progress import Progress
+from sparseflows.experiment.records import DENSE, DONE, FAILED, Record
+from sparseflows.experiment.stage import Bench, StageName, find_stage, finish, make_stage, read_pruned
+from sparseflows.experiment.store import RunFolder
+from sparseflows.flow.build import build_flow
+from sparseflows.flow.model import Flow
+from sparseflows.pruning.methods import Pruned, prune, unpruned
+from sparseflows.specs import Spec
+
+
+def run_experiment(
+    spec: Spec, run: RunFolder, splits: Splits, progress: Progress, jobs: int = 1
+) -> list[Record]:
+    """Make every stage that is not there yet; gives the records of all. The caller holds the folder's lock.
+
+    A stage that fails is recorded with its reason, and its cascade goes on from the stage before it. The
+    numbers do not depend on `jobs`: every process computes with `spec.threads` threads.
+
+    Args:
+        spec: the experiment.
+        run: its folder.
+        splits: its rows.
+        progress: who is told.
+        jobs: cascades to work on side by side, each in a process of its own.
+    """
+    check_device(spec.device)
+    run.write_data(
+        {
+            "name": splits.name,
+            "dim": splits.train.shape[1],
+            **splits.standardiser.to_dict(),
+            "warnings": splits.warnings,
+        }
+    )
+    run.write_results()
+    cascades = [(method, seed) for seed in spec.seeds for method in spec.prune.methods]
+    if jobs == 1:
+        bench = make_bench(spec, run, splits, progress)
+        for seed in spec.seeds:
+            make_dense(bench, seed)
+            for method in spec.prune.methods:
+                run_cascade(bench, method, seed)
+    else:
+        # joblib's processes: nothing of our own to keep alive, and Ctrl-C ends them all.
+        side_by_side = Parallel(n_jobs=jobs)
+        side_by_side(delayed(_dense_task)(spec, run, splits, seed) for seed in spec.seeds)
+        side_by_side(delayed(_cascade_task)(spec, run, splits, *cascade) for cascade in cascades)
+    progress.close()
+    run.write_results()
+    return run.records()
+
+
+def make_bench(spec: Spec, run: RunFolder, splits: Splits, progress: Progress) -> Bench:
+    """What the stages of a run share, in this process."""
+    torch.set_num_threads(spec.threads)
+    dtype = getattr(torch, spec.dtype)
+    return Bench(
+        run,
+        spec,
+        splits,
+        torch.as_tensor(splits.train, dtype=dtype, device=spec.device),
+        whitening_matrix(splits.train).to(dtype) if spec.data.whiten else None,
+        progress,
+    )
+
+
+def _dense_task(spec: Spec, run: RunFolder, splits: Splits, seed: int) -> None:
+    make_dense(make_bench(spec, run, splits, Progress(bars=False)), seed)
+
+
+def _cascade_task(spec: Spec, run: RunFolder, splits: Splits, method: str, seed: int) -> None:
+    run_cascade(make_bench(spec, run, splits, Progress(bars=False)), method, seed)
+
+
+def make_dense(bench: Bench, seed: int) -> Record:
+    """The unpruned flow of a seed, trained once and shared by all methods."""
+    name = StageName(DENSE, seed, 0)
+    found = find_stage(bench, name)
+    if found:
+        bench.progress.found(found)
+        return found
+    start: Callable[[], Pruned] = lambda: unpruned(_untrained(bench, seed))  # noqa: E731
+    return make_stage(bench, name, start, bench.spec.train, _params_dense(bench))
+
+
+def run_cascade(bench: Bench, method: str, seed: int) -> None:
+    """All stages of one method and seed, each from the last good stage before it."""
+    dense_name = StageName(DENSE, seed, 0)
+    dense_record = bench.run.read_stage(dense_name.cascade, 0)
+    last_good = dense_name if dense_record and dense_record.status == DONE else None
+    total = _params_dense(bench)
+    untrained = _untrained(bench, seed)
+    for stage, ratio in enumerate(bench.spec.prune.keep_ratios, 1):
+        name = StageName(method, seed, stage, ratio)
+        record = find_stage(bench, name)
+        if record:
+            bench.progress.found(record)
+        elif last_good is None:
+            record = _fail_without_dense(bench, name, total)
+        else:
+            start = _pruned_from(bench, last_good, name, untrained, round(ratio * total))
+            record = make_stage(bench, name, start, bench.spec.retrain_spec(), total)
+        if record.status == DONE:
+            last_good = name
+
+
+def _pruned_from(
+    bench: Bench, before: StageName, name: StageName, dense: Flow, target: int
+) -> Callable[[], Pruned]:
+    def start() -> Pruned:
+        return prune(name.method, read_pruned(bench, before), dense, target, bench.spec.prune.allocation)
+
+    return start
+
+
+def _fail_without_dense(bench: Bench, name: StageName, total: int) -> Record:
+    record = Record(
+        dataset=bench.splits.name,
+        objective=bench.spec.train.objective,
+        protocol="cascade",
+        method=name.method,
+        seed=name.seed,
+        stage=name.stage,
+        status=FAILED,
+        reason="the dense flow of this seed failed",
+        keep_ratio_target=name.keep_ratio,
+        params_dense=total,
+    )
+    finish(bench, record, None, [])
+    return record
+
+
+def _untrained(bench: Bench, seed: int) -> Flow:
+    return build_flow(bench.spec, bench.rows.shape[1], seed=seed, whitening=bench.whitening).to(
+        bench.rows.dtype
+    )
+
+
+def _params_dense(bench: Bench) -> int:
+    return bench.spec.flow.dense_params(bench.rows.shape[1])
+
+
+def whitening_matrix(rows: np.ndarray) -> Tensor:
+    """C^(−1/2) of the rows' covariance C, shrunk as Ledoit and Wolf (2004): (D, D) float64."""
+    from sklearn.covariance import ledoit_wolf
+
+    covariance, _ = ledoit_wolf(rows)
+    values, vectors = np.linalg.eigh(covariance)
+    return torch.from_numpy(vectors @ np.diag(values**-0.5) @ vectors.T)
+
+
+def check_device(device: str) -> None:
+    """Raise InputError where the device is not there."""
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"device: {device}: PyTorch finds no GPU here; set device: cpu")

@@ -1,0 +1,73 @@
+"""Checkpoints of a training in progress: the last two are kept, each with its digest in its name."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sparseflows.files import write_whole
+
+Checkpoint = dict[str, Any]
+_NAME = re.compile(r"stage-(\d+)-attempt-(\d+)-step-(\d+)-([0-9a-f]{12})\.pt")
+
+
+class Checkpoints:
+    """The checkpoints of one stage of one cascade.
+
+    Args:
+        folder: of the cascade's checkpoints.
+        stage: whose they are.
+        set_aside: what to do with a damaged file; gives its new path.
+        tell: one line for the user.
+    """
+
+    def __init__(
+        self, folder: Path, stage: int, set_aside: Callable[[Path], Path], tell: Callable[[str], None]
+    ) -> None:
+        self.folder, self.stage, self._set_aside, self._tell = folder, stage, set_aside, tell
+
+    def save(self, checkpoint: Checkpoint, attempt: int) -> None:
+        """Write one, then drop all but the newest two."""
+        buffer = io.BytesIO()
+        torch.save({**checkpoint, "attempt": attempt}, buffer)
+        content = buffer.getvalue()
+        digest = hashlib.sha256(content).hexdigest()[:12]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_whole(
+            self.folder / f"stage-{self.stage}-attempt-{attempt}-step-{checkpoint['step']}-{digest}.pt",
+            content,
+        )
+        for path in self._newest_first()[2:]:
+            path.unlink(missing_ok=True)
+
+    def load_newest(self) -> Checkpoint | None:
+        """The newest whole one; a damaged one is named, set aside, and the one before it is taken."""
+        for path in self._newest_first():
+            content = path.read_bytes()
+            match = _NAME.fullmatch(path.name)
+            if match and hashlib.sha256(content).hexdigest()[:12] == match[4]:
+                return dict(torch.load(io.BytesIO(content), weights_only=True))
+            aside = self._set_aside(path)
+            self._tell(
+                f"{path}: truncated or damaged; set aside as {aside.name}, going on from the one before"
+            )
+        return None
+
+    def clear(self) -> None:
+        """The stage is whole: its checkpoints are not needed any more."""
+        for path in self._newest_first():
+            path.unlink(missing_ok=True)
+
+    def _newest_first(self) -> list[Path]:
+        found = []
+        for path in self.folder.glob(f"stage-{self.stage}-attempt-*.pt"):
+            match = _NAME.fullmatch(path.name)
+            if match:
+                found.append(((int(match[2]), int(match[3])), path))
+        return [path for _, path in sorted(found, reverse=True)]

@@ -1,0 +1,205 @@
+"""YAML param files → `Spec`; whatever is wrong is one line that names the file, the key and the choices."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from sparseflows.errors import InputError, suggest
+from sparseflows.specs import FORMAT, Spec
+
+MAX_BYTES = 1_000_000
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that reads 1e-5 as a number (YAML 1.1 reads a string) and refuses a key given twice."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    loader.flatten_mapping(node)
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, str | int | float | bool | None):
+            raise yaml.constructor.ConstructorError(
+                None, None, "a key must be a plain word", key_node.start_mark
+            )
+        if key in seen:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key '{key}' is given twice", key_node.start_mark
+            )
+        seen.add(key)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """The YAML document in `text`; errors name `source` and the line.
+
+    Raises:
+        InputError: not YAML, nested too deeply, or built of aliases that would explode.
+    """
+    try:
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=_Loader)):
+            raise InputError(
+                f"{source}: YAML aliases (*name) are not used in param files; write the value out"
+            )
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error)
+        raise InputError(f"{source}{where}: not valid YAML: {problem}") from None
+    except (RecursionError, ValueError, TypeError, OverflowError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{source}: not valid YAML: {_short(error)}") from None
+
+
+def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
+    """Read a param file and resolve it.
+
+    Args:
+        path: the YAML file.
+        overrides: `a.b=value` pairs (from `--set`), the value in YAML, applied in order.
+
+    Raises:
+        InputError: the file cannot be read, or a key or value in it is wrong.
+    """
+    path = Path(path)
+    document = parse_yaml(_read(path), str(path))
+    if document is None:
+        raise InputError(f"{path}: the file is empty; a param file needs at least name, data and train")
+    if not isinstance(document, dict):
+        raise InputError(
+            f"{path}: a param file is a mapping of keys (name, data, train, …), not {_kind(document)}"
+        )
+    changed = [_override(document, item) for item in overrides]
+    return validate(document, str(path), changed)
+
+
+def validate(document: dict[str, Any], source: str, changed: Sequence[tuple[str, ...]] = ()) -> Spec:
+    """`document` as a `Spec`; the first error as one line, with a count of the others.
+
+    Raises:
+        InputError: a key or value is wrong, or the document was written for another format.
+    """
+    version = document.get("format", FORMAT)
+    if version != FORMAT:
+        raise InputError(
+            f"{source}: format {_short(version)} was written by another version of Sparse Flows; "
+            f"this one reads format {FORMAT}"
+        )
+    try:
+        return Spec.model_validate(document)
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        # An unknown key explains a missing one ('nme' for 'name'): say it first.
+        problems.sort(key=lambda problem: problem["type"] != "extra_forbidden")
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        location = tuple(str(part) for part in problems[0]["loc"])
+        given = any(location[: len(key)] == key or key[: len(location)] == location for key in changed)
+        where = f"{source} with --set" if given and location else source
+        raise InputError(f"{where}: {_explain(problems[0])}{more}") from None
+    except RecursionError:
+        raise InputError(f"{source}: nested too deeply for a param file") from None
+
+
+def dump_spec(spec: Spec) -> str:
+    """The resolved settings as YAML; `load_spec` of the text gives an equal `Spec`."""
+    return yaml.safe_dump(
+        spec.model_dump(), sort_keys=False, allow_unicode=True, default_flow_style=None, width=110
+    )
+
+
+def _read(path: Path) -> str:
+    if not path.exists():
+        raise InputError(f"{path}: no such param file")
+    if not path.is_file():
+        raise InputError(f"{path}: not a file; give the YAML file itself")
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError(f"{path}: larger than {MAX_BYTES // 1000} kB; that is no param file")
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not text in UTF-8; a param file is YAML") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _override(document: dict[str, Any], item: str) -> tuple[str, ...]:
+    key, equals, text = item.partition("=")
+    parts = tuple(key.strip().split("."))
+    if not equals or not all(parts):
+        raise InputError(f"--set {item}: give it as key=value, for example --set train.lr=0.01")
+    value = parse_yaml(text, f"--set {key}")
+    node: Any = document
+    for depth, part in enumerate(parts[:-1]):
+        if node.get(part) is None:
+            node[part] = {}
+        node = node[part]
+        if not isinstance(node, dict):
+            raise InputError(
+                f"--set {item}: '{'.'.join(parts[: depth + 1])}' is a single value and has no keys below it"
+            )
+    node[parts[-1]] = value
+    return parts
+
+
+def _explain(problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    given = problem.get("input")
+    kind = problem["type"]
+    if kind == "extra_forbidden":
+        known = _known_keys(problem["loc"][:-1])
+        return f"unknown key '{_short(key)}'{suggest(problem['loc'][-1], known)} (known here: {', '.join(known)})"
+    if kind == "missing":
+        return f"the key '{key}' is missing"
+    if kind == "literal_error":
+        return f"{key}: {_short(given)} is not one of {problem['ctx']['expected'].replace(' or ', ', ')}"
+    if kind == "value_error":
+        message = str(problem["ctx"]["error"])
+        return message if not key or message.startswith(str(problem["loc"][-1])) else f"{key}: {message}"
+    message = problem["msg"][0].lower() + problem["msg"][1:]
+    return f"{key}: {message}, not {_short(given)}" if key else message
+
+
+def _known_keys(location: tuple[str | int, ...]) -> list[str]:
+    section: Any = Spec
+    for part in location:
+        field = (
+            section.model_fields.get(part)
+            if isinstance(section, type) and issubclass(section, BaseModel)
+            else None
+        )
+        section = field.annotation if field else None
+    return (
+        sorted(section.model_fields) if isinstance(section, type) and issubclass(section, BaseModel) else []
+    )
+
+
+def _kind(value: object) -> str:
+    return {list: "a list", str: "a line of text"}.get(type(value), f"a single value ({_short(value)})")
+
+
+def _short(value: object) -> str:
+    try:
+        text = repr(value) if not isinstance(value, BaseException) else str(value)
+    except (RecursionError, ValueError):
+        text = f"a {type(value).__name__}"
+    text = " ".join(text.split())
+    return text if len(text) <= 60 else text[:57] + "…"

@@ -1,0 +1,227 @@
+"""One stage: train a flow, evaluate it, and come through divergence, interruption and damage."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from sparseflows.data.splits import Splits
+from sparseflows.evaluation import TRAIN_ROWS, evaluate, likelihood, reporting_solver, subset
+from sparseflows.experiment.checkpoints import Checkpoints
+from sparseflows.experiment.progress import Progress
+from sparseflows.experiment.records import DONE, FAILED, Record, cascade_name
+from sparseflows.experiment.store import MASKS, MODEL, DamagedStage, RunFolder
+from sparseflows.flow.build import flow_from_tensors
+from sparseflows.flow.model import Flow
+from sparseflows.flow.ode import Solver, Status
+from sparseflows.pruning.masks import Masks
+from sparseflows.pruning.methods import Pruned
+from sparseflows.specs import Spec, TrainSpec
+from sparseflows.training.loop import Hooks, Outcome, train
+from sparseflows.training.objectives import build_objective, training_solver
+
+LR_SCALES = (
+    1.0,
+    0.3,
+    0.1,
+)  # of the attempts: at first, again from the last good checkpoint, again from the start
+SELECTION_ROWS, SELECTION_TOLERANCE = 2048, 1e-4  # of the validation NLL that picks weights within a training
+
+
+@dataclass(frozen=True)
+class Bench:
+    """All that the stages of one run share."""
+
+    run: RunFolder
+    spec: Spec
+    splits: Splits
+    rows: Tensor  # standardised training rows, on the device
+    whitening: Tensor | None  # (D, D), of all its flows
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class StageName:
+    """A place in a cascade."""
+
+    method: str
+    seed: int
+    stage: int
+    keep_ratio: float | None = None
+
+    @property
+    def cascade(self) -> str:
+        """Folder name of its cascade."""
+        return cascade_name(self.method, self.seed)
+
+    @property
+    def label(self) -> str:
+        """As `--stage` takes it."""
+        return f"{self.cascade}/{self.stage}"
+
+
+def find_stage(bench: Bench, name: StageName) -> Record | None:
+    """The record of a stage that is there whole; a damaged one is named and set aside, to be made again."""
+    try:
+        return bench.run.read_stage(name.cascade, name.stage)
+    except DamagedStage as damage:
+        aside = bench.run.set_aside(damage.folder)
+        bench.progress.say(f"{damage}; set aside as {aside.name}, this stage is made again")
+        return None
+
+
+def read_pruned(bench: Bench, name: StageName) -> Pruned:
+    """The flow of a whole stage, as `prune` takes it."""
+    folder = bench.run.stage(name.cascade, name.stage)
+    flow = flow_from_tensors(bench.spec.flow, load_tensors((folder / MODEL).read_bytes()))
+    dense_masks = Masks(load_tensors((folder / MASKS).read_bytes()))
+    return Pruned(flow, dense_masks if name.method == "unstructured" else None, dense_masks)
+
+
+def make_stage(
+    bench: Bench, name: StageName, start: Callable[[], Pruned], settings: TrainSpec, params_dense: int
+) -> Record:
+    """Train `start()` as `settings` say, evaluate it, and put the stage in its place.
+
+    A training that diverges (non-finite loss, solver out of steps), or whose flow cannot be evaluated, is
+    tried again: from its last good checkpoint at 0.3 of the rate, then from the start at 0.1. If that
+    fails too, the stage is recorded as failed, with the reason.
+    """
+    bench.progress.begin(name.label)
+    checkpoints = Checkpoints(
+        bench.run.cascade(name.cascade) / "checkpoints", name.stage, bench.run.set_aside, bench.progress.say
+    )
+    saved = checkpoints.load_newest()
+    attempt = saved["attempt"] if saved else 0
+    while True:
+        pruned = start()
+        outcome = _train(bench, name, pruned, settings, saved, attempt, checkpoints)
+        reason = (
+            None
+            if outcome.status is Status.DONE
+            else f"training stopped at step {outcome.steps}: {outcome.status.value}"
+        )
+        numbers: dict[str, Any] = {}
+        if reason is None:
+            found = evaluate(pruned.flow, bench.splits, bench.spec.evaluate, bench.spec.data.seed)
+            if isinstance(found, Status):
+                reason = f"trained, but its likelihood cannot be computed: {found.value}"
+            else:
+                numbers = asdict(found)
+        if reason is None or attempt + 1 == len(LR_SCALES):
+            break
+        attempt += 1
+        # A whole training that cannot be evaluated has no good checkpoint to go on from.
+        saved = checkpoints.load_newest() if attempt == 1 and outcome.status is not Status.DONE else None
+        bench.progress.say(
+            f"  {name.label}: {reason}; again from {'step ' + str(saved['step']) if saved else 'the start'} "
+            f"at {LR_SCALES[attempt]:g} of the learning rate"
+        )
+    record = Record(
+        dataset=bench.splits.name,
+        objective=settings.objective,
+        protocol="cascade",
+        method=name.method,
+        seed=name.seed,
+        stage=name.stage,
+        status=DONE if reason is None else FAILED,
+        reason=reason,
+        keep_ratio_target=name.keep_ratio,
+        prune_ratio=1 - pruned.params / params_dense,
+        params=pruned.params,
+        params_dense=params_dense,
+        train_steps=outcome.steps,
+        train_seconds=round(outcome.seconds, 3),
+        **numbers,
+    )
+    finish(bench, record, pruned, _metrics(bench, outcome, attempt, pruned.flow))
+    checkpoints.clear()
+    return record
+
+
+def finish(bench: Bench, record: Record, pruned: Pruned | None, metrics: list[dict[str, Any]]) -> None:
+    """Write the stage (a failed one without tensors) and tell."""
+    tensors = {}
+    if record.status == DONE and pruned is not None:
+        state = {
+            name: tensor.detach().cpu().contiguous() for name, tensor in pruned.flow.state_dict().items()
+        }
+        masks = {name: mask.cpu().contiguous() for name, mask in pruned.dense_masks.items()}
+        tensors = {MODEL: save_tensors(state), MASKS: save_tensors(masks)}
+    bench.run.write_stage(record, tensors, metrics)
+    bench.progress.done(record)
+
+
+def _train(
+    bench: Bench,
+    name: StageName,
+    pruned: Pruned,
+    settings: TrainSpec,
+    saved: dict[str, Any] | None,
+    attempt: int,
+    checkpoints: Checkpoints,
+) -> Outcome:
+    device = bench.rows.device
+    pruned.flow.to(device=device, dtype=bench.rows.dtype)
+    masks = pruned.masks
+    on_device = None if masks is None else Masks({key: mask.to(device) for key, mask in masks.items()})
+    hooks = Hooks(
+        after_step=None if on_device is None else on_device.apply_,
+        validate=lambda flow: validation_nll(bench, flow),
+        save=lambda checkpoint: checkpoints.save(checkpoint, attempt),
+        progress=bench.progress.step,
+    )
+    return train(
+        pruned.flow,
+        build_objective(bench.spec, settings),
+        bench.rows,
+        settings,
+        seed=name.seed,
+        purpose=f"{name.method}/{name.stage}",
+        hooks=hooks,
+        resume=saved,
+        lr_scale=LR_SCALES[attempt],
+    )
+
+
+def validation_nll(bench: Bench, flow: Flow) -> float:
+    """Exact NLL of at most 2,048 validation rows at tolerance 1e-4, to choose weights by; NaN where the solve fails."""
+    rows = subset(bench.splits.validation, SELECTION_ROWS, bench.spec.data.seed, "selection")
+    solver = Solver("dopri5", SELECTION_TOLERANCE, SELECTION_TOLERANCE, max_nfe=bench.spec.evaluate.max_nfe)
+    found = likelihood(flow, rows, solver, bench.spec.dtype)
+    return found.nll if found.status is Status.DONE else math.nan
+
+
+def _metrics(bench: Bench, outcome: Outcome, attempt: int, flow: Flow) -> list[dict[str, Any]]:
+    summary: dict[str, Any] = {"attempts": attempt + 1, "best_val": outcome.best_val}
+    if bench.spec.train.objective == "nll" and outcome.status is Status.DONE:
+        summary["solver_discrepancy"] = solver_discrepancy(bench, flow)
+    return [*outcome.history, summary]
+
+
+def solver_discrepancy(bench: Bench, flow: Flow) -> float | None:
+    """Training solver's NLL less the exact one, nats, on the same validation rows: a fixed grid can be cheated.
+
+    None where one of the solves fails.
+    """
+    rows = subset(bench.splits.validation, SELECTION_ROWS, bench.spec.data.seed, "selection")
+    trained = likelihood(
+        flow, rows, replace(training_solver(bench.spec.solve), gradient="backprop"), bench.spec.dtype
+    )
+    exact = likelihood(flow, rows, reporting_solver(bench.spec.evaluate), bench.spec.evaluate.dtype)
+    if trained.status is not Status.DONE or exact.status is not Status.DONE:
+        return None
+    difference = trained.nll - exact.nll
+    if abs(difference) > 0.05:
+        bench.progress.say(
+            f"  the training solver's own NLL is {difference:+.3f} nats off the exact one; "
+            "the reported numbers are exact, but train with an adaptive solver or more steps"
+        )
+    return difference

@@ -1,0 +1,272 @@
+"""Run folders: found by their settings, locked while in use, written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+from sparseflows.errors import InputError, RunError
+from sparseflows.experiment.params import dump_spec, parse_yaml, validate
+from sparseflows.experiment.records import DENSE, Record, cascade_name, to_csv
+from sparseflows.files import write_whole
+from sparseflows.specs import FORMAT, Spec
+
+SPEC, RUN, DATA, RESULTS, METRICS, LOCK = (
+    "spec.yaml",
+    "run.json",
+    "data.json",
+    "results.csv",
+    "metrics.jsonl",
+    "run.lock",
+)
+RECORD, MODEL, MASKS = "record.json", "model.safetensors", "masks.safetensors"
+
+
+def identity(spec: Spec, data_fingerprint: str | None) -> str:
+    """What makes two runs the same run: every setting, and the bytes of the user's own table."""
+    text = json.dumps([spec.model_dump(), data_fingerprint], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sha256(path: Path) -> str:
+    """Digest of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+class RunFolder:
+    """One run folder. Reading needs no lock; `sparseflows run` holds one while it writes."""
+
+    def __init__(self, path: Path, spec: Spec) -> None:
+        self.path, self.spec = path, spec
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """An existing run folder.
+
+        Raises:
+            InputError: not a run folder, or one of another version.
+        """
+        if not path.is_dir():
+            raise InputError(f"{path}: no such run folder; give the folder that `sparseflows run` wrote")
+        if not (path / SPEC).is_file() or not (path / RUN).is_file():
+            raise InputError(
+                f"{path}: not a run folder (it has no {SPEC} and {RUN}); give the one `sparseflows run` wrote"
+            )
+        _check_format(path)
+        document = parse_yaml((path / SPEC).read_text(encoding="utf-8"), str(path / SPEC))
+        if not isinstance(document, dict):
+            raise InputError(f"{path / SPEC}: not the settings of a run")
+        return cls(path, validate(document, str(path / SPEC)))
+
+    @classmethod
+    def claim(cls, out: Path, spec: Spec, data_fingerprint: str | None, *, force: bool = False) -> RunFolder:
+        """The folder of this experiment below `out`: the one that these settings made before, or a new one.
+
+        It is `out/<name>`, or `out/<name>-<8 hex digits of the settings>` where another experiment has that
+        name already. With `force` what these settings made before is moved to `<folder>.old-<n>`.
+        """
+        wanted = identity(spec, data_fingerprint)
+        for path in (out / spec.name, out / f"{spec.name}-{wanted[:8]}"):
+            if force and _identity_of(path) == wanted:
+                _move_aside(path)
+            if not path.exists():
+                _create(path, spec, wanted)
+            if _identity_of(path) == wanted:
+                return cls(path, spec)
+        raise InputError(f"{path}: taken by something else; give another folder with --out")
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder; the lock goes with the process, however that ends.
+
+        Raises:
+            InputError: another process holds it.
+        """
+        with (self.path / LOCK).open("a+") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise InputError(
+                    f"{self.path}: another `sparseflows run` is at work in this folder; wait for it"
+                ) from None
+            yield
+
+    def cascade(self, name: str) -> Path:
+        """Folder of one cascade."""
+        return self.path / "cascades" / name
+
+    def stage(self, cascade: str, stage: int) -> Path:
+        """Folder of one stage."""
+        return self.cascade(cascade) / "stages" / str(stage)
+
+    def write_data(self, description: dict[str, Any]) -> None:
+        """Keep the statistics of the data: `score`, `map` and `sample` need them, the rows they do not."""
+        write_whole(self.path / DATA, json.dumps(description, indent=1))
+
+    def read_data(self) -> dict[str, Any]:
+        """What `write_data` kept."""
+        try:
+            return dict(json.loads((self.path / DATA).read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{self.path / DATA}: missing or damaged ({error}); run the experiment again"
+            ) from None
+
+    def write_stage(self, record: Record, tensors: dict[str, bytes], metrics: list[dict[str, Any]]) -> None:
+        """Put a stage in its place in one rename, then refresh results.csv and metrics.jsonl."""
+        final = self.stage(record.cascade, record.stage)
+        beside = final.with_name(f".writing-{record.stage}")
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        digests = {}
+        for name, content in tensors.items():
+            write_whole(beside / name, content)
+            digests[name] = hashlib.sha256(content).hexdigest()
+        document = {**record.__dict__, "metrics": metrics, "sha256": digests}
+        write_whole(beside / RECORD, json.dumps(document, indent=1))
+        try:
+            os.rename(beside, final)
+            _sync_folder(final.parent)
+        except OSError as error:
+            raise RunError(f"{final}: could not be written ({error.strerror})") from error
+        self.write_results()
+
+    def read_stage(self, cascade: str, stage: int) -> Record | None:
+        """The record of a whole stage; None where there is none.
+
+        Raises:
+            DamagedStage: its files are not what was written.
+        """
+        folder = self.stage(cascade, stage)
+        if not folder.is_dir():
+            return None
+        document = self._document(folder)
+        for name, digest in document["sha256"].items():
+            if not (folder / name).is_file() or sha256(folder / name) != digest:
+                raise DamagedStage(folder, name)
+        return Record.from_dict(document)
+
+    def set_aside(self, damaged: Path) -> Path:
+        """Rename a damaged stage or checkpoint out of the way; nothing is deleted."""
+        n = 1
+        while (aside := damaged.with_name(f".damaged-{n}-{damaged.name}")).exists():
+            n += 1
+        os.rename(damaged, aside)
+        return aside
+
+    def records(self) -> list[Record]:
+        """Records of all whole stages: by seed, then in the order of the methods, then by stage."""
+        return [Record.from_dict(document) for document in self._documents()]
+
+    def write_results(self) -> None:
+        """results.csv and metrics.jsonl, made anew from the stages that are there."""
+        documents = list(self._documents())
+        write_whole(self.path / RESULTS, to_csv(Record.from_dict(document) for document in documents))
+        lines = [
+            json.dumps({"method": d["method"], "seed": d["seed"], "stage": d["stage"], **metric})
+            for d in documents
+            for metric in d["metrics"]
+        ]
+        write_whole(self.path / METRICS, "".join(line + "\n" for line in lines))
+
+    def _documents(self) -> Iterator[dict[str, Any]]:
+        for seed in self.spec.seeds:
+            for method in (DENSE, *self.spec.prune.methods):
+                last = 0 if method == DENSE else len(self.spec.prune.keep_ratios)
+                for stage in range(last + 1):
+                    folder = self.stage(cascade_name(method, seed), stage)
+                    if folder.is_dir():
+                        with contextlib.suppress(DamagedStage):  # told and repaired when the stage is needed
+                            yield self._document(folder)
+
+    @staticmethod
+    def _document(folder: Path) -> dict[str, Any]:
+        try:
+            document = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+            if {"status", "sha256", "metrics"} <= set(document):
+                return dict(document)
+        except (OSError, ValueError, TypeError):
+            pass
+        raise DamagedStage(folder, RECORD)
+
+
+class DamagedStage(RunError):
+    """A stage whose files are not what was written."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        super().__init__(f"{folder / name}: missing or damaged")
+        self.folder = folder
+
+
+def _check_format(path: Path) -> None:
+    try:
+        version = json.loads((path / RUN).read_text(encoding="utf-8")).get("format")
+    except (OSError, ValueError, AttributeError):
+        raise InputError(f"{path / RUN}: damaged; this is no run folder to go on with") from None
+    if version != FORMAT:
+        raise InputError(
+            f"{path}: a run folder of another version of Sparse Flows (format {version}; this one writes {FORMAT}); "
+            "give another folder with --out"
+        )
+
+
+def _identity_of(path: Path) -> str | None:
+    if not (path / RUN).is_file():
+        return None
+    _check_format(path)
+    value = json.loads((path / RUN).read_text(encoding="utf-8")).get("identity")
+    return str(value)
+
+
+def _create(path: Path, spec: Spec, wanted: str) -> None:
+    beside = path.with_name(f".{path.name}-{os.getpid()}.tmp")
+    try:
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        write_whole(beside / SPEC, dump_spec(spec))
+        write_whole(
+            beside / RUN,
+            json.dumps({"format": FORMAT, "identity": wanted, "versions": _versions()}, indent=1),
+        )
+        os.rename(beside, path)
+    except OSError as error:
+        if path.exists():  # another process was quicker; whose it is, the caller looks up
+            shutil.rmtree(beside, ignore_errors=True)
+            return
+        raise InputError(
+            f"{path}: cannot write a run folder here ({error.strerror}); give another with --out"
+        ) from None
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for name in ("sparseflows", "torch", "torchdiffeq", "numpy"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def _move_aside(path: Path) -> None:
+    n = 1
+    while (aside := path.with_name(f"{path.name}.old-{n}")).exists():
+        n += 1
+    os.rename(path, aside)
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

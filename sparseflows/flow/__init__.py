@@ -1,0 +1,1 @@
+"""Continuous normalizing flows: fields, divergences, solves, and the likelihood they give."""

@@ -1,0 +1,206 @@
+"""Vector fields dz/dt = f(t, z; θ), and their Jacobian-vector products.
+
+A field returns f(t, z) from `forward` and, from `tangents`, f together with (∂f/∂z)v for a block of K
+tangents in the same pass: the layers are shared, so D tangents cost D + 1 evaluations and no graph.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sparseflows.errors import lookup
+from sparseflows.flow.activations import ACTIVATIONS
+
+
+@runtime_checkable
+class Field(Protocol):
+    """What a flow needs of a vector field. t is a scalar tensor, or (B, 1) with one time a row."""
+
+    def __call__(self, t: Tensor, z: Tensor) -> Tensor:
+        """f(t, z): (B, D) → (B, D)."""
+        ...
+
+    def tangents(self, t: Tensor, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """f(t, z) (B, D) and its products with the tangents v (K, B, D) or (K, 1, D): (K, B, D)."""
+        ...
+
+
+class Layer(nn.Module):
+    """One affine layer with its time conditioning.
+
+    `none`: y = W h + b. `concat`: y = W h + b + w_b t, the layer that sees (h, t).
+    `concat_squash`: y = (W h + b) ⊙ sigmoid(w_g t + b_g) + w_b t (FFJORD, Grathwohl et al. 2019).
+
+    The weight on t is a vector of its own (`time_bias`), not a column of W: it leaves with its neuron and
+    is never scored as a weight.
+    """
+
+    gate_weight: Tensor | None
+    gate_bias: Tensor | None
+    time_bias: Tensor | None
+
+    def __init__(self, n_in: int, n_out: int, time: str = "none") -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(n_out, n_in))
+        self.bias = nn.Parameter(torch.zeros(n_out))
+        for name, used in (
+            ("gate_weight", time == "concat_squash"),
+            ("gate_bias", time == "concat_squash"),
+            ("time_bias", time != "none"),
+        ):
+            self.register_parameter(name, nn.Parameter(torch.zeros(n_out)) if used else None)
+
+    def initialise(self, generator: torch.Generator, gain: float = 1.0) -> None:
+        """Uniform in ±1/√fan-in (PyTorch's own rule for a linear layer), the weights times `gain`."""
+        bound = 1 / math.sqrt(self.weight.shape[1])
+        with torch.no_grad():
+            self.weight.uniform_(-bound * gain, bound * gain, generator=generator)
+            for parameter in (self.bias, self.gate_weight, self.gate_bias, self.time_bias):
+                if parameter is not None:
+                    parameter.uniform_(-bound, bound, generator=generator)
+
+    def gate(self, t: Tensor) -> Tensor | None:
+        """sigmoid(w_g t + b_g), (n_out,) or (B, n_out); None without gates."""
+        if self.gate_weight is None or self.gate_bias is None:
+            return None
+        return torch.sigmoid(self.gate_weight * t + self.gate_bias)
+
+    def forward(self, t: Tensor, h: Tensor) -> Tensor:
+        """y for h (B, n_in): (B, n_out)."""
+        return self._affine(t, h, self.gate(t))
+
+    def tangents(self, t: Tensor, h: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """y and (∂y/∂h)v for v (K, B or 1, n_in)."""
+        gate = self.gate(t)
+        pushed = F.linear(v, self.weight)
+        return self._affine(t, h, gate), pushed if gate is None else pushed * gate
+
+    def _affine(self, t: Tensor, h: Tensor, gate: Tensor | None) -> Tensor:
+        y = F.linear(h, self.weight, self.bias)
+        if gate is not None:
+            y = y * gate
+        return y if self.time_bias is None else y + self.time_bias * t
+
+
+class MLPField(nn.Module):
+    """A multilayer perceptron f(t, z).
+
+    Args:
+        dim: D.
+        hidden: neurons of each hidden layer.
+        activation: sigmoid, tanh, softplus, relu or silu.
+        time: none, concat (t joins the first layer's input) or concat_squash (every layer).
+        base: `gaussian` adds (2t − 1)/((1 − t)² + t²)·z, the velocity that carries N(0, I) to N(0, I) along
+            straight paths; none adds nothing.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        hidden: Sequence[int],
+        activation: str = "sigmoid",
+        time: str = "none",
+        base: str = "none",
+    ) -> None:
+        super().__init__()
+        self.dim, self.time, self.base, self.activation = dim, time, base, activation
+        self._sigma = lookup("activation", activation, ACTIVATIONS)
+        widths = [dim, *hidden, dim]
+        self.layers = nn.ModuleList(
+            Layer(n_in, n_out, "none" if time == "concat" and i else time)
+            for i, (n_in, n_out) in enumerate(zip(widths, widths[1:], strict=False))
+        )
+
+    @property
+    def hidden(self) -> list[int]:
+        """Neurons of each hidden layer, as they are now."""
+        return [layer.bias.shape[0] for layer in self.linear_layers()[:-1]]
+
+    def linear_layers(self) -> list[Layer]:
+        """The layers in order, typed."""
+        return [layer for layer in self.layers if isinstance(layer, Layer)]
+
+    def initialise(self, generator: torch.Generator, gain: float = 1.0) -> None:
+        """Draw all weights; `gain` multiplies those of the hidden layers. With a base the last layer starts at 0."""
+        *inner, last = self.linear_layers()
+        for layer in inner:
+            layer.initialise(generator, gain)
+        last.initialise(generator)
+        if self.base == "gaussian":
+            with torch.no_grad():
+                for parameter in (last.weight, last.bias, last.time_bias):
+                    if parameter is not None:
+                        parameter.zero_()
+
+    def forward(self, t: Tensor, z: Tensor) -> Tensor:
+        """f(t, z): (B, D) → (B, D)."""
+        *inner, last = self.linear_layers()
+        h = z
+        for layer in inner:
+            h = self._sigma.value(layer(t, h))
+        f = last(t, h)
+        return f if self.base == "none" else f + gaussian_velocity(t) * z
+
+    def tangents(self, t: Tensor, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """f(t, z) and (∂f/∂z)v for v (K, B or 1, D): (B, D), (K, B, D)."""
+        *inner, last = self.linear_layers()
+        h, u = z, v
+        for layer in inner:
+            x, u = layer.tangents(t, h, u)
+            h = self._sigma.value(x)
+            u = u * self._sigma.derivative(x, h)
+        f, u = last.tangents(t, h, u)
+        if self.base == "none":
+            return f, u
+        rate = gaussian_velocity(t)
+        return f + rate * z, u + rate * v
+
+
+def gaussian_velocity(t: Tensor) -> Tensor:
+    """(2t − 1)/((1 − t)² + t²): E[z₁ − x | (1 − t)x + t z₁] over that point, for independent standard Gaussians."""
+    return (2 * t - 1) / ((1 - t) ** 2 + t**2)
+
+
+class LinearField(nn.Module):
+    """dz/dt = A z, whose flow is e^{TA} and whose log-determinant is T·tr A: the closed form tests lean on."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(matrix.clone())
+
+    def forward(self, t: Tensor, z: Tensor) -> Tensor:
+        """A z for each row: (B, D)."""
+        return z @ self.matrix.T
+
+    def tangents(self, t: Tensor, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """A z and A v."""
+        return self(t, z), (v @ self.matrix.T).expand(v.shape[0], *z.shape)
+
+
+class AutogradField(nn.Module):
+    """Any module f(t, z), its tangents by forward-mode differentiation (`torch.func.jvp`)."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, t: Tensor, z: Tensor) -> Tensor:
+        """f(t, z): (B, D)."""
+        result: Tensor = self.module(t, z)
+        return result
+
+    def tangents(self, t: Tensor, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """f(t, z) and (∂f/∂z)v: (B, D), (K, B, D). K passes, for a module says nothing of its layers."""
+        pushed = [torch.func.jvp(lambda y: self(t, y), (z,), (row.expand_as(z),)) for row in v]
+        return pushed[0][0], torch.stack([tangent for _, tangent in pushed])
+
+
+def as_field(module: nn.Module) -> nn.Module:
+    """`module` itself where it has `tangents`, else wrapped in an `AutogradField`."""
+    return module if isinstance(module, Field) else AutogradField(module)

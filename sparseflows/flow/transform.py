@@ -1,0 +1,85 @@
+"""x ↔ z through one block, with the log-determinant and the path's regularisers. Pure functions.
+
+The block's own time runs from 0 to T; the solve runs over τ = t/T in [0, 1], so that a trained end time
+T needs no special case: dz/dτ = T·f(Tτ, z).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sparseflows.flow.divergence import Divergence
+from sparseflows.flow.fields import Field
+from sparseflows.flow.ode import Solver, State, Status, solve
+
+DivergenceRule = Callable[[Field, Tensor, Tensor], Divergence]
+
+
+@dataclass(frozen=True)
+class Transformed:
+    """Points carried through a block (or several).
+
+    Attributes:
+        points: (B, D).
+        trace: ∫₀ᵀ tr ∂f/∂z dt along each path, (B,), whichever way the path was walked.
+        kinetic: ∫|f|² dt, (B,); zero unless asked for.
+        jacobian: ∫‖∂f/∂z‖²_F dt, (B,); zero unless asked for.
+        nfe: evaluations of the field.
+        status: how the solve ended.
+    """
+
+    points: Tensor
+    trace: Tensor
+    kinetic: Tensor
+    jacobian: Tensor
+    nfe: int
+    status: Status
+
+
+def transform(
+    field: Field,
+    end_time: Tensor,
+    points: Tensor,
+    solver: Solver,
+    *,
+    reverse: bool = False,
+    divergence: DivergenceRule | None = None,
+    regularise: bool = False,
+    parameters: Sequence[Tensor] = (),
+) -> Transformed:
+    """Carry `points` (B, D) from data to noise, or back with `reverse`.
+
+    Args:
+        field: f(t, z).
+        end_time: T, a scalar tensor.
+        points: where the paths start.
+        solver: see `ode.Solver`.
+        reverse: from T to 0 instead of 0 to T.
+        divergence: how to take the trace; None leaves it out (the field is twice as cheap then).
+        regularise: accumulate the kinetic energy and the Jacobian's norm as well.
+        parameters: for the adjoint.
+    """
+    rows = points.shape[0]
+    zeros = torch.zeros(rows, dtype=points.dtype, device=points.device)
+
+    def rates(tau: Tensor, state: State) -> State:
+        t = tau.to(points.dtype) * end_time
+        if divergence is None:
+            return (end_time * field(t, state[0]),)
+        here = divergence(field, t, state[0])
+        speed = (end_time * here.velocity, end_time * here.trace)
+        if not regularise:
+            return speed
+        return (*speed, end_time * here.velocity.square().sum(1), end_time * here.frobenius)
+
+    extra = 0 if divergence is None else 3 if regularise else 1
+    start = (points, *(zeros for _ in range(extra)))
+    solution = solve(rates, start, solver, reverse=reverse, parameters=(*parameters, end_time))
+    sign = -1.0 if reverse else 1.0
+    integrals = [sign * tensor for tensor in solution.state[1:]]
+    integrals += [zeros] * (3 - len(integrals))
+    return Transformed(solution.state[0], *integrals, nfe=solution.nfe, status=solution.status)

@@ -1,0 +1,1 @@
+"""Pruning: which weights or neurons go, and how they are taken out."""

@@ -1,0 +1,76 @@
+"""Scores and a budget → what is kept. Pure functions over one ranking of all items.
+
+Whatever is pruned, all items are ranked once and a prefix of the ranking stays. Prefixes are nested, so
+the number of params they keep rises with their length, and the cut that meets a budget is found by
+bisection, with the params *counted* at every trial (dead neurons included).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from sparseflows.errors import lookup
+
+
+def rank_globally(scores: Sequence[Tensor]) -> Tensor:
+    """All items of all layers by falling score, as indices into the concatenated layers; ties keep their order."""
+    return torch.cat([score.flatten() for score in scores]).argsort(descending=True, stable=True)
+
+
+def rank_uniformly(scores: Sequence[Tensor]) -> Tensor:
+    """A ranking whose every prefix keeps about the same share of each layer, the best of each.
+
+    An item's place is its rank within its layer divided by the layer's size.
+    """
+    places = []
+    for score in scores:
+        order = score.flatten().argsort(descending=True, stable=True)
+        rank = torch.empty_like(order)
+        rank[order] = torch.arange(len(order))
+        places.append((rank.to(torch.float64) + 0.5) / len(order))
+    return torch.cat(places).argsort(stable=True)
+
+
+ALLOCATIONS: dict[str, Callable[[Sequence[Tensor]], Tensor]] = {
+    "global": rank_globally,
+    "uniform": rank_uniformly,
+}
+
+
+def rank(scores: Sequence[Tensor], allocation: str) -> Tensor:
+    """The ranking of `allocation`: `global` or `uniform`."""
+    return lookup("allocation", allocation, ALLOCATIONS)(scores)
+
+
+def put_first(order: Tensor, items: Tensor) -> Tensor:
+    """`order` with `items` moved to its front (they stay in every prefix), the rest as it was."""
+    protected = torch.zeros(len(order), dtype=torch.bool)
+    protected[items] = True
+    return torch.cat([items, order[~protected[order]]])
+
+
+def largest_prefix(shortest: int, longest: int, count: Callable[[int], int], target: int) -> int:
+    """The longest prefix that counts at most `target`, or `shortest` where even that counts more.
+
+    Args:
+        shortest, longest: the lengths to choose from, both included.
+        count: params kept by the prefix of that length; must not fall as the length grows.
+        target: params wanted.
+    """
+    low, high = shortest, longest  # invariant: `low` is allowed, everything above `high` counts too much
+    while low < high:
+        middle = (low + high + 1) // 2
+        if count(middle) <= target:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def nearest_prefix(shortest: int, longest: int, count: Callable[[int], int], target: int) -> int:
+    """The prefix whose counted params are nearest to `target`; of two equally near, the shorter. As `largest_prefix`."""
+    below = largest_prefix(shortest, longest, count, target)
+    return min((below, min(below + 1, longest)), key=lambda n: (abs(count(n) - target), n))

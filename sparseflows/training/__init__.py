@@ -1,0 +1,1 @@
+"""Training: objectives, optimisers, and the loop; it knows neither masks nor folders."""

@@ -1,0 +1,44 @@
+"""Exponential moving average of the weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sparseflows.flow.model import Flow
+
+
+class WeightAverage:
+    """w̄ ← d w̄ + (1 − d) w after every step, with d = min(decay, (1 + n)/(10 + n)) so that the start is forgotten soon.
+
+    A weight that is 0 at the start and at every step stays exactly 0, so masks need no care here.
+    """
+
+    def __init__(self, flow: Flow, decay: float) -> None:
+        self.decay, self.updates = decay, 0
+        self.weights = {name: p.detach().clone() for name, p in flow.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, flow: Flow) -> None:
+        """Take the flow's weights into the average."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        torch._foreach_lerp_(list(self.weights.values()), [p.detach() for p in flow.parameters()], 1 - decay)
+
+    @torch.no_grad()
+    def copy_to(self, flow: Flow) -> None:
+        """Give the flow the averaged weights."""
+        for name, parameter in flow.named_parameters():
+            parameter.copy_(self.weights[name])
+
+    def state_dict(self) -> dict[str, Tensor | int]:
+        """For a checkpoint."""
+        return {"updates": self.updates, **self.weights}
+
+    def load_state_dict(self, state: dict[str, Tensor | int]) -> None:
+        """From a checkpoint."""
+        for name, value in state.items():
+            if isinstance(value, int):
+                self.updates = value
+            else:
+                self.weights[name].copy_(value)

@@ -1,0 +1,233 @@
+"""The training loop. It knows neither masks nor folders: they come in as `after_step` and `save`.
+
+Every random draw is a function of (seed, purpose, step), so a training that resumes from a checkpoint
+draws what an undisturbed one draws, and ends with the same numbers.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparseflows.flow.model import Flow
+from sparseflows.flow.ode import SolveFailed, Status
+from sparseflows.rng import torch_generator
+from sparseflows.specs import TrainSpec
+from sparseflows.training.averaging import WeightAverage
+from sparseflows.training.objectives import Objective
+from sparseflows.training.optim import build_optimiser, learning_rate
+
+Checkpoint = dict[str, Any]
+CHECKPOINTS, RECORDS = 20, 40  # a training
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the loop calls. None: nobody asked.
+
+    Attributes:
+        after_step: after every optimiser step and on the averaged weights, with the flow (masks are held here).
+        validate: the validation NLL of a flow, for `select: best_val`; NaN where it cannot be had.
+        save: a checkpoint, every 1/20 of the training.
+        progress: step, total, loss.
+    """
+
+    after_step: Callable[[Flow], None] | None = None
+    validate: Callable[[Flow], float] | None = None
+    save: Callable[[Checkpoint], None] | None = None
+    progress: Callable[[int, int, float], None] | None = None
+
+
+@dataclass
+class Outcome:
+    """How a training ended.
+
+    Attributes:
+        status: DONE, or why it stopped.
+        steps: optimiser steps taken.
+        seconds: time spent, over all resumptions.
+        history: one record for each 1/40 of the training: step, loss (mean since the last), lr, nfe.
+        best_val: lowest validation NLL seen, where it was asked for.
+    """
+
+    status: Status
+    steps: int
+    seconds: float
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_val: float | None = None
+
+
+def train(
+    flow: Flow,
+    objective: Objective,
+    rows: Tensor,
+    settings: TrainSpec,
+    *,
+    seed: int,
+    purpose: str,
+    hooks: Hooks | None = None,
+    resume: Checkpoint | None = None,
+    lr_scale: float = 1.0,
+) -> Outcome:
+    """Train `flow` in place on `rows` (N, D); at the end it holds the weights that `settings.select` reports.
+
+    Args:
+        flow: trained in place.
+        objective: loss of a batch.
+        rows: standardised training rows.
+        settings: length, batch, optimiser, …
+        seed, purpose: every draw depends on these and the step.
+        hooks: callbacks.
+        resume: a checkpoint that `hooks.save` received.
+        lr_scale: factor on the learning rate (a retry after divergence).
+    """
+    hooks = hooks or Hooks()
+    total, per_epoch = settings.steps_for(len(rows))
+    optimiser = build_optimiser(settings, flow.parameters())
+    average = WeightAverage(flow, settings.ema) if settings.ema else None
+    run = _State(flow, optimiser, average, total, settings, hooks)
+    if resume:
+        run.restore(resume)
+    started = time.perf_counter() - run.seconds
+    order, epoch = torch.empty(0, dtype=torch.long), -1
+    for step in range(run.step, total):
+        if step // per_epoch != epoch:
+            epoch = step // per_epoch
+            order = torch.randperm(len(rows), generator=torch_generator(seed, f"{purpose}/epoch/{epoch}"))
+        first = (step % per_epoch) * settings.batch
+        batch = rows[order[first : first + settings.batch]]
+        rate = lr_scale * learning_rate(settings, step, total, per_epoch)
+        status = run.advance(
+            objective, batch, rate, torch_generator(seed, f"{purpose}/step/{step}", str(rows.device))
+        )
+        run.seconds = time.perf_counter() - started
+        if status is Status.DONE and run.is_due(settings.selections):
+            run.select()
+        if status is Status.DONE and run.is_due(CHECKPOINTS):
+            status = run.checkpoint()
+        if status is not Status.DONE:
+            return Outcome(status, run.step, run.seconds, run.history, run.best_val)
+        if hooks.progress:
+            hooks.progress(run.step, total, run.loss)
+    run.finish()
+    return Outcome(Status.DONE, run.step, time.perf_counter() - started, run.history, run.best_val)
+
+
+class _State:
+    """A training between two steps: all that a checkpoint holds."""
+
+    def __init__(
+        self,
+        flow: Flow,
+        optimiser: torch.optim.Optimizer,
+        average: WeightAverage | None,
+        total: int,
+        settings: TrainSpec,
+        hooks: Hooks,
+    ) -> None:
+        self.flow, self.optimiser, self.average = flow, optimiser, average
+        self.total, self.settings, self.hooks = total, settings, hooks
+        self.step, self.seconds, self.loss = 0, 0.0, float("nan")
+        self.history: list[dict[str, float]] = []
+        self.since_record = [0.0, 0.0, 0.0]  # sum of losses, sum of NFE, how many
+        self.best_val: float | None = None
+        self.best: dict[str, Tensor] | None = None
+
+    def advance(self, objective: Objective, batch: Tensor, rate: float, generator: torch.Generator) -> Status:
+        """One optimiser step; anything but DONE leaves the weights as they were."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.zero_grad()
+        loss = objective(self.flow, batch, generator)
+        if loss.status is not Status.DONE:
+            return loss.status
+        value = loss.value.item()
+        if not abs(value) < float("inf"):
+            return Status.NON_FINITE
+        try:
+            loss.value.backward()
+        except SolveFailed as failure:
+            return failure.status
+        if self.settings.clip:
+            torch.nn.utils.clip_grad_norm_(self.flow.parameters(), self.settings.clip)
+        self.optimiser.step()
+        if self.hooks.after_step:
+            self.hooks.after_step(self.flow)
+        if self.average:
+            self.average.update(self.flow)
+        self.step, self.loss = self.step + 1, value
+        self._record(value, rate, loss.nfe)
+        return Status.DONE
+
+    def is_due(self, times: int) -> bool:
+        """Is this step one of `times` equally spaced ones?"""
+        return self.step * times // self.total > (self.step - 1) * times // self.total
+
+    def checkpoint(self) -> Status:
+        """Save, unless the weights are no longer finite."""
+        if not all(bool(torch.isfinite(p).all()) for p in self.flow.parameters()):
+            return Status.NON_FINITE
+        if self.hooks.save:
+            self.hooks.save(self._snapshot())
+        return Status.DONE
+
+    def finish(self) -> None:
+        """Leave in the flow the weights that are to be reported."""
+        if self.best is not None:
+            self.flow.load_state_dict(self.best)
+        elif self.average:
+            self.average.copy_to(self.flow)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Take up where `checkpoint` was saved."""
+        self.flow.load_state_dict(checkpoint["model"])
+        self.optimiser.load_state_dict(checkpoint["optimiser"])
+        if self.average:
+            self.average.load_state_dict(checkpoint["average"])
+        self.step, self.seconds, self.loss = checkpoint["step"], checkpoint["seconds"], checkpoint["loss"]
+        self.history, self.since_record = list(checkpoint["history"]), list(checkpoint["since_record"])
+        self.best_val, self.best = checkpoint["best_val"], checkpoint["best"]
+
+    def _snapshot(self) -> Checkpoint:
+        return {
+            "step": self.step,
+            "seconds": self.seconds,
+            "loss": self.loss,
+            "model": self.flow.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "average": self.average.state_dict() if self.average else None,
+            "history": self.history,
+            "since_record": self.since_record,
+            "best_val": self.best_val,
+            "best": self.best,
+        }
+
+    def select(self) -> None:
+        """Remember the weights if their validation NLL is the lowest so far."""
+        if self.settings.select != "best_val" or self.hooks.validate is None:
+            return
+        candidate = self.flow
+        if self.average:
+            candidate = copy.deepcopy(self.flow)
+            self.average.copy_to(candidate)
+        nll = self.hooks.validate(candidate)
+        if math.isfinite(nll) and (self.best_val is None or nll < self.best_val):
+            self.best_val = nll
+            self.best = {name: tensor.clone() for name, tensor in candidate.state_dict().items()}
+
+    def _record(self, loss: float, rate: float, nfe: int) -> None:
+        total_loss, total_nfe, count = self.since_record
+        total_loss, total_nfe, count = total_loss + loss, total_nfe + nfe, count + 1
+        if self.is_due(RECORDS):
+            self.history.append(
+                {"step": self.step, "loss": total_loss / count, "lr": rate, "nfe": total_nfe / count}
+            )
+            total_loss, total_nfe, count = 0.0, 0.0, 0.0
+        self.since_record = [total_loss, total_nfe, count]

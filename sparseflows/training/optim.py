@@ -1,0 +1,66 @@
+"""Settings → optimiser and learning-rate schedule. A rate is a function of the step alone, so that resuming needs no state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import nn
+
+from sparseflows.errors import lookup
+from sparseflows.specs import TrainSpec
+
+Schedule = Callable[[TrainSpec, int, int, int], float]
+
+WARM_UP = 0.3  # of a one-cycle training, as in Smith and Topin 2018
+START, END = 1 / 25, 1e-4  # rates at its two ends, relative to the top
+
+
+def constant(settings: TrainSpec, step: int, total: int, per_epoch: int) -> float:
+    """1 throughout."""
+    return 1.0
+
+
+def cosine(settings: TrainSpec, step: int, total: int, per_epoch: int) -> float:
+    """From 1 to 0 along half a cosine."""
+    return 0.5 * (1 + math.cos(math.pi * step / total))
+
+
+def one_cycle(settings: TrainSpec, step: int, total: int, per_epoch: int) -> float:
+    """Up from 1/25 over the first 30 % of the steps, down to 1e-4 over the rest, both along half a cosine."""
+    top = max(1.0, WARM_UP * total)
+    if step < top:
+        return START + (1 - START) * 0.5 * (1 - math.cos(math.pi * step / top))
+    down = min(1.0, (step - top) / max(1.0, total - top))
+    return END + (1 - END) * 0.5 * (1 + math.cos(math.pi * down))
+
+
+def multi_step(settings: TrainSpec, step: int, total: int, per_epoch: int) -> float:
+    """gamma^(milestones passed); milestones count epochs where the training's length does, else steps."""
+    position = step // per_epoch if settings.epochs is not None else step
+    return settings.gamma ** sum(position >= milestone for milestone in settings.milestones)
+
+
+SCHEDULES: dict[str, Schedule] = {
+    "constant": constant,
+    "cosine": cosine,
+    "one_cycle": one_cycle,
+    "multi_step": multi_step,
+}
+
+
+def learning_rate(settings: TrainSpec, step: int, total: int, per_epoch: int) -> float:
+    """The rate of step `step` (from 0) of `total`."""
+    return settings.lr * lookup("schedule", settings.schedule, SCHEDULES)(settings, step, total, per_epoch)
+
+
+def build_optimiser(settings: TrainSpec, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """adamw, adam or sgd (momentum 0.9). Adam's weight decay is added to the gradient, AdamW's is decoupled."""
+    chosen = list(parameters)
+    rate, decay = settings.lr, settings.weight_decay
+    if settings.optimiser == "sgd":
+        return torch.optim.SGD(chosen, lr=rate, weight_decay=decay, momentum=0.9)
+    if settings.optimiser == "adam":
+        return torch.optim.Adam(chosen, lr=rate, weight_decay=decay, fused=True)
+    return torch.optim.AdamW(chosen, lr=rate, weight_decay=decay, fused=True)
