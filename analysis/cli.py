@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from analysis.records import Run
     from analysis.tables import Table
 
-app = typer.Typer(
-    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
-)
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 _JSON_COLUMNS = (
     *("dataset", "objective", "method", "seed", "stage", "status", "reason", "prune_ratio"),
@@ -32,9 +30,7 @@ def analysis() -> None:
 
 @app.command()
 def table(
-    runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN", help="Run folders, as 'sparseflows run' wrote them.")
-    ],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders, as 'sparseflows run' wrote them.")],
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document, a stage an object, instead of the table.")
     ] = False,
@@ -59,9 +55,9 @@ def table(
       python -m analysis table runs/nll runs/flow-matching --out comparison
     """
     from analysis import formats
-    from sparseflows.files import output_folder, write_whole
     from analysis.records import read_run
     from analysis.tables import tabulate
+    from sparseflows.files import output_folder, write_whole
 
     if len({run.resolve() for run in runs}) < len(runs):
         raise InputError("the same run folder is given twice; give each once")

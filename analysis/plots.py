@@ -189,9 +189,7 @@ def _dense(axes: Axes, arrays: Mapping[str, np.ndarray], points: Any, number: in
     axes.plot(params, nll, color=colour, marker=marker, markersize=10, linestyle="none", zorder=4)
     from matplotlib.lines import Line2D
 
-    return Line2D(
-        [], [], color=colour, marker=marker, markersize=9, linestyle="--", linewidth=0.9, label=_shown(label)
-    )
+    return Line2D([], [], color=colour, marker=marker, markersize=9, linestyle="--", linewidth=0.9, label=_shown(label))
 
 
 def _error_bars(axes: Axes, arrays: Mapping[str, np.ndarray], points: Any, colour: str) -> None:

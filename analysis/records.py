@@ -87,8 +87,7 @@ def read_run(folder: Path) -> Run:
     missing = [name for name in ("spec.yaml", "results.csv") if not (folder / name).is_file()]
     if missing:
         raise InputError(
-            f"{folder}: not a run folder; it has no {' and no '.join(missing)}, "
-            "and 'sparseflows run' writes both"
+            f"{folder}: not a run folder; it has no {' and no '.join(missing)}, and 'sparseflows run' writes both"
         )
     spec = _read_spec(folder / "spec.yaml")
     stages = _read_results(folder / "results.csv")
@@ -121,9 +120,7 @@ def _read_spec(path: Path) -> dict[str, Any]:
         where = f", line {mark.line + 1}" if mark else ""
         raise InputError(f"{path}{where}: not valid YAML; {_AS_WRITTEN}") from error
     if not isinstance(spec, dict):
-        raise InputError(
-            f"{path}: should hold settings by name (name, seeds, data, …), not {type(spec).__name__}"
-        )
+        raise InputError(f"{path}: should hold settings by name (name, seeds, data, …), not {type(spec).__name__}")
     return spec
 
 

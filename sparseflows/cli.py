@@ -6,45 +6,37 @@ import json
 import math
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional
+from typing import Annotated, Any, Literal
 
 import typer
 
 from sparseflows.errors import InputError, Interrupted
 
-app = typer.Typer(
-    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
-)
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 data_app = typer.Typer(no_args_is_help=True, help="Data sets: what is known, and how to use your own.")
 app.add_typer(data_app, name="data")
 
-ParamFile = Annotated[
-    Path, typer.Argument(metavar="PARAM.yaml", help="A param file; see the ones in param/.")
-]
+ParamFile = Annotated[Path, typer.Argument(metavar="PARAM.yaml", help="A param file; see the ones in param/.")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that 'sparseflows run' wrote.")]
 PointsFile = Annotated[
     Path,
     typer.Argument(metavar="DATA.npy", help="Points (N, D), .npy or .csv, in the data's own coordinates."),
 ]
 Settings = Annotated[
-    Optional[list[str]],
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Change a setting: --set train.lr=0.01; may be repeated."
-    ),
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: --set train.lr=0.01; may be repeated."),
 ]
-Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON document and nothing else on standard output.")
-]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else on standard output.")]
 Stage = Annotated[
     str, typer.Option("--stage", help="<method>-s<seed>/<k>, e.g. dense-s0/0; best: lowest validation NLL.")
 ]
 Output = Annotated[Path, typer.Option("-o", "--output", metavar="FILE.npy", help="Where to write.")]
 Tolerance = Annotated[
-    Optional[float],
+    float | None,
     typer.Option("--tol", help="rtol = atol of the solver, 1e-12 to 1e-2. [the run's evaluate section]"),
 ]
 Precision = Annotated[
-    Optional[Literal["float32", "float64"]],
+    Literal["float32", "float64"] | None,
     typer.Option("--dtype", help="Precision of the solve. [as above]"),
 ]
 
@@ -78,13 +70,11 @@ def check(param: ParamFile, settings: Settings = None, as_json: Json = False) ->
 @app.command()
 def run(
     param: ParamFile,
-    out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Run folders are made below this one.")
-    ] = Path("runs"),
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Run folders are made below this one.")] = Path(
+        "runs"
+    ),
     settings: Settings = None,
-    jobs: Annotated[
-        int, typer.Option("--jobs", min=1, max=256, help="Cascades to work on side by side.")
-    ] = 1,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, max=256, help="Cascades to work on side by side.")] = 1,
     force: Annotated[
         bool, typer.Option("--force", help="Start over; the old folder is kept as <name>.old-<n>.")
     ] = False,
@@ -98,8 +88,8 @@ def run(
     \b
     Example: sparseflows run param/quick.yaml --set seeds=[0,1,2] --jobs 2
     """
-    from sparseflows.experiment.plan import count_stages, prepare
     from sparseflows.experiment.params import load_spec
+    from sparseflows.experiment.plan import count_stages, prepare
     from sparseflows.experiment.store import RunFolder
     from sparseflows.experiment.summary import results_text
 
@@ -152,7 +142,7 @@ def score(
     tol: Tolerance = None,
     dtype: Precision = None,
     output: Annotated[
-        Optional[Path],
+        Path | None,
         typer.Option("-o", "--output", metavar="FILE.npy", help="Write log p of every row, (N,), nats."),
     ] = None,
     as_json: Json = False,
@@ -170,9 +160,7 @@ def score(
     values, summary = score_points(run, stage, points, coordinates, tol, dtype)
     if output is not None:
         _save(output, values)
-    text = f"NLL {summary['nll']:.4f}" + (
-        f" ± {summary['nll_se']:.4f}" if summary["nll_se"] is not None else ""
-    )
+    text = f"NLL {summary['nll']:.4f}" + (f" ± {summary['nll_se']:.4f}" if summary["nll_se"] is not None else "")
     _print(
         summary
         if as_json
@@ -222,9 +210,7 @@ def list_data(as_json: Json = False) -> None:
         return
     print(f"{'name':<16} {'kind':<8} {'columns':>7} {'rows':>7}  description")
     for one in sets:
-        print(
-            f"{one.name:<16} {one.kind:<8} {one.dimension or '-':>7} {one.rows or '-':>7}  {one.description}"
-        )
+        print(f"{one.name:<16} {one.kind:<8} {one.dimension or '-':>7} {one.rows or '-':>7}  {one.description}")
 
 
 def _print(result: Any) -> None:
@@ -246,9 +232,7 @@ def _check_output(path: Path) -> None:
         raise InputError(f"{path}: results are NumPy arrays; give a name that ends in .npy")
     if path.is_dir() or not path.absolute().parent.is_dir():
         raise InputError(
-            f"{path}: no such folder to write to"
-            if not path.is_dir()
-            else f"{path}: is a folder; name a file in it"
+            f"{path}: no such folder to write to" if not path.is_dir() else f"{path}: is a folder; name a file in it"
         )
 
 

@@ -63,9 +63,7 @@ def as_dtype(flow: Flow, dtype: torch.dtype) -> Flow:
 
 
 @torch.no_grad()
-def likelihood(
-    flow: Flow, rows: Array, solver: Solver, dtype: str = "float64", chunk: int | None = None
-) -> Likelihood:
+def likelihood(flow: Flow, rows: Array, solver: Solver, dtype: str = "float64", chunk: int | None = None) -> Likelihood:
     """Exact log p of `rows` (N, D), in standardised coordinates.
 
     Args:

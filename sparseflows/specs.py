@@ -6,9 +6,10 @@ folder as `spec.yaml`. Numbers are bounded so that a slip of the finger is refus
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from sparseflows.pruning.schedule import expand_keep_ratios
 
@@ -34,9 +35,7 @@ class Section(BaseModel):
 class DataSpec(Section):
     """Where the rows come from, and how they are split."""
 
-    name: str = Field(
-        description="a known set (see `sparseflows data list`), or `table` for a file of your own"
-    )
+    name: str = Field(description="a known set (see `sparseflows data list`), or `table` for a file of your own")
     path: str | None = Field(None, description="the .npy or .csv file of `table`")
     n_train: Annotated[int, Field(ge=8, le=100_000_000)] | None = Field(
         None, description="training rows; toy sets: how many to draw (validation and test: half as many each)"
@@ -79,7 +78,7 @@ class FlowSpec(Section):
         """Trainable scalars of the dense flow in `dim` dimensions, by arithmetic."""
         widths = [dim, *self.hidden, dim]
         total = 0
-        for index, (n_in, n_out) in enumerate(zip(widths, widths[1:], strict=False)):
+        for index, (n_in, n_out) in enumerate(pairwise(widths)):
             vectors = {"none": 1, "concat": 2 if index == 0 else 1, "concat_squash": 4}[self.time]
             total += n_in * n_out + vectors * n_out
         return self.blocks * (total + int(self.train_end_time))
@@ -88,9 +87,7 @@ class FlowSpec(Section):
 class SolveSpec(Section):
     """How the training objective solves the ODE (the reported NLL has its own solver: `evaluate`)."""
 
-    method: Literal["dopri5", "bosh3", "dopri8", "adaptive_heun", "fehlberg2", "euler", "midpoint", "rk4"] = (
-        "dopri5"
-    )
+    method: Literal["dopri5", "bosh3", "dopri8", "adaptive_heun", "fehlberg2", "euler", "midpoint", "rk4"] = "dopri5"
     rtol: Tolerance = 1e-5
     atol: Tolerance = 1e-5
     steps: Annotated[int, Field(ge=1, le=100_000)] | None = Field(None, description="of a fixed-step method")
@@ -123,9 +120,7 @@ class TrainSpec(Section):
     weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.0
     clip: Positive | None = Field(None, description="largest norm of the gradient")
     schedule: Literal["constant", "one_cycle", "cosine", "multi_step"] = "constant"
-    milestones: list[Steps] = Field(
-        [], description="of multi_step: the rate drops here; in epochs or in steps"
-    )
+    milestones: list[Steps] = Field([], description="of multi_step: the rate drops here; in epochs or in steps")
     gamma: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="of multi_step: by this factor")
     ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(None, description="decay of the averaged weights")
     time_power: Annotated[float, Field(ge=0.1, le=10)] = Field(
@@ -133,9 +128,7 @@ class TrainSpec(Section):
         description="flow matching draws t = u^time_power, u uniform: above 1 it looks closer at the data",
     )
     kinetic: Annotated[float, Field(ge=0, lt=1e6)] = Field(0.0, description="weight of ∫|f|² dt (RNODE)")
-    jacobian: Annotated[float, Field(ge=0, lt=1e6)] = Field(
-        0.0, description="weight of ∫‖∂f/∂z‖²_F dt (RNODE)"
-    )
+    jacobian: Annotated[float, Field(ge=0, lt=1e6)] = Field(0.0, description="weight of ∫‖∂f/∂z‖²_F dt (RNODE)")
     select: Literal["last", "best_val"] = Field(
         "last", description="report the last step's weights, or those of the lowest validation NLL"
     )
@@ -152,9 +145,7 @@ class TrainSpec(Section):
         if any(b <= a for a, b in zip(self.milestones, self.milestones[1:], strict=False)):
             raise ValueError("milestones must rise")
         if self.objective == "flow_matching" and (self.kinetic or self.jacobian):
-            raise ValueError(
-                "kinetic and jacobian regularise objective: nll; flow_matching has straight paths"
-            )
+            raise ValueError("kinetic and jacobian regularise objective: nll; flow_matching has straight paths")
         return self
 
     def steps_for(self, rows: int) -> tuple[int, int]:
@@ -176,9 +167,7 @@ class PruneSpec(Section):
     allocation: Literal["uniform", "global"] = Field(
         "uniform", description="structured: the same share of every layer, or one ranking over all layers"
     )
-    retrain: dict[str, Any] = Field(
-        {}, description="keys of `train` that differ when a pruned flow is retrained"
-    )
+    retrain: dict[str, Any] = Field({}, description="keys of `train` that differ when a pruned flow is retrained")
 
     @field_validator("keep_ratios", mode="before")
     @classmethod
@@ -188,9 +177,7 @@ class PruneSpec(Section):
     @model_validator(mode="after")
     def _is_consistent(self) -> PruneSpec:
         if bool(self.methods) != bool(self.keep_ratios):
-            raise ValueError(
-                "methods and keep_ratios go together: give both, or neither for a dense flow only"
-            )
+            raise ValueError("methods and keep_ratios go together: give both, or neither for a dense flow only")
         if len(set(self.methods)) != len(self.methods):
             raise ValueError("methods: each one once")
         return self
@@ -217,14 +204,12 @@ class EvaluateSpec(Section):
 class Spec(Section):
     """One experiment: a dense flow a seed, and a cascade for each method and seed."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = Field(
         description="of the run folder: letters, digits, '.', '_' and '-'"
     )
     seeds: Annotated[list[Seed], Field(min_length=1, max_length=1000)] = [0]
-    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:[0-9]{1,2})?)$")] = Field(
-        "cpu", description="cpu or cuda"
-    )
+    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:[0-9]{1,2})?)$")] = Field("cpu", description="cpu or cuda")
     dtype: Literal["float32", "float64"] = Field("float32", description="of training")
     threads: Annotated[int, Field(ge=1, le=1024)] = Field(
         1,
@@ -245,7 +230,12 @@ class Spec(Section):
             self._check_flow_matching()
         elif self.flow.base == "gaussian":
             raise ValueError("flow.base: gaussian is the start of train.objective: flow_matching")
-        retrained = self.retrain_spec()
+        try:
+            retrained = self.retrain_spec()
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(["prune.retrain", *(str(part) for part in first["loc"])])
+            raise ValueError(f"{key}: {first['msg']}, not {str(first['input'])[:60]}") from None
         if retrained.objective != self.train.objective:
             raise ValueError("prune.retrain.objective: a cascade keeps the objective it was trained with")
         return self
@@ -256,9 +246,7 @@ class Spec(Section):
         if self.flow.train_end_time:
             raise ValueError("train.objective: flow_matching needs T = 1: flow.train_end_time: false")
         if self.flow.time == "none":
-            raise ValueError(
-                "train.objective: flow_matching needs a time input: flow.time: concat or concat_squash"
-            )
+            raise ValueError("train.objective: flow_matching needs a time input: flow.time: concat or concat_squash")
 
     def retrain_spec(self) -> TrainSpec:
         """The `train` section with the differences of `prune.retrain` (learning-rate rewinding repeats it all)."""

@@ -167,9 +167,7 @@ def _monotone_pieces(phase: float, length: float) -> np.ndarray:
     tops = phase + math.pi * np.arange(0, math.ceil(length / math.pi) + 1)
     tops = tops[tops > 0]
     signs = np.sign(np.cos(tops - phase))
-    turns = _bisect(
-        lambda n: signs * (np.sin(n - phase) + n * np.cos(n - phase)) > 0, tops - math.pi / 2, tops
-    )
+    turns = _bisect(lambda n: signs * (np.sin(n - phase) + n * np.cos(n - phase)) > 0, tops - math.pi / 2, tops)
     edges = np.concatenate([[0.0], turns[(turns > 0) & (turns < length)], [length]])
     return np.stack([edges[:-1], edges[1:]], axis=1)
 

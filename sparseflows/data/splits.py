@@ -154,9 +154,7 @@ def _table_splits(
 ) -> Splits:
     train, validation, test = split(array, *fractions, numpy_generator(seed, f"data/{name}/split"))
     if n_train is not None and n_train > len(train):
-        raise InputError(
-            f"data.n_train is {n_train}, but '{name}' has {len(train)} training rows; ask for fewer"
-        )
+        raise InputError(f"data.n_train is {n_train}, but '{name}' has {len(train)} training rows; ask for fewer")
     train = train[:n_train]
     standardiser = Standardiser.fit_columns(train, f"{name}, {len(train)} training rows")
     return Splits(

@@ -164,9 +164,7 @@ class Standardiser:
         if self.shift.ndim != 1 or self.shift.shape != self.scale.shape:
             raise InputError(f"shift and scale differ: shapes {self.shift.shape} and {self.scale.shape}")
         if not (np.isfinite(self.shift).all() and np.isfinite(self.scale).all() and (self.scale > 0).all()):
-            raise InputError(
-                "shift and scale must be finite and scale above 0: rescale columns of extreme size"
-            )
+            raise InputError("shift and scale must be finite and scale above 0: rescale columns of extreme size")
 
     @classmethod
     def fit_columns(cls, train: np.ndarray, source: str = "training rows") -> Standardiser:

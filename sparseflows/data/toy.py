@@ -151,9 +151,7 @@ def _curves(
 ) -> Toy:
     """Places uniform (independent) on the parameter interval of a curve, plus isotropic Gaussian noise."""
     sample = partial(_sample_curves, curves=curves, interval=interval, sigma=sigma)
-    log_prob = partial(
-        densities.log_noisy_curves, curves=curves, interval=interval, sigma=sigma, panels=panels
-    )
+    log_prob = partial(densities.log_noisy_curves, curves=curves, interval=interval, sigma=sigma, panels=panels)
     return Toy(name, description, default_n, sample, log_prob)
 
 
@@ -205,9 +203,7 @@ TOYS: dict[str, Toy] = {
         _gaussian_spiral(),
         _spirals("spirals", "2 spiral arms with uniform noise", 2 * 2**14, side=0.5),
         _spirals("spirals_class", "2 spiral arms, noisier, to classify", 2 * 2**10, side=0.9),
-        _curves(
-            "moons", "2 interleaved half circles", 1024, (_upper_moon, _lower_moon), (0.0, math.pi), 0.1, 16
-        ),
+        _curves("moons", "2 interleaved half circles", 1024, (_upper_moon, _lower_moon), (0.0, math.pi), 0.1, 16),
         _concentric(),
         Toy("pinwheel", "5 bent blades (no exact density)", 2**14, _sample_pinwheel, None),
         _checkerboard(),

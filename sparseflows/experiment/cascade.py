@@ -21,9 +21,7 @@ from sparseflows.pruning.methods import Pruned, prune, unpruned
 from sparseflows.specs import Spec
 
 
-def run_experiment(
-    spec: Spec, run: RunFolder, splits: Splits, progress: Progress, jobs: int = 1
-) -> list[Record]:
+def run_experiment(spec: Spec, run: RunFolder, splits: Splits, progress: Progress, jobs: int = 1) -> list[Record]:
     """Make every stage that is not there yet; gives the records of all. The caller holds the folder's lock.
 
     A stage that fails is recorded with its reason, and its cascade goes on from the stage before it. The
@@ -117,9 +115,7 @@ def run_cascade(bench: Bench, method: str, seed: int) -> None:
             last_good = name
 
 
-def _pruned_from(
-    bench: Bench, before: StageName, name: StageName, dense: Flow, target: int
-) -> Callable[[], Pruned]:
+def _pruned_from(bench: Bench, before: StageName, name: StageName, dense: Flow, target: int) -> Callable[[], Pruned]:
     def start() -> Pruned:
         return prune(name.method, read_pruned(bench, before), dense, target, bench.spec.prune.allocation)
 
@@ -144,9 +140,7 @@ def _fail_without_dense(bench: Bench, name: StageName, total: int) -> Record:
 
 
 def _untrained(bench: Bench, seed: int) -> Flow:
-    return build_flow(bench.spec, bench.rows.shape[1], seed=seed, whitening=bench.whitening).to(
-        bench.rows.dtype
-    )
+    return build_flow(bench.spec, bench.rows.shape[1], seed=seed, whitening=bench.whitening).to(bench.rows.dtype)
 
 
 def _params_dense(bench: Bench) -> int:

@@ -54,9 +54,7 @@ class Checkpoints:
             if match and hashlib.sha256(content).hexdigest()[:12] == match[4]:
                 return dict(torch.load(io.BytesIO(content), weights_only=True))
             aside = self._set_aside(path)
-            self._tell(
-                f"{path}: truncated or damaged; set aside as {aside.name}, going on from the one before"
-            )
+            self._tell(f"{path}: truncated or damaged; set aside as {aside.name}, going on from the one before")
         return None
 
     def clear(self) -> None:

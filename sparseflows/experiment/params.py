@@ -33,13 +33,9 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     for key_node, _ in node.value:
         key = loader.construct_object(key_node, deep=True)
         if not isinstance(key, str | int | float | bool | None):
-            raise yaml.constructor.ConstructorError(
-                None, None, "a key must be a plain word", key_node.start_mark
-            )
+            raise yaml.constructor.ConstructorError(None, None, "a key must be a plain word", key_node.start_mark)
         if key in seen:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"the key '{key}' is given twice", key_node.start_mark
-            )
+            raise yaml.constructor.ConstructorError(None, None, f"the key '{key}' is given twice", key_node.start_mark)
         seen.add(key)
     return loader.construct_mapping(node, deep=True)
 
@@ -55,9 +51,7 @@ def parse_yaml(text: str, source: str) -> Any:
     """
     try:
         if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=_Loader)):
-            raise InputError(
-                f"{source}: YAML aliases (*name) are not used in param files; write the value out"
-            )
+            raise InputError(f"{source}: YAML aliases (*name) are not used in param files; write the value out")
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -85,9 +79,7 @@ def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
     if document is None:
         raise InputError(f"{path}: the file is empty; a param file needs at least name, data and train")
     if not isinstance(document, dict):
-        raise InputError(
-            f"{path}: a param file is a mapping of keys (name, data, train, …), not {_kind(document)}"
-        )
+        raise InputError(f"{path}: a param file is a mapping of keys (name, data, train, …), not {_kind(document)}")
     changed = [_override(document, item) for item in overrides]
     return validate(document, str(path), changed)
 
@@ -121,9 +113,7 @@ def validate(document: dict[str, Any], source: str, changed: Sequence[tuple[str,
 
 def dump_spec(spec: Spec) -> str:
     """The resolved settings as YAML; `load_spec` of the text gives an equal `Spec`."""
-    return yaml.safe_dump(
-        spec.model_dump(), sort_keys=False, allow_unicode=True, default_flow_style=None, width=110
-    )
+    return yaml.safe_dump(spec.model_dump(), sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
 
 
 def _read(path: Path) -> str:
@@ -166,7 +156,7 @@ def _explain(problem: Any) -> str:
     kind = problem["type"]
     if kind == "extra_forbidden":
         known = _known_keys(problem["loc"][:-1])
-        return f"unknown key '{_short(key)}'{suggest(problem['loc'][-1], known)} (known here: {', '.join(known)})"
+        return f"unknown key '{key[:60]}'{suggest(problem['loc'][-1], known)} (known here: {', '.join(known)})"
     if kind == "missing":
         return f"the key '{key}' is missing"
     if kind == "literal_error":
@@ -181,19 +171,20 @@ def _explain(problem: Any) -> str:
 def _known_keys(location: tuple[str | int, ...]) -> list[str]:
     section: Any = Spec
     for part in location:
-        field = (
-            section.model_fields.get(part)
-            if isinstance(section, type) and issubclass(section, BaseModel)
-            else None
-        )
-        section = field.annotation if field else None
-    return (
-        sorted(section.model_fields) if isinstance(section, type) and issubclass(section, BaseModel) else []
-    )
+        known = _fields(section)
+        section = known[str(part)].annotation if str(part) in known else None
+    return sorted(_fields(section))
+
+
+def _fields(section: Any) -> dict[str, Any]:
+    is_section = isinstance(section, type) and issubclass(section, BaseModel)
+    return dict(section.model_fields) if is_section else {}
 
 
 def _kind(value: object) -> str:
-    return {list: "a list", str: "a line of text"}.get(type(value), f"a single value ({_short(value)})")
+    if isinstance(value, list):
+        return "a list"
+    return f"a single value ({_short(value)})"
 
 
 def _short(value: object) -> str:

@@ -60,9 +60,7 @@ class Progress:
         if now - self.last_line >= LINE_EVERY and step < total:
             self.last_line = now
             left = (now - self.stage_started) / (step - self.first_step) * (total - step)
-            self.say(
-                f"  {self.label}: step {step}/{total}, loss {loss:.4g}, {duration(left)} left in this stage"
-            )
+            self.say(f"  {self.label}: step {step}/{total}, loss {loss:.4g}, {duration(left)} left in this stage")
 
     def found(self, record: Record) -> None:
         """A stage was there already."""

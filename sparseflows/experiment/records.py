@@ -54,7 +54,8 @@ class Record:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Record:
         """From a stage's record.json; keys that are not columns are left out."""
-        return cls(**{f.name: values.get(f.name) for f in fields(cls)})
+        known = {f.name: values.get(f.name) for f in fields(cls)}
+        return cls(**known)  # type: ignore[arg-type]
 
 
 def cascade_name(method: str, seed: int) -> str:

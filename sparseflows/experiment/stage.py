@@ -7,13 +7,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from sparseflows.data.splits import Splits
-from sparseflows.evaluation import TRAIN_ROWS, evaluate, likelihood, reporting_solver, subset
+from sparseflows.evaluation import evaluate, likelihood, reporting_solver, subset
 from sparseflows.experiment.checkpoints import Checkpoints
 from sparseflows.experiment.progress import Progress
 from sparseflows.experiment.records import DONE, FAILED, Record, cascade_name
@@ -150,9 +149,7 @@ def finish(bench: Bench, record: Record, pruned: Pruned | None, metrics: list[di
     """Write the stage (a failed one without tensors) and tell."""
     tensors = {}
     if record.status == DONE and pruned is not None:
-        state = {
-            name: tensor.detach().cpu().contiguous() for name, tensor in pruned.flow.state_dict().items()
-        }
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in pruned.flow.state_dict().items()}
         masks = {name: mask.cpu().contiguous() for name, mask in pruned.dense_masks.items()}
         tensors = {MODEL: save_tensors(state), MASKS: save_tensors(masks)}
     bench.run.write_stage(record, tensors, metrics)
@@ -212,9 +209,7 @@ def solver_discrepancy(bench: Bench, flow: Flow) -> float | None:
     None where one of the solves fails.
     """
     rows = subset(bench.splits.validation, SELECTION_ROWS, bench.spec.data.seed, "selection")
-    trained = likelihood(
-        flow, rows, replace(training_solver(bench.spec.solve), gradient="backprop"), bench.spec.dtype
-    )
+    trained = likelihood(flow, rows, replace(training_solver(bench.spec.solve), gradient="backprop"), bench.spec.dtype)
     exact = likelihood(flow, rows, reporting_solver(bench.spec.evaluate), bench.spec.evaluate.dtype)
     if trained.status is not Status.DONE or exact.status is not Status.DONE:
         return None

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-
 from sparseflows.errors import InputError, RunError
 from sparseflows.experiment.params import dump_spec, parse_yaml, validate
 from sparseflows.experiment.records import DENSE, Record, cascade_name, to_csv
@@ -117,9 +116,7 @@ class RunFolder:
         try:
             return dict(json.loads((self.path / DATA).read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
-            raise InputError(
-                f"{self.path / DATA}: missing or damaged ({error}); run the experiment again"
-            ) from None
+            raise InputError(f"{self.path / DATA}: missing or damaged ({error}); run the experiment again") from None
 
     def write_stage(self, record: Record, tensors: dict[str, bytes], metrics: list[dict[str, Any]]) -> None:
         """Put a stage in its place in one rename, then refresh results.csv and metrics.jsonl."""

@@ -110,7 +110,7 @@ def _noise(n: int, dim: int, seed: int) -> Array:
 def _carry(flow: Flow, rows: Array, reverse: bool) -> Array:
     import torch
 
-    from sparseflows.evaluation import as_dtype, rows_per_chunk
+    from sparseflows.evaluation import rows_per_chunk
 
     like = next(flow.parameters())
     chunk = rows_per_chunk(flow, rows.shape[1])

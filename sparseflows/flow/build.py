@@ -13,9 +13,7 @@ from sparseflows.flow.model import Flow, seeded_initialise
 from sparseflows.specs import FlowSpec, Spec
 
 
-def build_flow(
-    spec: Spec | FlowSpec, dim: int = 2, *, seed: int = 0, whitening: Tensor | None = None
-) -> Flow:
+def build_flow(spec: Spec | FlowSpec, dim: int = 2, *, seed: int = 0, whitening: Tensor | None = None) -> Flow:
     """A dense flow as the settings describe it, its weights drawn from `seed`.
 
     Args:

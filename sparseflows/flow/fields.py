@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -114,7 +115,7 @@ class MLPField(nn.Module):
         widths = [dim, *hidden, dim]
         self.layers = nn.ModuleList(
             Layer(n_in, n_out, "none" if time == "concat" and i else time)
-            for i, (n_in, n_out) in enumerate(zip(widths, widths[1:], strict=False))
+            for i, (n_in, n_out) in enumerate(pairwise(widths))
         )
 
     @property
@@ -198,7 +199,7 @@ class AutogradField(nn.Module):
     def tangents(self, t: Tensor, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """f(t, z) and (∂f/∂z)v: (B, D), (K, B, D). K passes, for a module says nothing of its layers."""
         pushed = [torch.func.jvp(lambda y: self(t, y), (z,), (row.expand_as(z),)) for row in v]
-        return pushed[0][0], torch.stack([tangent for _, tangent in pushed])
+        return pushed[0][0], torch.stack([both[1] for both in pushed])
 
 
 def as_field(module: nn.Module) -> nn.Module:

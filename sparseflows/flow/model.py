@@ -111,9 +111,8 @@ class Flow(nn.Module):
             `trace` holds log|det ∂z/∂x| whichever the direction.
         """
         self._check(points)
-        total = Transformed(
-            points, *(torch.zeros_like(points[:, 0]) for _ in range(3)), nfe=0, status=Status.DONE
-        )
+        zeros = torch.zeros_like(points[:, 0])
+        total = Transformed(points, zeros, zeros, zeros, 0, Status.DONE)
         if not reverse:
             total = self._whiten(total, reverse=False)
         for block in reversed(self.chain()) if reverse else self.chain():
@@ -167,9 +166,7 @@ class Flow(nn.Module):
         """
         parts = []
         for part in points.split(chunk or max(1, len(points))):
-            result = self.transform(
-                part, solver=solver, divergence=divergence, noise=noise, generator=generator
-            )
+            result = self.transform(part, solver=solver, divergence=divergence, noise=noise, generator=generator)
             if result.status is not Status.DONE:
                 raise SolveFailed(result.status, result.nfe)
             parts.append(standard_normal_log_prob(result.points) + result.trace)

@@ -80,6 +80,5 @@ def transform(
     start = (points, *(zeros for _ in range(extra)))
     solution = solve(rates, start, solver, reverse=reverse, parameters=(*parameters, end_time))
     sign = -1.0 if reverse else 1.0
-    integrals = [sign * tensor for tensor in solution.state[1:]]
-    integrals += [zeros] * (3 - len(integrals))
-    return Transformed(solution.state[0], *integrals, nfe=solution.nfe, status=solution.status)
+    trace, kinetic, jacobian = [sign * tensor for tensor in solution.state[1:]] + [zeros] * (3 - extra)
+    return Transformed(solution.state[0], trace, kinetic, jacobian, solution.nfe, solution.status)

@@ -71,6 +71,6 @@ def largest_prefix(shortest: int, longest: int, count: Callable[[int], int], tar
 
 
 def nearest_prefix(shortest: int, longest: int, count: Callable[[int], int], target: int) -> int:
-    """The prefix whose counted params are nearest to `target`; of two equally near, the shorter. As `largest_prefix`."""
+    """The prefix whose counted params are nearest to `target`; of two equally near, the shorter."""
     below = largest_prefix(shortest, longest, count, target)
     return min((below, min(below + 1, longest)), key=lambda n: (abs(count(n) - target), n))

@@ -46,9 +46,7 @@ def mlp_fields(flow: Flow) -> list[MLPField]:
     fields = []
     for index, field in enumerate(flow.fields()):
         if not isinstance(field, MLPField):
-            raise InputError(
-                f"block {index} is a {type(field).__name__}; pruning follows the layers of an MLPField"
-            )
+            raise InputError(f"block {index} is a {type(field).__name__}; pruning follows the layers of an MLPField")
         fields.append(field)
     return fields
 
@@ -70,9 +68,7 @@ def hidden_layers(flow: Flow) -> list[HiddenLayer]:
         for index, layer in enumerate(field.linear_layers()[:-1]):
             name = layer_name(block, index)
             rows = tuple(f"{name}.{own}" for own in ("weight", *vector_names(layer)))
-            found.append(
-                HiddenLayer(block, index, name, layer_name(block, index + 1), layer.bias.shape[0], rows)
-            )
+            found.append(HiddenLayer(block, index, name, layer_name(block, index + 1), layer.bias.shape[0], rows))
     return found
 
 

@@ -54,9 +54,7 @@ class Masks(Mapping[str, Tensor]):
 
     def kept(self, flow: Flow) -> int:
         """Params of `flow` that stay."""
-        return sum(
-            int(self[n].sum()) if n in self._tensors else p.numel() for n, p in flow.named_parameters()
-        )
+        return sum(int(self[n].sum()) if n in self._tensors else p.numel() for n, p in flow.named_parameters())
 
     def save(self, path: Path | str) -> None:
         """Write as safetensors."""
@@ -68,9 +66,7 @@ class Masks(Mapping[str, Tensor]):
         try:
             return cls(load_file(str(path)))
         except Exception as error:
-            raise InputError(
-                f"{path}: not readable as masks ({' '.join(str(error).split())[:100]})"
-            ) from None
+            raise InputError(f"{path}: not readable as masks ({' '.join(str(error).split())[:100]})") from None
 
 
 def masks_of_neurons(flow: Flow, keep: Keep) -> Masks:

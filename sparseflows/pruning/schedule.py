@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from numbers import Real
+from itertools import pairwise
 
 import numpy as np
 
@@ -29,17 +29,15 @@ def expand_keep_ratios(value: object) -> list[float]:
         raise ValueError(f"keep_ratios: at most {MAX_STAGES} stages, not {len(ratios)}")
     for ratio in ratios:
         if not 0 < ratio < 1:
-            raise ValueError(
-                f"keep_ratios lie strictly between 0 and 1 (the share that is kept), not {ratio:g}"
-            )
-    for before, after in zip(ratios, ratios[1:], strict=False):
+            raise ValueError(f"keep_ratios lie strictly between 0 and 1 (the share that is kept), not {ratio:g}")
+    for before, after in pairwise(ratios):
         if after >= before:
             raise ValueError(f"keep_ratios must fall (the share that is kept): {after:g} follows {before:g}")
     return ratios
 
 
 def _expand_item(item: object) -> list[float]:
-    if isinstance(item, Real) and not isinstance(item, bool):
+    if isinstance(item, int | float) and not isinstance(item, bool):
         return [float(item)]
     if isinstance(item, dict) and len(item) == 1:
         ((kind, run),) = item.items()
@@ -53,13 +51,17 @@ def _expand_item(item: object) -> list[float]:
 
 def _run(kind: str, run: list[object]) -> list[float]:
     first, last, count = run
-    if any(isinstance(x, bool) for x in run) or not (
-        isinstance(first, Real) and isinstance(last, Real) and isinstance(count, int)
+    if (
+        any(isinstance(x, bool) for x in run)
+        or not isinstance(first, int | float)
+        or not isinstance(last, int | float)
+        or not isinstance(count, int)
     ):
         raise ValueError(f"keep_ratios: {kind} takes [first, last, count], two numbers and a whole number")
     if not 0 < last < first < 1 or not 2 <= count <= MAX_STAGES:
         raise ValueError(
-            f"keep_ratios: {kind} [{first}, {last}, {count}] must have 1 > first > last > 0 and 2 ≤ count ≤ {MAX_STAGES}"
+            f"keep_ratios: {kind} [{first}, {last}, {count}] must have "
+            f"1 > first > last > 0 and 2 ≤ count ≤ {MAX_STAGES}"
         )
     spaced = np.geomspace if kind == "geometric" else np.linspace
     return [round(float(x), 6) for x in spaced(float(first), float(last), count)]

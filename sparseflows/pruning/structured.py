@@ -69,9 +69,7 @@ def _shrink_field(field: MLPField, keep: Keep) -> MLPField:
     layers = field.linear_layers()
     everything = [torch.ones(n, dtype=torch.bool) for n in (field.dim, layers[-1].bias.shape[0])]
     inputs, outputs = [everything[0], *keep], [*keep, everything[1]]
-    smaller = MLPField(
-        field.dim, [int(kept.sum()) for kept in keep], field.activation, field.time, field.base
-    )
+    smaller = MLPField(field.dim, [int(kept.sum()) for kept in keep], field.activation, field.time, field.base)
     smaller.to(layers[0].weight)
     for old, new, columns, rows in zip(layers, smaller.linear_layers(), inputs, outputs, strict=True):
         _copy_layer(old, new, rows, columns)

@@ -147,5 +147,5 @@ def _fold_constants(flow: Flow, weights: Masks) -> None:
         reached = _reached(field, [weights[f"{layer_name(block, i)}.weight"] for i in range(len(layers))])
         for layer, following, seen in zip(layers, layers[1:], reached, strict=False):
             constant = ~seen
-            following.bias += following.weight[:, constant] @ sigma(layer.bias[constant])
+            following.bias.add_(following.weight[:, constant] @ sigma(layer.bias[constant]))
             following.weight[:, constant] = 0.0

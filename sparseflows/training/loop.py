@@ -104,9 +104,7 @@ def train(
         first = (step % per_epoch) * settings.batch
         batch = rows[order[first : first + settings.batch]]
         rate = lr_scale * learning_rate(settings, step, total, per_epoch)
-        status = run.advance(
-            objective, batch, rate, torch_generator(seed, f"{purpose}/step/{step}", str(rows.device))
-        )
+        status = run.advance(objective, batch, rate, torch_generator(seed, f"{purpose}/step/{step}", str(rows.device)))
         run.seconds = time.perf_counter() - started
         if status is Status.DONE and run.is_due(settings.selections):
             run.select()
@@ -226,8 +224,6 @@ class _State:
         total_loss, total_nfe, count = self.since_record
         total_loss, total_nfe, count = total_loss + loss, total_nfe + nfe, count + 1
         if self.is_due(RECORDS):
-            self.history.append(
-                {"step": self.step, "loss": total_loss / count, "lr": rate, "nfe": total_nfe / count}
-            )
+            self.history.append({"step": self.step, "loss": total_loss / count, "lr": rate, "nfe": total_nfe / count})
             total_loss, total_nfe, count = 0.0, 0.0, 0.0
         self.since_record = [total_loss, total_nfe, count]

@@ -80,10 +80,7 @@ class FlowMatching:
         if flow.whitening is not None:
             rows = rows @ flow.whitening.T
         noise = torch.randn(rows.shape, generator=generator, dtype=rows.dtype, device=rows.device)
-        t = (
-            torch.rand(len(rows), 1, generator=generator, dtype=rows.dtype, device=rows.device)
-            ** self.time_power
-        )
+        t = torch.rand(len(rows), 1, generator=generator, dtype=rows.dtype, device=rows.device) ** self.time_power
         velocity = next(flow.fields())(t, torch.lerp(rows, noise, t))
         return Loss((velocity - (noise - rows)).square().sum(1).mean(), 1, Status.DONE)
 
@@ -97,9 +94,7 @@ def check_flow_matching(flow: Flow) -> None:
 
 def training_solver(settings: SolveSpec) -> Solver:
     """The solver of the `solve` section."""
-    return Solver(
-        settings.method, settings.rtol, settings.atol, settings.steps, settings.max_nfe, settings.gradient
-    )
+    return Solver(settings.method, settings.rtol, settings.atol, settings.steps, settings.max_nfe, settings.gradient)
 
 
 def build_objective(spec: Spec, train: TrainSpec) -> Objective:
@@ -107,6 +102,4 @@ def build_objective(spec: Spec, train: TrainSpec) -> Objective:
     if train.objective == "flow_matching":
         return FlowMatching(train.time_power)
     solve = spec.solve
-    return NegativeLogLikelihood(
-        training_solver(solve), solve.divergence, solve.noise, train.kinetic, train.jacobian
-    )
+    return NegativeLogLikelihood(training_solver(solve), solve.divergence, solve.noise, train.kinetic, train.jacobian)

@@ -1,4 +1,4 @@
-"""Settings → optimiser and learning-rate schedule. A rate is a function of the step alone, so that resuming needs no state."""
+"""Settings → optimiser and learning rate. A rate is a function of the step alone: resuming needs no state."""
 
 from __future__ import annotations
 

@@ -67,9 +67,7 @@ def standard_rows(seeds: Iterable[int] = (0, 1, 2)) -> list[dict[str, Any]]:
 def make_run(tmp_path: Path) -> MakeRun:
     """Write a run folder from rows and return it."""
 
-    def make(
-        rows: Iterable[dict[str, Any]], folder: str = "run", seeds: object = None, name: str = ""
-    ) -> Path:
+    def make(rows: Iterable[dict[str, Any]], folder: str = "run", seeds: object = None, name: str = "") -> Path:
         rows = list(rows)
         path = tmp_path / folder
         path.mkdir()

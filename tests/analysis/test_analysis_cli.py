@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from analysis.cli import app
-from sparseflows.files import output_folder, write_whole
 from sparseflows.console import run_app
 from sparseflows.errors import InputError, RunError
+from sparseflows.files import output_folder, write_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ["table.txt", "table.csv", "table.md", "table.tex"]
@@ -76,9 +76,7 @@ def test_several_data_sets_have_a_figure_each(make_run, rows_of, tmp_path):
         make_run([row | {"dataset": "../two moons"} for row in rows_of()], folder="b"),
     ]
     assert call("table", *runs, "--out", tmp_path / "out") == 0
-    figures = {
-        f"nll_vs_params-{name}.{kind}" for name in ("rings", ".._two_moons") for kind in ("png", "pdf", "npz")
-    }
+    figures = {f"nll_vs_params-{name}.{kind}" for name in ("rings", ".._two_moons") for kind in ("png", "pdf", "npz")}
     assert names(tmp_path / "out") == {*FILES, *figures}
 
 

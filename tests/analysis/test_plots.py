@@ -87,9 +87,7 @@ def test_draws_without_a_warning(make_run, rows_of, row_of, kind, capfd):
     if kind == "dense only":
         rows = rows[:1]
     elif kind == "odd names":
-        rows = [
-            row | {"method": row["method"].replace("unstructured", "_$x^"), "dataset": "字$"} for row in rows
-        ]
+        rows = [row | {"method": row["method"].replace("unstructured", "_$x^"), "dataset": "字$"} for row in rows]
     elif kind == "no error":
         rows = [row | {"nll_test_se": ""} for row in rows_of([0])]
     elif kind == "three decades":

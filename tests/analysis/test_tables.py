@@ -89,9 +89,7 @@ def test_a_stage_that_always_failed_has_no_number(make_run, rows_of, failed_of):
     assert (last.status, last.nll_test, last.params, last.prune_ratio, last.nfe) == ("failed", *[None] * 4)
     assert not last.best
     assert last.failures == ("seeds 0, 1, 2: loss is not finite",)
-    (line,) = [
-        line for line in to_text([table]).splitlines() if line.startswith("structured") and "failed" in line
-    ]
+    (line,) = [line for line in to_text([table]).splitlines() if line.startswith("structured") and "failed" in line]
     assert line.split() == ["structured", "3", "-", "-", "-", "-", "-", "failed"]
     assert "| structured | 3 | - | - | - | - | - | failed |" in to_markdown([table])
 
@@ -107,9 +105,7 @@ def test_one_seed_of_several_done_has_no_error(make_run, rows_of, row_of):
     late = row(table, "structured", 3)
     assert (late.status, late.nll_test.se) == ("1 of 3", None)
     lines = {line[:20]: line for line in to_text([table]).splitlines() if line.startswith("structured")}
-    columns = {
-        line.index(number) for line, number in zip(lines.values(), ("0.660", "0.910", "1.500"), strict=True)
-    }
+    columns = {line.index(number) for line, number in zip(lines.values(), ("0.660", "0.910", "1.500"), strict=True)}
     assert len(columns) == 1  # the mean without an error stands under the means with one
 
 
@@ -126,9 +122,7 @@ def test_exactly_one_best_in_each_format(make_run, rows_of):
 
 
 def test_text_is_aligned_and_narrow(make_run, rows_of, failed_of):
-    rows = [
-        row | {"method": "m" * 70 if row["method"] == "structured" else row["method"]} for row in rows_of()
-    ]
+    rows = [row | {"method": "m" * 70 if row["method"] == "structured" else row["method"]} for row in rows_of()]
     rows.append(failed_of("unstructured", 0, 9, "a long story " * 30))
     lines = to_text([table_of(make_run(rows, name="n" * 150))]).splitlines()
     assert max(map(len, lines)) <= 100
@@ -185,9 +179,7 @@ def test_latex_escapes_and_balances(make_run, rows_of, failed_of):
     rows.append(failed_of("structured", 0, 3, r"cost $5 #1 {a} ~b ^c \d <e>", dataset="8_rings & 50%"))
     latex = to_latex([table_of(make_run(rows))])
     assert r"8\_rings \& 50\%" in latex
-    assert (
-        r"cost \$5 \#1 \{a\} \textasciitilde{}b \textasciicircum{}c \textbackslash{}d \textless{}e" in latex
-    )
+    assert r"cost \$5 \#1 \{a\} \textasciitilde{}b \textasciicircum{}c \textbackslash{}d \textless{}e" in latex
     for rule in ("\\toprule", "\\midrule", "\\bottomrule", "\\begin{table}", "\\end{table}"):
         assert latex.count(rule) == 1
     body = [line for line in latex.splitlines() if line.endswith("\\\\")]
@@ -195,9 +187,7 @@ def test_latex_escapes_and_balances(make_run, rows_of, failed_of):
 
 
 def test_markdown_escapes_and_keeps_its_columns(make_run, rows_of):
-    rows = [
-        row | {"method": "a|b_c*" if row["method"] == "structured" else row["method"]} for row in rows_of()
-    ]
+    rows = [row | {"method": "a|b_c*" if row["method"] == "structured" else row["method"]} for row in rows_of()]
     markdown = to_markdown([table_of(make_run(rows))])
     assert r"| a\|b\_c\* |" in markdown
     lines = [line.replace(r"\|", "") for line in markdown.splitlines() if line.startswith("|")]

@@ -60,9 +60,7 @@ def test_npy_round_trip(tmp_path, rows):
     assert np.array_equal(load_table(str(tmp_path / "ROWS.NPY")), rows)
 
 
-@pytest.mark.parametrize(
-    "dtype", [np.bool_, np.int8, np.uint64, np.float16, np.float32, np.longdouble, ">f8"]
-)
+@pytest.mark.parametrize("dtype", [np.bool_, np.int8, np.uint64, np.float16, np.float32, np.longdouble, ">f8"])
 def test_real_dtypes_become_float64(tmp_path, dtype):
     array = np.array([[0, 1], [1, 0], [1, 1]]).astype(dtype)
     table = load_table(save(tmp_path, array))
@@ -287,9 +285,7 @@ def test_real_rows_have_one_spike():
 # --- splitting
 
 
-@given(
-    rows=st.integers(20, 200), val=st.floats(0.05, 0.4), test=st.floats(0.05, 0.4), seed=st.integers(0, 2**32)
-)
+@given(rows=st.integers(20, 200), val=st.floats(0.05, 0.4), test=st.floats(0.05, 0.4), seed=st.integers(0, 2**32))
 @settings(max_examples=50, deadline=None)
 def test_split_loses_and_repeats_no_row(rows, val, test, seed):
     array = np.arange(rows * 2).reshape(rows, 2)
@@ -306,9 +302,7 @@ def test_split_shuffles():
     assert (np.diff(train[:, 0]) < 0).any()
 
 
-@pytest.mark.parametrize(
-    ("rows", "val", "test"), [(1, 0.1, 0.1), (4, 0.1, 0.5), (10, 0.5, 0.5), (9, 0.6, 0.6)]
-)
+@pytest.mark.parametrize(("rows", "val", "test"), [(1, 0.1, 0.1), (4, 0.1, 0.5), (10, 0.5, 0.5), (9, 0.6, 0.6)])
 def test_a_part_without_rows_is_refused(rows, val, test):
     message = refusal(split, np.zeros((rows, 2)), val, test, np.random.default_rng(0))
     assert "each needs at least 1" in message
@@ -333,9 +327,7 @@ def spread_enough(table):
 def test_standardiser_round_trips(table):
     for fit in (Standardiser.fit_columns, Standardiser.fit_scalar):
         standardiser = fit(table)
-        np.testing.assert_allclose(
-            standardiser.invert(standardiser.apply(table)), table, rtol=1e-12, atol=1e-9
-        )
+        np.testing.assert_allclose(standardiser.invert(standardiser.apply(table)), table, rtol=1e-12, atol=1e-9)
         again = Standardiser.from_dict(json.loads(json.dumps(standardiser.to_dict())))
         assert np.array_equal(again.shift, standardiser.shift)
         assert np.array_equal(again.scale, standardiser.scale)
