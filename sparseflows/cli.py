@@ -94,19 +94,24 @@ def run(
     from sparseflows.experiment.summary import results_text
 
     spec = load_spec(param, settings or ())
-    splits, digest = prepare(spec)
-    folder = RunFolder.claim(out, spec, digest, force=force)
-    with folder.lock():
-        for warning in splits.warnings:
-            print(f"note: {warning}", file=sys.stderr)
-        print(f"{spec.name}: results go to {folder.path}", file=sys.stderr)
-        from sparseflows.experiment.cascade import run_experiment
-        from sparseflows.experiment.progress import Progress
+    try:
+        splits, digest = prepare(spec)
+        if spec.device != "cpu":  # only PyTorch knows; asked before a folder is made
+            from sparseflows.experiment.cascade import check_device
 
-        try:
+            check_device(spec.device)
+        folder = RunFolder.claim(out, spec, digest, force=force)
+        with folder.lock():
+            for warning in splits.warnings:
+                print(f"note: {warning}", file=sys.stderr)
+            print(f"{spec.name}: results go to {folder.path}", file=sys.stderr)
+            from sparseflows.experiment.cascade import run_experiment
+            from sparseflows.experiment.progress import Progress
+
             records = run_experiment(spec, folder, splits, Progress(count_stages(spec)), jobs)
-        except KeyboardInterrupt:
-            raise Interrupted("interrupted; the same command goes on from the last checkpoint") from None
+    except KeyboardInterrupt:
+        same = "the same command without --force" if force else "the same command"
+        raise Interrupted(f"interrupted; {same} goes on from the last checkpoint") from None
     stages = [{name: _finite(value) for name, value in vars(record).items()} for record in records]
     _print({"run": str(folder.path), "stages": stages} if as_json else results_text(records, folder.path))
 
@@ -230,10 +235,13 @@ def _check_output(path: Path) -> None:
     """Refuse an output that could not be written, before the work is done."""
     if path.suffix != ".npy":
         raise InputError(f"{path}: results are NumPy arrays; give a name that ends in .npy")
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise InputError(
-            f"{path}: no such folder to write to" if not path.is_dir() else f"{path}: is a folder; name a file in it"
-        )
+    try:
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder; name a file in it")
+        if not path.absolute().parent.is_dir():
+            raise InputError(f"{path}: no such folder to write to")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); give another name") from None
 
 
 def _save(path: Path, array: Any) -> None:

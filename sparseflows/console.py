@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from sparseflows.errors import SparseFlowsError
+from sparseflows.errors import Interrupted, SparseFlowsError
+
+INTERRUPTED = Interrupted.exit_code
 
 
 def run_app(app: Any, prog: str, args: list[str] | None = None) -> int:
@@ -15,11 +17,13 @@ def run_app(app: Any, prog: str, args: list[str] | None = None) -> int:
     """
     try:
         status = app(args=args, prog_name=prog, standalone_mode=False)
+        if status == INTERRUPTED:  # Typer's own way to pass Ctrl-C on: without a word
+            return _say(prog, "interrupted", INTERRUPTED)
         return int(status) if isinstance(status, int) else 0
     except SparseFlowsError as error:
         return _say(prog, str(error), error.exit_code)
     except KeyboardInterrupt:
-        return _say(prog, "interrupted; the same command goes on from the last checkpoint", 130)
+        return _say(prog, "interrupted", INTERRUPTED)
     except BrokenPipeError:  # the reader of our output has left, as in `… | head`
         sys.stderr.close()
         return 1

@@ -53,13 +53,13 @@ def standard_error(values: Array) -> float:
 
 def rows_per_chunk(flow: Flow, dim: int) -> int:
     """Rows to solve together: enough to keep the matrix products busy, few enough to stay near the caches."""
-    widest = max((max(f.hidden) for f in flow.fields() if isinstance(f, MLPField)), default=64)
+    widest = max((max(f.hidden, default=1) for f in flow.fields() if isinstance(f, MLPField)), default=64)
     return max(64, 2**20 // ((dim + 1) * widest))
 
 
 def as_dtype(flow: Flow, dtype: torch.dtype) -> Flow:
     """`flow` itself where it has that precision already, else a copy in it."""
-    return flow if next(flow.parameters()).dtype == dtype else copy.deepcopy(flow).to(dtype)
+    return flow if all(p.dtype == dtype for p in flow.parameters()) else copy.deepcopy(flow).to(dtype)
 
 
 @torch.no_grad()
@@ -73,8 +73,9 @@ def likelihood(flow: Flow, rows: Array, solver: Solver, dtype: str = "float64", 
         dtype: float32 or float64.
         chunk: rows solved together; None chooses by memory.
     """
-    precise = as_dtype(flow, getattr(torch, dtype))
-    like = next(precise.parameters())
+    wanted = getattr(torch, dtype)
+    precise = as_dtype(flow, wanted)
+    like = next(precise.parameters(), torch.empty(0, dtype=wanted))
     points = torch.as_tensor(rows, dtype=like.dtype, device=like.device)
     parts, nfe = [], 0
     for part in points.split(chunk or rows_per_chunk(precise, points.shape[1])):
@@ -123,7 +124,7 @@ def evaluate(flow: Flow, splits: Splits, settings: EvaluateSpec, data_seed: int)
     solver = reporting_solver(settings)
     test = subset(splits.test, settings.max_rows, data_seed, "test")
     parts = {
-        "train": subset(splits.train, TRAIN_ROWS, data_seed, "train"),
+        "train": subset(splits.train, min(TRAIN_ROWS, settings.max_rows or TRAIN_ROWS), data_seed, "train"),
         "validation": subset(splits.validation, settings.max_rows, data_seed, "validation"),
         "test": test,
     }

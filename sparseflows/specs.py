@@ -6,11 +6,14 @@ folder as `spec.yaml`. Numbers are bounded so that a slip of the finger is refus
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import InitErrorDetails
 
+from sparseflows.errors import suggest
 from sparseflows.pruning.schedule import expand_keep_ratios
 
 FORMAT = 1  # of the run folder; raised when an older program could not read a newer folder
@@ -190,7 +193,7 @@ class EvaluateSpec(Section):
     atol: Annotated[float, Field(ge=1e-10, le=1e-5)] = 1e-5
     dtype: Literal["float32", "float64"] = "float64"
     max_rows: Annotated[int, Field(ge=1, le=100_000_000)] | None = Field(
-        None, description="at most so many (seeded) rows of validation and test"
+        None, description="at most so many (seeded) rows of each part; of training rows never more than 2,048"
     )
     max_nfe: Annotated[int, Field(ge=10, le=10_000_000)] = 20_000
 
@@ -205,11 +208,9 @@ class Spec(Section):
     """One experiment: a dense flow a seed, and a cascade for each method and seed."""
 
     format: Literal[1] = 1
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = Field(
-        description="of the run folder: letters, digits, '.', '_' and '-'"
-    )
+    name: str = Field(description="of the run folder: letters, digits, '.', '_' and '-'")
     seeds: Annotated[list[Seed], Field(min_length=1, max_length=1000)] = [0]
-    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:[0-9]{1,2})?)$")] = Field("cpu", description="cpu or cuda")
+    device: str = Field("cpu", description="cpu or cuda")
     dtype: Literal["float32", "float64"] = Field("float32", description="of training")
     threads: Annotated[int, Field(ge=1, le=1024)] = Field(
         1,
@@ -222,6 +223,23 @@ class Spec(Section):
     prune: PruneSpec = Field(default_factory=lambda: PruneSpec.model_validate({}))
     evaluate: EvaluateSpec = Field(default_factory=lambda: EvaluateSpec.model_validate({}))
 
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, value: str) -> str:
+        if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value):
+            raise ValueError(
+                f"name is the run folder's: at most 64 letters, digits, '.', '_' or '-', the first a letter or "
+                f"digit, not {value[:64]!r}"
+            )
+        return value
+
+    @field_validator("device")
+    @classmethod
+    def _is_a_device(cls, value: str) -> str:
+        if not re.fullmatch("cpu|cuda(:[0-9]{1,2})?", value):
+            raise ValueError(f"device is cpu, cuda or one GPU of several, as cuda:1, not {value[:60]!r}")
+        return value
+
     @model_validator(mode="after")
     def _is_consistent(self) -> Spec:
         if len(set(self.seeds)) != len(self.seeds):
@@ -233,9 +251,19 @@ class Spec(Section):
         try:
             retrained = self.retrain_spec()
         except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(["prune.retrain", *(str(part) for part in first["loc"])])
-            raise ValueError(f"{key}: {first['msg']}, not {str(first['input'])[:60]}") from None
+            # The same problems, where the user wrote them.
+            raise ValidationError.from_exception_data(
+                error.title,
+                [
+                    InitErrorDetails(
+                        type=problem["type"],
+                        loc=("prune", "retrain", *problem["loc"]),
+                        input=problem["input"],
+                        ctx=problem.get("ctx", {}),
+                    )
+                    for problem in error.errors()
+                ],
+            ) from None
         if retrained.objective != self.train.objective:
             raise ValueError("prune.retrain.objective: a cascade keeps the objective it was trained with")
         return self
@@ -254,8 +282,9 @@ class Spec(Section):
         changes = self.prune.retrain
         unknown = sorted(set(changes) - set(settings))
         if unknown:
-            known = ", ".join(sorted(settings))
-            raise ValueError(f"prune.retrain: unknown key '{unknown[0]}' (known: {known})")
+            known = sorted(settings)
+            key = unknown[0][:60]
+            raise ValueError(f"prune.retrain: unknown key '{key}'{suggest(key, known)} (known: {', '.join(known)})")
         if "steps" in changes:
             settings["epochs"] = None
         if "epochs" in changes:

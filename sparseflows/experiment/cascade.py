@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import torch
@@ -10,7 +15,7 @@ from joblib import Parallel, delayed
 from torch import Tensor
 
 from sparseflows.data.splits import Splits
-from sparseflows.errors import InputError
+from sparseflows.errors import InputError, RunError
 from sparseflows.experiment.progress import Progress
 from sparseflows.experiment.records import DENSE, DONE, FAILED, Record
 from sparseflows.experiment.stage import Bench, StageName, find_stage, finish, make_stage, read_pruned
@@ -45,18 +50,26 @@ def run_experiment(spec: Spec, run: RunFolder, splits: Splits, progress: Progres
     )
     run.write_results()
     cascades = [(method, seed) for seed in spec.seeds for method in spec.prune.methods]
-    if jobs == 1:
-        bench = make_bench(spec, run, splits, progress)
-        for seed in spec.seeds:
-            make_dense(bench, seed)
-            for method in spec.prune.methods:
-                run_cascade(bench, method, seed)
-    else:
-        # joblib's processes: nothing of our own to keep alive, and Ctrl-C ends them all.
-        side_by_side = Parallel(n_jobs=jobs)
-        side_by_side(delayed(_dense_task)(spec, run, splits, seed) for seed in spec.seeds)
-        side_by_side(delayed(_cascade_task)(spec, run, splits, *cascade) for cascade in cascades)
-    progress.close()
+    try:
+        if jobs == 1:
+            bench = make_bench(spec, run, splits, progress)
+            for seed in spec.seeds:
+                make_dense(bench, seed)
+                for method in spec.prune.methods:
+                    run_cascade(bench, method, seed)
+        else:
+            # joblib's processes: Ctrl-C ends them all. Memory they share is copied when written to (mode c),
+            # because PyTorch warns of arrays that cannot be.
+            side_by_side = Parallel(n_jobs=jobs, mmap_mode="c")
+            side_by_side(delayed(_dense_task)(os.getpid(), spec, run, splits, seed) for seed in spec.seeds)
+            side_by_side(delayed(_cascade_task)(os.getpid(), spec, run, splits, *cascade) for cascade in cascades)
+    except BrokenProcessPool:
+        raise RunError(
+            f"{run.path}: a worker process was killed (out of memory? try a smaller --jobs); "
+            "the same command goes on from the last checkpoint"
+        ) from None
+    finally:
+        progress.close()
     run.write_results()
     return run.records()
 
@@ -75,12 +88,30 @@ def make_bench(spec: Spec, run: RunFolder, splits: Splits, progress: Progress) -
     )
 
 
-def _dense_task(spec: Spec, run: RunFolder, splits: Splits, seed: int) -> None:
-    make_dense(make_bench(spec, run, splits, Progress(bars=False)), seed)
+def _dense_task(parent: int, spec: Spec, run: RunFolder, splits: Splits, seed: int) -> None:
+    with run.share_lock():
+        _end_with(parent)
+        make_dense(make_bench(spec, run, splits, Progress(bars=False)), seed)
 
 
-def _cascade_task(spec: Spec, run: RunFolder, splits: Splits, method: str, seed: int) -> None:
-    run_cascade(make_bench(spec, run, splits, Progress(bars=False)), method, seed)
+def _cascade_task(parent: int, spec: Spec, run: RunFolder, splits: Splits, method: str, seed: int) -> None:
+    with run.share_lock():
+        _end_with(parent)
+        run_cascade(make_bench(spec, run, splits, Progress(bars=False)), method, seed)
+
+
+@functools.cache  # one thread a process
+def _end_with(parent: int) -> None:
+    """End this worker when its parent is gone: a killed `run` must not leave trainings behind."""
+
+    def look() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    if os.getppid() != parent:
+        os._exit(1)
+    threading.Thread(target=look, daemon=True).start()
 
 
 def make_dense(bench: Bench, seed: int) -> Record:

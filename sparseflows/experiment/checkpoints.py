@@ -48,13 +48,15 @@ class Checkpoints:
 
     def load_newest(self) -> Checkpoint | None:
         """The newest whole one; a damaged one is named, set aside, and the one before it is taken."""
-        for path in self._newest_first():
+        paths = self._newest_first()
+        for index, path in enumerate(paths, 1):
             content = path.read_bytes()
             match = _NAME.fullmatch(path.name)
             if match and hashlib.sha256(content).hexdigest()[:12] == match[4]:
                 return dict(torch.load(io.BytesIO(content), weights_only=True))
             aside = self._set_aside(path)
-            self._tell(f"{path}: truncated or damaged; set aside as {aside.name}, going on from the one before")
+            before = "the one before" if index < len(paths) else "the start of the stage"
+            self._tell(f"{path}: truncated or damaged; set aside as {aside.name}, going on from {before}")
         return None
 
     def clear(self) -> None:

@@ -24,9 +24,11 @@ def find(run: RunFolder, stage: str = "best") -> Record:
     """
     records = run.records()
     done = [record for record in records if record.status == DONE]
-    if not done:
+    if not records:
         raise InputError(f"{run.path}: no stage is finished yet; run the experiment first")
     if stage == "best":
+        if not done:
+            raise InputError(f"{run.path}: every stage failed ({records[0].reason}); change the settings and run again")
         record = min(done, key=lambda r: r.nll_val if r.nll_val is not None else float("inf"))
     else:
         named = {f"{r.cascade}/{r.stage}": r for r in records}

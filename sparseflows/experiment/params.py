@@ -13,29 +13,55 @@ from pydantic import BaseModel, ValidationError
 from sparseflows.errors import InputError, suggest
 from sparseflows.specs import FORMAT, Spec
 
-MAX_BYTES = 1_000_000
+MAX_BYTES, MAX_DEPTH = 100_000, 20
+
+
+class _Refused(yaml.constructor.ConstructorError):
+    """YAML that is valid, but has no place in a param file."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML that reads 1e-5 as a number (YAML 1.1 reads a string) and refuses a key given twice."""
+    """Safe YAML that reads 1e-5 as a number (YAML 1.1 reads a string) and refuses a key given twice.
+
+    Aliases and deep nesting are refused where they stand: what follows could take minutes to read.
+    """
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """One node and all below it."""
+        mark = self.peek_event().start_mark
+        if self.check_event(yaml.AliasEvent):
+            raise _Refused(None, None, "YAML aliases (*name) are not used in param files; write the value out", mark)
+        if self.depth == MAX_DEPTH:
+            raise _Refused(None, None, f"nested more than {MAX_DEPTH} levels deep; no setting is", mark)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+0123456789."),
-)
+class _Dumper(yaml.SafeDumper):
+    """Puts quotes around text that `_Loader` would read as a number: a run may be called 1e5."""
+
+
+for _class in (_Loader, _Dumper):
+    _class.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+        list("-+0123456789."),
+    )
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     loader.flatten_mapping(node)
-    seen: set[Any] = set()
+    seen: set[str] = set()
     for key_node, _ in node.value:
         key = loader.construct_object(key_node, deep=True)
-        if not isinstance(key, str | int | float | bool | None):
-            raise yaml.constructor.ConstructorError(None, None, "a key must be a plain word", key_node.start_mark)
+        if not isinstance(key, str) or not key.isprintable():
+            raise _Refused(None, None, f"a key must be a plain word, not {_short(key)}", key_node.start_mark)
         if key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"the key '{key}' is given twice", key_node.start_mark)
+            raise _Refused(None, None, f"the key '{_plain(key)}' is given twice", key_node.start_mark)
         seen.add(key)
     return loader.construct_mapping(node, deep=True)
 
@@ -50,17 +76,16 @@ def parse_yaml(text: str, source: str) -> Any:
         InputError: not YAML, nested too deeply, or built of aliases that would explode.
     """
     try:
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=_Loader)):
-            raise InputError(f"{source}: YAML aliases (*name) are not used in param files; write the value out")
         return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
+    except yaml.MarkedYAMLError as error:
+        mark, problem = error.problem_mark, error.problem or str(error)
+        if problem.startswith("but ") and error.context:
+            problem = f"{error.context}, {problem}"
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error)
-        raise InputError(f"{source}{where}: not valid YAML: {problem}") from None
-    except (RecursionError, ValueError, TypeError, OverflowError, AttributeError) as error:
-        if isinstance(error, InputError):
-            raise
+        what = "" if isinstance(error, _Refused) else "not valid YAML: "
+        raise InputError(f"{source}{where}: {what}{' '.join(problem.split())}") from None
+    except (yaml.YAMLError, ValueError, TypeError, ArithmeticError, LookupError, AttributeError) as error:
+        # PyYAML lets the errors of int(), float() and date() through, and those of its own tables.
         raise InputError(f"{source}: not valid YAML: {_short(error)}") from None
 
 
@@ -91,7 +116,7 @@ def validate(document: dict[str, Any], source: str, changed: Sequence[tuple[str,
         InputError: a key or value is wrong, or the document was written for another format.
     """
     version = document.get("format", FORMAT)
-    if version != FORMAT:
+    if version != FORMAT or type(version) is not int:  # True and 1.0 equal 1
         raise InputError(
             f"{source}: format {_short(version)} was written by another version of Sparse Flows; "
             f"this one reads format {FORMAT}"
@@ -113,15 +138,19 @@ def validate(document: dict[str, Any], source: str, changed: Sequence[tuple[str,
 
 def dump_spec(spec: Spec) -> str:
     """The resolved settings as YAML; `load_spec` of the text gives an equal `Spec`."""
-    return yaml.safe_dump(spec.model_dump(), sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
+    settings = spec.model_dump()
+    text: str = yaml.dump(
+        settings, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110
+    )
+    return text
 
 
 def _read(path: Path) -> str:
-    if not path.exists():
-        raise InputError(f"{path}: no such param file")
-    if not path.is_file():
-        raise InputError(f"{path}: not a file; give the YAML file itself")
     try:
+        if not path.exists():
+            raise InputError(f"{path}: no such param file")
+        if not path.is_file():
+            raise InputError(f"{path}: not a file; give the YAML file itself")
         if path.stat().st_size > MAX_BYTES:
             raise InputError(f"{path}: larger than {MAX_BYTES // 1000} kB; that is no param file")
         return path.read_text(encoding="utf-8")
@@ -135,8 +164,8 @@ def _override(document: dict[str, Any], item: str) -> tuple[str, ...]:
     key, equals, text = item.partition("=")
     parts = tuple(key.strip().split("."))
     if not equals or not all(parts):
-        raise InputError(f"--set {item}: give it as key=value, for example --set train.lr=0.01")
-    value = parse_yaml(text, f"--set {key}")
+        raise InputError(f"--set {_plain(item)}: give it as key=value, for example --set train.lr=0.01")
+    value = parse_yaml(text, f"--set {_plain(key)}")
     node: Any = document
     for depth, part in enumerate(parts[:-1]):
         if node.get(part) is None:
@@ -144,26 +173,33 @@ def _override(document: dict[str, Any], item: str) -> tuple[str, ...]:
         node = node[part]
         if not isinstance(node, dict):
             raise InputError(
-                f"--set {item}: '{'.'.join(parts[: depth + 1])}' is a single value and has no keys below it"
+                f"--set {_plain(item)}: '{'.'.join(parts[: depth + 1])}' is {_kind(node)} and has no keys below it"
             )
     node[parts[-1]] = value
     return parts
 
 
 def _explain(problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
+    key = _plain(".".join(str(part) for part in problem["loc"]))
     given = problem.get("input")
     kind = problem["type"]
     if kind == "extra_forbidden":
         known = _known_keys(problem["loc"][:-1])
-        return f"unknown key '{key[:60]}'{suggest(problem['loc'][-1], known)} (known here: {', '.join(known)})"
+        return f"unknown key '{key}'{suggest(problem['loc'][-1], known)} (known here: {', '.join(known)})"
+    if kind in ("model_type", "dict_type"):
+        choices = ", ".join(_known_keys(problem["loc"])) or "those of train"
+        return f"{key}: give a mapping of keys ({choices}), not {_short(given)}"
+    if kind in ("too_short", "too_long"):
+        bounds = problem["ctx"]
+        wanted = f"at least {bounds['min_length']}" if kind == "too_short" else f"at most {bounds['max_length']}"
+        return f"{key}: give {wanted}, not {bounds['actual_length']}"
     if kind == "missing":
         return f"the key '{key}' is missing"
     if kind == "literal_error":
         return f"{key}: {_short(given)} is not one of {problem['ctx']['expected'].replace(' or ', ', ')}"
     if kind == "value_error":
-        message = str(problem["ctx"]["error"])
-        return message if not key or message.startswith(str(problem["loc"][-1])) else f"{key}: {message}"
+        message, last = str(problem["ctx"]["error"]), str(problem["loc"][-1]) if key else ""
+        return f"{key}{message.removeprefix(last)}" if message.startswith(last) else f"{key}: {message}"
     message = problem["msg"][0].lower() + problem["msg"][1:]
     return f"{key}: {message}, not {_short(given)}" if key else message
 
@@ -188,9 +224,17 @@ def _kind(value: object) -> str:
 
 
 def _short(value: object) -> str:
+    """`value` as YAML would have it or Python, at most 60 characters; an error's own words, at most 160."""
+    longest = 160 if isinstance(value, BaseException) else 60
     try:
-        text = repr(value) if not isinstance(value, BaseException) else str(value)
+        text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+        text = str(value) if isinstance(value, BaseException) else text
     except (RecursionError, ValueError):
-        text = f"a {type(value).__name__}"
+        text = "a huge number" if isinstance(value, int) else f"a {type(value).__name__}"
+    return _plain(text, longest)
+
+
+def _plain(text: str, longest: int = 60) -> str:
+    """`text` on one line, cut where it is too long for a message."""
     text = " ".join(text.split())
-    return text if len(text) <= 60 else text[:57] + "…"
+    return text if len(text) <= longest else text[: longest - 1] + "…"

@@ -7,7 +7,7 @@ from typing import Any
 
 from sparseflows.data.splits import Splits, fingerprint, known_sets, make_splits
 from sparseflows.data.tabular import load_table
-from sparseflows.errors import lookup
+from sparseflows.errors import InputError, lookup
 from sparseflows.specs import Spec, TrainSpec
 
 
@@ -33,15 +33,20 @@ def plan(spec: Spec) -> dict[str, Any]:
     A file that `data.path` names is read; all other sets answer without their data.
 
     Raises:
-        InputError: an unknown set, or a file that is not fit.
+        InputError: an unknown set, a file that is not fit or not wanted, or more training rows than there are.
     """
-    known = lookup("data set", spec.data.name, {one.name: one for one in known_sets()})
+    data = spec.data
+    known = lookup("data set", data.name, {one.name: one for one in known_sets()})
+    if known.kind != "file" and data.path is not None:
+        raise InputError(f"data set '{data.name}' takes no file: remove data.path, or set data.name to 'table'")
     dim, rows = known.dimension, known.rows
-    if spec.data.path is not None:
-        rows, dim = load_table(spec.data.path).shape
+    if data.path is not None:
+        rows, dim = load_table(data.path).shape
     if known.kind != "toy" and rows is not None:
-        rows -= int(rows * spec.data.val_fraction) + int(rows * spec.data.test_fraction)
-    rows = spec.data.n_train or rows
+        rows -= round(rows * data.val_fraction) + round(rows * data.test_fraction)  # as `tabular.split`
+        if data.n_train is not None and data.n_train > rows:
+            raise InputError(f"data.n_train is {data.n_train}, but '{data.name}' has {rows} rows to train on")
+    rows = data.n_train or rows
 
     def steps(settings: TrainSpec) -> int | None:
         return settings.steps if rows is None else settings.steps_for(rows)[0]

@@ -19,7 +19,7 @@ from sparseflows.experiment.records import DONE, FAILED, Record, cascade_name
 from sparseflows.experiment.store import MASKS, MODEL, DamagedStage, RunFolder
 from sparseflows.flow.build import flow_from_tensors
 from sparseflows.flow.model import Flow
-from sparseflows.flow.ode import Solver, Status
+from sparseflows.flow.ode import Status
 from sparseflows.pruning.masks import Masks
 from sparseflows.pruning.methods import Pruned
 from sparseflows.specs import Spec, TrainSpec
@@ -69,11 +69,19 @@ class StageName:
 def find_stage(bench: Bench, name: StageName) -> Record | None:
     """The record of a stage that is there whole; a damaged one is named and set aside, to be made again."""
     try:
-        return bench.run.read_stage(name.cascade, name.stage)
+        record = bench.run.read_stage(name.cascade, name.stage)
     except DamagedStage as damage:
         aside = bench.run.set_aside(damage.folder)
         bench.progress.say(f"{damage}; set aside as {aside.name}, this stage is made again")
         return None
+    if record:
+        _checkpoints(bench, name).clear()  # whoever wrote the stage may have been killed before doing so
+    return record
+
+
+def _checkpoints(bench: Bench, name: StageName) -> Checkpoints:
+    folder = bench.run.cascade(name.cascade) / "checkpoints"
+    return Checkpoints(folder, name.stage, bench.run.set_aside, bench.progress.say)
 
 
 def read_pruned(bench: Bench, name: StageName) -> Pruned:
@@ -94,9 +102,7 @@ def make_stage(
     fails too, the stage is recorded as failed, with the reason.
     """
     bench.progress.begin(name.label)
-    checkpoints = Checkpoints(
-        bench.run.cascade(name.cascade) / "checkpoints", name.stage, bench.run.set_aside, bench.progress.say
-    )
+    checkpoints = _checkpoints(bench, name)
     saved = checkpoints.load_newest()
     attempt = saved["attempt"] if saved else 0
     while True:
@@ -191,7 +197,7 @@ def _train(
 def validation_nll(bench: Bench, flow: Flow) -> float:
     """Exact NLL of at most 2,048 validation rows at tolerance 1e-4, to choose weights by; NaN where the solve fails."""
     rows = subset(bench.splits.validation, SELECTION_ROWS, bench.spec.data.seed, "selection")
-    solver = Solver("dopri5", SELECTION_TOLERANCE, SELECTION_TOLERANCE, max_nfe=bench.spec.evaluate.max_nfe)
+    solver = replace(reporting_solver(bench.spec.evaluate), norm="batch").at(SELECTION_TOLERANCE)
     found = likelihood(flow, rows, solver, bench.spec.dtype)
     return found.nll if found.status is Status.DONE else math.nan
 

@@ -54,16 +54,19 @@ class RunFolder:
         Raises:
             InputError: not a run folder, or one of another version.
         """
-        if not path.is_dir():
+        if not os.path.isdir(path):  # unlike Path.is_dir, no exception where we may not look
             raise InputError(f"{path}: no such run folder; give the folder that `sparseflows run` wrote")
-        if not (path / SPEC).is_file() or not (path / RUN).is_file():
+        if not os.path.isfile(path / SPEC) or not os.path.isfile(path / RUN):
             raise InputError(
                 f"{path}: not a run folder (it has no {SPEC} and {RUN}); give the one `sparseflows run` wrote"
             )
         _check_format(path)
-        document = parse_yaml((path / SPEC).read_text(encoding="utf-8"), str(path / SPEC))
+        try:
+            document = parse_yaml((path / SPEC).read_text(encoding="utf-8"), str(path / SPEC))
+        except (OSError, UnicodeDecodeError):
+            document = None
         if not isinstance(document, dict):
-            raise InputError(f"{path / SPEC}: not the settings of a run")
+            raise InputError(f"{path / SPEC}: damaged; not the settings of a run")
         return cls(path, validate(document, str(path / SPEC)))
 
     @classmethod
@@ -74,10 +77,15 @@ class RunFolder:
         name already. With `force` what these settings made before is moved to `<folder>.old-<n>`.
         """
         wanted = identity(spec, data_fingerprint)
-        for path in (out / spec.name, out / f"{spec.name}-{wanted[:8]}"):
-            if force and _identity_of(path) == wanted:
-                _move_aside(path)
-            if not path.exists():
+        paths = (out / spec.name, out / f"{spec.name}-{wanted[:8]}")
+        for path in paths:
+            if _identity_of(path) == wanted:
+                if not force:
+                    return cls(path, spec)
+                with cls(path, spec).lock():  # nobody is writing there
+                    _move_aside(path)
+        for path in paths:
+            if not os.path.exists(path):
                 _create(path, spec, wanted)
             if _identity_of(path) == wanted:
                 return cls(path, spec)
@@ -85,19 +93,41 @@ class RunFolder:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder; the lock goes with the process, however that ends.
+        """Hold the folder against other runs; the lock goes with the process, however that ends.
 
         Raises:
-            InputError: another process holds it.
+            InputError: another run holds it, or the folder cannot be written to.
         """
-        with (self.path / LOCK).open("a+") as stream:
+        try:
+            stream = (self.path / LOCK).open("a+")
+        except OSError as error:
+            raise InputError(
+                f"{self.path}: cannot write here ({error.strerror}); give another folder with --out"
+            ) from None
+        with stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._sweep()
+                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)  # our own workers share it
             except OSError:
                 raise InputError(
                     f"{self.path}: another `sparseflows run` is at work in this folder; wait for it"
                 ) from None
             yield
+
+    @contextlib.contextmanager
+    def share_lock(self) -> Iterator[None]:
+        """Hold the folder as a worker of the process that locked it, so that it stays held should that be killed."""
+        with (self.path / LOCK).open("a+") as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH)
+            yield
+
+    def _sweep(self) -> None:
+        """Remove what killed processes had begun to write; for who holds the folder alone."""
+        begun = [path for name in (DATA, RESULTS, METRICS) for path in self.path.glob(f".{name}-*.tmp")]
+        for path in (*begun, *(self.path / "cascades").rglob(".*.tmp")):
+            with contextlib.suppress(OSError):
+                path.unlink()
 
     def cascade(self, name: str) -> Path:
         """Folder of one cascade."""
@@ -114,8 +144,11 @@ class RunFolder:
     def read_data(self) -> dict[str, Any]:
         """What `write_data` kept."""
         try:
-            return dict(json.loads((self.path / DATA).read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
+            found = dict(json.loads((self.path / DATA).read_text(encoding="utf-8")))
+            if not {"shift", "scale"} <= set(found):
+                raise ValueError("no statistics in it")
+            return found
+        except (OSError, ValueError, TypeError) as error:
             raise InputError(f"{self.path / DATA}: missing or damaged ({error}); run the experiment again") from None
 
     def write_stage(self, record: Record, tensors: dict[str, bytes], metrics: list[dict[str, Any]]) -> None:
@@ -201,7 +234,10 @@ class DamagedStage(RunError):
 
     def __init__(self, folder: Path, name: str) -> None:
         super().__init__(f"{folder / name}: missing or damaged")
-        self.folder = folder
+        self.folder, self.name = folder, name
+
+    def __reduce__(self) -> tuple[type[DamagedStage], tuple[Path, str]]:
+        return type(self), (self.folder, self.name)  # from a worker process to its parent
 
 
 def _check_format(path: Path) -> None:
@@ -217,7 +253,7 @@ def _check_format(path: Path) -> None:
 
 
 def _identity_of(path: Path) -> str | None:
-    if not (path / RUN).is_file():
+    if not os.path.isfile(path / RUN):
         return None
     _check_format(path)
     value = json.loads((path / RUN).read_text(encoding="utf-8")).get("identity")
@@ -236,7 +272,7 @@ def _create(path: Path, spec: Spec, wanted: str) -> None:
         )
         os.rename(beside, path)
     except OSError as error:
-        if path.exists():  # another process was quicker; whose it is, the caller looks up
+        if os.path.exists(path):  # another process was quicker; whose it is, the caller looks up
             shutil.rmtree(beside, ignore_errors=True)
             return
         raise InputError(

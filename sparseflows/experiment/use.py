@@ -58,6 +58,9 @@ def score_points(
     found = likelihood(flow, rows, flow.solver, precision)
     if found.status is not Status.DONE:
         raise RunError(f"{folder.path}: the likelihood of {points} cannot be computed: {found.status.value}")
+    if not np.isfinite(found.log_prob).all():
+        row = int(np.argmin(np.isfinite(found.log_prob))) + 1
+        raise RunError(f"{points}: log p of row {row} is not finite: it lies too far from the data that were trained on")
     log_prob = found.log_prob - (standardiser.log_scale if coordinates == "data" else 0.0)
     error = standard_error(log_prob)
     summary = {

@@ -47,7 +47,8 @@ def flow_from_tensors(settings: FlowSpec, tensors: Mapping[str, Tensor]) -> Flow
     try:
         flow.load_state_dict(dict(tensors))
     except RuntimeError as error:
-        raise InputError(f"these tensors do not belong to a flow of these settings ({error})") from None
+        what = " ".join(str(error).split())  # several lines otherwise
+        raise InputError(f"these tensors do not belong to a flow of these settings ({what})") from None
     return flow
 
 

@@ -32,6 +32,10 @@ class Field(Protocol):
         ...
 
 
+TIMES = ("none", "concat", "concat_squash")
+BASES = ("none", "gaussian")
+
+
 class Layer(nn.Module):
     """One affine layer with its time conditioning.
 
@@ -112,6 +116,8 @@ class MLPField(nn.Module):
         super().__init__()
         self.dim, self.time, self.base, self.activation = dim, time, base, activation
         self._sigma = lookup("activation", activation, ACTIVATIONS)
+        lookup("time conditioning", time, dict.fromkeys(TIMES))
+        lookup("base", base, dict.fromkeys(BASES))
         widths = [dim, *hidden, dim]
         self.layers = nn.ModuleList(
             Layer(n_in, n_out, "none" if time == "concat" and i else time)
@@ -157,6 +163,7 @@ class MLPField(nn.Module):
             h = self._sigma.value(x)
             u = u * self._sigma.derivative(x, h)
         f, u = last.tangents(t, h, u)
+        u = u.expand(u.shape[0], *f.shape)  # without hidden layers it is still (K, 1, D)
         if self.base == "none":
             return f, u
         rate = gaussian_velocity(t)

@@ -126,7 +126,8 @@ class Flow(nn.Module):
                 reverse=reverse,
                 divergence=self._rule(divergence, noise, points, generator),
                 regularise=regularise,
-                parameters=tuple(p for p in block.parameters() if p.requires_grad),
+                # Not the block's: T goes in by itself, and the adjoint would count s = √T twice.
+                parameters=tuple(p for p in block.field.parameters() if p.requires_grad),
             )
             total = Transformed(
                 step.points,
@@ -164,8 +165,9 @@ class Flow(nn.Module):
         Raises:
             SolveFailed: the solver did not reach the end.
         """
+        self._check(points)
         parts = []
-        for part in points.split(chunk or max(1, len(points))):
+        for part in points.split(chunk or len(points)):
             result = self.transform(part, solver=solver, divergence=divergence, noise=noise, generator=generator)
             if result.status is not Status.DONE:
                 raise SolveFailed(result.status, result.nfe)
@@ -218,7 +220,7 @@ class Flow(nn.Module):
         dim = dim or self.dim
         if dim is None:
             raise InputError("this flow's fields do not say their dimension; pass dim=D")
-        like = next(self.parameters())
+        like = next(self.parameters(), torch.empty(0))
         return torch.randn(n, dim, generator=generator, dtype=like.dtype, device=like.device)
 
     @staticmethod
@@ -241,9 +243,9 @@ class Flow(nn.Module):
         return Transformed(moved, trace, state.kinetic, state.jacobian, state.nfe, state.status)
 
     def _check(self, points: Tensor) -> None:
-        if points.ndim != 2 or (self.dim is not None and points.shape[1] != self.dim):
+        if points.ndim != 2 or len(points) == 0 or (self.dim is not None and points.shape[1] != self.dim):
             wanted = f"(B, {self.dim})" if self.dim else "(B, D)"
-            raise InputError(f"points have shape {tuple(points.shape)}; the flow takes {wanted}")
+            raise InputError(f"points have shape {tuple(points.shape)}; the flow takes {wanted}, B at least 1")
 
 
 def standard_normal_log_prob(z: Tensor) -> Tensor:

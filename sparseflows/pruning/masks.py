@@ -47,13 +47,15 @@ class Masks(Mapping[str, Tensor]):
 
     @torch.no_grad()
     def apply_(self, flow: Flow) -> None:
-        """Set every masked entry of `flow` to exactly 0, in place."""
+        """Set every masked entry of `flow` to exactly 0, in place; raises as `check`."""
+        self.check(flow)
         for name, parameter in flow.named_parameters():
             if name in self._tensors:
                 parameter.masked_fill_(~self._tensors[name], 0.0)
 
     def kept(self, flow: Flow) -> int:
-        """Params of `flow` that stay."""
+        """Params of `flow` that stay; raises as `check`."""
+        self.check(flow)
         return sum(int(self[n].sum()) if n in self._tensors else p.numel() for n, p in flow.named_parameters())
 
     def save(self, path: Path | str) -> None:
@@ -83,6 +85,6 @@ def masks_of_neurons(flow: Flow, keep: Keep) -> Masks:
 
 
 def neurons_of_masks(flow: Flow, masks: Masks) -> Keep:
-    """The neurons that `masks` keep: those whose bias is kept."""
+    """The neurons that `masks` keep: those whose bias is kept. The tensors are the caller's own to change."""
     masks.check(flow)
-    return [masks.get(f"{x.name}.bias", torch.ones(x.size, dtype=torch.bool)) for x in hidden_layers(flow)]
+    return [masks.get(f"{x.name}.bias", torch.ones(x.size, dtype=torch.bool)).clone() for x in hidden_layers(flow)]

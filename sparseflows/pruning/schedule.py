@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import numpy as np
@@ -38,13 +39,16 @@ def expand_keep_ratios(value: object) -> list[float]:
 
 def _expand_item(item: object) -> list[float]:
     if isinstance(item, int | float) and not isinstance(item, bool):
-        return [float(item)]
+        try:
+            return [float(item)]
+        except OverflowError:  # a whole number of more than 308 digits; refused as any other above 1
+            return [math.inf if item > 0 else -math.inf]
     if isinstance(item, dict) and len(item) == 1:
         ((kind, run),) = item.items()
         if kind in ("geometric", "linear") and isinstance(run, list) and len(run) == 3:
             return _run(kind, run)
     raise ValueError(
-        f"keep_ratios: {str(item)[:60]!r} is neither a number nor {{geometric: [first, last, count]}} "
+        f"keep_ratios: {repr(item)[:60]} is neither a number nor {{geometric: [first, last, count]}} "
         "nor {linear: [first, last, count]}"
     )
 
@@ -60,8 +64,7 @@ def _run(kind: str, run: list[object]) -> list[float]:
         raise ValueError(f"keep_ratios: {kind} takes [first, last, count], two numbers and a whole number")
     if not 0 < last < first < 1 or not 2 <= count <= MAX_STAGES:
         raise ValueError(
-            f"keep_ratios: {kind} [{first}, {last}, {count}] must have "
-            f"1 > first > last > 0 and 2 ≤ count ≤ {MAX_STAGES}"
+            f"keep_ratios: {kind} {str(run)[:60]} must have 1 > first > last > 0 and 2 ≤ count ≤ {MAX_STAGES}"
         )
     spaced = np.geomspace if kind == "geometric" else np.linspace
     return [round(float(x), 6) for x in spaced(float(first), float(last), count)]

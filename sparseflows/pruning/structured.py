@@ -56,12 +56,12 @@ def shrink(flow: Flow, keep: Keep) -> Flow:
         train_end_time=blocks[0].sqrt_end_time is not None,
         whitening=None if flow.whitening is None else flow.whitening.clone(),
         solver=flow.solver,
-    )
+    ).to(next(flow.parameters()))  # before the end times are copied: they would be rounded to float32
     for old, new in zip(blocks, smaller.chain(), strict=True):
         if old.sqrt_end_time is not None and new.sqrt_end_time is not None:
             new.sqrt_end_time.data.copy_(old.sqrt_end_time.data)
     smaller.standardiser = flow.standardiser
-    return smaller.to(next(flow.parameters()))
+    return smaller
 
 
 @torch.no_grad()

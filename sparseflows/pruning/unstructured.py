@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -9,7 +11,7 @@ from sparseflows.flow.activations import ACTIVATIONS
 from sparseflows.flow.fields import MLPField
 from sparseflows.flow.model import Flow
 from sparseflows.pruning.allocation import largest_prefix, put_first, rank
-from sparseflows.pruning.groups import layer_name, mlp_fields, vector_names, weight_names
+from sparseflows.pruning.groups import count_params, layer_name, mlp_fields, vector_names, weight_names
 from sparseflows.pruning.masks import Masks
 from sparseflows.pruning.scores import magnitude
 
@@ -44,23 +46,44 @@ def prune_weights(flow: Flow, masks: Masks, target: int) -> Masks:
         parts = flat.split([score.numel() for score in scores])
         return Masks({name: part.view_as(s) for name, part, s in zip(names, parts, scores, strict=True)})
 
-    def count(n: int) -> int:
-        return _without_dead_neurons(flow, masks_for(order[:n])).kept(flow)
+    def left_by(entries: Tensor) -> Masks:
+        return _without_dead_neurons(flow, masks_for(entries))
 
-    n = largest_prefix(len(protected), alive, count, target)
-    chosen, missing = order[:n], target - count(n)
-    if missing > 0:  # the next weight would bring a whole neuron back: pass over it to the ones that do not
-        living = _between_living(flow, _without_dead_neurons(flow, masks_for(order[:n])))[order[n:alive]]
+    def count(entries: Tensor) -> int:
+        return left_by(entries).kept(flow)
+
+    n = largest_prefix(len(protected), alive, lambda n: count(order[:n]), target)
+    chosen, missing = order[:n], target - count(order[:n])
+    if missing > 0 and n < alive:
+        # The next weight would bring a whole neuron back: pass over it to those between neurons that live anyway.
+        living = _between_living(flow, left_by(chosen))[order[n:alive]]
         chosen = torch.cat([chosen, order[n:alive][living][:missing]])
-        below = _without_dead_neurons(flow, masks_for(chosen)).kept(flow)
-        if n < alive and count(n + 1) - target < target - below:
-            chosen = order[: n + 1]
+        if target - count(chosen) > max(1, count_params(flow) // 1000):
+            # They do not suffice: take it, and let the weakest go for it.
+            above = order[: n + 1]
+            left = left_by(above)
+            living = torch.cat([left[name].flatten() for name in names])
+            removable = above[len(protected) :].flip(0)
+            above = _thinned(above, removable[living[removable]], count, target)
+            chosen = min(chosen, above, key=lambda entries: abs(count(entries) - target))
     weights = masks_for(chosen)
     masks = _without_dead_neurons(flow, weights)
     weights.apply_(flow)
     _fold_constants(flow, weights)
     masks.apply_(flow)
     return masks
+
+
+def _thinned(entries: Tensor, removable: Tensor, count: Callable[[Tensor], int], target: int) -> Tensor:
+    """`entries` without those of `removable`, one after the other, that leave a count of `target` at least."""
+    for entry in removable:
+        fewer = entries[entries != entry]
+        counted = count(fewer)
+        if counted >= target:
+            entries = fewer
+        if counted == target:
+            break
+    return entries
 
 
 def _strongest_paths(flow: Flow, scores: list[Tensor]) -> Tensor:

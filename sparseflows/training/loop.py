@@ -33,9 +33,9 @@ class Hooks:
     """What the loop calls. None: nobody asked.
 
     Attributes:
-        after_step: after every optimiser step and on the averaged weights, with the flow (masks are held here).
+        after_step: after every optimiser step, with the flow (masks are held here).
         validate: the validation NLL of a flow, for `select: best_val`; NaN where it cannot be had.
-        save: a checkpoint, every 1/20 of the training.
+        save: a checkpoint, every 1/20 of the training. Its tensors are the live ones: write or copy them at once.
         progress: step, total, loss.
     """
 
@@ -153,6 +153,8 @@ class _State:
             loss.value.backward()
         except SolveFailed as failure:
             return failure.status
+        except AssertionError:  # torchdiffeq's, from the adjoint's backward solve
+            return Status.UNDERFLOW
         if self.settings.clip:
             torch.nn.utils.clip_grad_norm_(self.flow.parameters(), self.settings.clip)
         self.optimiser.step()
@@ -186,7 +188,7 @@ class _State:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take up where `checkpoint` was saved."""
         self.flow.load_state_dict(checkpoint["model"])
-        self.optimiser.load_state_dict(checkpoint["optimiser"])
+        self.optimiser.load_state_dict(copy.deepcopy(checkpoint["optimiser"]))  # it would go on in these tensors
         if self.average:
             self.average.load_state_dict(checkpoint["average"])
         self.step, self.seconds, self.loss = checkpoint["step"], checkpoint["seconds"], checkpoint["loss"]
