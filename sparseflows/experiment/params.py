@@ -21,7 +21,7 @@ class _Refused(yaml.constructor.ConstructorError):
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML that reads 1e-5 as a number (YAML 1.1 reads a string) and refuses a key given twice.
+    """Safe YAML with the numbers of YAML 1.2, which refuses a key given twice.
 
     Aliases and deep nesting are refused where they stand: what follows could take minutes to read.
     """
@@ -45,12 +45,20 @@ class _Dumper(yaml.SafeDumper):
     """Puts quotes around text that `_Loader` would read as a number: a run may be called 1e5."""
 
 
+# Numbers as YAML 1.2 has them. 1.1, PyYAML's, reads 1e-5 as text, 010 as 8 and 1:30 as 90.
+_NUMBERS = {
+    "tag:yaml.org,2002:int": re.compile(r"^[-+]?(0|[1-9][0-9_]*)$"),
+    "tag:yaml.org,2002:float": re.compile(
+        r"^([-+]?(\d[\d_]*\.\d*|\.\d+)([eE][-+]?\d+)?|[-+]?\d+[eE][-+]?\d+|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$"
+    ),
+}
 for _class in (_Loader, _Dumper):
-    _class.add_implicit_resolver(
-        "tag:yaml.org,2002:float",
-        re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-        list("-+0123456789."),
-    )
+    _class.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in known if tag not in _NUMBERS]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    for _tag, _pattern in _NUMBERS.items():
+        _class.add_implicit_resolver(_tag, _pattern, list("-+0123456789."))
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -230,7 +238,7 @@ def _short(value: object) -> str:
         text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
         text = str(value) if isinstance(value, BaseException) else text
     except (RecursionError, ValueError):
-        text = "a huge number" if isinstance(value, int) else f"a {type(value).__name__}"
+        text = f"a {type(value).__name__}"
     return _plain(text, longest)
 
 

@@ -174,9 +174,13 @@ def _train(
     device = bench.rows.device
     pruned.flow.to(device=device, dtype=bench.rows.dtype)
     masks = pruned.masks
-    on_device = None if masks is None else Masks({key: mask.to(device) for key, mask in masks.items()})
+    after_step = None
+    if masks is not None:
+        on_device = Masks({key: mask.to(device) for key, mask in masks.items()})
+        on_device.hold_(pruned.flow)
+        after_step = on_device.apply_
     hooks = Hooks(
-        after_step=None if on_device is None else on_device.apply_,
+        after_step=after_step,
         validate=lambda flow: validation_nll(bench, flow),
         save=lambda checkpoint: checkpoints.save(checkpoint, attempt),
         progress=bench.progress.step,

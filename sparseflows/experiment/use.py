@@ -60,7 +60,7 @@ def score_points(
         raise RunError(f"{folder.path}: the likelihood of {points} cannot be computed: {found.status.value}")
     if not np.isfinite(found.log_prob).all():
         row = int(np.argmin(np.isfinite(found.log_prob))) + 1
-        raise RunError(f"{points}: log p of row {row} is not finite: it lies too far from the data that were trained on")
+        raise RunError(f"{points}: log p of row {row} is not finite: it lies too far from the training data")
     log_prob = found.log_prob - (standardiser.log_scale if coordinates == "data" else 0.0)
     error = standard_error(log_prob)
     summary = {

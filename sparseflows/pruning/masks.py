@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -53,6 +54,13 @@ class Masks(Mapping[str, Tensor]):
             if name in self._tensors:
                 parameter.masked_fill_(~self._tensors[name], 0.0)
 
+    def hold_(self, flow: Flow) -> None:
+        """Let no gradient reach a masked entry of `flow` again: neither Adam's moments nor a clipped norm see it."""
+        self.check(flow)
+        for name, parameter in flow.named_parameters():
+            if name in self._tensors:
+                parameter.register_hook(partial(_cut, self._tensors[name]))
+
     def kept(self, flow: Flow) -> int:
         """Params of `flow` that stay; raises as `check`."""
         self.check(flow)
@@ -69,6 +77,10 @@ class Masks(Mapping[str, Tensor]):
             return cls(load_file(str(path)))
         except Exception as error:
             raise InputError(f"{path}: not readable as masks ({' '.join(str(error).split())[:100]})") from None
+
+
+def _cut(mask: Tensor, gradient: Tensor) -> Tensor:
+    return gradient.masked_fill(~mask, 0.0)
 
 
 def masks_of_neurons(flow: Flow, keep: Keep) -> Masks:

@@ -354,8 +354,8 @@ def test_keys(write, text, message):
             f"train.epochs: input should be less than or equal to 1000000, not 1{'0' * 58}…",
         ),
         (
-            f"train: {{epochs: 0x{'f' * 6000}}}",
-            "train.epochs: input should be less than or equal to 1000000, not a huge number",
+            f"train: {{epochs: {'9' * 100}}}",
+            "train.epochs: input should be less than or equal to 1000000, not 9999",
         ),
         ("train: {epochs: 2, ema: 1}", "train.ema: input should be less than 1, not 1"),
         (
@@ -441,7 +441,7 @@ def test_values(write, text, message):
         ("stps: 3", f": unknown key 'stps'; did you mean 'steps'? (known: {TRAIN_KEYS})"),
         ("k: 3", f": unknown key 'k' (known: {TRAIN_KEYS})"),
         ("objective: flow_matching", ".objective: a cascade keeps the objective it was trained with"),
-        (f"steps: 0x{'f' * 6000}", ".steps: input should be less than or equal to 10000000, not a huge number"),
+        (f"steps: {'9' * 100}", ".steps: input should be less than or equal to 10000000, not 9999"),
     ],
 )
 def test_what_is_wrong_in_retrain(write, retrain, message):
@@ -453,7 +453,7 @@ def test_retrain_of_the_wrong_kind(write):
     assert message == ": prune.retrain: give a mapping of keys (those of train), not [1]"
 
 
-@pytest.mark.parametrize("version", ["2", "0", "null", "true", "1.0", "'1'", "[1]", ".nan", "0x" + "f" * 6000])
+@pytest.mark.parametrize("version", ["2", "0", "null", "true", "1.0", "'1'", "[1]", ".nan", "9" * 100])
 def test_another_format(write, version):
     message = said_of(write(BASE + f"format: {version}\n"))
     assert message.endswith("was written by another version of Sparse Flows; this one reads format 1")
@@ -659,3 +659,18 @@ def test_check_refuses_the_data_that_run_refuses(write, changes, words):
 def test_a_table_needs_its_file_to_be_run(write):
     message = refusal(prepare, load_spec(write(BASE), ["data.name=table"]))
     assert "needs a file: set data.path in the param file or pass --set data.path=FILE" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("10", 10), ("-3", -3), ("1_000", 1000), ("0", 0), ("1e-5", 1e-5), ("1.5", 1.5), (".5", 0.5), ("2.", 2.0)],
+)
+def test_numbers_are_read_as_people_write_them(text: str, value: float) -> None:
+    read = parse_yaml(text, "here")
+    assert read == value
+    assert type(read) is type(value)
+
+
+@pytest.mark.parametrize("text", ["010", "1:30", "0x1f", "0b1"])
+def test_numbers_of_older_yaml_are_text_and_so_refused_as_settings(text: str) -> None:
+    assert parse_yaml(text, "here") == text

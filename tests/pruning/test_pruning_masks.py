@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 from naive_pruning import TIMES, make_flow, velocities
 
 from sparseflows.errors import InputError
+from sparseflows.flow.build import build_flow
 from sparseflows.flow.fields import LinearField, MLPField
 from sparseflows.flow.model import Flow
 from sparseflows.pruning.groups import count_params, hidden_layers, mlp_fields, vector_names, weight_names
 from sparseflows.pruning.masks import Masks, masks_of_neurons, neurons_of_masks
+from sparseflows.specs import FlowSpec
 
 
 def random_masks(flow, seed=0):
@@ -196,3 +198,18 @@ def test_a_field_without_known_layers_is_refused_by_name():
     for function in (mlp_fields, hidden_layers, weight_names):
         assert "block 1 is a LinearField; pruning follows the layers of an MLPField" in refusal(function, flow)
     assert count_params(Flow(linear)) == 4
+
+
+def test_held_masks_let_no_gradient_through() -> None:
+    flow = build_flow(FlowSpec(hidden=[5, 4]), 2, seed=0).double()
+    masks = Masks({name: torch.arange(p.numel()).view_as(p) % 2 == 0 for name, p in flow.named_parameters()})
+    points = torch.randn(7, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    flow.log_prob(points).sum().backward()
+    free = {name: p.grad.clone() for name, p in flow.named_parameters()}
+    flow.zero_grad()
+    masks.hold_(flow)
+    flow.log_prob(points).sum().backward()
+    for name, parameter in flow.named_parameters():
+        assert torch.equal(parameter.grad, free[name] * masks[name])
+    with pytest.raises(InputError):
+        masks.hold_(build_flow(FlowSpec(hidden=[5, 5]), 2, seed=0))
