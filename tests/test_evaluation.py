@@ -70,6 +70,15 @@ def test_likelihood_is_the_flows_own_in_float64(chunk):
     assert next(flow.parameters()).dtype is torch.float32, "the flow itself keeps its precision"
 
 
+@pytest.mark.parametrize(("chunk", "sizes"), [(1, [1] * 7), (3, [3, 3, 1]), (7, [7]), (50, [7]), (None, [7])])
+def test_rows_are_solved_in_chunks(chunk, sizes, monkeypatch):
+    flow, seen = mlp_flow().double(), []
+    whole = flow.transform
+    monkeypatch.setattr(flow, "transform", lambda part, **options: seen.append(len(part)) or whole(part, **options))
+    likelihood(flow, normal(7, 2).numpy(), Solver("rk4", steps=1), chunk=chunk)
+    assert seen == sizes
+
+
 def test_likelihood_against_a_closed_form():
     a = torch.tensor(SPIRAL, dtype=torch.float64)
     x = normal(20, 2)
@@ -241,7 +250,7 @@ def test_at_most_2048_training_rows_are_used():
     assert found.n_test == 500, "the test rows are all there"
 
 
-def test_max_rows_caps_validation_and_test():
+def test_max_rows_caps_every_part():
     splits = gaussian_splits()
     capped = EvaluateSpec(max_rows=20)
     found = evaluate(identity_flow(), splits, capped, 5)
@@ -253,7 +262,10 @@ def test_max_rows_caps_validation_and_test():
     assert found.kl_gap == pytest.approx(0, abs=1e-13), "flow and truth are asked about the same rows"
     assert evaluate(identity_flow(), splits, capped, 5) == found
     assert evaluate(identity_flow(), splits, capped, 6) != found
-    assert found.nll_train == evaluate(identity_flow(), splits, EvaluateSpec(), 5).nll_train
+    chosen = subset(splits.train, 20, 5, "train")
+    assert found.nll_train == pytest.approx(-stats.norm.logpdf(chosen).sum(axis=1).mean(), abs=1e-12)
+    more = evaluate(identity_flow(), splits, EvaluateSpec(max_rows=5000), 5)
+    assert more == evaluate(identity_flow(), splits, EvaluateSpec(), 5)
 
 
 @pytest.mark.parametrize("part", ["train", "validation", "test"])

@@ -18,6 +18,14 @@ from sparseflows.experiment.records import Record
 COLUMNS = [field.name for field in fields(Record)]
 
 
+# Files take their time, so that kills fall into the middle of writing one.
+SLOW_DISK = """
+import time
+fsync = os.fsync
+os.fsync = lambda descriptor: (fsync(descriptor), time.sleep(0.005))
+"""
+
+
 @dataclass
 class Tally:
     """What a series of kills did."""
@@ -49,13 +57,13 @@ def kill_until(kills: int, param: Path, finished: Path, tmp_path: Path, start_pr
     """Kill the run of `param` again and again, and compare each one that comes to its end with `finished`."""
     random, tally = Random(20240), Tally()
     out, log = tmp_path / "0", tmp_path / "log"
-    timed = start_process(["run", param, "--out", tmp_path / "timed"], log)
+    timed = start_process(["run", param, "--out", tmp_path / "timed"], log, SLOW_DISK)
     began = time.monotonic()
     assert timed.wait(120) == 0
     whole = time.monotonic() - began
     seen: dict[str, str] = {}
     for _ in range(20 * kills):
-        process = start_process(["run", param, "--out", out], log)
+        process = start_process(["run", param, "--out", out], log, SLOW_DISK)
         status = process.wait(random.uniform(0.0, whole / 3))
         if status is None:
             process.kill()

@@ -59,7 +59,7 @@ def test_every_reported_nll_is_within_a_thousandth_of_the_exact_one(finished, ro
     parts = {
         "nll_test": subset(splits.test, 50, 0, "test"),
         "nll_val": subset(splits.validation, 50, 0, "validation"),
-        "nll_train": splits.train,
+        "nll_train": subset(splits.train, 50, 0, "train"),
     }
     flow = load(finished, label)
     for name, points in parts.items():

@@ -131,7 +131,7 @@ def test_what_score_prints_for_a_person(finished, points, score, call):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (1e300, "log p of row 3 is not finite: it lies too far from the data that were trained on"),  # z² overflows
+        (1e300, "log p of row 3 is not finite: it lies too far from the training data"),  # z² overflows
         (1.7e308, "far.npy cannot be computed: the state or the field became infinite or NaN"),
     ],
 )

@@ -91,9 +91,9 @@ def test_linear_flows(chain, end_times, whitening, like):
     log_p = linear_log_prob(x, total)
     torch.testing.assert_close(flow.log_prob(x), log_p, **near)
     # A third route: z = M x is standard normal where x is Gaussian with covariance (MᵀM)⁻¹.
-    covariance = torch.linalg.inv(total.T @ total)
-    density = torch.distributions.MultivariateNormal(torch.zeros_like(x[0]), covariance)
-    torch.testing.assert_close(log_p, density.log_prob(x), **near)
+    covariance = torch.linalg.inv(total.double().T @ total.double())
+    density = torch.distributions.MultivariateNormal(torch.zeros_like(covariance[0]), covariance)
+    torch.testing.assert_close(log_p, density.log_prob(x.double()).to(log_p), **near)
 
 
 @pytest.mark.parametrize("gradient", ["backprop", "adjoint"])
