@@ -37,7 +37,7 @@ Tolerance = Annotated[
 ]
 Precision = Annotated[
     Literal["float32", "float64"] | None,
-    typer.Option("--dtype", help="Precision of the solve. [as above]"),
+    typer.Option("--dtype", help="Precision of the solve. [map: float64; else as above]"),
 ]
 
 

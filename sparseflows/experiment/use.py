@@ -78,7 +78,8 @@ def carry_points(run: Path, stage: str, points: Path, to: str, tol: float | None
     folder = RunFolder.open(run)
     standardiser = Standardiser.from_dict(folder.read_data())
     rows = load_points(points, len(standardiser.shift))
-    flow, precision = _load(folder, stage, tol, dtype)
+    # Not the run's own precision: there and back, float32 loses a hundred times what the tolerance allows.
+    flow, precision = _load(folder, stage, tol, dtype or "float64")
     from sparseflows.evaluation import as_dtype
 
     precise = as_dtype(flow, _torch_dtype(precision))

@@ -223,7 +223,7 @@ def test_deep_nesting_is_refused_at_once(write, content):
     begun = time.process_time()
     message = said_of(write(content))
     assert f"nested more than {MAX_DEPTH} levels deep" in message
-    assert time.process_time() - begun < 1.0  # reading to the end took a minute
+    assert time.process_time() - begun < 5.0  # reading to the end took a minute; a coverage tracer takes its share
 
 
 def test_aliases_that_would_explode_are_refused_at_once(write):
