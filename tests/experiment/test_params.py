@@ -220,10 +220,13 @@ def test_yaml_that_has_no_place_here(write, content, words):
     ],
 )
 def test_deep_nesting_is_refused_at_once(write, content):
-    begun = time.process_time()
-    message = said_of(write(content))
-    assert f"nested more than {MAX_DEPTH} levels deep" in message
-    assert time.process_time() - begun < 5.0  # reading to the end took a minute; a coverage tracer takes its share
+    spent = []
+    for _ in range(2):  # the better of two: the first pays for what is loaded late
+        begun = time.process_time()
+        message = said_of(write(content))
+        spent.append(time.process_time() - begun)
+        assert f"nested more than {MAX_DEPTH} levels deep" in message
+    assert min(spent) < 1.0  # reading to the end took a minute
 
 
 def test_aliases_that_would_explode_are_refused_at_once(write):
