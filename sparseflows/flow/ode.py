@@ -82,11 +82,15 @@ class Solver:
 
 @dataclass(frozen=True)
 class Solution:
-    """The state at the end, the evaluations spent, and the status; the state counts only where it is DONE."""
+    """The state at the end, the evaluations spent, and the status; the state counts only where it is DONE.
+
+    `steps` are the lengths of the steps taken, in order.
+    """
 
     state: State
     nfe: int
     status: Status
+    steps: tuple[float, ...] = ()
 
     def require(self) -> Solution:
         """Itself, or `SolveFailed`."""
@@ -103,6 +107,7 @@ class _Counted(nn.Module):
         self.function, self.max_nfe = function, max_nfe
         self.nfe = 0
         self.last: State = ()
+        self.steps: list[float] = []
 
     def forward(self, t: Tensor, state: State) -> State:
         if self.nfe >= self.max_nfe:
@@ -111,6 +116,10 @@ class _Counted(nn.Module):
         rates = self.function(t, state)
         self.last = tuple(tensor.detach() for tensor in (*state, *rates))  # a field may give numbers for NaN
         return rates
+
+    def callback_accept_step(self, t: Tensor, state: State, step: Tensor) -> None:
+        """torchdiffeq calls this after every step that it keeps."""
+        self.steps.append(float(step.detach()))
 
 
 def _equal_steps(steps: int) -> Callable[[object, object, Tensor], Tensor]:
@@ -178,4 +187,4 @@ def solve(
         return Solution(state, counted.nfe, Status.UNDERFLOW if finite else Status.NON_FINITE)
     end = tuple(tensor[-1] for tensor in path)
     finite = all(bool(torch.isfinite(tensor).all()) for tensor in end)
-    return Solution(end, counted.nfe, Status.DONE if finite else Status.NON_FINITE)
+    return Solution(end, counted.nfe, Status.DONE if finite else Status.NON_FINITE, tuple(counted.steps))

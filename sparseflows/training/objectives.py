@@ -77,12 +77,22 @@ class FlowMatching:
 
     def __call__(self, flow: Flow, rows: Tensor, generator: torch.Generator) -> Loss:
         """The mean squared error of the velocity, summed over the coordinates."""
-        if flow.whitening is not None:
-            rows = rows @ flow.whitening.T
+        noise, t = self.draw(rows, generator)
+        return Loss(self.errors(flow, rows, noise, t).mean(), 1, Status.DONE)
+
+    def draw(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Noise (B, D) and times (B, 1) for rows (B, D)."""
         noise = torch.randn(rows.shape, generator=generator, dtype=rows.dtype, device=rows.device)
-        t = torch.rand(len(rows), 1, generator=generator, dtype=rows.dtype, device=rows.device) ** self.time_power
+        t = torch.rand(len(rows), 1, generator=generator, dtype=rows.dtype, device=rows.device)
+        return noise, t**self.time_power
+
+    @staticmethod
+    def errors(flow: Flow, rows: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """The squared error of the velocity at each row (B,), for noise (B, D) and times (B, 1) that are given."""
+        if flow.whitening is not None:
+            rows = rows @ flow.whitening.to(rows.dtype).T
         velocity = next(flow.fields())(t, torch.lerp(rows, noise, t))
-        return Loss((velocity - (noise - rows)).square().sum(1).mean(), 1, Status.DONE)
+        return (velocity - (noise - rows)).square().sum(1)
 
 
 def check_flow_matching(flow: Flow) -> None:

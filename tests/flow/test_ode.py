@@ -1,6 +1,7 @@
 """Solves against closed forms: orders of convergence, tolerances, evaluations counted, failures as values."""
 
 import time
+import warnings
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ class Watched:
         self.rate, self.times = rate, []
 
     def __call__(self, t, state):
-        self.times.append(float(t))
+        self.times.append(float(t.detach()))
         return tuple(self.rate(t, y) for y in state)
 
 
@@ -316,3 +317,19 @@ def test_impossible_solvers_are_refused(wrong, parts):
     with pytest.raises(InputError) as caught:
         Solver(**wrong)
     assert all(part in str(caught.value) for part in parts), str(caught.value)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_the_steps_that_an_adaptive_solve_took(reverse):
+    watched, pace = Watched(sine), torch.ones((), dtype=torch.float64, requires_grad=True)
+    with warnings.catch_warnings():  # PyTorch warns of a number taken from a tensor with a graph
+        warnings.simplefilter("error")
+        solution = solve(watched, (start() * pace,), Solver("dopri5", 1e-6, 1e-6), reverse=reverse)
+    steps = torch.tensor(solution.steps, dtype=torch.float64)
+    assert steps.min() > 0
+    assert steps.sum().item() == pytest.approx(1, abs=1e-14)  # rounding
+    # The end of each step is the place of its last two evaluations (t + h, and the first of the next).
+    ends = (1 - steps.cumsum(0)) if reverse else steps.cumsum(0)
+    times = torch.tensor(watched.times, dtype=torch.float64)
+    assert (times[:, None] - ends).abs().min(0).values.max() < 1e-14
+    assert 6 * len(steps) < solution.nfe  # rejected ones and the first guess come on top

@@ -94,6 +94,19 @@ def test_flow_matching_against_a_loop(time_power, whitening):
     assert (loss.nfe, loss.status) == (1, Status.DONE)
 
 
+@pytest.mark.parametrize("whitening", [None, WHITENING])
+def test_flow_matching_in_two_steps_is_the_same_loss(whitening):
+    flow, rows, objective = mlp_flow(whitening=whitening), normal(9, 2), FlowMatching(2.0)
+    loss = objective(flow, rows, generator(2)).value
+    noise, t = objective.draw(rows, generator(2))
+    assert (noise.shape, t.shape) == ((9, 2), (9, 1))
+    errors = FlowMatching.errors(flow, rows, noise, t)
+    assert torch.equal(errors.mean(), loss)
+    # A row's error is its own: it does not depend on the others.
+    parts = [FlowMatching.errors(flow, rows[i : i + 4], noise[i : i + 4], t[i : i + 4]) for i in (0, 4, 8)]
+    torch.testing.assert_close(torch.cat(parts), errors, rtol=1e-13, atol=0)  # rounding
+
+
 def test_time_power_looks_closer_at_the_data():
     class Clock(nn.Module):
         def __init__(self):
