@@ -2,38 +2,208 @@
 
 from __future__ import annotations
 
-import json
-import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from sparseflows.errors import InputError
-
-if TYPE_CHECKING:
-    from analysis.records import Run
-    from analysis.tables import Table
-
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
-_JSON_COLUMNS = (
-    *("dataset", "objective", "method", "seed", "stage", "status", "reason", "prune_ratio"),
-    *("params", "params_dense", "nll_test", "nll_test_se", "kl_gap", "kl_gap_se", "nfe"),
-)
+Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, as 'sparseflows run' wrote them.")]
+Stages = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--stage",
+        metavar="STAGE",
+        help="best, <method>-s<seed>/<k>, or a pattern such as 'structured-s0/*'; may be repeated. [all stages]",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, a stage an object, instead of text.")]
+Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the files. [RUN/analysis]")]
+Seed = Annotated[int, typer.Option(metavar="I", min=0, help="Seed of everything that is drawn.")]
 
 
 @app.callback()
 def analysis() -> None:
-    """See what pruning did to the flows of a run."""
+    """See what pruning did to the flows of a run.
+
+    Every result is kept in the run folder (analysis/cache) by what it depends on: the same command is
+    instant the second time, another setting is computed anew, and what was interrupted goes on.
+    """
+
+
+@app.command()
+def hessian(
+    runs: Runs,
+    stage: Stages = None,
+    subset: Annotated[
+        int | None, typer.Option(metavar="N", min=2, help="Training rows that the loss is over. [512, or all]")
+    ] = None,
+    seed: Seed = 0,
+    loss: Annotated[
+        Literal["nll", "flow_matching"],
+        typer.Option(help="The loss whose Hessian it is; nll has the exact divergence."),
+    ] = "nll",
+    products: Annotated[int, typer.Option(metavar="N", min=9, help="Hessian-vector products for the trace.")] = 90,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Compute the whole spectrum, as is always done up to 1,500 params.")
+    ] = False,
+    protocol: Annotated[
+        Literal["paper"] | None, typer.Option(help="paper: add the published estimator, labelled as such.")
+    ] = None,
+    check: Annotated[
+        Literal["pyhessian"] | None, typer.Option(help="pyhessian: run PyHessian beside it on the same loss.")
+    ] = None,
+    tol: Annotated[
+        float | None,
+        typer.Option(
+            metavar="TOL", help="Of the solve whose steps the loss is taken on. [1e-4; 1e-9 up to 500 params]"
+        ),
+    ] = None,
+    dtype: Annotated[Literal["float64", "float32"], typer.Option(help="Precision of the products.")] = "float64",
+    memory: Annotated[
+        int, typer.Option(metavar="MIB", min=64, help="Memory that the products may take; rows go in chunks below it.")
+    ] = 1024,
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Chunks worked on at a time. [one a processor]")
+    ] = None,
+    as_json: Json = False,
+    out: Out = None,
+) -> None:
+    """Curvature of the loss at every stage: extreme eigenvalues, trace, condition, spectral density.
+
+    The Hessian is that of the mean loss over a seeded subset of the training rows, with respect to the
+    surviving params only. lambda_max and lambda_min are its largest and smallest algebraic eigenvalues;
+    the trace comes with its standard error (Hutch++). kappa needs the whole spectrum (up to 1,500 params,
+    or --exact); kappa_lanczos, after 100 Lanczos steps, is there for every stage.
+
+    One flow's lambda_max moves by 10-15 % with the subset alone: repeat with other --seed before you
+    believe a smaller difference.
+
+    Writes hessian.json, hessian.csv and spectral_density.png, .pdf, .npz.
+
+    \b
+    Example:
+      python -m analysis hessian runs/quick
+      python -m analysis hessian runs/quick --stage dense-s0/0 --subset 512 --check pyhessian
+    """
+    from analysis.commands.hessian import Settings, command
+
+    settings = Settings(
+        subset=subset,
+        seed=seed,
+        loss=loss,
+        products=products,
+        exact=exact,
+        paper=protocol == "paper",
+        pyhessian=check == "pyhessian",
+        tol=tol,
+        dtype=dtype,
+        memory_mib=memory,
+        threads=threads,
+    )
+    command(runs, stage or [], settings, as_json, out)
+
+
+@app.command()
+def modes(
+    runs: Runs,
+    stage: Stages = None,
+    samples: Annotated[int, typer.Option(metavar="N", min=100, help="Samples to draw from every stage.")] = 20_000,
+    seed: Seed = 0,
+    protocol: Annotated[
+        Literal["paper"] | None, typer.Option(help="paper: add the published distance, labelled as such.")
+    ] = None,
+    as_json: Json = False,
+    out: Out = None,
+) -> None:
+    """How good the samples of every stage are, and whether all modes are there.
+
+    Where the data are a mixture of Gaussians: the share of samples within 2, 3 and 5 standard deviations
+    of the nearest mode, beside a perfect sampler's and the data's own, and the modes captured (at least a
+    quarter of an even share of the samples within 3 standard deviations). For all other data: density and
+    coverage (Naeem et al. 2020) and the sliced Wasserstein distance, each beside its value for two
+    independent sets of true rows.
+
+    Writes modes.json, modes.csv and mode_quality.png, .pdf, .npz.
+
+    \b
+    Example:
+      python -m analysis modes runs/quick --samples 20000
+    """
+    from analysis.commands.modes import command
+
+    command(runs, stage or [], samples, seed, protocol == "paper", as_json, out)
+
+
+@app.command()
+def field(
+    runs: Runs,
+    stage: Stages = None,
+    seed: Seed = 0,
+    colour: Annotated[
+        Literal["divergence", "speed"], typer.Option(help="What the colour below the stream lines shows.")
+    ] = "divergence",
+    columns: Annotated[
+        str | None,
+        typer.Option(metavar="I-J[,I-J]", help="Column pairs to show where the data have more than two. [chosen]"),
+    ] = None,
+    frames: Annotated[int, typer.Option(metavar="N", min=2, help="Frames of the animation.")] = 40,
+    as_json: Json = False,
+    out: Out = None,
+) -> None:
+    """Pictures of every stage: vector field, density, trajectories, an animation from noise to data.
+
+    Two columns: stream lines on a map of the divergence or the speed at several times; the flow's density
+    beside the true one on the same scale; paths of samples; and a row of panels over the prune ratios.
+    More columns: samples against data in pairs of columns, and the field projected on them, said so.
+
+    The field points from data to noise; sampling follows it backwards. Everything is computed for every
+    stage and kept; because a stage takes seconds to draw, figures of its own are drawn for the best one, the
+    dense one and the last of each method (first seed), and for every stage that --stage names.
+
+    Writes field.json, field.csv, and a folder fields/ with .png and .pdf figures, their data as .npz, and
+    .gif animations.
+
+    \b
+    Example:
+      python -m analysis field runs/quick
+      python -m analysis field runs/quick --stage best --colour speed
+    """
+    from analysis.commands.field import command
+
+    command(runs, stage or [], seed, colour, columns, frames, as_json, out)
+
+
+@app.command()
+def cost(
+    runs: Runs,
+    stage: Stages = None,
+    rows: Annotated[int, typer.Option(metavar="N", min=1, help="Rows in the batch that is timed.")] = 1024,
+    repeats: Annotated[int, typer.Option(metavar="N", min=1, help="Timings a stage, interleaved.")] = 5,
+    seed: Seed = 0,
+    as_json: Json = False,
+    out: Out = None,
+) -> None:
+    """What every stage costs: bytes, multiply-adds, evaluations both ways, seconds, beside the dense flow.
+
+    Seconds are medians of interleaved repetitions on this machine, one thread; compare the ratios.
+
+    Writes cost.json and cost.csv.
+
+    \b
+    Example:
+      python -m analysis cost runs/quick
+    """
+    from analysis.commands.cost import command
+
+    command(runs, stage or [], rows, repeats, seed, as_json, out)
 
 
 @app.command()
 def table(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders, as 'sparseflows run' wrote them.")],
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document, a stage an object, instead of the table.")
-    ] = False,
+    runs: Runs,
+    as_json: Json = False,
     out: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Folder for the files; needed with several RUNs. [RUN/analysis]"),
@@ -43,7 +213,8 @@ def table(
 
     Prints one table a run: the mean over the seeds of every stage, its standard error (over the seeds, or
     over the test set where there is one seed), the lowest NLL marked. NLLs are in nats, lower is better.
-    Stages that failed are listed with their reason, and enter no mean.
+    Stages that failed are listed with their reason, and enter no mean. Where 'analysis hessian' has been
+    run, the Hessian table follows: beside each row the published one, both as ratios to their own dense flow.
 
     Writes table.txt, .csv, .md, .tex (booktabs) and nll_vs_params.png, .pdf, .npz (the plotted numbers).
     Several runs share one figure a data set; with several data sets, its name ends each figure's name.
@@ -54,53 +225,29 @@ def table(
       python -m analysis table runs/quick
       python -m analysis table runs/nll runs/flow-matching --out comparison
     """
-    from analysis import formats
-    from analysis.records import read_run
-    from analysis.tables import tabulate
-    from sparseflows.files import output_folder, write_whole
+    from analysis.commands.table import command
 
-    if len({run.resolve() for run in runs}) < len(runs):
-        raise InputError("the same run folder is given twice; give each once")
-    if out is None and len(runs) > 1:
-        raise InputError(f"{len(runs)} runs, and no folder for what compares them; name one with --out DIR")
-    read = [read_run(run) for run in runs]
-    tables = [one for run in read for one in tabulate(run)]
-    text = formats.to_text(tables)
-    folder = output_folder(out or runs[0] / "analysis", remedy="name another folder with --out DIR")
-
-    typer.echo(_json(read) if as_json else text, nl=as_json)
-    files: dict[str, str | bytes] = {
-        "table.txt": text,
-        "table.csv": formats.to_csv(tables),
-        "table.md": formats.to_markdown(tables),
-        "table.tex": formats.to_latex(tables),
-    }
-    files |= _figures(tables)
-    for name, content in files.items():
-        write_whole(folder / name, content)
-    typer.echo(f"wrote {', '.join(files)} in {folder}", err=True)
+    command(runs, as_json, out)
 
 
-def _json(runs: list[Run]) -> str:
-    stages = [
-        {"run": run.folder, **{name: getattr(stage, name) for name in _JSON_COLUMNS}}
-        for run in runs
-        for stage in run.stages
-    ]
-    return json.dumps({"run": [run.folder for run in runs], "stages": stages}, indent=2, allow_nan=False)
+@app.command()
+def report(
+    runs: Runs,
+    only_cached: Annotated[
+        bool, typer.Option("--only-cached", help="Compute nothing: report what other commands have found so far.")
+    ] = False,
+    as_json: Json = False,
+    out: Out = None,
+) -> None:
+    """One self-contained report.html: what pruning did, in words, tables, figures, an animation.
 
+    Runs the analyses that have not been run (hessian, modes, field, cost) with their default settings; those that
+    have been run are taken as they are. The page opens from disk and asks nothing of the network.
 
-def _figures(tables: list[Table]) -> dict[str, bytes]:
-    from analysis.plots import nll_vs_params_arrays, nll_vs_params_figure
+    \b
+    Example:
+      python -m analysis report runs/quick
+    """
+    from analysis.commands.report import command
 
-    datasets = list(dict.fromkeys(table.dataset for table in tables))
-    files = {}
-    for dataset in datasets:
-        arrays = nll_vs_params_arrays([table for table in tables if table.dataset == dataset])
-        if arrays["nll"].size == 0:
-            typer.echo(f"no figure for {dataset}: none of its stages has a test NLL", err=True)
-            continue
-        suffix = f"-{re.sub(r'[^A-Za-z0-9.-]+', '_', dataset)}" if len(datasets) > 1 else ""
-        for kind, content in nll_vs_params_figure(arrays).items():
-            files[f"nll_vs_params{suffix}.{kind}"] = content
-    return files
+    command(runs, only_cached, as_json, out)

@@ -84,7 +84,7 @@ class Solver:
 class Solution:
     """The state at the end, the evaluations spent, and the status; the state counts only where it is DONE.
 
-    `steps` are the lengths of the steps taken, in order.
+    `steps` are the lengths of the steps that an adaptive method took, in order; empty for a fixed one.
     """
 
     state: State
@@ -116,6 +116,10 @@ class _Counted(nn.Module):
         rates = self.function(t, state)
         self.last = tuple(tensor.detach() for tensor in (*state, *rates))  # a field may give numbers for NaN
         return rates
+
+
+class _Stepping(_Counted):
+    """The same for an adaptive method, which tells its steps; torchdiffeq warns where a fixed one is asked to."""
 
     def callback_accept_step(self, t: Tensor, state: State, step: Tensor) -> None:
         """torchdiffeq calls this after every step that it keeps."""
@@ -159,7 +163,7 @@ def solve(
         The state at the end. A solve that fails comes back with its status; only the backward pass of the
         adjoint, which has no caller to come back to, raises: `SolveFailed`, or torchdiffeq's AssertionError.
     """
-    counted = _Counted(function, solver.max_nfe)
+    counted = (_Stepping if solver.steps is None else _Counted)(function, solver.max_nfe)
     first = state[0]
     # Time is a scalar of the state's precision at least; the last point is a step of its own, because
     # the interpolation that torchdiffeq ends with is of lower order than its steps.

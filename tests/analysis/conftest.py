@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -95,3 +97,39 @@ def failed_of() -> RowOf:
 @pytest.fixture
 def rows_of() -> Callable[..., list[dict[str, Any]]]:
     return standard_rows
+
+
+@pytest.fixture(scope="session")
+def _tiny_run_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import yaml
+    from tiny import SETTINGS
+
+    from sparseflows.cli import app
+    from sparseflows.console import run_app
+
+    folder = tmp_path_factory.mktemp("tiny")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(SETTINGS))
+    assert run_app(app, "sparseflows", ["run", str(folder / "tiny.yaml"), "--out", str(folder)]) == 0
+    return folder / "tiny"
+
+
+@pytest.fixture
+def tiny_run(_tiny_run_once: Path, tmp_path: Path) -> Path:
+    """A copy of a run that was really trained: dense-s0/0, unstructured-s0/1, structured-s0/1 of 80 params and less."""
+    return Path(shutil.copytree(_tiny_run_once, tmp_path / "tiny"))
+
+
+@pytest.fixture
+def fail_stage() -> Callable[[Path, str, str], None]:
+    """Make a stage of a run one that failed, for a reason."""
+
+    def fail(run: Path, name: str, reason: str) -> None:
+        cascade, stage = name.split("/")
+        folder = run / "cascades" / cascade / "stages" / stage
+        record = json.loads((folder / "record.json").read_text())
+        record |= {"status": "failed", "reason": reason, "sha256": {}, "nll_val": None}
+        (folder / "record.json").write_text(json.dumps(record))
+        for tensors in folder.glob("*.safetensors"):
+            tensors.unlink()
+
+    return fail

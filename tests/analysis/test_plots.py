@@ -7,7 +7,7 @@ import struct
 import numpy as np
 import pytest
 
-from analysis.plots import nll_vs_params_arrays, nll_vs_params_figure
+from analysis.plots.nll import nll_vs_params_arrays, nll_vs_params_figure
 from analysis.records import read_run
 from analysis.tables import tabulate
 from analysis.ticks import count_label, count_ticks, ratio_ticks

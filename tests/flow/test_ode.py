@@ -333,3 +333,11 @@ def test_the_steps_that_an_adaptive_solve_took(reverse):
     times = torch.tensor(watched.times, dtype=torch.float64)
     assert (times[:, None] - ends).abs().min(0).values.max() < 1e-14
     assert 6 * len(steps) < solution.nfe  # rejected ones and the first guess come on top
+
+
+@pytest.mark.parametrize("solver", [Solver(), Solver("rk4", steps=3), Solver("dopri5", gradient="adjoint")])
+def test_a_solve_says_nothing(solver):
+    rate = torch.ones((), dtype=torch.float64, requires_grad=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        solve(lambda t, s: (-rate * s[0],), (start(),), solver, parameters=[rate]).require()

@@ -1,0 +1,1 @@
+"""Figures, one kind a file; the only package that imports matplotlib."""

@@ -1,0 +1,176 @@
+"""Mode quality against prune ratio: shares of good samples and modes captured, or density and coverage."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from analysis.plots.style import COLOURS, MARKERS, Arrays, render
+from analysis.ticks import ratio_ticks
+from sparseflows.experiment.records import DENSE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SIZE_INCHES = (6.4, 7.2)
+
+# Key in the stages' JSON, label of the axis, factor from the one to the other.
+_SHARES = (
+    ("good_within_2", "within 2 sd of a mode (%)", 100.0),
+    ("good_within_3", "within 3 sd of a mode (%)", 100.0),
+    ("modes_captured", "modes captured", 1.0),
+)
+_CLOSENESS = (
+    ("density", "density", 1.0),
+    ("coverage", "coverage (%)", 100.0),
+    ("sliced_wasserstein", "sliced Wasserstein\ndistance (sd)", 1.0),
+)
+
+
+def mode_quality_arrays(stages: Sequence[Mapping[str, Any]], dataset: str) -> Arrays:
+    """The points of the figure: a method's stage, averaged over the seeds.
+
+    Args:
+        stages: JSON objects of the stages that are done, as `analysis modes` writes them.
+        dataset: its name.
+
+    Returns:
+        One entry a point: `method`, `stage`, `prune_ratio` (mean, fraction), `seeds`, and for each of
+        `quantities` its mean and `<quantity>_se` (over the seeds; over the samples where there is one; NaN
+        where there is none). Scalars: `<quantity>_data` and `_data_se` (true rows), `<quantity>_perfect`
+        (NaN where not known), `dataset`, `se_over`. All as in the JSON: shares are fractions.
+    """
+    panels = _CLOSENESS if stages[0]["modes_total"] is None else _SHARES
+    quantities = [name for name, _, _ in panels]
+    groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+    for stage in stages:
+        groups.setdefault((stage["method"], stage["stage"]), []).append(stage)
+    seeds = [len(group) for group in groups.values()]
+    arrays = {
+        "method": np.array([method for method, _ in groups]),
+        "stage": np.array([stage for _, stage in groups]),
+        "prune_ratio": np.array([np.mean([one["prune_ratio"] for one in group]) for group in groups.values()]),
+        "seeds": np.array(seeds),
+        "quantities": np.array(quantities),
+        "dataset": np.array(dataset),
+        "se_over": np.array("the samples" if max(seeds) == 1 else f"{max(seeds)} seeds"),
+    }
+    for name in quantities:
+        means, errors = zip(*(_mean(group, name) for group in groups.values()), strict=True)
+        arrays[name], arrays[f"{name}_se"] = np.array(means), np.array(errors)
+        for suffix, value in _references(stages[0], name).items():
+            arrays[f"{name}_{suffix}"] = np.array(math.nan if value is None else value, dtype=float)
+    return arrays
+
+
+def mode_quality_figure(arrays: Mapping[str, np.ndarray]) -> dict[str, bytes]:
+    """Three panels above one another, as files: `png` (1280 x 1440 pixels), `pdf`, and the points as `npz`."""
+
+    def draw(figure: Figure) -> None:
+        _draw(figure, arrays)
+
+    return render(draw, arrays, SIZE_INCHES)
+
+
+def _mean(group: Sequence[Mapping[str, Any]], name: str) -> tuple[float, float]:
+    values = np.array([one[name] for one in group], dtype=float)
+    if len(values) > 1:
+        return float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values)))
+    return float(values[0]), float(group[0].get(f"{name}_se", math.nan))
+
+
+def _references(stage: Mapping[str, Any], name: str) -> dict[str, float | None]:
+    if name == "modes_captured":
+        return {"data": stage["data_modes_captured"], "data_se": None, "perfect": stage["modes_total"]}
+    if name.startswith("good_"):
+        data = name.replace("good_", "data_")
+        return {
+            "data": stage[data],
+            "data_se": stage[f"{data}_se"],
+            "perfect": stage[name.replace("good_", "perfect_")],
+        }
+    return {"data": stage[f"{name}_data"], "data_se": stage[f"{name}_data_se"], "perfect": None}
+
+
+def _draw(figure: Figure, arrays: Mapping[str, np.ndarray]) -> None:
+    shares = "modes_captured" in arrays
+    panels = _SHARES if shares else _CLOSENESS
+    column = figure.subplots(len(panels), 1, sharex=True)
+    for axes, (name, label, factor) in zip(column, panels, strict=True):
+        _panel(axes, arrays, name, factor)
+        axes.set_ylabel(label)
+        axes.grid(axis="y", color="0.92", linewidth=0.7)
+        axes.set_axisbelow(True)
+    if shares:
+        _whole_numbers(column[-1], float(arrays["modes_captured_perfect"]))
+    _prune_ratio_axis(column[-1], 1 - arrays["prune_ratio"])
+    handles, labels = column[0].get_legend_handles_labels()
+    title = f"{arrays['dataset']}, ± s.e. over {arrays['se_over']}"
+    figure.legend(
+        handles,
+        labels,
+        title=title,
+        loc="outside upper center",
+        ncols=len(labels) if len(labels) < 5 else -(-len(labels) // 2),
+    )
+
+
+def _panel(axes: Axes, arrays: Mapping[str, np.ndarray], name: str, factor: float) -> None:
+    data, error = factor * float(arrays[f"{name}_data"]), factor * float(arrays[f"{name}_data_se"])
+    perfect = factor * float(arrays[f"{name}_perfect"])
+    if math.isfinite(error):
+        axes.axhspan(data - error, data + error, color="0.88", linewidth=0, zorder=0.5)
+    # The true rows have no prune ratio: a line across, as wide as their error.
+    shown = "true rows, ± s.e." if name in ("density", "coverage", "sliced_wasserstein") else "test rows, ± s.e."
+    axes.axhline(data, color="0.55", linewidth=1.0, zorder=1, label=shown)
+    if math.isfinite(perfect):
+        axes.axhline(perfect, color="0.2", linewidth=1.0, linestyle=":", zorder=1.2, label="perfect sampler")
+    pruned = [method for method in dict.fromkeys(arrays["method"].tolist()) if method != DENSE]
+    for method in dict.fromkeys(arrays["method"].tolist()):
+        points = arrays["method"] == method
+        number = pruned.index(method) if method in pruned else 0
+        look: dict[str, Any] = (
+            {"color": "black", "marker": "*", "markersize": 10, "linestyle": "none", "zorder": 4}
+            if method == DENSE
+            else {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)], "zorder": 3}
+        )
+        kept, values = 1 - arrays["prune_ratio"][points], factor * arrays[name][points]
+        errors = factor * arrays[f"{name}_se"][points]
+        order = np.argsort(-kept)
+        axes.errorbar(
+            kept[order],
+            values[order],
+            yerr=np.nan_to_num(errors[order]),
+            elinewidth=1.2,
+            capsize=3,
+            markeredgecolor="white",
+            markeredgewidth=0.6,
+            label=f" {method}" if method.startswith("_") else method,
+            **look,
+        )
+
+
+def _whole_numbers(axes: Axes, total: float) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_ylim(-0.04 * total, 1.08 * total)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _prune_ratio_axis(axes: Axes, kept: np.ndarray) -> None:
+    # Logarithmic in what is kept, dense to the left: 90 % and 95 % are as far apart as 0 % and 50 %.
+    from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+
+    margin = max(1.06, (kept.max() / kept.min()) ** 0.04)
+    low, high = float(kept.min() / margin), float(kept.max() * margin)
+    ticks = ratio_ticks(1.0, low, high)
+    axes.set_xscale("log")
+    axes.set_xlim(high, low)
+    axes.xaxis.set_major_locator(FixedLocator([1 - ratio for ratio in ticks]))
+    axes.xaxis.set_major_formatter(FixedFormatter([f"{100 * ratio:g} %" for ratio in ticks]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("prune ratio")

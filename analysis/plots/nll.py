@@ -1,0 +1,179 @@
+"""Test NLL against params."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from analysis.plots.style import COLOURS, MARKERS, SIZE_INCHES, Arrays, render
+from analysis.records import DENSE
+from analysis.tables import OVER_SEEDS, OVER_TEST_SET, Table
+from analysis.ticks import count_label, count_ticks, ratio_ticks
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+_DENSE_MARKERS = ("*", "p", "h", "8")
+
+
+def nll_vs_params_arrays(tables: Sequence[Table]) -> Arrays:
+    """The points of the figure, one entry a stage that has a test NLL, in the order of the tables.
+
+    Keys, each of one entry a point: `label` (the line it belongs to), `run`, `method`, `stage`, `params`,
+    `params_dense`, `prune_ratio` (fractions), `nll` and `nll_se` (nats; NaN where there is no s.e.),
+    `kl_gap` (nats; NaN where the true density is not known). Scalars: `dataset`, `se_over`, and `entropy`
+    of the true density (nats), only where it is known. Arrays are empty where no stage has a test NLL.
+
+    Raises:
+        ValueError: the tables are not of one data set.
+    """
+    if len({table.dataset for table in tables}) != 1:
+        raise ValueError("one figure is about one data set; give the tables of one")
+    points = [
+        (table, row, row.nll_test, f"{row.label} ({suffix})" if suffix else row.label)
+        for table, suffix in zip(tables, _suffixes(tables), strict=True)
+        for row in table.rows
+        if row.nll_test is not None
+    ]
+    nan = float("nan")
+    arrays = {
+        "label": np.array([label for *_, label in points], dtype=str),
+        "run": np.array([table.run for table, *_ in points], dtype=str),
+        "method": np.array([row.method for _, row, _, _ in points], dtype=str),
+        "stage": np.array([row.stage for _, row, _, _ in points], dtype=np.int64),
+        "params": np.array([row.params for _, row, _, _ in points], dtype=np.float64),
+        "params_dense": np.array([row.params_dense for _, row, _, _ in points], dtype=np.float64),
+        "prune_ratio": np.array([row.prune_ratio for _, row, _, _ in points], dtype=np.float64),
+        "nll": np.array([nll.value for _, _, nll, _ in points], dtype=np.float64),
+        "nll_se": np.array([nan if nll.se is None else nll.se for _, _, nll, _ in points]),
+        "kl_gap": np.array([row.kl_gap.value if row.kl_gap else nan for _, row, _, _ in points]),
+        "dataset": np.array(tables[0].dataset),
+        "se_over": np.array(_se_over(tables)),
+    }
+    entropies = [table.entropy for table in tables if table.entropy is not None]
+    return arrays | ({"entropy": np.array(np.mean(entropies))} if entropies else {})
+
+
+def nll_vs_params_figure(arrays: Mapping[str, np.ndarray]) -> dict[str, bytes]:
+    """Test NLL against params, as files: `png` (1280 x 800 pixels), `pdf`, and the points as `npz`.
+
+    Raises:
+        ValueError: there is no point to draw.
+    """
+    if arrays["nll"].size == 0:
+        raise ValueError("no stage has a test NLL; there is nothing to draw")
+
+    def draw(figure: Figure) -> None:
+        _draw(figure.add_subplot(), arrays)
+
+    return render(draw, arrays, SIZE_INCHES)
+
+
+def _draw(axes: Axes, arrays: Mapping[str, np.ndarray]) -> None:
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    labels = list(dict.fromkeys(arrays["label"].tolist()))
+    is_dense = {label: arrays["method"][arrays["label"] == label][0] == DENSE for label in labels}
+    lines = [label for label in labels if not is_dense[label]]
+    handles = []
+    for number, label in enumerate(sorted(labels, key=lambda label: not is_dense[label])):
+        points = arrays["label"] == label
+        if is_dense[label]:
+            handles.append(_dense(axes, arrays, points, number, label))
+        else:
+            handles.append(_curve(axes, arrays, points, lines.index(label), label))
+    if "entropy" in arrays:
+        line = axes.axhline(float(arrays["entropy"]), color="0.35", linewidth=1.0, linestyle=":", zorder=1)
+        line.set_label("entropy of the true density")
+        handles.append(line)
+
+    least, most = arrays["params"].min(), arrays["params"].max()
+    margin = max(1.06, (most / least) ** 0.04)
+    low, high = least / margin, most * margin
+    axes.set_xscale("log")
+    axes.set_xlim(low, high)
+    axes.xaxis.set_major_locator(FixedLocator(count_ticks(low, high)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda count, _: count_label(count)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("params")
+    axes.set_ylabel("test NLL (nats)")
+    axes.grid(axis="y", color="0.92", linewidth=0.7)
+    axes.set_axisbelow(True)
+    _prune_ratio_axis(axes, arrays, low, high)
+    title = f"{arrays['dataset']}, ± s.e. over {arrays['se_over']}"
+    axes.legend(handles=handles, title=title, alignment="left", loc="best")
+
+
+def _curve(axes: Axes, arrays: Mapping[str, np.ndarray], points: Any, number: int, label: str) -> Line2D:
+    colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+    params, nll = arrays["params"][points], arrays["nll"][points]
+    _error_bars(axes, arrays, points, colour)
+    (line,) = axes.plot(params, nll, color=colour, marker=marker, label=_shown(label), zorder=3)
+    line.set(markeredgecolor="white", markeredgewidth=0.6)
+    return line
+
+
+def _dense(axes: Axes, arrays: Mapping[str, np.ndarray], points: Any, number: int, label: str) -> Line2D:
+    params, nll = arrays["params"][points], arrays["nll"][points]
+    colour = str(0.3 * (number % 3))
+    _error_bars(axes, arrays, points, colour)
+    for height in nll:
+        axes.axhline(height, color=colour, linewidth=0.9, linestyle="--", zorder=1.5)
+    marker = _DENSE_MARKERS[number % len(_DENSE_MARKERS)]
+    axes.plot(params, nll, color=colour, marker=marker, markersize=10, linestyle="none", zorder=4)
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], color=colour, marker=marker, markersize=9, linestyle="--", linewidth=0.9, label=_shown(label))
+
+
+def _error_bars(axes: Axes, arrays: Mapping[str, np.ndarray], points: Any, colour: str) -> None:
+    known = points & np.isfinite(arrays["nll_se"])
+    params, nll, se = arrays["params"][known], arrays["nll"][known], arrays["nll_se"][known]
+    axes.errorbar(params, nll, yerr=se, fmt="none", ecolor=colour, elinewidth=1.2, capsize=3, zorder=2.5)
+
+
+def _prune_ratio_axis(axes: Axes, arrays: Mapping[str, np.ndarray], low: float, high: float) -> None:
+    # A second scale for the same axis: only where every point is pruned from the same number of params.
+    dense = np.unique(arrays["params_dense"])
+    if dense.size != 1 or not np.isfinite(dense[0]) or np.unique(arrays["params"]).size < 2:
+        return
+    ticks = ratio_ticks(dense[0], low, high)
+    if len(ticks) < 2:
+        return
+    from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+
+    top = axes.twiny()
+    top.set_xscale("log")
+    top.set_xlim(low, high)
+    top.xaxis.set_major_locator(FixedLocator([dense[0] * (1 - ratio) for ratio in ticks]))
+    top.xaxis.set_major_formatter(FixedFormatter([f"{100 * ratio:g} %" for ratio in ticks]))
+    top.xaxis.set_minor_locator(NullLocator())
+    top.set_xlabel("prune ratio")
+    top.spines["top"].set_visible(True)
+
+
+def _suffixes(tables: Sequence[Table]) -> list[str]:
+    # What tells the runs apart, shortest first: nothing, the objective, the name, the folder.
+    if len(tables) == 1:
+        return [""]
+    for suffixes in ([table.objective for table in tables], [table.name for table in tables]):
+        if len(set(suffixes)) == len(tables):
+            return suffixes
+    return [f"{table.run}, {table.objective}" for table in tables]
+
+
+def _se_over(tables: Sequence[Table]) -> str:
+    if {table.se_over for table in tables} == {OVER_TEST_SET}:
+        return "the test set"
+    seeds = sorted({table.seeds for table in tables if table.se_over == OVER_SEEDS})
+    over = f"{' or '.join(str(count) for count in seeds)} seeds"
+    return over if all(table.se_over == OVER_SEEDS for table in tables) else f"{over}, or the test set"
+
+
+def _shown(label: str) -> str:
+    # Matplotlib leaves labels with a leading underscore out of the legend.
+    return f" {label}" if label.startswith("_") else label

@@ -1,0 +1,61 @@
+"""What all pictures of a plane share: equal axes, names of the columns, the heading."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def heading(figure: Figure, title: str, note: str = "") -> None:
+    """What stage it is, and below it in grey what is shown; with room around everything."""
+    engine: Any = figure.get_layout_engine()
+    engine.set(w_pad=0.07, h_pad=0.07)
+    if note:
+        figure.suptitle(f"{title}\n{note}", fontsize=10, linespacing=1.5)
+    else:
+        figure.suptitle(title, fontsize=10)
+
+
+def frame(axes: Axes) -> None:
+    """Equal axes, a thin box all round, few ticks."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_aspect("equal")
+    axes.spines[:].set_visible(True)
+    axes.spines[:].set(linewidth=0.6, color="0.4")
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.tick_params(length=2.5, width=0.6, labelsize=8)
+
+
+def label_axes(axes: Axes, pair: tuple[int, int] | None, left: bool, bottom: bool) -> None:
+    """Names of the two columns, on the outer panels; `pair` is None where the data have two."""
+    first, second = (f"column {number}" for number in pair) if pair else ("z₁", "z₂")
+    if left:
+        axes.set_ylabel(f"{second} (standardised)", fontsize=8.5)
+    if bottom:
+        axes.set_xlabel(f"{first} (standardised)", fontsize=8.5)
+    axes.tick_params(labelleft=left, labelbottom=bottom)
+
+
+def pair_of(arrays: Mapping[str, np.ndarray], number: int) -> tuple[int, int] | None:
+    """Columns of the `number`-th pair, from 1; None where the data have two."""
+    if arrays["field_extent"].ndim == 1:
+        return None
+    first, second = arrays["columns"][number].tolist()
+    return first, second
+
+
+def start_colours(noise: np.ndarray) -> np.ndarray:
+    """A colour (n, 4) for points (n, 2) of noise, by their first coordinate from −2 to 2: dark to light."""
+    from matplotlib import colormaps
+
+    shares = np.clip((noise[:, 0] + 2) / 4, 0, 1)
+    colours: np.ndarray = colormaps["plasma"](0.88 * shares)  # its lightest yellow is lost on white
+    return colours
