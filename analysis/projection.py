@@ -1,0 +1,132 @@
+"""Windows on the plane; and, for more than two columns: which pairs to show, and means over a pair's cells. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparseflows.errors import InputError
+
+Array = NDArray[np.float64]
+Pair = tuple[int, int]  # two columns, counted from 0 here; from 1 wherever a user sees them
+
+PAIRS = 3
+MAX_PAIRS = 6  # a figure of more rows than that is not read
+EXAMPLE = "give pairs of columns counted from 1, such as 1-2 or 1-2,5-7"
+
+
+def parse_columns(text: str) -> list[Pair]:
+    """`1-2,5-7` as pairs counted from 0, in the order given.
+
+    Raises:
+        InputError: anything else; a column paired with itself, a pair given twice, too many pairs.
+    """
+    pairs: list[Pair] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*([0-9]{1,9})\s*-\s*([0-9]{1,9})\s*", part, re.ASCII)
+        if match is None:
+            raise InputError(f"--columns '{text}': '{part.strip()}' is not a pair; {EXAMPLE}")
+        first, second = int(match[1]), int(match[2])
+        if first == second:
+            raise InputError(f"--columns '{text}': column {first} is paired with itself; {EXAMPLE}")
+        if first == 0 or second == 0:
+            raise InputError(f"--columns '{text}': there is no column 0; {EXAMPLE}")
+        if {first - 1, second - 1} in [set(pair) for pair in pairs]:
+            raise InputError(f"--columns '{text}': the pair {first}-{second} is there twice; give each once")
+        pairs.append((first - 1, second - 1))
+    if len(pairs) > MAX_PAIRS:
+        raise InputError(f"--columns: {len(pairs)} pairs; at most {MAX_PAIRS} fit one figure")
+    return pairs
+
+
+def check_columns(pairs: Sequence[Pair], dim: int, source: str) -> None:
+    """Raise InputError where data of `dim` columns, named `source`, have not these pairs to show."""
+    if dim == 2:
+        raise InputError(f"{source}: the data have two columns, which are shown as they are; leave --columns out")
+    for pair in pairs:
+        if max(pair) >= dim:
+            raise InputError(f"{source}: --columns {pair_name(pair)}, but the data have {dim} columns")
+
+
+def pair_name(pair: Pair) -> str:
+    """`1-2`, counted from 1, as --columns takes it."""
+    return f"{pair[0] + 1}-{pair[1] + 1}"
+
+
+def choose_pairs(train: Array, count: int = PAIRS) -> list[Pair]:
+    """The pairs of columns with the largest |correlation| in the rows (N, D), no column twice; up to `count`.
+
+    Strongly dependent columns are where a flow that has lost something shows it; without the last rule, one
+    group of near copies would fill all the panels.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        strength = np.nan_to_num(np.abs(np.corrcoef(train, rowvar=False)))
+    order = sorted(combinations(range(train.shape[1]), 2), key=lambda pair: (-strength[pair], pair))
+    chosen: list[Pair] = []
+    for pair in order:
+        if len(chosen) < count and not any(set(pair) & set(other) for other in chosen):
+            chosen.append(pair)
+    return chosen
+
+
+def cell_means(
+    points: Array, values: Array, extent: tuple[float, float, float, float], cells: int, at_least: int = 1
+) -> tuple[Array, Array]:
+    """Mean of `values` (N, K) over the points (N, 2) in each cell of a window, and the points in each.
+
+    Args:
+        points: where.
+        values: what is averaged.
+        extent: left, right, bottom, top; points outside are left out.
+        cells: on a side.
+        at_least: a cell with fewer points has no mean.
+
+    Returns:
+        (cells, cells, K), NaN where there is no mean, and counts (cells, cells); rows rise with y.
+    """
+    left, right, bottom, top = extent
+    column = np.floor((points[:, 0] - left) / (right - left) * cells)
+    row = np.floor((points[:, 1] - bottom) / (top - bottom) * cells)
+    inside = (column >= 0) & (column < cells) & (row >= 0) & (row < cells)
+    index = (row[inside] * cells + column[inside]).astype(np.int64)
+    counts = np.bincount(index, minlength=cells**2)
+    sums = np.stack([np.bincount(index, kept, minlength=cells**2) for kept in values[inside].T], axis=-1)
+    enough = counts >= max(1, at_least)
+    means = np.full(sums.shape, np.nan)
+    means[enough] = sums[enough] / counts[enough, None]
+    return means.reshape(cells, cells, -1), counts.reshape(cells, cells).astype(np.float64)
+
+
+def square_window(rows: Array, margin: float, reach: float = 0.0) -> tuple[float, float, float, float]:
+    """The smallest square that holds `rows` (N, 2) with a margin around them: left, right, bottom, top.
+
+    Args:
+        rows: points to hold.
+        margin: as a share of the longer side of the rows' bounding box, on every side.
+        reach: half the side of a square about the origin that has to fit in as well; 0 for none.
+    """
+    low, high = rows.min(0), rows.max(0)
+    around = margin * float((high - low).max())
+    low, high = low - around, high + around
+    if reach:
+        low, high = np.minimum(low, -reach), np.maximum(high, reach)
+    centre, half = (low + high) / 2, float((high - low).max()) / 2
+    left, right, bottom, top = (float(edge) for c in centre for edge in (c - half, c + half))
+    return left, right, bottom, top
+
+
+def window(rows: Array, quantile: float, margin: float, reach: float = 0.0) -> tuple[float, float, float, float]:
+    """A square window on rows (N, 2) without their outermost: left, right, bottom, top.
+
+    Args:
+        rows: points.
+        quantile: share of the points that may lie outside on either side of either axis.
+        margin: share of the longer side added all round.
+        reach: [−reach, reach]² has to fit in as well.
+    """
+    low, high = np.quantile(rows, [quantile, 1 - quantile], axis=0)
+    return square_window(np.stack([low, high]), margin, reach)
