@@ -40,9 +40,9 @@ SMALL = Settings(subset=20, tol=1e-4, threads=1)
     ("settings", "rows", "dim", "expected"),
     [
         (Settings(), 16_384, 2, 512),
-        (Settings(), 900, 2, 900),
+        (Settings(), 400, 2, 400),
         (Settings(), 16_384, 6, 219),  # 512 · 3 / 7: as many tangents as in two dimensions
-        (Settings(), 29_556, 43, 111),
+        (Settings(), 29_556, 43, 64),
         (Settings(), 10_000, 200, 64),
         (Settings(), 50, 200, 50),
         (Settings(loss="flow_matching"), 29_556, 43, 512),

@@ -1,0 +1,25 @@
+"""Published numbers as data: what the authors print, and what their code was measured to give. See published.yaml."""
+
+from __future__ import annotations
+
+from analysis.reference.loader import (
+    CurvatureRow,
+    MeasuredCode,
+    MeasuredCurvature,
+    MeasuredFlow,
+    PublishedCurvature,
+    PublishedTables,
+    Reference,
+    load_reference,
+)
+
+__all__ = [
+    "CurvatureRow",
+    "MeasuredCode",
+    "MeasuredCurvature",
+    "MeasuredFlow",
+    "PublishedCurvature",
+    "PublishedTables",
+    "Reference",
+    "load_reference",
+]
