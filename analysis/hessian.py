@@ -199,14 +199,16 @@ def curvature(operator: HessianOperator, settings: Settings, whole: bool, layers
         parts = {name: (float(diagonal[part].sum()), 0.0) for name, part in layers.items()}
         trace = TraceEstimate(float(diagonal.sum()), 0.0, 0, operator.products, parts)
         kappa, below = spectrum.kappa_exact(eigenvalues)
-        share, share_se = spectrum.negative_share_exact(eigenvalues), 0.0
+        share, share_se, cut = spectrum.negative_share_exact(eigenvalues), 0.0, spectrum.NEGATIVE_EPS
+        clear, clear_se = spectrum.negative_share_exact(eigenvalues, spectrum.NEGATIVE_CUT), 0.0
     else:
         eigenvalues = np.empty(0)
         runs = lanczos(operator, starts, STEPS, keep_basis=True)
         extremes = extreme_eigenvalues(operator, start=_outermost(runs))
         trace = hutch_plus_plus(operator, settings.products, rng, layers)
         kappa, below = math.nan, None
-        share, share_se = spectrum.negative_share(runs)
+        clear, clear_se = spectrum.negative_share(runs)
+        share, share_se, cut = clear, clear_se, spectrum.NEGATIVE_CUT
     kappa_lanczos, kappa_lanczos_se = spectrum.kappa_lanczos(runs)
     low, high = trace.interval(0.99)
     values: dict[str, Any] = {
@@ -226,6 +228,9 @@ def curvature(operator: HessianOperator, settings: Settings, whole: bool, layers
         "kappa_eps": spectrum.KAPPA_EPS,
         "negative_share": share,
         "negative_share_se": _known(share_se),
+        "negative_cut": cut,
+        "clearly_negative_share": clear,
+        "clearly_negative_share_se": _known(clear_se),
         "whole_spectrum": whole,
         "layers": {name: {"trace": value, "trace_se": se} for name, (value, se) in trace.blocks.items()},
     }

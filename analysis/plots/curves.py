@@ -28,14 +28,14 @@ HESSIAN_PANELS = {
     "lambda_max": "largest eigenvalue",
     "trace": "trace",
     "kappa_lanczos": "κ (Lanczos, 100 steps)",
-    "negative_share": "negative curvature (%)",
+    "clearly_negative_share": "λ below −0.001 max |λ| (%)",
 }
 _ERRORS = {
     "nll": "nll_se",
     "kl_gap": "kl_gap_se",
     "trace": "trace_se",
     "kappa_lanczos": "kappa_lanczos_se",
-    "negative_share": "negative_share_se",
+    "clearly_negative_share": "clearly_negative_share_se",
 }
 _LOG = ("kappa_lanczos",)
 _LEAST_KEPT = 1e-4
@@ -153,7 +153,7 @@ def _error_bars(arrays: Mapping[str, np.ndarray], one_seed: str) -> str:
 
 
 def _panel(axes: Axes, arrays: Mapping[str, np.ndarray], name: str, label: str) -> None:
-    scale = 100.0 if name == "negative_share" else 1.0
+    scale = 100.0 if name == "clearly_negative_share" else 1.0
     methods = list(dict.fromkeys(arrays["mean_method"].tolist()))
     for place, method in enumerate([method for method in methods if method != DENSE]):
         colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]

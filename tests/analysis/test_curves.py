@@ -31,7 +31,7 @@ def hessian_of(seeds=(0, 1), **changes):
     return {
         (method, seed, stage): {
             "status": "done", "prune_ratio": ratio, "lambda_max": 10.0 + seed, "trace": 40.0 - 10 * stage,
-            "trace_se": 0.5, "kappa_lanczos": 10.0 ** (3 + stage), "negative_share": 0.25,
+            "trace_se": 0.5, "kappa_lanczos": 10.0 ** (3 + stage), "clearly_negative_share": 0.25,
         } | changes
         for seed in seeds
         for method, stage, ratio in (("dense", 0, 0.0), ("structured", 1, 0.5), ("structured", 2, 0.98))

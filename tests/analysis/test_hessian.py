@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from analysis.hessian import (
+    DRAWS,
     Settings,
     check,
     curvature,
@@ -245,7 +246,7 @@ def test_losses(tiny_run):
     matching = mean_loss(study, flow, replace(SMALL, loss="flow_matching"), 1e-4)
     again, other = (mean_loss(study, flow, replace(SMALL, loss="flow_matching", seed=s), 1e-4) for s in (0, 1))
     assert isinstance(matching, FlowMatchingLoss)
-    assert matching.terms == 8 * 20
+    assert matching.terms == DRAWS * 20
     assert torch.equal(matching.rows[:20], matching.rows[20:40])
     assert torch.equal(matching.noise, again.noise)
     assert not torch.equal(matching.noise, other.noise)
