@@ -65,7 +65,10 @@ def files(entries: Sequence[Entry]) -> dict[str, str | bytes]:
         labels = [
             entry.subject.label + (f", seed {entry.subject.record.seed}" if several_seeds else "") for entry in shown
         ]
-        figure = spectrum_figure(labels, [entry.result.arrays for entry in shown if entry.result])
+        first = shown[0].subject
+        seeds = "" if several_seeds else f", seed {first.record.seed}"
+        title = f"{first.folder.spec.name}{seeds}: spectral density of the Hessian"
+        figure = spectrum_figure(labels, [entry.result.arrays for entry in shown if entry.result], title)
         written |= {f"spectral_density.{kind}": content for kind, content in figure.items()}
     return written
 

@@ -19,12 +19,15 @@ COLUMNS = 3
 FLOOR = 1e-7  # of the highest density: what is below is the tail of a Gaussian, not of the spectrum
 
 
-def spectrum_figure(labels: Sequence[str], stages: Sequence[Mapping[str, np.ndarray]]) -> dict[str, bytes]:
+def spectrum_figure(
+    labels: Sequence[str], stages: Sequence[Mapping[str, np.ndarray]], title: str = ""
+) -> dict[str, bytes]:
     """Spectral density of every stage on common axes, logarithmic in density: `png`, `pdf`, `npz`.
 
     Args:
         labels: of the panels.
         stages: arrays `grid`, `density`, and `eigenvalues`, the whole spectrum where it is known (else empty).
+        title: above the panels.
     """
     columns = min(COLUMNS, len(stages))
     rows = math.ceil(len(stages) / columns)
@@ -45,6 +48,8 @@ def spectrum_figure(labels: Sequence[str], stages: Sequence[Mapping[str, np.ndar
             # With shared axes only the last row has tick labels: the panel above an empty place needs its own.
         for axes in panels[max(0, len(stages) - columns) : len(stages)]:
             axes.tick_params(labelbottom=True)
+        ticks = "; ticks: the whole spectrum" if any(stage["eigenvalues"].size for stage in stages) else ""
+        figure.suptitle(f"{title}{ticks}" if title else ticks.removeprefix("; "), fontsize=10)
         figure.supxlabel("eigenvalue of the Hessian (nats a squared unit of the params)", fontsize=10)
         figure.supylabel("density", fontsize=10)
 

@@ -33,7 +33,7 @@ def call(*args: object) -> int:
 @pytest.fixture
 def no_figure(monkeypatch):
     """A figure takes seconds, and one test looks at it."""
-    monkeypatch.setattr(command_module, "spectrum_figure", lambda labels, stages: {})
+    monkeypatch.setattr(command_module, "spectrum_figure", lambda labels, stages, title: {})
 
 
 def refuse(constant: str) -> None:
