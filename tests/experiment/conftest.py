@@ -180,10 +180,12 @@ def stages() -> Callable[[Path], dict[str, str]]:
 
 # The whole of such a process. As text, because it cannot import a file named conftest of its own accord.
 CHILD = """
-import os
+import os, signal
 from sparseflows.cli import app
 from sparseflows.console import run_app
 
+# A suite that a shell started in the background has Ctrl-C ignored, and passes that on.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 exec(before)
 with open(log, "a") as stream:
     os.dup2(stream.fileno(), 1)
