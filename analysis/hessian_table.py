@@ -15,7 +15,7 @@ from typing import TypeVar
 from analysis.records import DENSE, FAILED, Run, Stage
 from analysis.reference import CurvatureRow, MeasuredCurvature, load_reference
 from analysis.report_data import Key, Values, number, section
-from analysis.tables import Mean, mean_over_seeds
+from analysis.tables import Mean, mean_over_seeds, status_of
 
 T = TypeVar("T")
 
@@ -54,9 +54,7 @@ class Curvature:
     @property
     def status(self) -> str:
         """`done`, `failed`, or how many of the seeds the means are over."""
-        if self.seeds_done == self.seeds:
-            return "done"
-        return f"{self.seeds_done} of {self.seeds}" if self.seeds_done else FAILED
+        return status_of(self.seeds_done, self.seeds)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,13 @@ class Mean:
     se: float | None
 
 
+def status_of(done: int, seeds: int) -> str:
+    """`done`, `failed`, or how many of the seeds are done, as in `2 of 3`."""
+    if done == seeds:
+        return "done"
+    return f"{done} of {seeds}" if done else FAILED
+
+
 @dataclass(frozen=True)
 class Row:
     """One stage of one method, averaged over the seeds that are done. NLL and KL gap in nats.
@@ -54,9 +61,7 @@ class Row:
     @property
     def status(self) -> str:
         """`done`, `failed`, or how many of the seeds the means are over, as in `2 of 3`."""
-        if self.seeds_done == self.seeds:
-            return "done"
-        return f"{self.seeds_done} of {self.seeds}" if self.seeds_done else FAILED
+        return status_of(self.seeds_done, self.seeds)
 
 
 @dataclass(frozen=True)
