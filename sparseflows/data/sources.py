@@ -1,0 +1,112 @@
+"""Files of unknown origin, opened with care: streams that end where a bomb would go on, and safe names."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import lzma
+import re
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, Protocol, cast
+
+from sparseflows.errors import InputError
+
+MIB = 1 << 20
+RATIO, RATIO_FROM = 100, 64 * MIB  # the published files shrink 3 to 10 times, a bomb of zeros 1,000 times
+DAMAGE = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile)
+
+
+class Meter(Protocol):
+    """Told how the work goes on."""
+
+    def begin(self, label: str, total: int) -> None:
+        """A part of the work begins: `total` bytes."""
+
+    def advance(self, count: int) -> None:
+        """So many bytes more."""
+
+
+class Metered(io.FileIO):
+    """A file on disk that counts what is read of it."""
+
+    def __init__(self, path: Path, advance: Callable[[int], None]) -> None:
+        super().__init__(path)
+        self.spent, self._advance = 0, advance
+
+    def readinto(self, buffer: object) -> int | None:
+        """As FileIO does."""
+        count = super().readinto(buffer)  # type: ignore[arg-type]
+        self.spent += count or 0
+        self._advance(count or 0)
+        return count
+
+
+class Guarded(io.RawIOBase):
+    """What a stream unpacks to, read forwards, up to a limit.
+
+    Args:
+        inner: where from.
+        name: for messages.
+        limit: bytes that it may give.
+        spent: the bytes read from disk so far, against which the bytes given are held.
+    """
+
+    def __init__(self, inner: BinaryIO, name: str, limit: float, spent: Callable[[], int] | None) -> None:
+        super().__init__()
+        self.name, self.given = name, 0
+        self._inner, self._limit, self._spent = inner, limit, spent
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        """As RawIOBase does.
+
+        Raises:
+            InputError: damaged, cut off, or larger than allowed.
+        """
+        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
+        try:
+            piece = self._inner.read(min(len(view), MIB))
+        except DAMAGE as error:
+            raise damaged(self.name, error) from None
+        except OSError as error:
+            raise InputError(f"{self.name}: cannot be read ({error.strerror or one_line(error)})") from None
+        view[: len(piece)] = piece
+        self.given += len(piece)
+        if self.given > self._limit:
+            raise InputError(f"{self.name}: unpacks to more than {self._limit:,.0f} bytes; give the published file")
+        if self._spent and self.given > RATIO_FROM and self.given > RATIO * self._spent():
+            raise InputError(f"{self.name}: unpacks to more than {RATIO} times its size; give the published file")
+        return len(piece)
+
+
+def guarded(inner: BinaryIO, name: str, limit: float, spent: Callable[[], int] | None) -> BinaryIO:
+    """`Guarded`, buffered: `read(n)` gives n bytes wherever there are as many."""
+    return cast(BinaryIO, io.BufferedReader(Guarded(inner, name, limit, spent), MIB))
+
+
+def damaged(name: str, error: Exception) -> InputError:
+    """The line for a file that does not unpack."""
+    return InputError(f"{name}: damaged or cut off ({one_line(error)}); fetch it again")
+
+
+def one_line(error: Exception) -> str:
+    """The message of an error."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def safe_name(name: str, archive: Path) -> str:
+    """A member's path, without `./`.
+
+    Raises:
+        InputError: it leads out of the folder that the archive would be unpacked in.
+    """
+    if name.startswith(("/", "\\")) or re.match(r"[A-Za-z]:", name) or ".." in re.split(r"[/\\]", name):
+        raise InputError(f"{archive}: holds a member outside of it, {name[:80]!r}; give the published archive")
+    return str(PurePosixPath(name))

@@ -1,0 +1,161 @@
+"""Tables larger than memory: written and read in blocks of rows, with the moments of the whole.
+
+What is kept in memory is one block, whatever the size of the table.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sparseflows.errors import InputError
+
+BLOCK_BYTES = 8 << 20
+
+# A way to go through the same rows again: each call gives blocks (B, D) float64, in order.
+Blocks = Callable[[], Iterator[np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Of each column, (D,) float64: `std` with the divisor that was asked for."""
+
+    rows: int
+    mean: np.ndarray
+    std: np.ndarray
+    minimum: np.ndarray
+    maximum: np.ndarray
+
+    def of(self, columns: list[int]) -> Moments:
+        """Those of some of the columns."""
+        kept = (array[columns] for array in (self.mean, self.std, self.minimum, self.maximum))
+        return Moments(self.rows, *kept)
+
+
+class Spool:
+    """A temporary table (N, columns) float64 on disk, written row block by row block.
+
+    Written with `write`, not through a memory map: a full disk is then an error and not a signal that kills.
+    """
+
+    def __init__(self, path: Path, columns: int) -> None:
+        self.path, self.columns, self.rows = path, columns, 0
+        self._stream = path.open("wb")
+
+    def append(self, block: np.ndarray) -> None:
+        """Rows (B, columns)."""
+        if len(block):
+            self._stream.write(np.ascontiguousarray(block, dtype=np.float64).data.cast("B"))
+        self.rows += len(block)
+
+    def table(self, name: str) -> np.ndarray:
+        """All that was written, (N, columns), as a read-only memory map; `name` is for the message.
+
+        Raises:
+            InputError: nothing was written.
+        """
+        self._stream.close()
+        if not self.rows:
+            raise InputError(f"{name}: not one row that the recipe keeps; give the published file")
+        return np.memmap(self.path, dtype=np.float64, mode="r", shape=(self.rows, self.columns))
+
+
+def block_rows(columns: int) -> int:
+    """Rows of a block of `columns` columns."""
+    return max(1, BLOCK_BYTES // (8 * columns))
+
+
+def blocks(table: np.ndarray, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
+    """Rows `start` to `stop` of anything that slices to an array, as blocks (B, D) float64 of their own."""
+    stop = table.shape[0] if stop is None else stop
+    step = block_rows(table.shape[1])
+    for begin in range(start, stop, step):
+        yield np.array(table[begin : min(begin + step, stop)], dtype=np.float64)
+
+
+def gathered(table: np.ndarray, order: np.ndarray) -> Iterator[np.ndarray]:
+    """Rows of `table` in `order`, as blocks (B, D) float64."""
+    step = block_rows(table.shape[1])
+    for begin in range(0, len(order), step):
+        yield np.asarray(table[order[begin : begin + step]], dtype=np.float64)
+
+
+def moments(rows: Blocks, ddof: int = 0) -> Moments:
+    """Mean, standard deviation (divisor N − `ddof`) and extremes of each column, in two passes.
+
+    Pairwise sums within a block, exact ones over blocks, and the second pass corrected by the sum of its
+    deviations: as close as float64 gets, where one pass over squares would cancel.
+    """
+    sums, lowest, highest, count = [], [], [], 0
+    for block in rows():
+        sums.append(_column_sums(block))
+        lowest.append(block.min(axis=0))
+        highest.append(block.max(axis=0))
+        count += len(block)
+    mean = _total(sums) / count
+    squares, drifts = [], []
+    for block in rows():
+        block -= mean
+        drifts.append(_column_sums(block))
+        np.square(block, out=block)
+        squares.append(_column_sums(block))
+    variance = (_total(squares) - _total(drifts) ** 2 / count) / max(1, count - ddof)
+    return Moments(count, mean, np.sqrt(variance), np.min(lowest, axis=0), np.max(highest, axis=0))
+
+
+def correlation(rows: Blocks, mean: np.ndarray) -> np.ndarray:
+    """Correlations (D, D) of the columns; `mean` (D,) is that of all rows."""
+    products: list[np.ndarray] = []
+    for block in rows():
+        block -= mean
+        products.append(block.T @ block)
+    covariance = _total(products)
+    scale = np.sqrt(np.diag(covariance))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return covariance / np.outer(scale, scale)
+
+
+def write_npy(path: Path, rows: int, columns: int, dtype: str, made: Iterable[np.ndarray]) -> None:
+    """Write blocks as a .npy file (rows, columns), C order, that a memory map can open.
+
+    Raises:
+        OSError: as the file system says.
+    """
+    kind = np.dtype(dtype)
+    header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": (rows, columns)}
+    written = 0
+    with path.open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, header)
+        for block in made:
+            stream.write(np.ascontiguousarray(block, dtype=kind).data.cast("B"))
+            written += len(block)
+    assert written == rows, (path, written, rows)
+
+
+def refuse_constant(found: Moments, columns: list[str], name: str) -> None:
+    """Standardising divides by the deviation.
+
+    Raises:
+        InputError: a column never varies, or is so large that its deviation is not finite.
+    """
+    for k, column in enumerate(columns):
+        if found.minimum[k] == found.maximum[k]:
+            raise InputError(f"{name}: column '{column}' is {found.minimum[k]:g} in every row; give the published file")
+        if not (math.isfinite(found.std[k]) and found.std[k] > 0):
+            raise InputError(f"{name}: column '{column}' is too large or too small to standardise")
+
+
+def _column_sums(block: np.ndarray) -> np.ndarray:
+    # By contiguous columns: NumPy sums pairwise along the fast axis only.
+    total: np.ndarray = np.ascontiguousarray(block.T).sum(axis=1)
+    return total
+
+
+def _total(parts: list[np.ndarray]) -> np.ndarray:
+    stacked = np.stack(parts)
+    flat = stacked.reshape(len(parts), -1)
+    return np.array([math.fsum(column) for column in flat.T]).reshape(stacked.shape[1:])
