@@ -1,0 +1,122 @@
+"""What a recipe is: the files that it reads, how each becomes a table, and how the tables become three parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from sparseflows.data.archives import Member, Wanted
+from sparseflows.data.sources import Meter
+from sparseflows.data.streaming import Blocks, Moments, blocks
+from sparseflows.errors import InputError
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of a source, larger than memory perhaps: `rows` (N, D) slices to arrays; `raw`: from the public text."""
+
+    rows: np.ndarray
+    columns: list[str]
+    raw: bool
+    name: str
+
+
+@dataclass(frozen=True)
+class Kit:
+    """What a recipe works with: a folder for temporary files, a seed, and who wants to know how far it is."""
+
+    scratch: Path
+    seed: int
+    meter: Meter
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the three: `blocks()` gives its `rows` rows, as often as it is called."""
+
+    rows: int
+    blocks: Blocks
+
+
+@dataclass(frozen=True)
+class Made:
+    """A set, made: parts in the order train, validation, test; `mean` and `std` (D,) where it was standardised here."""
+
+    columns: list[str]
+    parts: tuple[Part, Part, Part]
+    mean: np.ndarray | None = None
+    std: np.ndarray | None = None
+    sample: bool = False
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one set is made.
+
+    Attributes:
+        wanted: the files; those of one key are alternatives.
+        read: an open file becomes tables by key.
+        make: all tables become the set.
+        module: that it needs, of the extra `archives`.
+    """
+
+    wanted: tuple[Wanted, ...]
+    read: Callable[[Member, Kit], dict[str, Table]]
+    make: Callable[[dict[str, Table], Kit], Made]
+    module: str | None = None
+
+
+def limit(published: int) -> int:
+    """Bytes that a file may unpack to, where the published one has so many: four times these, and 1 GiB at least."""
+    return max(4 * published, GIB)
+
+
+def tenths(rows: int, name: str) -> tuple[int, int]:
+    """Where validation and test begin: the last tenth is the test part, the last tenth of the rest validates.
+
+    Raises:
+        InputError: a part would be without rows.
+    """
+    rest = rows - rows // 10
+    if rest // 10 < 1 or rows // 10 < 1:
+        raise InputError(f"{name}: {rows} rows are too few to split; at least 12 are wanted")
+    return rest - rest // 10, rest
+
+
+def standardised(
+    rows: np.ndarray, spans: tuple[tuple[int, int], ...], found: Moments, kept: list[int] | None = None
+) -> tuple[Part, ...]:
+    """Parts of `rows` (N, D), each from a start to a stop, less the mean and over the deviation.
+
+    Args:
+        rows: the table.
+        spans: start and stop of each part.
+        found: of the columns that are kept.
+        kept: these columns; by default all.
+    """
+    kept = list(range(rows.shape[1])) if kept is None else kept
+
+    def make(start: int, stop: int) -> Iterator[np.ndarray]:
+        for block in blocks(rows, start, stop):
+            yield (block[:, kept] - found.mean) / found.std
+
+    return tuple(Part(stop - start, partial(make, start, stop)) for start, stop in spans)
+
+
+def spiked(rows: np.ndarray) -> list[int]:
+    """The columns of `rows` (N, D) whose smallest value occurs more than 5 times."""
+    smallest = np.full(rows.shape[1], np.inf)
+    count = np.zeros(rows.shape[1], dtype=np.int64)
+    for block in blocks(rows):
+        lowest = block.min(axis=0)
+        times = (block == lowest).sum(axis=0)
+        count = np.where(lowest < smallest, times, np.where(lowest == smallest, count + times, count))
+        smallest = np.minimum(smallest, lowest)
+    return [int(k) for k in np.flatnonzero(count > 5)]

@@ -1,0 +1,84 @@
+"""A pickled pandas frame, read with the few names that such a frame is made of and no others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from sparseflows.data.reading import counted
+from sparseflows.data.sources import one_line
+from sparseflows.errors import InputError
+
+# (modules by their beginning, names): what frames of floats pickle to, in pandas 0.20 to 3.
+ALLOWED = (
+    (("pandas.core.frame",), {"DataFrame"}),
+    (("pandas.core.internals", "pandas._libs.internals"), {"BlockManager", "new_block", "_unpickle_block"}),
+    (
+        ("pandas.core.index", "pandas.indexes"),
+        {"Index", "_new_Index", "RangeIndex", "Int64Index", "Float64Index", "NumericIndex"},
+    ),
+    (("pandas.core.arrays",), {"StringArray", "StringDtype", "StringArrayNumpySemantics", "ArrowStringArray"}),
+    (("pandas._libs.arrays",), {"__pyx_unpickle_NDArrayBacked", "NDArrayBacked"}),
+    (("numpy.core", "numpy._core"), {"_reconstruct", "_frombuffer", "scalar"}),
+    (("numpy",), {"dtype", "ndarray"}),
+    (("builtins", "__builtin__"), {"slice", "set", "frozenset", "bytearray", "object"}),
+    (("copyreg", "copy_reg"), {"_reconstructor"}),
+    (("_codecs",), {"encode"}),
+)
+
+
+def read_frame(stream: BinaryIO, name: str, dropped: Sequence[str], columns: int) -> tuple[np.ndarray, list[str]]:
+    """Values (N, D) float64 and names of the columns of a pickled frame, `dropped` ones left out.
+
+    Args:
+        stream: the pickle.
+        name: of the file, for messages.
+        dropped: names of columns that must be there, and are not wanted.
+        columns: how many there must be, dropped ones included.
+
+    Raises:
+        InputError: not a pickled frame, one of another kind, or a pickle that names anything else.
+    """
+    frame = _load(stream, name)
+    names = [str(column) for column in frame.columns]
+    missing = [column for column in dropped if column not in names]
+    if missing or len(names) != columns or len(set(names)) != columns:
+        raise InputError(
+            f"{name}: has {counted(len(names), 'column')}{f' and no {missing[0]!r}' if missing else ''}; "
+            f"{columns}, {', '.join(dropped)} among them, are wanted"
+        )
+    kept = [column for column in names if column not in dropped]
+    try:
+        values = np.column_stack([np.asarray(frame.iloc[:, names.index(c)], dtype=np.float64) for c in kept])
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{name}: holds entries that are no numbers ({one_line(error)})") from None
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    if len(bad):
+        raise InputError(f"{name}: row {bad[0] + 1} holds NaN or an infinite value; give the published file")
+    return values, kept
+
+
+def _load(stream: BinaryIO, name: str) -> Any:
+    import pandas
+    from pandas.compat.pickle_compat import Unpickler  # knows where older versions kept things
+
+    class Restricted(Unpickler):
+        def find_class(self, module: str, called: str) -> Any:
+            for modules, names in ALLOWED:
+                if called in names and any(module == m or module.startswith(m + ".") for m in modules):
+                    return super().find_class(module, called)
+            raise InputError(f"{name}: the pickle asks for {module}.{called}, no part of a data frame; not read")
+
+    try:
+        frame = Restricted(stream, encoding="latin1").load()
+    except InputError:
+        raise
+    except (Exception, MemoryError) as error:  # a pickle may raise anything
+        raise InputError(
+            f"{name}: cannot be read by pandas {pandas.__version__} ({one_line(error)}); use the raw ethylene_CO.txt"
+        ) from None
+    if not isinstance(frame, pandas.DataFrame):
+        raise InputError(f"{name}: holds a {type(frame).__name__}, not a data frame")
+    return frame

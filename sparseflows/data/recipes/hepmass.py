@@ -1,0 +1,60 @@
+"""HEPMASS: simulated collisions, the signal class, its discrete columns left out."""
+
+from __future__ import annotations
+
+from sparseflows.data.archives import Member, Wanted
+from sparseflows.data.rawtext import free_path, numbers, skip_header, text_blocks
+from sparseflows.data.recipes.base import Kit, Made, Recipe, Table, limit, spiked, standardised
+from sparseflows.data.streaming import Spool, blocks, moments, refuse_constant
+from sparseflows.errors import InputError
+
+RAW_COLUMNS = 28  # the label and 27 features; the test file may have one more, which nothing uses
+
+
+def read(member: Member, kit: Kit) -> dict[str, Table]:
+    """The signal rows (N, 27) of one of the two files."""
+    name, key = member.name, member.wanted.key
+    widths = {RAW_COLUMNS} if key == "train" else {RAW_COLUMNS, RAW_COLUMNS + 1}
+    spool, width = Spool(free_path(kit.scratch, key), RAW_COLUMNS - 1), 0
+    for number, lines in skip_header(text_blocks(member.stream, name), ",", name):
+        if key == "test" and lines and lines[0].rstrip("\r").endswith(","):
+            lines = [line.rstrip("\r").removesuffix(",") for line in lines]
+        found = numbers(lines, range(number, number + len(lines)), {width} if width else widths, ",", name)
+        if not len(found):
+            continue
+        width, labels = found.shape[1], found[:, 0]
+        if not ((labels == 0) | (labels == 1)).all():
+            raise InputError(f"{name}: the first column should be the label, 0 or 1; give the published file")
+        spool.append(found[labels == 1, 1:RAW_COLUMNS])
+    columns = [f"f{k}" for k in range(RAW_COLUMNS - 1)]
+    return {key: Table(spool.table(name), columns, True, name)}
+
+
+def make(tables: dict[str, Table], kit: Kit) -> Made:
+    """Standardise by the training signal, drop what has a spike at its smallest value, split validation off."""
+    table, test = tables["train"], tables["test"].rows
+    rows = table.rows
+    if len(rows) < 11:
+        raise InputError(f"{table.name}: {len(rows)} signal rows are too few to split; at least 11 are wanted")
+    spikes = set(spiked(rows))
+    kept = [k for k in range(rows.shape[1]) if k not in spikes]
+    if not kept:
+        raise InputError(f"{table.name}: no column without a spike at its smallest value; give the published file")
+    found = moments(lambda: blocks(rows), ddof=1).of(kept)
+    names = [table.columns[k] for k in kept]
+    refuse_constant(found, names, table.name)
+    cut = len(rows) - len(rows) // 10
+    train, validation = standardised(rows, ((0, cut), (cut, len(rows))), found, kept)
+    (last,) = standardised(test, ((0, len(test)),), found, kept)
+    return Made(names, (train, validation, last), found.mean, found.std)
+
+
+PUBLISHED = 7_000_000 * 28 * 25  # of the larger edition of the training file
+RECIPE = Recipe(
+    (
+        Wanted("train", "1000_train.csv", limit(PUBLISHED), raw=True),
+        Wanted("test", "1000_test.csv", limit(PUBLISHED // 2), raw=True),
+    ),
+    read,
+    make,
+)

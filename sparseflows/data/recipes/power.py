@@ -1,0 +1,130 @@
+"""POWER: a household's electricity, by the minute, with noise as wide as the meter's steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from sparseflows.data.archives import Member, Wanted
+from sparseflows.data.rawtext import copy_npy, free_path, numbers, text_blocks
+from sparseflows.data.recipes.base import Kit, Made, Recipe, Table, limit, standardised, tenths
+from sparseflows.data.streaming import Spool, block_rows, blocks, gathered, moments, refuse_constant
+from sparseflows.errors import InputError
+
+HEADER = (
+    "Date;Time;Global_active_power;Global_reactive_power;Voltage;Global_intensity;"
+    "Sub_metering_1;Sub_metering_2;Sub_metering_3"
+)
+ARCHIVED_COLUMNS = 8
+KEPT = [0, 2, 4, 5, 6, 7]  # of the archived ones: reactive power and intensity go
+COLUMNS = ["active_power", "voltage", "sub_metering_1", "sub_metering_2", "sub_metering_3", "time"]
+SHUFFLE_SEED = 42
+STEPS = {"voltage": 0.01, "active_power": 0.001, "sub_metering": 1.0}  # widths of the noise, in the order drawn
+NOTE = (
+    "column 6 (time, minutes of the day) stays discrete, as published: the density there is unbounded, so an NLL "
+    "can fall without limit"
+)
+
+
+def read(member: Member, kit: Kit) -> dict[str, Table]:
+    """Rows (N, 6) in the file's order."""
+    path = free_path(kit.scratch, "power")
+    if not member.wanted.raw:
+        rows = copy_npy(member.stream, member.name, ARCHIVED_COLUMNS, path, member.wanted.limit)
+        spool = Spool(free_path(kit.scratch, "power"), len(KEPT))
+        for block in blocks(rows):
+            spool.append(block[:, KEPT])
+    else:
+        spool = Spool(path, len(KEPT))
+        for number, lines in text_blocks(member.stream, member.name):
+            if number == 1:
+                _check_header(lines[0], member.name)
+                number, lines = 2, lines[1:]
+            spool.append(_parse(number, lines, member.name))
+    return {"rows": Table(spool.table(member.name), COLUMNS, member.wanted.raw, member.name)}
+
+
+def make(tables: dict[str, Table], kit: Kit) -> Made:
+    """Shuffle, add noise, split, standardise by train + validation."""
+    table = tables["rows"]
+    validate, test = tenths(len(table.rows), table.name)
+    spool = Spool(free_path(kit.scratch, "noisy"), len(COLUMNS))
+    for block in _noisy(table.rows):
+        spool.append(block)
+    rows = spool.table(table.name)
+    found = moments(lambda: blocks(rows, 0, test))
+    refuse_constant(found, COLUMNS, table.name)
+    train, validation, last = standardised(rows, ((0, validate), (validate, test), (test, len(rows))), found)
+    return Made(COLUMNS, (train, validation, last), found.mean, found.std, notes=[NOTE])
+
+
+def _noisy(rows: np.ndarray) -> Iterator[np.ndarray]:
+    """The rows, shuffled, each with its noise.
+
+    The recipe draws all of the voltage's noise, then all of the active power's, then the sub-meterings':
+    three generators, wound forward to where each begins, give the same numbers block by block.
+    """
+    count = len(rows)
+    shuffler = np.random.RandomState(SHUFFLE_SEED)  # the published order
+    order = shuffler.permutation(count)
+    voltage, active, meters = (_wound(shuffler, skip) for skip in (0, count, 2 * count))
+    for block in gathered(rows, order):
+        n = len(block)
+        block[:, 1] += STEPS["voltage"] * voltage.rand(n)
+        block[:, 0] += STEPS["active_power"] * active.rand(n)
+        block[:, 2:5] += STEPS["sub_metering"] * meters.rand(n, 3)
+        yield block
+
+
+def _wound(generator: np.random.RandomState, skip: int) -> np.random.RandomState:
+    """A copy of the generator, after `skip` more draws."""
+    copy = np.random.RandomState()
+    copy.set_state(generator.get_state())
+    step = block_rows(1)
+    for done in range(0, skip, step):
+        copy.rand(min(step, skip - done))
+    return copy
+
+
+def _check_header(line: str, name: str) -> None:
+    if line.strip().lower() != HEADER.lower():
+        raise InputError(
+            f"{name}: line 1 should be the header '{HEADER[:26]}…' with 9 columns; give the published text"
+        )
+
+
+def _parse(number: int, lines: list[str], name: str) -> np.ndarray:
+    """Lines of text to rows (n, 6), those with a missing value left out."""
+    where = [k for k, line in enumerate(lines, number) if not _missing(line)]
+    if len(where) < len(lines):
+        _check_width([line for line in lines if _missing(line)], name)
+        lines = [lines[k - number] for k in where]
+    # The date and the time become three numbers each, so that every cell of every line is checked.
+    found = numbers([line.replace("/", ";").replace(":", ";") for line in lines], where, {13}, ";", name)
+    hours, minutes, seconds = found[:, 3], found[:, 4], found[:, 5]
+    wrong = (hours < 0) | (hours > 23) | (minutes < 0) | (minutes > 59) | (seconds < 0) | (seconds > 59)
+    if wrong.any():
+        raise InputError(f"{name}: {int(wrong.sum())} times that are no time of day; give the published text")
+    time = hours * 60 + minutes + seconds / 60
+    return np.column_stack((found[:, 6], found[:, 8], found[:, 10:13], time))
+
+
+def _missing(line: str) -> bool:
+    return "?" in line or ";;" in line or line.rstrip("\r").endswith(";")
+
+
+def _check_width(lines: list[str], name: str) -> None:
+    for line in lines:
+        if line.count(";") != 8:
+            raise InputError(f"{name}: the line {line[:40]!r} has {line.count(';') + 1} columns, 9 are wanted")
+
+
+RECIPE = Recipe(
+    (
+        Wanted("rows", "power/data.npy", limit(2_049_280 * 64)),
+        Wanted("rows", "household_power_consumption.txt", limit(140_000_000), raw=True),
+    ),
+    read,
+    make,
+)
