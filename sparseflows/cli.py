@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from pathlib import Path
@@ -10,10 +9,11 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from sparseflows.cli_data import Json, data_app
+from sparseflows.console import print_result
 from sparseflows.errors import InputError, Interrupted
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
-data_app = typer.Typer(no_args_is_help=True, help="Data sets: what is known, and how to use your own.")
 app.add_typer(data_app, name="data")
 
 ParamFile = Annotated[Path, typer.Argument(metavar="PARAM.yaml", help="A param file; see the ones in param/.")]
@@ -26,7 +26,6 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: --set train.lr=0.01; may be repeated."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else on standard output.")]
 Stage = Annotated[
     str, typer.Option("--stage", help="<method>-s<seed>/<k>, e.g. dense-s0/0; best: lowest validation NLL.")
 ]
@@ -64,7 +63,7 @@ def check(param: ParamFile, settings: Settings = None, as_json: Json = False) ->
 
     spec = load_spec(param, settings or ())
     found = plan(spec)
-    _print(found | {"settings": spec.model_dump()} if as_json else f"{dump_spec(spec)}\n{plan_text(found)}")
+    print_result(found | {"settings": spec.model_dump()} if as_json else f"{dump_spec(spec)}\n{plan_text(found)}")
 
 
 @app.command()
@@ -113,7 +112,7 @@ def run(
         same = "the same command without --force" if force else "the same command"
         raise Interrupted(f"interrupted; {same} goes on from the last checkpoint") from None
     stages = [{name: _finite(value) for name, value in vars(record).items()} for record in records]
-    _print({"run": str(folder.path), "stages": stages} if as_json else results_text(records, folder.path))
+    print_result({"run": str(folder.path), "stages": stages} if as_json else results_text(records, folder.path))
 
 
 @app.command()
@@ -166,7 +165,7 @@ def score(
     if output is not None:
         _save(output, values)
     text = f"NLL {summary['nll']:.4f}" + (f" ± {summary['nll_se']:.4f}" if summary["nll_se"] is not None else "")
-    _print(
+    print_result(
         summary
         if as_json
         else f"{text} nats over {summary['n']:,} rows, {coordinates} coordinates (NFE {summary['nfe']})"
@@ -193,33 +192,6 @@ def map_points(
     from sparseflows.experiment.use import carry_points
 
     _save(output, carry_points(run, stage, points, to, tol, dtype))
-
-
-@data_app.callback()
-def data() -> None:
-    """Data sets: what is known, and how to use your own."""
-
-
-@data_app.command(name="list")
-def list_data(as_json: Json = False) -> None:
-    """List the data sets that data.name takes.
-
-    \b
-    Your own table: sparseflows run param/tabular/table.yaml --set data.path=FILE
-    """
-    from sparseflows.data.splits import known_sets
-
-    sets = known_sets()
-    if as_json:
-        _print([vars(one) for one in sets])
-        return
-    print(f"{'name':<16} {'kind':<8} {'columns':>7} {'rows':>7}  description")
-    for one in sets:
-        print(f"{one.name:<16} {one.kind:<8} {one.dimension or '-':>7} {one.rows or '-':>7}  {one.description}")
-
-
-def _print(result: Any) -> None:
-    print(result if isinstance(result, str) else json.dumps(result, indent=1, allow_nan=False))
 
 
 def _finite(value: Any) -> Any:

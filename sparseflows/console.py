@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import Any
 
@@ -36,6 +37,11 @@ def run_app(app: Any, prog: str, args: list[str] | None = None) -> int:
                 return 0
             return _say(prog, f"{message} (see '{prog} --help')", int(error.exit_code))
         raise
+
+
+def print_result(result: Any) -> None:
+    """Text as it is, anything else as one JSON document, on standard output."""
+    print(result if isinstance(result, str) else json.dumps(result, indent=1, allow_nan=False))
 
 
 def _say(prog: str, message: str, status: int) -> int:

@@ -25,7 +25,7 @@ from sparseflows.experiment.params import load_spec
 from sparseflows.experiment.store import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = [[], ["check"], ["run"], ["sample"], ["score"], ["map"], ["data"], ["data", "list"]]
+COMMANDS = [[], ["check"], ["run"], ["sample"], ["score"], ["map"], ["data"], ["data", "list"], ["data", "prepare"]]
 LIMIT = 2.0  # seconds; one is the aim, the rest is for slow machines
 
 # Every key of a param file, with a value that is right.
@@ -415,8 +415,8 @@ def test_check_of_a_table_without_its_file(tmp_path):
 def test_data_list():
     status, out, err = call("data", "list")
     assert (status, err) == (0, "")
-    names = [line.split()[0] for line in out.splitlines()[1:]]
-    assert {"moons", "gaussian_spiral", "wine", "table"} <= set(names)
+    names = [line.split()[0] for line in out.split("\n\n")[0].splitlines()[1:]]
+    assert {"moons", "gaussian_spiral", "wine", "table", "power", "bsds300"} <= set(names)
     assert [one["name"] for one in json.loads(call("data", "list", "--json")[1])] == names
 
 
