@@ -19,7 +19,7 @@ _LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
     **{"Δ": r"$\Delta$", "κ": r"$\kappa$", "λ": r"$\lambda$"},
-    **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$"},
+    **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$", "†": r"$\dagger$"},
 }
 
 
@@ -69,15 +69,15 @@ def text(sheet: Sheet) -> str:
 def markdown(sheet: Sheet) -> str:
     """GitHub-flavoured Markdown, the best in bold."""
     legend = f"{sheet.legend}; {sheet.best_is} in bold" if sheet.best else sheet.legend
-    lines = [f"**{_markdown(sheet.title)}**: {_markdown(legend)}.", ""]
-    lines += [f"| {' | '.join(_markdown(name) for name in sheet.heading)} |"]
+    lines = [f"**{escape_markdown(sheet.title)}**: {escape_markdown(legend)}.", ""]
+    lines += [f"| {' | '.join(escape_markdown(name) for name in sheet.heading)} |"]
     lines += ["|:--|" + "--:|" * (len(sheet.heading) - 1)]
     for number, row in enumerate(sheet.body):
-        cells = [_markdown(cell) for cell in row]
+        cells = [escape_markdown(cell) for cell in row]
         if number in sheet.best:
             cells[sheet.marked] = f"**{cells[sheet.marked]}**"
         lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", *(f"- {_markdown(note)}" for note in sheet.notes)] if sheet.notes else []
+    lines += ["", *(f"- {escape_markdown(note)}" for note in sheet.notes)] if sheet.notes else []
     return "\n".join(lines) + "\n"
 
 
@@ -88,20 +88,20 @@ def latex(sheet: Sheet) -> str:
         "% needs \\usepackage{booktabs}",
         "\\begin{table}",
         "  \\centering",
-        f"  \\caption{{{_latex(sheet.title)}: {_latex(legend)}.}}",
+        f"  \\caption{{{escape_latex(sheet.title)}: {escape_latex(legend)}.}}",
         f"  \\label{{tab:{re.sub(r'[^A-Za-z0-9]+', '-', sheet.label).strip('-')}}}",
         f"  \\begin{{tabular}}{{l{'r' * (len(sheet.heading) - 1)}}}",
         "    \\toprule",
-        f"    {' & '.join(_latex(name) for name in sheet.heading)} \\\\",
+        f"    {' & '.join(escape_latex(name) for name in sheet.heading)} \\\\",
         "    \\midrule",
     ]
     for number, row in enumerate(sheet.body):
-        cells = ["--" if cell == "-" else _latex(cell) for cell in row]
+        cells = ["--" if cell == "-" else escape_latex(cell) for cell in row]
         if number in sheet.best:
             cells[sheet.marked] = f"\\textbf{{{cells[sheet.marked]}}}"
         lines.append(f"    {' & '.join(cells)} \\\\")
     lines += ["    \\bottomrule", "  \\end{tabular}"]
-    lines += [f"  \\par\\smallskip{{\\footnotesize {_latex(note)}}}" for note in sheet.notes]
+    lines += [f"  \\par\\smallskip{{\\footnotesize {escape_latex(note)}}}" for note in sheet.notes]
     return "\n".join([*lines, "\\end{table}"]) + "\n"
 
 
@@ -160,9 +160,11 @@ def _line_up(body: Sequence[list[str]], column: int) -> None:
         line[column] = f"{mean}{sign}{se:>{tail}}" if sign else mean + " " * (tail + 3 if tail else 0)
 
 
-def _markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
+    """Text that Markdown shows as it is."""
     return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", text)
 
 
-def _latex(text: str) -> str:
+def escape_latex(text: str) -> str:
+    """Text that LaTeX shows as it is."""
     return "".join(_LATEX.get(character, character) for character in text)
