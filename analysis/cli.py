@@ -202,7 +202,18 @@ def cost(
 
 @app.command()
 def table(
-    runs: Runs,
+    runs: Annotated[
+        list[Path] | None, typer.Argument(metavar="RUN...", help="Run folders; none is needed with --published.")
+    ] = None,
+    tabular: Annotated[
+        bool, typer.Option("--tabular", help="One table in the published layout: a row a model, a pair a data set.")
+    ] = False,
+    published: Annotated[
+        bool, typer.Option("--published", help="With --tabular: the published rows and data sets beside yours.")
+    ] = False,
+    baselines: Annotated[
+        bool, typer.Option("--baselines/--no-baselines", help="With --tabular: fit a Gaussian and a mixture of them.")
+    ] = True,
     as_json: Json = False,
     out: Annotated[
         Path | None,
@@ -219,15 +230,24 @@ def table(
     Writes table.txt, .csv, .md, .tex (booktabs) and nll_vs_params.png, .pdf, .npz (the plotted numbers).
     Several runs share one figure a data set; with several data sets, its name ends each figure's name.
 
+    With --tabular all runs share one table: dense flows, baselines, and up to four pruned stages along the front
+    of params and validation NLL. Of several runs of one data set and objective, the better on the validation rows
+    is shown. Writes tabular.txt, .csv, .md, .tex, .json and nll_vs_params_tabular.png, .pdf, .npz.
+
     \b
     Example: train and prune, then compare two objectives.
       sparseflows run param/quick.yaml --out runs
       python -m analysis table runs/quick
       python -m analysis table runs/nll runs/flow-matching --out comparison
+      python -m analysis table --tabular --published runs/power runs/miniboone --out tables
     """
+    if tabular:
+        from analysis.commands.tabular import command as tabulate
+
+        return tabulate(runs or [], published, baselines, as_json, out)
     from analysis.commands.table import command
 
-    command(runs, as_json, out)
+    return command(_given(runs, tabular_only=published or not baselines), as_json, out)
 
 
 @app.command()
@@ -251,3 +271,13 @@ def report(
     from analysis.commands.report import command
 
     command(runs, only_cached, as_json, out)
+
+
+def _given(runs: list[Path] | None, tabular_only: bool) -> list[Path]:
+    from sparseflows.errors import InputError
+
+    if tabular_only:
+        raise InputError("--published and --no-baselines go with --tabular; add it")
+    if not runs:
+        raise InputError("Missing argument 'RUN...': give run folders, or --tabular --published for published rows")
+    return runs
