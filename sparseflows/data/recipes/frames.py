@@ -11,16 +11,13 @@ from sparseflows.data.reading import counted
 from sparseflows.data.sources import one_line
 from sparseflows.errors import InputError
 
-# (modules by their beginning, names): what frames of floats pickle to, in pandas 0.20 to 3.
-ALLOWED = (
-    (("pandas.core.frame",), {"DataFrame"}),
-    (("pandas.core.internals", "pandas._libs.internals"), {"BlockManager", "new_block", "_unpickle_block"}),
-    (
-        ("pandas.core.index", "pandas.indexes"),
-        {"Index", "_new_Index", "RangeIndex", "Int64Index", "Float64Index", "NumericIndex"},
-    ),
-    (("pandas.core.arrays",), {"StringArray", "StringDtype", "StringArrayNumpySemantics", "ArrowStringArray"}),
-    (("pandas._libs.arrays",), {"__pyx_unpickle_NDArrayBacked", "NDArrayBacked"}),
+# What frames of floats pickle to, in pandas 0.20 to 3: modules, their sub-modules included, and names in them.
+FRAME = {"DataFrame", "BlockManager", "new_block", "_unpickle_block"}
+INDEX = {"Index", "_new_Index", "RangeIndex", "Int64Index", "Float64Index", "NumericIndex"}
+STRINGS = {"StringArray", "StringDtype", "StringArrayNumpySemantics", "ArrowStringArray", "NDArrayBacked",
+           "__pyx_unpickle_NDArrayBacked"}  # fmt: skip
+ALLOWED: tuple[tuple[tuple[str, ...], set[str]], ...] = (
+    (("pandas.core", "pandas._libs", "pandas.arrays", "pandas.indexes"), FRAME | INDEX | STRINGS),
     (("numpy.core", "numpy._core"), {"_reconstruct", "_frombuffer", "scalar"}),
     (("numpy",), {"dtype", "ndarray"}),
     (("builtins", "__builtin__"), {"slice", "set", "frozenset", "bytearray", "object"}),
@@ -60,15 +57,23 @@ def read_frame(stream: BinaryIO, name: str, dropped: Sequence[str], columns: int
     return values, kept
 
 
+def allowed(module: str, name: str) -> bool:
+    """Whether a pickled frame may name this; an exact name, so no attribute of it either."""
+    if module == "pandas":
+        return name in FRAME | INDEX | STRINGS
+    return any(
+        name in names and any(f"{module}.".startswith(f"{one}.") for one in modules) for modules, names in ALLOWED
+    )
+
+
 def _load(stream: BinaryIO, name: str) -> Any:
     import pandas
     from pandas.compat.pickle_compat import Unpickler  # knows where older versions kept things
 
     class Restricted(Unpickler):
         def find_class(self, module: str, called: str) -> Any:
-            for modules, names in ALLOWED:
-                if called in names and any(module == m or module.startswith(m + ".") for m in modules):
-                    return super().find_class(module, called)
+            if allowed(module, called):
+                return super().find_class(module, called)
             raise InputError(f"{name}: the pickle asks for {module}.{called}, no part of a data frame; not read")
 
     try:
