@@ -18,7 +18,7 @@ from analysis.formats import exact
 from analysis.sheets import escape_latex, escape_markdown
 from analysis.tables import Mean
 from analysis.tabular import DECIMALS, GROUPS, PUBLISHED, Cell, Line, TabularTable
-from analysis.tabular_words import Comparison
+from analysis.tabular_compare import Comparison
 
 TEXT_WIDTH = 160
 LEGEND = "Test NLL (nats) in standardised coordinates, lower is better, and number of params"

@@ -13,9 +13,10 @@ from analysis.baselines import GAUSSIAN, MIXTURE, Baseline
 from analysis.reference import load_reference
 from analysis.tables import Mean
 from analysis.tabular import OURS, OURS_SPARSE, PUBLISHED, PUBLISHED_SPARSE, tabular_table
+from analysis.tabular_compare import compare
 from analysis.tabular_front import Point, best_validated, pareto_front, pruned_of, thinned
 from analysis.tabular_runs import choose, read_variants
-from analysis.tabular_words import compare, with_words
+from analysis.tabular_words import with_words
 
 PUBLISHED_ROWS = load_reference().tabular
 
@@ -242,7 +243,7 @@ def test_one_seed_is_compared_unpaired(make_set):
     assert gaussian.sentence == (
         "wine: FFJORD beats the Gaussian by 1.00 ± 0.05 nats (1 seed: ± s.e. over the test set, unpaired)"
     )
-    assert "is no further than 2 s.e. from the Gaussian mixture (+0.05 ± 0.05 nats)" in mixture.sentence
+    assert "is within 2 s.e. of the Gaussian mixture (+0.05 ± 0.05 nats)" in mixture.sentence
     assert dense.difference.value == pytest.approx(-0.02)
     assert dense.sentence.endswith("no difference beyond 2 s.e.")
     assert "unpaired" in dense.sentence
@@ -270,6 +271,7 @@ def test_a_split_that_is_shared_has_the_error_of_its_test_rows(make_set):
     table = table_of(run, baselines=fitted(run, dict.fromkeys(range(3), (13.0, 12.5)), n_train=90_000))
     assert cells(table, "wine")["Gaussian (ours)"].nats == Mean(13.0, 0.05)
     assert "wine: Gaussian mixture: 2 components, fitted to 500 of 90,000 training rows" in table.notes
+    assert "(paired over 3 seeds, one split)" in table.comparisons[0]
     assert table.comparisons[-1].endswith("pruning did not help")
 
 
