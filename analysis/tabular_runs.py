@@ -14,6 +14,8 @@ from sparseflows.data.benchmarks import BENCHMARKS
 from sparseflows.data.splits import TABLE
 from sparseflows.errors import InputError
 
+_TITLE_WIDTH = 32  # of a column, that is named after a file of the user's
+
 
 @dataclass(frozen=True)
 class DataInfo:
@@ -113,6 +115,7 @@ def _titles(variants: Sequence[Variant]) -> dict[tuple[str, str | None], str]:
         if key in titles:
             continue
         title = BENCHMARKS[name].title if name in BENCHMARKS else Path(path).stem if path else name
+        title = title if len(title) <= _TITLE_WIDTH else f"{title[: _TITLE_WIDTH - 3]}..."
         while title in titles.values():
             title += "'"
         titles[key] = title

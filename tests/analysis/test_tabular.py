@@ -184,6 +184,8 @@ def test_files_of_the_users_own_are_told_apart_by_their_path(make_set):
     assert table.datasets == ("rows", "rows'")
     assert "rows': a file of the user's own (b/rows.npy), run run-1; no published split" in table.notes
     assert any(note.startswith("rows: variant chosen on validation rows among 2 runs") for note in table.notes)
+    long = make_set("table", "long", (1000, 2.0, 2.0), stages, data={"name": "table", "path": f"{'x' * 90}.npy"})
+    assert table_of(long).datasets == ("x" * 29 + "...",)
 
 
 def test_published_rows_alone():
