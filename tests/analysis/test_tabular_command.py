@@ -12,6 +12,7 @@ import small_runs
 import yaml
 
 from analysis import baseline_results
+from analysis.commands import tabular
 from analysis.study import Study
 from sparseflows.evaluation import subset
 
@@ -38,6 +39,12 @@ def wine(trained, tmp_path):
 
 
 @pytest.fixture
+def no_figure(monkeypatch):
+    """Figures take longer than all else here; two tests draw them."""
+    monkeypatch.setattr(tabular, "tabular_figure", lambda arrays: {})
+
+
+@pytest.fixture
 def call(capsys):
     return partial(small_runs.call, capsys)
 
@@ -61,7 +68,7 @@ def test_one_run(call, wine):
     assert "ConvergenceWarning" not in said.err
 
 
-def test_the_second_call_fits_nothing(call, wine, monkeypatch):
+def test_the_second_call_fits_nothing(call, wine, monkeypatch, no_figure):
     first = document_of(call("table", "--tabular", wine, "--json"))
 
     def refuse(*args):
@@ -74,7 +81,7 @@ def test_the_second_call_fits_nothing(call, wine, monkeypatch):
     assert json.loads((wine / "analysis" / "tabular.json").read_text()) == first
 
 
-def test_baselines_are_fitted_to_the_rows_of_each_seed_and_scored_on_those_of_the_flow(call, wine):
+def test_baselines_are_fitted_to_the_rows_of_each_seed_and_scored_on_those_of_the_flow(call, wine, no_figure):
     found = document_of(call("table", "--tabular", wine, "--json"))
     study = Study.open(wine)
     assert [one["seed"] for one in found["baselines"]] == [0, 1]
@@ -95,7 +102,7 @@ def test_baselines_are_fitted_to_the_rows_of_each_seed_and_scored_on_those_of_th
     assert row["params"] == 13 + 13 * 14 / 2
 
 
-def test_rows_are_the_means_of_results_csv(call, wine):
+def test_rows_are_the_means_of_results_csv(call, wine, no_figure):
     found = document_of(call("table", "--tabular", wine, "--no-baselines", "--json"))
     assert found["baselines"] == []
     records = [record for record in Study.open(wine).records if record.method == "dense"]
@@ -118,7 +125,7 @@ def test_published_rows_need_no_run(call):
     assert "--out DIR" in said.err
 
 
-def test_a_split_whose_file_has_gone_is_a_footnote(call, tmp_path):
+def test_a_split_whose_file_has_gone_is_a_footnote(call, tmp_path, no_figure):
     rows = np.random.default_rng(0).standard_normal((80, 2))
     np.save(tmp_path / "rows.npy", rows)
     brief = {"objective": "flow_matching", "steps": 5, "batch": 64}
@@ -133,7 +140,7 @@ def test_a_split_whose_file_has_gone_is_a_footnote(call, tmp_path):
     assert "Gaussian (ours)" in (run / "analysis" / "tabular.txt").read_text()
 
 
-def test_an_interrupted_fit_goes_on_from_there(call, wine, monkeypatch):
+def test_an_interrupted_fit_goes_on_from_there(call, wine, monkeypatch, no_figure):
     fits = []
 
     def interrupted(*args):
