@@ -203,7 +203,7 @@ def cost(
 @app.command()
 def table(
     runs: Annotated[
-        list[Path] | None, typer.Argument(metavar="RUN...", help="Run folders; none is needed with --published.")
+        list[Path] | None, typer.Argument(metavar="RUN", help="Run folders; none is needed with --published.")
     ] = None,
     tabular: Annotated[
         bool, typer.Option("--tabular", help="One table in the published layout: a row a model, a pair a data set.")
