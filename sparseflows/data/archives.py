@@ -170,16 +170,20 @@ def _opened(
         raw = Metered(path, advance)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    lower = path.name.lower()
-    with io.BufferedReader(raw, MIB) as stream:
+    lower, size = path.name.lower(), path.stat().st_size
+
+    def spent() -> int:
+        return min(raw.spent, size)  # a zip archive is read here and there, and more than once
+
+    with io.BufferedReader(raw, MIB >> 4) as stream:  # small, so that what is spent is known closely
         if one is None and lower.endswith(".zip"):
-            yield from _zip_members(path, cast(BinaryIO, stream), wanted, lambda: raw.spent)
+            yield from _zip_members(path, cast(BinaryIO, stream), wanted, spent)
         elif one is None:
             inner = cast(BinaryIO, stream if lower.endswith(".tar") else gzip.GzipFile(fileobj=stream))
-            yield from _tar_members(path, guarded(inner, str(path), WHOLE_ARCHIVE, lambda: raw.spent), wanted)
+            yield from _tar_members(path, guarded(inner, str(path), WHOLE_ARCHIVE, spent), wanted)
         elif lower.endswith(".gz"):
             unpacked = cast(BinaryIO, gzip.GzipFile(fileobj=stream))
-            yield Member(one, str(path), guarded(unpacked, str(path), one.limit, lambda: raw.spent))
+            yield Member(one, str(path), guarded(unpacked, str(path), one.limit, spent))
         else:
             plain = guarded(cast(BinaryIO, stream), str(path), float("inf"), None)
             yield Member(one, str(path), plain, path)

@@ -41,7 +41,12 @@ def text_blocks(stream: BinaryIO, name: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def numbers(
-    lines: Sequence[str], where: Sequence[int], widths: Collection[int], delimiter: str | None, name: str
+    lines: Sequence[str],
+    where: Sequence[int],
+    widths: Collection[int],
+    delimiter: str | None,
+    name: str,
+    columns: Sequence[int] | None = None,
 ) -> np.ndarray:
     """The numbers in `lines`, (N, one of `widths`) float64; blank lines are skipped.
 
@@ -51,6 +56,7 @@ def numbers(
         widths: cells that a line may have; all lines of a block have the same.
         delimiter: between cells; None for white space.
         name: of the file, for messages.
+        columns: the number of each cell's column in the file; by default 1, 2, …
 
     Raises:
         InputError: a cell that is no finite number, or lines of other widths; the first is named.
@@ -60,11 +66,11 @@ def numbers(
             warnings.filterwarnings("ignore", message=".*input contained no data")
             array = np.loadtxt(lines, delimiter=delimiter, comments=None, ndmin=2)
     except ValueError:
-        raise InputError(f"{name}: {_fault(lines, where, widths, delimiter)}") from None
+        raise InputError(f"{name}: {_fault(lines, where, widths, delimiter, columns)}") from None
     if array.size == 0:
         return np.empty((0, max(widths)))
     if array.shape[1] not in widths or not np.isfinite(array).all():
-        raise InputError(f"{name}: {_fault(lines, where, widths, delimiter)}")
+        raise InputError(f"{name}: {_fault(lines, where, widths, delimiter, columns)}")
     return array
 
 
@@ -162,7 +168,13 @@ def _number(cell: str) -> float | None:
         return None
 
 
-def _fault(lines: Sequence[str], where: Sequence[int], widths: Collection[int], delimiter: str | None) -> str:
+def _fault(
+    lines: Sequence[str],
+    where: Sequence[int],
+    widths: Collection[int],
+    delimiter: str | None,
+    columns: Sequence[int] | None,
+) -> str:
     """What is wrong, and where: a second, slow reading, since NumPy's message lacks it."""
     wanted, width = " or ".join(map(str, sorted(widths))), 0
     for number, line in zip(where, lines, strict=True):
@@ -176,5 +188,6 @@ def _fault(lines: Sequence[str], where: Sequence[int], widths: Collection[int], 
             value = _number(cell)
             if value is None or not math.isfinite(value):
                 what = "is no number" if value is None else "is not finite"
-                return f"line {number}, column {k + 1}: {cell.strip()[:SHOWN]!r} {what}; give the published text"
+                column = columns[k] if columns else k + 1
+                return f"line {number}, column {column}: {cell.strip()[:SHOWN]!r} {what}; give the published text"
     return f"lines {where[0]} to {where[-1]} cannot be read as numbers; give the published text"

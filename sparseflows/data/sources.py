@@ -16,7 +16,7 @@ from typing import BinaryIO, Protocol, cast
 from sparseflows.errors import InputError
 
 MIB = 1 << 20
-RATIO, RATIO_FROM = 100, 64 * MIB  # the published files shrink 3 to 10 times, a bomb of zeros 1,000 times
+RATIO, RATIO_FROM = 100, 32 * MIB  # the published files shrink 3 to 10 times, a bomb of zeros 1,000 times
 DAMAGE = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile)
 
 

@@ -91,20 +91,22 @@ def moments(rows: Blocks, ddof: int = 0) -> Moments:
     deviations: as close as float64 gets, where one pass over squares would cancel.
     """
     sums, lowest, highest, count = [], [], [], 0
-    for block in rows():
-        sums.append(_column_sums(block))
-        lowest.append(block.min(axis=0))
-        highest.append(block.max(axis=0))
-        count += len(block)
-    mean = _total(sums) / count
     squares, drifts = [], []
-    for block in rows():
-        block -= mean
-        drifts.append(_column_sums(block))
-        np.square(block, out=block)
-        squares.append(_column_sums(block))
-    variance = (_total(squares) - _total(drifts) ** 2 / count) / max(1, count - ddof)
-    return Moments(count, mean, np.sqrt(variance), np.min(lowest, axis=0), np.max(highest, axis=0))
+    with np.errstate(over="ignore", invalid="ignore"):  # not finite then; the caller judges
+        for block in rows():
+            sums.append(_column_sums(block))
+            lowest.append(block.min(axis=0))
+            highest.append(block.max(axis=0))
+            count += len(block)
+        mean = _total(sums) / count
+        for block in rows():
+            block -= mean
+            drifts.append(_column_sums(block))
+            np.square(block, out=block)
+            squares.append(_column_sums(block))
+        variance = (_total(squares) - _total(drifts) ** 2 / count) / max(1, count - ddof)
+        std = np.sqrt(np.maximum(variance, 0.0))
+    return Moments(count, mean, std, np.min(lowest, axis=0), np.max(highest, axis=0))
 
 
 def correlation(rows: Blocks, mean: np.ndarray) -> np.ndarray:
@@ -157,5 +159,8 @@ def _column_sums(block: np.ndarray) -> np.ndarray:
 
 def _total(parts: list[np.ndarray]) -> np.ndarray:
     stacked = np.stack(parts)
-    flat = stacked.reshape(len(parts), -1)
-    return np.array([math.fsum(column) for column in flat.T]).reshape(stacked.shape[1:])
+    try:
+        flat = [math.fsum(column) for column in stacked.reshape(len(parts), -1).T]
+    except (OverflowError, ValueError):  # beyond float64, or infinities of both signs
+        return np.full(stacked.shape[1:], np.nan)
+    return np.array(flat).reshape(stacked.shape[1:])

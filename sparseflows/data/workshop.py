@@ -24,7 +24,7 @@ def check_target(folder: Path, force: bool) -> None:
         InputError: something is there that is no empty folder, nor, with `force`, a prepared set and nothing else.
     """
     try:
-        if not os.path.lexists(folder):
+        if not folder.exists():
             return
         if not folder.is_dir():
             raise InputError(f"{folder}: is there and is no folder; give another --to")

@@ -8,6 +8,7 @@ import numpy as np
 
 from sparseflows.data.archives import Member, Wanted
 from sparseflows.data.rawtext import copy_npy, free_path, numbers, text_blocks
+from sparseflows.data.reading import counted
 from sparseflows.data.recipes.base import Kit, Made, Recipe, Table, limit, standardised, tenths
 from sparseflows.data.streaming import Spool, block_rows, blocks, gathered, moments, refuse_constant
 from sparseflows.errors import InputError
@@ -17,6 +18,7 @@ HEADER = (
     "Sub_metering_1;Sub_metering_2;Sub_metering_3"
 )
 ARCHIVED_COLUMNS = 8
+CELLS = (1, 1, 1, 2, 2, 2, 3, 4, 5, 6, 7, 8, 9)  # the column of each number in a line, date and time taken apart
 KEPT = [0, 2, 4, 5, 6, 7]  # of the archived ones: reactive power and intensity go
 COLUMNS = ["active_power", "voltage", "sub_metering_1", "sub_metering_2", "sub_metering_3", "time"]
 SHUFFLE_SEED = 42
@@ -96,12 +98,13 @@ def _check_header(line: str, name: str) -> None:
 
 def _parse(number: int, lines: list[str], name: str) -> np.ndarray:
     """Lines of text to rows (n, 6), those with a missing value left out."""
+    for k, line in enumerate(lines, number):
+        if line.count(";") != 8 and line.strip("\r"):
+            raise InputError(f"{name}: line {k} has {counted(line.count(';') + 1, 'column')}, 9 are wanted")
     where = [k for k, line in enumerate(lines, number) if not _missing(line)]
-    if len(where) < len(lines):
-        _check_width([line for line in lines if _missing(line)], name)
-        lines = [lines[k - number] for k in where]
     # The date and the time become three numbers each, so that every cell of every line is checked.
-    found = numbers([line.replace("/", ";").replace(":", ";") for line in lines], where, {13}, ";", name)
+    apart = [lines[k - number].replace("/", ";").replace(":", ";") for k in where]
+    found = numbers(apart, where, {len(CELLS)}, ";", name, CELLS)
     hours, minutes, seconds = found[:, 3], found[:, 4], found[:, 5]
     wrong = (hours < 0) | (hours > 23) | (minutes < 0) | (minutes > 59) | (seconds < 0) | (seconds > 59)
     if wrong.any():
@@ -112,12 +115,6 @@ def _parse(number: int, lines: list[str], name: str) -> np.ndarray:
 
 def _missing(line: str) -> bool:
     return "?" in line or ";;" in line or line.rstrip("\r").endswith(";")
-
-
-def _check_width(lines: list[str], name: str) -> None:
-    for line in lines:
-        if line.count(";") != 8:
-            raise InputError(f"{name}: the line {line[:40]!r} has {line.count(';') + 1} columns, 9 are wanted")
 
 
 RECIPE = Recipe(
