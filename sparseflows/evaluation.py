@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sparseflows.data.mapped import MappedRows, Rows
 from sparseflows.data.splits import Splits
 from sparseflows.flow.fields import MLPField
 from sparseflows.flow.model import Flow, standard_normal_log_prob
@@ -92,11 +93,14 @@ def reporting_solver(settings: EvaluateSpec) -> Solver:
     return Solver("dopri5", settings.rtol, settings.atol, max_nfe=settings.max_nfe)
 
 
-def subset(rows: Array, at_most: int | None, seed: int, purpose: str) -> Array:
-    """All `rows`, or a seeded choice of `at_most` of them, in their order."""
+def subset(rows: Rows, at_most: int | None, seed: int, purpose: str) -> Array:
+    """All `rows`, or a seeded choice of `at_most` of them, in their order; those on disk are read."""
     if at_most is None or len(rows) <= at_most:
-        return rows
-    return rows[np.sort(numpy_generator(seed, f"evaluate/{purpose}").permutation(len(rows))[:at_most])]
+        return np.asarray(rows)
+    generator = numpy_generator(seed, f"evaluate/{purpose}")
+    if isinstance(rows, MappedRows):  # a permutation of so many would not be small
+        return rows[np.sort(generator.choice(len(rows), at_most, replace=False))]
+    return rows[np.sort(generator.permutation(len(rows))[:at_most])]
 
 
 @dataclass(frozen=True)

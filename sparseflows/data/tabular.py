@@ -61,7 +61,7 @@ def validate(array: np.ndarray, source: str) -> np.ndarray:
             f"{source}: has {counted(rows, 'row')} and {counted(columns, 'column')}, fewer rows than "
             "columns; rows are observations, so transpose it or add rows"
         )
-    _refuse_constant_columns(table, source)
+    refuse_constant_columns(table, source)
     return table
 
 
@@ -91,7 +91,8 @@ def _finite_matrix(array: np.ndarray, source: str) -> np.ndarray:
     return matrix
 
 
-def _refuse_constant_columns(table: np.ndarray, source: str) -> None:
+def refuse_constant_columns(table: np.ndarray, source: str) -> None:
+    """Raise InputError where a column of `table` (N, D) has one value only, and name it."""
     # Not by the standard deviation: that of a column of 0.1 is 1e-17.
     constant = np.flatnonzero(table.max(axis=0) == table.min(axis=0))
     if len(constant):
@@ -173,7 +174,7 @@ class Standardiser:
         Raises:
             InputError: a column is constant, or so large or small that its deviation is not finite or is 0.
         """
-        _refuse_constant_columns(train, source)
+        refuse_constant_columns(train, source)
         with np.errstate(over="ignore", invalid="ignore"):
             return cls(train.mean(axis=0), train.std(axis=0))
 
@@ -184,7 +185,7 @@ class Standardiser:
         Raises:
             InputError: as `fit_columns`.
         """
-        _refuse_constant_columns(train, source)
+        refuse_constant_columns(train, source)
         columns = train.shape[1]
         with np.errstate(over="ignore", invalid="ignore"):
             return cls(np.full(columns, train.mean()), np.full(columns, train.std()))

@@ -21,6 +21,7 @@ from sparseflows.flow.ode import SolveFailed, Status
 from sparseflows.rng import torch_generator
 from sparseflows.specs import TrainSpec
 from sparseflows.training.averaging import WeightAverage
+from sparseflows.training.batches import Batches, as_batches
 from sparseflows.training.objectives import Objective
 from sparseflows.training.optim import build_optimiser, learning_rate
 
@@ -67,7 +68,7 @@ class Outcome:
 def train(
     flow: Flow,
     objective: Objective,
-    rows: Tensor,
+    rows: Tensor | Batches,
     settings: TrainSpec,
     *,
     seed: int,
@@ -81,7 +82,7 @@ def train(
     Args:
         flow: trained in place.
         objective: loss of a batch.
-        rows: standardised training rows.
+        rows: standardised training rows (N, D), or where they come from.
         settings: length, batch, optimiser, …
         seed, purpose: every draw depends on these and the step.
         hooks: callbacks.
@@ -89,22 +90,20 @@ def train(
         lr_scale: factor on the learning rate (a retry after divergence).
     """
     hooks = hooks or Hooks()
-    total, per_epoch = settings.steps_for(len(rows))
+    batches = as_batches(rows)
+    total, per_epoch = settings.steps_for(len(batches))
     optimiser = build_optimiser(settings, flow.parameters())
     average = WeightAverage(flow, settings.ema) if settings.ema else None
     run = _State(flow, optimiser, average, total, settings, hooks)
     if resume:
         run.restore(resume)
     started = time.perf_counter() - run.seconds
-    order, epoch = torch.empty(0, dtype=torch.long), -1
     for step in range(run.step, total):
-        if step // per_epoch != epoch:
-            epoch = step // per_epoch
-            order = torch.randperm(len(rows), generator=torch_generator(seed, f"{purpose}/epoch/{epoch}"))
-        first = (step % per_epoch) * settings.batch
-        batch = rows[order[first : first + settings.batch]]
+        epoch, place = divmod(step, per_epoch)
+        batch = batches.batch(seed, purpose, epoch, place * settings.batch, settings.batch)
         rate = lr_scale * learning_rate(settings, step, total, per_epoch)
-        status = run.advance(objective, batch, rate, torch_generator(seed, f"{purpose}/step/{step}", str(rows.device)))
+        noise = torch_generator(seed, f"{purpose}/step/{step}", str(batches.device))
+        status = run.advance(objective, batch, rate, noise)
         run.seconds = time.perf_counter() - started
         if status is Status.DONE and run.is_due(settings.selections):
             run.select()
