@@ -124,17 +124,18 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def subset_rows(study: Study, settings: Settings) -> np.ndarray:
-    """The rows (N, D) of the loss, standardised, in the order of the training set."""
-    train = study.splits.train
+def subset_rows(study: Study, settings: Settings, run_seed: int | None = None) -> np.ndarray:
+    """The rows (N, D) of the loss, standardised, in the order of the training set of `run_seed` (None: the first)."""
+    splits = study.splits if run_seed is None else study.splits_of(run_seed)
+    train = np.asarray(splits.train)
     n = rows_for(settings, *train.shape)
     return train[np.sort(numpy_generator(settings.seed, "hessian/subset").permutation(len(train))[:n])]
 
 
-def mean_loss(study: Study, flow: Flow, settings: Settings, tol: float) -> MeanLoss:
-    """The loss whose Hessian is taken, in the precision of `flow`."""
+def mean_loss(study: Study, flow: Flow, settings: Settings, tol: float, run_seed: int | None = None) -> MeanLoss:
+    """The loss whose Hessian is taken, in the precision of `flow`, over the rows of `run_seed` (None: the first)."""
     like = next(flow.parameters())
-    rows = torch.as_tensor(subset_rows(study, settings), dtype=like.dtype, device=like.device)
+    rows = torch.as_tensor(subset_rows(study, settings, run_seed), dtype=like.dtype, device=like.device)
     if settings.loss == "nll":
         return NLL.of(flow, rows, tol)
     generator = torch_generator(settings.seed, "hessian/draws")
@@ -153,7 +154,7 @@ def hessian_of_stage(study: Study, subject: Subject, settings: Settings, report:
     survivors = Survivors(flow, subject.kept(flow))
     tight = survivors.size <= TIGHT_PARAMS and settings.dtype == "float64"  # float32 cannot resolve 1e-9
     tol = settings.tol or (TIGHT_TOL if tight else TOL)
-    loss = mean_loss(study, flow, settings, tol)
+    loss = mean_loss(study, flow, settings, tol, subject.record.seed)
     whole = settings.exact or survivors.size <= EXACT_PARAMS
     expected = survivors.size if whole else STEPS * STARTS + settings.products + PROBE_STEPS + 4
     operator = HessianOperator(
@@ -170,7 +171,7 @@ def hessian_of_stage(study: Study, subject: Subject, settings: Settings, report:
         "hvps": operator.products,
         "seconds": time.perf_counter() - started,
         "peak_mib": peak_mib(),
-        "subset": len(subset_rows(study, settings)),
+        "subset": len(subset_rows(study, settings, subject.record.seed)),
         "subset_seed": settings.seed,
         "loss": settings.loss,
         "loss_value": operator.value,

@@ -68,7 +68,7 @@ def portrait(flow: Flow, splits: Splits, settings: Settings, report: Report) -> 
         RunError: a solve failed.
     """
     plane = splits.train.shape[1] == 2
-    pairs: Sequence[Pair] = [(0, 1)] if plane else settings.pairs or choose_pairs(splits.train)
+    pairs: Sequence[Pair] = [(0, 1)] if plane else settings.pairs or choose_pairs(np.asarray(splits.train))
     calm = grids.bounded(flow, FAR) if plane else flow
     solver = Solver("dopri5", TOLERANCE, TOLERANCE, max_nfe=MAX_NFE)
     rows = _shown_rows(splits, settings.seed)
@@ -132,7 +132,7 @@ def _truth(splits: Splits, around: grids.Grid) -> Array:
         side = len(around.axis_x)
         return np.exp(splits.log_prob_true(around.points)).reshape(side, side)
     wide = grids.make_grid(around.extent, COUNT_CELLS)
-    _, counts = cell_means(splits.test, np.zeros((len(splits.test), 1)), around.extent, COUNT_CELLS)
+    _, counts = cell_means(np.asarray(splits.test), np.zeros((len(splits.test), 1)), around.extent, COUNT_CELLS)
     return counts / (len(splits.test) * wide.area)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from sparseflows.data.splits import Splits
     from sparseflows.flow.model import Flow
+
+MOST_ROWS = 200_000  # of a part that does not fit in memory
 
 
 @dataclass(frozen=True)
@@ -92,13 +94,23 @@ class Study:
         """The folder."""
         return self.folder.path
 
-    @cached_property
+    @property
     def splits(self) -> Splits:
-        """The rows of the run, made again from its settings.
+        """The rows of the first seed; all seeds share them unless `data.split_by_seed` is set."""
+        return self.splits_of(self.folder.spec.seeds[0])
+
+    def splits_of(self, seed: int) -> Splits:
+        """The rows that `seed` of the run was trained and tested on, made again from the settings.
+
+        Parts that are too large for the memory are seeded choices of 200,000 rows.
 
         Raises:
             InputError: the file of the run's data has gone or changed.
         """
+        return self._splits[seed]
+
+    @cached_property
+    def _splits(self) -> dict[int, Splits]:
         from sparseflows.experiment.plan import prepare
 
         splits, fingerprint = prepare(self.folder.spec)
@@ -107,7 +119,7 @@ class Study:
             raise InputError(
                 f"{self.folder.spec.data.path}: not the rows that {self.path} was trained on; put the file back"
             )
-        return splits
+        return {seed: _in_memory(one) for seed, one in splits.items()}
 
     def subjects(self, patterns: Sequence[str] = ()) -> list[Subject]:
         """The stages that `patterns` name, all of them by default, failed ones too, in the order of results.csv.
@@ -142,3 +154,14 @@ class Study:
         if failed and len(found) == 1:
             raise InputError(f"{self.path}: stage {failed[0].name} failed ({failed[0].record.reason}); take another")
         return found
+
+
+def _in_memory(splits: Splits) -> Splits:
+    from sparseflows.data.mapped import MappedRows
+    from sparseflows.evaluation import subset
+
+    train, validation, test = (
+        subset(rows, MOST_ROWS if isinstance(rows, MappedRows) else None, 0, f"analysis/{part}")
+        for part, rows in (("train", splits.train), ("validation", splits.validation), ("test", splits.test))
+    )
+    return replace(splits, train=train, validation=validation, test=test)

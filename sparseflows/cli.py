@@ -101,8 +101,8 @@ def run(
             check_device(spec.device)
         folder = RunFolder.claim(out, spec, digest, force=force)
         with folder.lock():
-            for warning in splits.warnings:
-                print(f"note: {warning}", file=sys.stderr)
+            for note in dict.fromkeys(note for one in splits.values() for note in (*one.warnings, *one.notes)):
+                print(f"note: {note}", file=sys.stderr)
             print(f"{spec.name}: results go to {folder.path}", file=sys.stderr)
             from sparseflows.experiment.cascade import run_experiment
             from sparseflows.experiment.progress import Progress

@@ -90,7 +90,7 @@ def results(
 
         wanted = Settings(seed, frames, None if pairs is None else tuple(pairs))
         with _threads(study.folder.spec.threads):
-            return portrait(subject.flow(), study.splits, wanted, report)
+            return portrait(subject.flow(), study.splits_of(subject.record.seed), wanted, report)
 
     return analyse(subjects, "field1", settings, compute, progress or Progress("field"))
 

@@ -70,10 +70,10 @@ def results(
     """
     if paper:
         _require_modes(study)
-    truth = _Truth(study, samples, seed)
+    truths = {one: _Truth(study, one, samples, seed) for one in dict.fromkeys(s.record.seed for s in subjects)}
 
     def compute(subject: Subject, report: Report) -> Result:
-        return Result(_values(subject, truth, paper, report))
+        return Result(_values(subject, truths[subject.record.seed], paper, report))
 
     settings = {"samples": samples, "seed": seed, "paper": paper}
     return analyse(subjects, KIND, settings, compute, progress or Progress("modes"))
@@ -95,12 +95,17 @@ class _Truth:
     """What the samples of every stage are compared with; worked out once, when the first stage needs it."""
 
     study: Study
+    run_seed: int
     samples: int
     seed: int
 
     @property
     def splits(self) -> Splits:
-        return self.study.splits
+        return self.study.splits_of(self.run_seed)
+
+    @property
+    def test(self) -> Array:
+        return np.asarray(self.splits.test)
 
     @property
     def rows(self) -> int:
@@ -115,24 +120,24 @@ class _Truth:
     def closeness_of(self, points: Array) -> Closeness:
         """Of points against as many test rows; the same directions whatever the points."""
         rows = min(self.rows, len(points))
-        return closeness(self.splits.test[:rows], points[:rows], numpy_generator(self.seed, "analysis/closeness"))
+        return closeness(self.test[:rows], points[:rows], numpy_generator(self.seed, "analysis/closeness"))
 
     @cached_property
     def closeness(self) -> Closeness | None:
         """Of validation rows against test rows: two independent sets of true rows. None where they are too few."""
-        return None if self.rows < LEAST_ROWS else self.closeness_of(self.splits.validation)
+        return None if self.rows < LEAST_ROWS else self.closeness_of(np.asarray(self.splits.validation))
 
     @cached_property
     def quality(self) -> ModeQuality:
         """Of the test rows themselves."""
         assert self.splits.modes is not None
-        return mode_quality(self.splits.test, self.splits.modes)
+        return mode_quality(self.test, self.splits.modes)
 
     @cached_property
     def paper_quality(self) -> ModeQuality:
         """The same by the published distance."""
         assert self.splits.modes is not None
-        return mode_quality(self.splits.test, self.splits.modes, paper=True)
+        return mode_quality(self.test, self.splits.modes, paper=True)
 
 
 def _require_modes(study: Study) -> None:

@@ -3,7 +3,9 @@
 `wine` and `breast_cancer` are left as they are, though measured to few digits: `tabular.recurring_columns`
 names the columns that this concerns, and whoever compares likelihoods should read its warnings. Noise
 there would need a guess at each instrument's step and would make figures incomparable with those of others.
-Pixels of `digits` are whole numbers by construction, 17 levels; a density needs them dequantised.
+Pixels of `digits` are whole numbers by construction, 17 levels; a density needs them dequantised. So are those
+columns of `diabetes` that are recorded in whole numbers (more than half of the values: age, blood pressure and most of
+the laboratory's), whose step is known to be 1; its binary column is dropped.
 """
 
 from __future__ import annotations
@@ -56,6 +58,16 @@ def _digits(generator: np.random.Generator) -> np.ndarray:
     return (pixels + generator.random(pixels.shape)) / 17
 
 
+def _diabetes(generator: np.random.Generator) -> np.ndarray:
+    """The ten measurements in their own units, less the sex; columns recorded in whole numbers plus U[0, 1)."""
+    from sklearn.datasets import load_diabetes
+
+    table = np.delete(np.asarray(load_diabetes(scaled=False).data, dtype=np.float64), 1, axis=1)
+    whole = (table == np.round(table)).mean(axis=0) > 0.5
+    table[:, whole] += generator.random((len(table), int(whole.sum())))
+    return table
+
+
 BUNDLED: dict[str, Bundled] = {
     table.name: table
     for table in (
@@ -82,6 +94,14 @@ BUNDLED: dict[str, Bundled] = {
             1797,
             _digits,
             "UCI Optical Recognition of Handwritten Digits, test part (Alpaydin & Kaynak 1998), CC BY 4.0",
+        ),
+        Bundled(
+            "diabetes",
+            "body and blood measurements of diabetes patients, dequantised",
+            9,
+            442,
+            _diabetes,
+            "Efron, Hastie, Johnstone & Tibshirani 2004, Least Angle Regression; ships with scikit-learn (BSD)",
         ),
     )
 }

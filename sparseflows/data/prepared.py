@@ -14,7 +14,7 @@ from sparseflows.data.benchmarks import PARTS
 from sparseflows.data.reading import FilePath, existing_file, fingerprint
 from sparseflows.errors import InputError
 
-MANIFEST = "manifest.json"
+MANIFEST, FORMAT = "manifest.json", 1
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Manifest:
     source: dict[str, Any]
     notes: list[str]
     files: dict[str, dict[str, Any]]
-    format: int = 1
+    format: int = FORMAT
 
     def to_json(self) -> str:
         """The text of manifest.json."""
@@ -101,11 +101,15 @@ def read_manifest(folder: FilePath) -> Manifest:
         )
     try:
         document = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
-        if document.get("format") != 1:
-            raise InputError(f"{place / MANIFEST}: of format {document.get('format')!r}; this version reads 1")
-        return Manifest(**{field.name: document[field.name] for field in fields(Manifest)})
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        version = document.get("format")
+        found = Manifest(**{field.name: document.get(field.name) for field in fields(Manifest)})
+    except (OSError, ValueError, AttributeError):
         raise InputError(f"{place / MANIFEST}: damaged; prepare the set again") from None
+    if version != FORMAT:
+        raise InputError(f"{place / MANIFEST}: of format {version!r}; this version reads {FORMAT}: prepare it again")
+    if not (isinstance(found.columns, list) and isinstance(found.rows, dict) and set(PARTS) <= set(found.rows)):
+        raise InputError(f"{place / MANIFEST}: damaged; prepare the set again")
+    return found
 
 
 def manifest_digest(folder: FilePath) -> str:

@@ -5,11 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from sparseflows.data.benchmarks import BENCHMARKS
 from sparseflows.data.bundled import BUNDLED
+from sparseflows.data.mapped import (
+    IN_MEMORY_BYTES,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    MappedRows,
+    Rows,
+    assign,
+    check_table,
+    fit_columns,
+    is_large,
+)
+from sparseflows.data.prepared import open_prepared
 from sparseflows.data.reading import fingerprint
 from sparseflows.data.tabular import Standardiser, load_table, recurring_columns, split
 from sparseflows.data.toy import TOYS, Modes, Toy
@@ -19,6 +34,7 @@ from sparseflows.rng import numpy_generator
 __all__ = ["KnownSet", "Splits", "fingerprint", "known_sets", "make_splits"]
 
 TABLE = "table"
+LOOKED_THROUGH = 200_000  # rows of a large file that are searched for recurring values
 
 
 @dataclass(frozen=True)
@@ -27,7 +43,7 @@ class Splits:
 
     Attributes:
         name: of the data set.
-        train, validation, test: (N, D) float64, standardised.
+        train, validation, test: (N, D) float64, standardised; those of a large file stay on disk (`MappedRows`).
         standardiser: between own and standardised coordinates.
         log_prob_true: standardised points (B, D) → true log density (B,), nats, in standardised coordinates;
             None where unknown. Give it float64 points: rounding to float32 can push a point over the edge
@@ -35,25 +51,32 @@ class Splits:
         modes: of the true density, in standardised coordinates, where it is a mixture of Gaussians.
         labels_test: component of each test point (N_test,), where known.
         warnings: what the user should know about the rows, one line each.
+        sample: the rows are part of a published set, or split otherwise: no number is comparable with published ones.
+        notes: what a reader of the results should know, one line each.
     """
 
     name: str
-    train: np.ndarray
-    validation: np.ndarray
-    test: np.ndarray
+    train: Rows
+    validation: Rows
+    test: Rows
     standardiser: Standardiser
     log_prob_true: Callable[[np.ndarray], np.ndarray] | None = None
     modes: Modes | None = None
     labels_test: np.ndarray | None = None
     warnings: tuple[str, ...] = ()
+    sample: bool = False
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class KnownSet:
-    """A line of `sparseflows data list`; dimension and rows are None where the file decides."""
+    """A line of `sparseflows data list`; dimension and rows are None where the file decides.
+
+    Rows are those to train on for toy and prepared sets, else all of them.
+    """
 
     name: str
-    kind: Literal["toy", "bundled", "file"]
+    kind: Literal["toy", "bundled", "prepared", "file"]
     dimension: int | None
     rows: int | None
     description: str
@@ -63,9 +86,11 @@ def known_sets() -> list[KnownSet]:
     """Every name that `make_splits` takes, toy sets first; nothing is loaded. Toy rows: the default draw."""
     toys = [KnownSet(t.name, "toy", 2, t.default_n, t.description) for t in TOYS.values()]
     tables = [KnownSet(b.name, "bundled", b.columns, b.rows, b.description) for b in BUNDLED.values()]
+    benchmarks = [KnownSet(b.name, "prepared", b.columns, b.rows[0], b.description) for b in BENCHMARKS.values()]
     return [
         *toys,
         *tables,
+        *benchmarks,
         KnownSet(TABLE, "file", None, None, "a .npy or .csv file of your own (data.path)"),
     ]
 
@@ -83,13 +108,15 @@ def make_splits(
     Toy sets are drawn: `n_train` points (default: the set's own number), and half as many, independently,
     to validate and to test; one scalar mean and deviation standardise both coordinates. Tables are
     shuffled, split by the fractions, cut to the first `n_train` training rows (default: all) and
-    standardised by column.
+    standardised by column. Benchmark sets come from the folder that `sparseflows data prepare` made, split
+    and standardised already; with `n_train`, that many seeded training rows of it. The rows of a large .npy
+    file stay on disk.
 
     Args:
         name: one of `known_sets()`.
-        path: the file of `table`; None for all others.
+        path: the file of `table`; the folder of a benchmark set (default: data/<name>); None for all others.
         n_train: training rows.
-        val_fraction, test_fraction: shares of a table's rows; unused for toy sets.
+        val_fraction, test_fraction: shares of a table's rows; unused for toy and benchmark sets.
         seed: of the draw or of the split and the dequantisation.
 
     Raises:
@@ -102,7 +129,7 @@ def make_splits(
         raise InputError(
             f"data set '{name}' needs a file: set data.path in the param file or pass --set data.path=FILE"
         )
-    if kind != "file" and path is not None:
+    if kind not in ("file", "prepared") and path is not None:
         raise InputError(
             f"data set '{name}' takes no file, but data.path is '{path}': remove data.path, or set "
             f"data.name to '{TABLE}' to read the file"
@@ -111,11 +138,20 @@ def make_splits(
         raise InputError(f"data.n_train is {n_train}; at least 1 training row is needed")
     if kind == "toy":
         return _toy_splits(TOYS[name], n_train, seed)
+    if kind == "prepared":
+        return _prepared_splits(name, prepared_folder(name, path), n_train, seed)
+    if path is not None and is_large(Path(path)):
+        return _large_splits(name, Path(path), n_train, (val_fraction, test_fraction), seed)
     if path is not None:
         array = load_table(path)
     else:
         array = BUNDLED[name].load(numpy_generator(seed, f"data/{name}/dequantise"))
     return _table_splits(name, array, n_train, (val_fraction, test_fraction), seed)
+
+
+def prepared_folder(name: str, path: str | None) -> Path:
+    """Where the benchmark set `name` is looked for: at `path`, or in data/<name>."""
+    return Path("data") / name if path is None else Path(path)
 
 
 def _toy_splits(toy: Toy, n_train: int | None, seed: int) -> Splits:
@@ -165,3 +201,55 @@ def _table_splits(
         standardiser,
         warnings=tuple(recurring_columns(array)),
     )
+
+
+def _prepared_splits(name: str, folder: Path, n_train: int | None, seed: int) -> Splits:
+    prepared = open_prepared(folder, name)
+    manifest = prepared.manifest
+    train, validation, test = (
+        MappedRows(folder / f"{part}.npy") if array.nbytes > IN_MEMORY_BYTES else np.asarray(array, dtype=np.float64)
+        for part, array in (("train", prepared.train), ("validation", prepared.validation), ("test", prepared.test))
+    )
+    notes = list(manifest.notes)
+    if n_train is not None:
+        train = _some(train, n_train, name, numpy_generator(seed, f"data/{name}/n_train"))
+        notes.append(f"trained on {n_train:,} of {manifest.rows['train']:,} rows")
+    # The parts are standardised as they were published, and that is the set's own coordinates.
+    columns = len(manifest.columns)
+    return Splits(
+        name,
+        train,
+        validation,
+        test,
+        Standardiser(np.zeros(columns), np.ones(columns)),
+        sample=manifest.sample or (n_train is not None and n_train < manifest.rows["train"]),
+        notes=tuple(notes),
+    )
+
+
+def _large_splits(name: str, file: Path, n_train: int | None, fractions: tuple[float, float], seed: int) -> Splits:
+    check_table(file)
+    total = MappedRows(file).shape[0]
+    labels = assign(total, *fractions, numpy_generator(seed, f"data/{name}/split"))
+    train: Rows = MappedRows(file, labels, TRAIN)
+    if n_train is not None:
+        train = _some(train, n_train, name, numpy_generator(seed, f"data/{name}/n_train"))
+    source = f"{name}, {len(train)} training rows"
+    standardiser = (
+        fit_columns(train, source) if isinstance(train, MappedRows) else Standardiser.fit_columns(train, source)
+    )
+    looked = np.sort(numpy_generator(seed, f"data/{name}/look").integers(total, size=min(total, LOOKED_THROUGH)))
+    return Splits(
+        name,
+        MappedRows(file, labels, TRAIN, standardiser) if isinstance(train, MappedRows) else standardiser.apply(train),
+        MappedRows(file, labels, VALIDATION, standardiser),
+        MappedRows(file, labels, TEST, standardiser),
+        standardiser,
+        warnings=tuple(recurring_columns(MappedRows(file)[np.unique(looked)])),
+    )
+
+
+def _some(rows: Rows, n: int, name: str, generator: np.random.Generator) -> np.ndarray:
+    if n > len(rows):
+        raise InputError(f"data.n_train is {n}, but '{name}' has {len(rows)} training rows; ask for fewer")
+    return np.asarray(rows[np.sort(generator.choice(len(rows), n, replace=False))])

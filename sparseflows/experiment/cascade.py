@@ -6,8 +6,9 @@ import functools
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures.process import BrokenProcessPool
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from sparseflows.data.splits import Splits
 from sparseflows.errors import InputError, RunError
+from sparseflows.evaluation import subset
 from sparseflows.experiment.progress import Progress
 from sparseflows.experiment.records import DENSE, DONE, FAILED, Record
 from sparseflows.experiment.stage import Bench, StageName, find_stage, finish, make_stage, read_pruned
@@ -24,9 +26,14 @@ from sparseflows.flow.build import build_flow
 from sparseflows.flow.model import Flow
 from sparseflows.pruning.methods import Pruned, prune, unpruned
 from sparseflows.specs import Spec
+from sparseflows.training.batches import batches_of
+
+WHITENED_BY = 200_000  # training rows at most
 
 
-def run_experiment(spec: Spec, run: RunFolder, splits: Splits, progress: Progress, jobs: int = 1) -> list[Record]:
+def run_experiment(
+    spec: Spec, run: RunFolder, splits: Mapping[int, Splits], progress: Progress, jobs: int = 1
+) -> list[Record]:
     """Make every stage that is not there yet; gives the records of all. The caller holds the folder's lock.
 
     A stage that fails is recorded with its reason, and its cascade goes on from the stage before it. The
@@ -35,25 +42,18 @@ def run_experiment(spec: Spec, run: RunFolder, splits: Splits, progress: Progres
     Args:
         spec: the experiment.
         run: its folder.
-        splits: its rows.
+        splits: seed → its rows.
         progress: who is told.
         jobs: cascades to work on side by side, each in a process of its own.
     """
     check_device(spec.device)
-    run.write_data(
-        {
-            "name": splits.name,
-            "dim": splits.train.shape[1],
-            **splits.standardiser.to_dict(),
-            "warnings": splits.warnings,
-        }
-    )
+    run.write_data(describe(splits))
     run.write_results()
     cascades = [(method, seed) for seed in spec.seeds for method in spec.prune.methods]
     try:
         if jobs == 1:
-            bench = make_bench(spec, run, splits, progress)
             for seed in spec.seeds:
+                bench = make_bench(spec, run, splits[seed], progress, seed)
                 make_dense(bench, seed)
                 for method in spec.prune.methods:
                     run_cascade(bench, method, seed)
@@ -61,8 +61,9 @@ def run_experiment(spec: Spec, run: RunFolder, splits: Splits, progress: Progres
             # joblib's processes: Ctrl-C ends them all. Memory they share is copied when written to (mode c),
             # because PyTorch warns of arrays that cannot be.
             side_by_side = Parallel(n_jobs=jobs, mmap_mode="c")
-            side_by_side(delayed(_dense_task)(os.getpid(), spec, run, splits, seed) for seed in spec.seeds)
-            side_by_side(delayed(_cascade_task)(os.getpid(), spec, run, splits, *cascade) for cascade in cascades)
+            me = os.getpid()
+            side_by_side(delayed(_dense_task)(me, spec, run, splits[seed], seed) for seed in spec.seeds)
+            side_by_side(delayed(_cascade_task)(me, spec, run, splits[seed], method, seed) for method, seed in cascades)
     except BrokenProcessPool:
         raise RunError(
             f"{run.path}: a worker process was killed (out of memory? try a smaller --jobs); "
@@ -74,16 +75,34 @@ def run_experiment(spec: Spec, run: RunFolder, splits: Splits, progress: Progres
     return run.records()
 
 
-def make_bench(spec: Spec, run: RunFolder, splits: Splits, progress: Progress) -> Bench:
-    """What the stages of a run share, in this process."""
+def describe(splits: Mapping[int, Splits]) -> dict[str, Any]:
+    """What data.json says: the statistics of the rows, and of each seed's where they differ."""
+    first = next(iter(splits.values()))
+    shared = all(one is first for one in splits.values())
+    own = {str(seed): one.standardiser.to_dict() for seed, one in splits.items()}
+    return {
+        "name": first.name,
+        "dim": first.train.shape[1],
+        **first.standardiser.to_dict(),
+        "warnings": first.warnings,
+        "sample": first.sample,
+        "notes": first.notes,
+    } | ({} if shared else {"seeds": own})
+
+
+def make_bench(spec: Spec, run: RunFolder, splits: Splits, progress: Progress, seed: int) -> Bench:
+    """What the stages of a seed share, in this process."""
     torch.set_num_threads(spec.threads)
     dtype = getattr(torch, spec.dtype)
     return Bench(
         run,
         spec,
         splits,
-        torch.as_tensor(splits.train, dtype=dtype, device=spec.device),
-        whitening_matrix(splits.train).to(dtype) if spec.data.whiten else None,
+        spec.data.seed_for(seed),
+        batches_of(splits.train, dtype, torch.device(spec.device)),
+        whitening_matrix(subset(splits.train, WHITENED_BY, spec.data.seed_for(seed), "whitening")).to(dtype)
+        if spec.data.whiten
+        else None,
         progress,
     )
 
@@ -91,13 +110,13 @@ def make_bench(spec: Spec, run: RunFolder, splits: Splits, progress: Progress) -
 def _dense_task(parent: int, spec: Spec, run: RunFolder, splits: Splits, seed: int) -> None:
     with run.share_lock():
         _end_with(parent)
-        make_dense(make_bench(spec, run, splits, Progress(bars=False)), seed)
+        make_dense(make_bench(spec, run, splits, Progress(bars=False), seed), seed)
 
 
 def _cascade_task(parent: int, spec: Spec, run: RunFolder, splits: Splits, method: str, seed: int) -> None:
     with run.share_lock():
         _end_with(parent)
-        run_cascade(make_bench(spec, run, splits, Progress(bars=False)), method, seed)
+        run_cascade(make_bench(spec, run, splits, Progress(bars=False), seed), method, seed)
 
 
 @functools.cache  # one thread a process
@@ -171,11 +190,11 @@ def _fail_without_dense(bench: Bench, name: StageName, total: int) -> Record:
 
 
 def _untrained(bench: Bench, seed: int) -> Flow:
-    return build_flow(bench.spec, bench.rows.shape[1], seed=seed, whitening=bench.whitening).to(bench.rows.dtype)
+    return build_flow(bench.spec, bench.rows.dim, seed=seed, whitening=bench.whitening).to(bench.rows.dtype)
 
 
 def _params_dense(bench: Bench) -> int:
-    return bench.spec.flow.dense_params(bench.rows.shape[1])
+    return bench.spec.flow.dense_params(bench.rows.dim)
 
 
 def whitening_matrix(rows: np.ndarray) -> Tensor:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from safetensors.torch import load as load_tensors
 
-from sparseflows.data.tabular import Standardiser
 from sparseflows.errors import InputError
 from sparseflows.evaluation import reporting_solver
 from sparseflows.experiment.records import DONE, Record
@@ -63,7 +62,7 @@ def load(run: str | Path, stage: str = "best") -> Flow:
     path = folder.stage(record.cascade, record.stage)
     flow = flow_from_tensors(folder.spec.flow, load_tensors((path / MODEL).read_bytes()))
     flow.solver = reporting_solver(folder.spec.evaluate)
-    flow.standardiser = Standardiser.from_dict(folder.read_data())
+    flow.standardiser = folder.standardiser(record.seed)
     flow.eval()
     return flow
 

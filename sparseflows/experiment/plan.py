@@ -5,21 +5,37 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sparseflows.data.splits import Splits, fingerprint, known_sets, make_splits
+from sparseflows.data.benchmarks import BENCHMARKS
+from sparseflows.data.mapped import MappedRows, is_large
+from sparseflows.data.prepared import manifest_digest, read_manifest
+from sparseflows.data.splits import Splits, fingerprint, known_sets, make_splits, prepared_folder
 from sparseflows.data.tabular import load_table
 from sparseflows.errors import InputError, lookup
-from sparseflows.specs import Spec, TrainSpec
+from sparseflows.specs import DataSpec, Spec, TrainSpec
 
 
-def prepare(spec: Spec) -> tuple[Splits, str | None]:
-    """The rows of an experiment, and the digest of the user's own file where there is one.
+def prepare(spec: Spec) -> tuple[dict[int, Splits], str | None]:
+    """Seed → the rows of an experiment, and the digest of the files they come from where there are any.
+
+    Seeds share one object unless `data.split_by_seed` is set.
 
     Raises:
         InputError: the data are missing or not fit to be trained on.
     """
     data = spec.data
-    splits = make_splits(data.name, data.path, data.n_train, data.val_fraction, data.test_fraction, data.seed)
-    return splits, None if data.path is None else fingerprint(Path(data.path))
+    made: dict[int, Splits] = {}
+    for seed in spec.seeds:
+        own = data.seed_for(seed)
+        if own not in made:
+            made[own] = make_splits(data.name, data.path, data.n_train, data.val_fraction, data.test_fraction, own)
+    return {seed: made[data.seed_for(seed)] for seed in spec.seeds}, digest(data)
+
+
+def digest(data: DataSpec) -> str | None:
+    """What the files of the data are known by: those of a prepared set by its manifest; None for sets without files."""
+    if data.name in BENCHMARKS:
+        return manifest_digest(prepared_folder(data.name, data.path))
+    return None if data.path is None else fingerprint(Path(data.path))
 
 
 def count_stages(spec: Spec) -> int:
@@ -30,22 +46,29 @@ def count_stages(spec: Spec) -> int:
 def plan(spec: Spec) -> dict[str, Any]:
     """What a run would do: dense params, stages, steps. None where only the user's file can tell.
 
-    A file that `data.path` names is read; all other sets answer without their data.
+    A file that `data.path` names is read; all other sets answer without their data, benchmark sets with the
+    published number of rows where they have not been prepared.
 
     Raises:
         InputError: an unknown set, a file that is not fit or not wanted, or more training rows than there are.
     """
     data = spec.data
     known = lookup("data set", data.name, {one.name: one for one in known_sets()})
-    if known.kind != "file" and data.path is not None:
+    if known.kind not in ("file", "prepared") and data.path is not None:
         raise InputError(f"data set '{data.name}' takes no file: remove data.path, or set data.name to 'table'")
     dim, rows = known.dimension, known.rows
-    if data.path is not None:
-        rows, dim = load_table(data.path).shape
-    if known.kind != "toy" and rows is not None:
+    if known.kind == "prepared":
+        folder = prepared_folder(data.name, data.path)
+        if folder.exists():
+            manifest = read_manifest(folder)
+            dim, rows = len(manifest.columns), manifest.rows["train"]
+    elif data.path is not None:
+        path = Path(data.path)
+        rows, dim = MappedRows(path).shape if is_large(path) else load_table(path).shape
+    if known.kind in ("bundled", "file") and rows is not None:
         rows -= round(rows * data.val_fraction) + round(rows * data.test_fraction)  # as `tabular.split`
-        if data.n_train is not None and data.n_train > rows:
-            raise InputError(f"data.n_train is {data.n_train}, but '{data.name}' has {rows} rows to train on")
+    if known.kind != "toy" and rows is not None and data.n_train is not None and data.n_train > rows:
+        raise InputError(f"data.n_train is {data.n_train}, but '{data.name}' has {rows} rows to train on")
     rows = data.n_train or rows
 
     def steps(settings: TrainSpec) -> int | None:

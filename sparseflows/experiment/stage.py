@@ -12,7 +12,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from sparseflows.data.splits import Splits
-from sparseflows.evaluation import evaluate, likelihood, reporting_solver, subset
+from sparseflows.evaluation import Array, evaluate, likelihood, reporting_solver, subset
 from sparseflows.experiment.checkpoints import Checkpoints
 from sparseflows.experiment.progress import Progress
 from sparseflows.experiment.records import DONE, FAILED, Record, cascade_name
@@ -23,6 +23,7 @@ from sparseflows.flow.ode import Status
 from sparseflows.pruning.masks import Masks
 from sparseflows.pruning.methods import Pruned
 from sparseflows.specs import Spec, TrainSpec
+from sparseflows.training.batches import Batches
 from sparseflows.training.loop import Hooks, Outcome, train
 from sparseflows.training.objectives import build_objective, training_solver
 
@@ -31,17 +32,18 @@ LR_SCALES = (
     0.3,
     0.1,
 )  # of the attempts: at first, again from the last good checkpoint, again from the start
-SELECTION_ROWS, SELECTION_TOLERANCE = 2048, 1e-4  # of the validation NLL that picks weights within a training
+SELECTION_TOLERANCE = 1e-4  # of the validation NLL that picks weights within a training
 
 
 @dataclass(frozen=True)
 class Bench:
-    """All that the stages of one run share."""
+    """All that the stages of one seed share."""
 
     run: RunFolder
     spec: Spec
     splits: Splits
-    rows: Tensor  # standardised training rows, on the device
+    data_seed: int  # of the splits, and of the rows that are evaluated
+    rows: Batches  # standardised training rows
     whitening: Tensor | None  # (D, D), of all its flows
     progress: Progress
 
@@ -115,7 +117,7 @@ def make_stage(
         )
         numbers: dict[str, Any] = {}
         if reason is None:
-            found = evaluate(pruned.flow, bench.splits, bench.spec.evaluate, bench.spec.data.seed)
+            found = evaluate(pruned.flow, bench.splits, bench.spec.evaluate, bench.data_seed)
             if isinstance(found, Status):
                 reason = f"trained, but its likelihood cannot be computed: {found.value}"
             else:
@@ -198,9 +200,14 @@ def _train(
     )
 
 
+def selection_rows(bench: Bench) -> Array:
+    """The seeded validation rows that weights are chosen by: at most `train.selection_rows`."""
+    return subset(bench.splits.validation, bench.spec.train.selection_rows, bench.data_seed, "selection")
+
+
 def validation_nll(bench: Bench, flow: Flow) -> float:
-    """Exact NLL of at most 2,048 validation rows at tolerance 1e-4, to choose weights by; NaN where the solve fails."""
-    rows = subset(bench.splits.validation, SELECTION_ROWS, bench.spec.data.seed, "selection")
+    """Exact NLL of `selection_rows` at tolerance 1e-4, to choose weights by; NaN where the solve fails."""
+    rows = selection_rows(bench)
     solver = replace(reporting_solver(bench.spec.evaluate), norm="batch").at(SELECTION_TOLERANCE)
     found = likelihood(flow, rows, solver, bench.spec.dtype)
     return found.nll if found.status is Status.DONE else math.nan
@@ -218,7 +225,7 @@ def solver_discrepancy(bench: Bench, flow: Flow) -> float | None:
 
     None where one of the solves fails.
     """
-    rows = subset(bench.splits.validation, SELECTION_ROWS, bench.spec.data.seed, "selection")
+    rows = selection_rows(bench)
     trained = likelihood(flow, rows, replace(training_solver(bench.spec.solve), gradient="backprop"), bench.spec.dtype)
     exact = likelihood(flow, rows, reporting_solver(bench.spec.evaluate), bench.spec.evaluate.dtype)
     if trained.status is not Status.DONE or exact.status is not Status.DONE:

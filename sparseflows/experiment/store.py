@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sparseflows.data.tabular import Standardiser
 from sparseflows.errors import InputError, RunError
 from sparseflows.experiment.params import dump_spec, parse_yaml, validate
 from sparseflows.experiment.records import DENSE, Record, cascade_name, to_csv
@@ -150,6 +151,15 @@ class RunFolder:
             return found
         except (OSError, ValueError, TypeError) as error:
             raise InputError(f"{self.path / DATA}: missing or damaged ({error}); run the experiment again") from None
+
+    def standardiser(self, seed: int) -> Standardiser:
+        """Of the rows that `seed` was trained on.
+
+        Raises:
+            InputError: data.json is missing or damaged.
+        """
+        found = self.read_data()
+        return Standardiser.from_dict(found.get("seeds", {}).get(str(seed), found))
 
     def write_stage(self, record: Record, tensors: dict[str, bytes], metrics: list[dict[str, Any]]) -> None:
         """Put a stage in its place in one rename, then refresh results.csv and metrics.jsonl."""

@@ -41,8 +41,7 @@ def draw_samples(run: Path, stage: str, n: int, seed: int) -> Array:
         RunError: the solver failed.
     """
     folder = RunFolder.open(run)
-    standardiser = Standardiser.from_dict(folder.read_data())
-    flow, _ = _load(folder, stage, None, None)
+    flow, _, standardiser = _load(folder, stage, None, None)
     noise = _noise(n, len(standardiser.shift), seed)
     return standardiser.invert(_carry(flow, noise, reverse=True))
 
@@ -138,9 +137,9 @@ def score_points(
         dtype: precision of the solve, or None for the run's own.
     """
     folder = RunFolder.open(run)
-    standardiser = Standardiser.from_dict(folder.read_data())
-    rows = standardiser.apply(load_points(points, len(standardiser.shift)))
-    flow, precision = _load(folder, stage, tol, dtype)
+    own = load_points(points, len(folder.read_data()["shift"]))
+    flow, precision, standardiser = _load(folder, stage, tol, dtype)
+    rows = standardiser.apply(own)
     from sparseflows.evaluation import likelihood, standard_error
     from sparseflows.flow.ode import Status
 
@@ -165,10 +164,9 @@ def score_points(
 def carry_points(run: Path, stage: str, points: Path, to: str, tol: float | None, dtype: str | None) -> Array:
     """Rows of a file carried to `noise` (from the data's own coordinates) or to `data` (into them): (N, D)."""
     folder = RunFolder.open(run)
-    standardiser = Standardiser.from_dict(folder.read_data())
-    rows = load_points(points, len(standardiser.shift))
+    rows = load_points(points, len(folder.read_data()["shift"]))
     # Not the run's own precision: there and back, float32 loses a hundred times what the tolerance allows.
-    flow, precision = _load(folder, stage, tol, dtype or "float64")
+    flow, precision, standardiser = _load(folder, stage, tol, dtype or "float64")
     from sparseflows.evaluation import as_dtype
 
     precise = as_dtype(flow, _torch_dtype(precision))
@@ -178,14 +176,15 @@ def carry_points(run: Path, stage: str, points: Path, to: str, tol: float | None
     return standardiser.invert(_carry(precise, rows, reverse=True))
 
 
-def _load(folder: RunFolder, stage: str, tol: float | None, dtype: str | None) -> tuple[Flow, str]:
-    from sparseflows.experiment.loading import load
+def _load(folder: RunFolder, stage: str, tol: float | None, dtype: str | None) -> tuple[Flow, str, Standardiser]:
+    from sparseflows.experiment.loading import find, load
 
-    flow = load(folder.path, stage)
+    record = find(folder, stage)
+    flow = load(folder.path, f"{record.cascade}/{record.stage}")
     settings = folder.spec.evaluate
     solver: Solver = flow.solver if tol is None else replace(flow.solver, rtol=tol, atol=tol, max_nfe=200_000)
     flow.solver = solver
-    return flow, dtype or settings.dtype
+    return flow, dtype or settings.dtype, folder.standardiser(record.seed)
 
 
 def _torch_dtype(name: str) -> Any:

