@@ -103,7 +103,7 @@ def _benchmark_names() -> list[str]:
 def _benchmark(name: str, folder: Path, verify: bool) -> dict[str, Any]:
     """What is known of a set, and what is here of it."""
     from sparseflows.data.benchmarks import ARCHIVE_URL, BENCHMARKS, PARTS
-    from sparseflows.data.prepared import open_prepared
+    from sparseflows.data.prepared import MANIFEST, open_prepared
     from sparseflows.data.prepared import verify as check
 
     facts, place = BENCHMARKS[name], folder / name
@@ -122,7 +122,9 @@ def _benchmark(name: str, folder: Path, verify: bool) -> dict[str, Any]:
         "raw": {"url": facts.url, "files": list(facts.raw)},
         "licence": facts.licence,
     }
-    if not place.is_dir():
+    if not (place / MANIFEST).exists():
+        if place.is_dir() and any(place.iterdir()):  # the archive, unpacked perhaps: its folders have these names
+            found["command"] = found["command"].replace(f"--to {place}", f"--to {folder}-prepared/{name}")
         return found
     try:
         manifest = open_prepared(place, name).manifest

@@ -112,12 +112,12 @@ def moments(rows: Blocks, ddof: int = 0) -> Moments:
 def correlation(rows: Blocks, mean: np.ndarray) -> np.ndarray:
     """Correlations (D, D) of the columns; `mean` (D,) is that of all rows."""
     products: list[np.ndarray] = []
-    for block in rows():
-        block -= mean
-        products.append(block.T @ block)
-    covariance = _total(products)
-    scale = np.sqrt(np.diag(covariance))
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # NaN then, which is close to nothing
+        for block in rows():
+            block -= mean
+            products.append(block.T @ block)
+        covariance = _total(products)
+        scale = np.sqrt(np.diag(covariance))
         return covariance / np.outer(scale, scale)
 
 

@@ -136,3 +136,52 @@ def hdf5(path, arrays):
         for part, array in arrays.items():
             file[part] = array
     return path
+
+
+# --- a frame as pandas 0.19 pickled it: other modules, blocks in a tuple with its version
+
+
+class OldManager:
+    def __init__(self, values, names):
+        axes = [OldIndex(np.array(names, dtype=object)), OldNumbers(np.arange(len(values)))]
+        block = {"values": values.T, "mgr_locs": slice(0, len(names), 1)}
+        self.state = (axes, [values.T], [axes[0]], {"0.14.1": {"axes": axes, "blocks": [block]}})
+
+    def __getstate__(self):
+        return self.state
+
+
+class OldFrame:
+    def __init__(self, values, names):
+        self.__dict__.update(_metadata=[], _typ="dataframe", _data=OldManager(values, names))
+
+
+class OldIndex:
+    def __init__(self, data):
+        self.data = data
+
+    def __reduce__(self):
+        return old_new, (type(self), {"data": self.data, "name": None})
+
+
+class OldNumbers(OldIndex):
+    pass
+
+
+def old_new(kind, state):
+    raise NotImplementedError
+
+
+def old_pickle(values, names):
+    import pickle
+
+    data = pickle.dumps(OldFrame(values, names), protocol=2)
+    for ours, theirs in (
+        ("OldManager", "pandas.core.internals\nBlockManager"),
+        ("OldFrame", "pandas.core.frame\nDataFrame"),
+        ("OldIndex", "pandas.indexes.base\nIndex"),
+        ("OldNumbers", "pandas.indexes.numeric\nInt64Index"),
+        ("old_new", "pandas.indexes.base\n_new_Index"),
+    ):
+        data = data.replace(f"c{__name__}\n{ours}\n".encode(), f"c{theirs}\n".encode())
+    return data.replace(b"cnumpy._core.", b"cnumpy.core.")

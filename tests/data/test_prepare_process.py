@@ -220,3 +220,15 @@ def test_list_of_damaged_sets(source, tmp_path):
     assert status == 2
     assert "cut off" in err
     assert err.count("\n") == 1
+
+
+def test_list_beside_an_unpacked_archive(source, tmp_path):
+    """Its folders are named as the prepared ones would be."""
+    (tmp_path / "data/power").mkdir(parents=True)
+    source.rename(tmp_path / "data/power/data.npy")
+    status, out, err = call("data", "list", "--in", tmp_path / "data")
+    assert (status, err) == (0, "")
+    assert re.search(r"(?m)^power +to get ", out)
+    folder = re.search(r"prepare POWER --from PATH --to (\S+)", out)[1]
+    made(tmp_path, tmp_path / "data", target=folder)
+    assert re.search(r"(?m)^power +sample ", call("data", "list", "--in", tmp_path / "data-prepared")[1])

@@ -183,6 +183,14 @@ def test_gas_from_the_pickle(tmp_path, protocol):
     assert all(name.startswith("CO.") for name in manifest.columns)
 
 
+def test_gas_from_a_pickle_of_2016(tmp_path):
+    """The published one is of that time."""
+    pytest.importorskip("pandas")
+    (tmp_path / "ethylene_CO.pickle").write_bytes(files.old_pickle(GAS, files.gas_names()))
+    prepare(Request("gas", tmp_path, tmp_path / "made", allow_pickle=True))
+    assert_made(tmp_path / "made", "gas", naive.gas(GAS[:, 3:]))
+
+
 # --- HEPMASS
 
 

@@ -164,6 +164,7 @@ def test_other_texts(tmp_path):
         ("gas", "gas.txt", re.sub(r"(?m)^(.*)   \S+  $", r"\1", gas), "18 columns, 19 are wanted"),
         ("gas", "gas.txt", gas.replace("\n", "\n\n").replace(" 10", " ?", 1), "is no number"),
         ("gas", "gas.txt", gas.split("\n")[0] + "\n" + ("1 " * 19 + "\n") * 400, "in every row"),
+        ("gas", "gas.txt", re.sub(r"(?m)(\d)  $", r"\1e300", gas), "too large or too small"),
         ("miniboone", "m.txt", boone.split("\n", 1)[1], "line 1 should hold two counts"),
         ("miniboone", "m.txt", "\n".join(boone.split("\n")[:-20]), "its first line says 170"),
         ("miniboone", "m.txt", boone + boone.split("\n")[5], "its first line says 170"),

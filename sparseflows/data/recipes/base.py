@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sparseflows.data.archives import Member, Wanted
+from sparseflows.data.containers import Member, Wanted
 from sparseflows.data.sources import Meter
 from sparseflows.data.streaming import Blocks, Moments, blocks
 from sparseflows.errors import InputError

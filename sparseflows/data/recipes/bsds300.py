@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from sparseflows.data.archives import Member, Wanted
 from sparseflows.data.benchmarks import BENCHMARKS, PARTS
+from sparseflows.data.containers import Member, Wanted
 from sparseflows.data.rawtext import free_path
 from sparseflows.data.recipes.base import Kit, Made, Part, Recipe, Table, limit
 from sparseflows.data.sources import MIB, one_line

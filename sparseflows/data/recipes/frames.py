@@ -66,14 +66,23 @@ def allowed(module: str, name: str) -> bool:
     )
 
 
+def current(module: str, name: str) -> tuple[str, str]:
+    """Where a name of pandas before 0.20, as the published pickle has them, is today."""
+    if module.startswith("pandas.indexes"):
+        module = module.replace("pandas.indexes", "pandas.core.indexes", 1)
+    if module == "pandas.core.index" or name in {"Int64Index", "Float64Index", "NumericIndex"}:
+        return "pandas.core.indexes.base", "Index" if name.endswith("Index") and name != "_new_Index" else name
+    return module, name
+
+
 def _load(stream: BinaryIO, name: str) -> Any:
     import pandas
-    from pandas.compat.pickle_compat import Unpickler  # knows where older versions kept things
+    from pandas.compat.pickle_compat import Unpickler  # knows where pandas 1 and 2 kept things
 
     class Restricted(Unpickler):
         def find_class(self, module: str, called: str) -> Any:
             if allowed(module, called):
-                return super().find_class(module, called)
+                return super().find_class(*current(module, called))
             raise InputError(f"{name}: the pickle asks for {module}.{called}, no part of a data frame; not read")
 
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sparseflows.data.archives import Member, Wanted
+from sparseflows.data.containers import Member, Wanted
 from sparseflows.data.rawtext import free_path, numbers, skip_header, text_blocks
 from sparseflows.data.recipes.base import Kit, Made, Recipe, Table, limit, standardised, tenths
 from sparseflows.data.recipes.frames import read_frame

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sparseflows.data.archives import Member, Wanted
+from sparseflows.data.containers import Member, Wanted
 from sparseflows.data.rawtext import free_path, numbers, skip_header, text_blocks
 from sparseflows.data.recipes.base import Kit, Made, Recipe, Table, limit, spiked, standardised
 from sparseflows.data.streaming import Spool, blocks, moments, refuse_constant

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from sparseflows.data.archives import Member, Wanted
+from sparseflows.data.containers import Member, Wanted
 from sparseflows.data.rawtext import copy_npy, free_path, numbers, text_blocks
 from sparseflows.data.reading import counted
 from sparseflows.data.recipes.base import Kit, Made, Recipe, Table, limit, standardised, tenths
