@@ -89,6 +89,9 @@ def list_data(
         print_result([*sets, *benchmarks])
     else:
         print_result("\n".join([*_lines([*sets, *benchmarks]), *_to_get(benchmarks)]))
+        checked = [one["name"] for one in benchmarks if one.get("verified")]
+        if checked:
+            print_result(f"\nEvery file is as it was prepared: {', '.join(checked)}")
     broken = next((one["problem"] for one in benchmarks if one["problem"]), None)
     if broken:
         raise InputError(broken)
@@ -171,8 +174,8 @@ def _to_get(benchmarks: list[dict[str, Any]]) -> list[str]:
         raw = " and ".join(one["raw"]["files"])
         lines += [
             f"  {one['command']}",
-            f"    PATH: {archive}{f'; or {raw}, plain or packed, of' if raw else '; made from'} ({one['licence']})",
-            f"    {one['raw']['url']}",
+            f"    PATH: {archive}{f'; or {raw}, plain or packed' if raw else ''} ({one['licence']})",
+            f"    {'raw' if raw else 'about'}: {one['raw']['url']}",
         ]
     return lines
 

@@ -186,7 +186,8 @@ def test_list(source, tmp_path):
     made(tmp_path, source, target="data/power")
     status, out, err = call("data", "list", "--in", tmp_path / "data", "--verify")
     assert (status, err) == (0, "")
-    table, to_get = out.split("\n\n")
+    table, to_get, checked = out.split("\n\n")
+    assert checked == "Every file is as it was prepared: power\n"
     assert max(len(line) for line in table.splitlines()[-5:]) <= 100
     assert re.search(r"(?m)^power +sample +6 +300 ", table)
     assert re.search(r"(?m)^hepmass +to get +21 +525123 ", table)
