@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sparseflows.errors import InputError, suggest
 from sparseflows.experiment.records import DONE, Record
-from sparseflows.experiment.store import MASKS, MODEL, RUN, RunFolder, identity, sha256
+from sparseflows.experiment.store import MASKS, MODEL, RunFolder, sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -114,11 +113,10 @@ class Study:
         from sparseflows.experiment.plan import prepare
 
         splits, fingerprint = prepare(self.folder.spec)
-        stored = json.loads((self.path / RUN).read_text(encoding="utf-8")).get("identity")
-        if fingerprint is not None and identity(self.folder.spec, fingerprint) != stored:
-            raise InputError(
-                f"{self.folder.spec.data.path}: not the rows that {self.path} was trained on; put the file back"
-            )
+        if fingerprint != self.folder.data_fingerprint():
+            data = self.folder.spec.data
+            place = data.path or f"data/{data.name}"
+            raise InputError(f"{place}: not the rows that {self.path} was trained on; put the file back")
         return {seed: _in_memory(one) for seed, one in splits.items()}
 
     def subjects(self, patterns: Sequence[str] = ()) -> list[Subject]:

@@ -55,7 +55,7 @@ def standard_error(values: Array) -> float:
 def rows_per_chunk(flow: Flow, dim: int) -> int:
     """Rows to solve together: enough to keep the matrix products busy, few enough to stay near the caches."""
     widest = max((max(f.hidden, default=1) for f in flow.fields() if isinstance(f, MLPField)), default=64)
-    return max(64, 2**20 // ((dim + 1) * widest))
+    return max(64, 2**18 // ((dim + 1) * widest))
 
 
 def as_dtype(flow: Flow, dtype: torch.dtype) -> Flow:

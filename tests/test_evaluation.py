@@ -169,11 +169,11 @@ def test_a_single_row_has_no_standard_error():
 
 def test_chunks_shrink_with_width_and_dimension():
     narrow, wide = Flow(MLPField(2, [64])), Flow([MLPField(2, [64]), MLPField(2, [8, 512])])
-    assert rows_per_chunk(wide, 2) == 2**20 // (3 * 512)
-    assert rows_per_chunk(narrow, 2) == 2**20 // (3 * 64)
-    assert rows_per_chunk(narrow, 60) == 2**20 // (61 * 64)
+    assert rows_per_chunk(wide, 2) == 2**18 // (3 * 512)
+    assert rows_per_chunk(narrow, 2) == 2**18 // (3 * 64)
+    assert rows_per_chunk(narrow, 60) == 2**18 // (61 * 64)
     assert rows_per_chunk(Flow(MLPField(63, [8192])), 63) == 64
-    assert rows_per_chunk(identity_flow(), 2) == 2**20 // (3 * 64)
+    assert rows_per_chunk(identity_flow(), 2) == 2**18 // (3 * 64)
     assert rows_per_chunk(Flow(MLPField(2, [])), 2) > 64
 
 

@@ -97,7 +97,7 @@ BUNDLED: dict[str, Bundled] = {
         ),
         Bundled(
             "diabetes",
-            "body and blood measurements of diabetes patients, dequantised",
+            "measurements of diabetes patients, dequantised",
             9,
             442,
             _diabetes,

@@ -31,6 +31,7 @@ class MappedRows:
         labels: (rows of the file,) uint8, which part each row belongs to; None: all rows are in.
         part: the one that is meant.
         standardiser: applied to what is read; None: nothing is.
+        block_rows: rows of the file that are read at once; None: 4 MiB of them.
     """
 
     ndim = 2
@@ -41,11 +42,12 @@ class MappedRows:
         labels: NDArray[np.uint8] | None = None,
         part: int = TRAIN,
         standardiser: Standardiser | None = None,
+        block_rows: int | None = None,
     ) -> None:
         self.file, self.labels, self.part, self.standardiser = file, labels, part, standardiser
         self._map = _open(file)
         total, columns = self._map.shape
-        self.block_rows = max(1, BLOCK_BYTES // (columns * self._map.itemsize))
+        self.block_rows = block_rows or max(1, BLOCK_BYTES // (columns * self._map.itemsize))
         edges = np.arange(0, total + self.block_rows, self.block_rows).clip(max=total)
         if labels is None:
             self._starts = edges
@@ -58,7 +60,7 @@ class MappedRows:
         return self.shape[0]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("file", "labels", "part", "standardiser")}
+        return {name: getattr(self, name) for name in ("file", "labels", "part", "standardiser", "block_rows")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]

@@ -87,7 +87,7 @@ class RunFolder:
                     _move_aside(path)
         for path in paths:
             if not os.path.exists(path):
-                _create(path, spec, wanted)
+                _create(path, spec, wanted, data_fingerprint)
             if _identity_of(path) == wanted:
                 return cls(path, spec)
         raise InputError(f"{path}: taken by something else; give another folder with --out")
@@ -137,6 +137,11 @@ class RunFolder:
     def stage(self, cascade: str, stage: int) -> Path:
         """Folder of one stage."""
         return self.cascade(cascade) / "stages" / str(stage)
+
+    def data_fingerprint(self) -> str | None:
+        """What the files of the run's data were known by when it began; None for data without files."""
+        value = json.loads((self.path / RUN).read_text(encoding="utf-8")).get("data")
+        return None if value is None else str(value)
 
     def write_data(self, description: dict[str, Any]) -> None:
         """Keep the statistics of the data: `score`, `map` and `sample` need them, the rows they do not."""
@@ -270,7 +275,7 @@ def _identity_of(path: Path) -> str | None:
     return str(value)
 
 
-def _create(path: Path, spec: Spec, wanted: str) -> None:
+def _create(path: Path, spec: Spec, wanted: str, data_fingerprint: str | None) -> None:
     beside = path.with_name(f".{path.name}-{os.getpid()}.tmp")
     try:
         shutil.rmtree(beside, ignore_errors=True)
@@ -278,7 +283,9 @@ def _create(path: Path, spec: Spec, wanted: str) -> None:
         write_whole(beside / SPEC, dump_spec(spec))
         write_whole(
             beside / RUN,
-            json.dumps({"format": FORMAT, "identity": wanted, "versions": _versions()}, indent=1),
+            json.dumps(
+                {"format": FORMAT, "identity": wanted, "data": data_fingerprint, "versions": _versions()}, indent=1
+            ),
         )
         os.rename(beside, path)
     except OSError as error:

@@ -205,7 +205,7 @@ def _carry(flow: Flow, rows: Array, reverse: bool) -> Array:
     from sparseflows.evaluation import rows_per_chunk
 
     like = next(flow.parameters())
-    chunk = rows_per_chunk(flow, rows.shape[1])
+    chunk = rows_per_chunk(flow, 0)  # no tangents here
     with torch.no_grad():
         points = torch.as_tensor(rows, dtype=like.dtype, device=like.device)
         carry = flow.to_data if reverse else flow.to_noise

@@ -64,6 +64,11 @@ def params_text(changes: dict[str, Any]) -> str:
 
 
 @pytest.fixture(scope="session")
+def tiny_params() -> Callable[[dict[str, Any]], str]:
+    return params_text
+
+
+@pytest.fixture(scope="session")
 def call() -> Callable[..., Said]:
     return command
 
