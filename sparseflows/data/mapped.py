@@ -16,7 +16,7 @@ from sparseflows.errors import InputError
 Array = NDArray[np.float64]
 
 IN_MEMORY_BYTES = 2**28  # of a file; a smaller one is loaded whole
-BLOCK_BYTES = 2**22  # read at once
+BLOCK_BYTES = 2**20  # read at once; so little that it is standardised within the caches
 TRAIN, VALIDATION, TEST = 0, 1, 2
 
 
@@ -31,7 +31,7 @@ class MappedRows:
         labels: (rows of the file,) uint8, which part each row belongs to; None: all rows are in.
         part: the one that is meant.
         standardiser: applied to what is read; None: nothing is.
-        block_rows: rows of the file that are read at once; None: 4 MiB of them.
+        block_rows: rows of the file that are read at once; None: 1 MiB of them.
     """
 
     ndim = 2
@@ -77,6 +77,11 @@ class MappedRows:
     def block(self, number: int) -> Array:
         """The rows of one block, standardised."""
         return self._standardised(self._map[self._in_block(number)])
+
+    def read_block(self, number: int, into: np.ndarray) -> None:
+        """Write the rows of one block, standardised, to `into` (rows of the block, D), of any precision."""
+        rows = self._map[self._in_block(number)]
+        into[:] = rows if self.standardiser is None else self.standardiser.apply(rows)
 
     def __getitem__(self, index: Any) -> Array:
         wanted = np.arange(len(self))[index] if isinstance(index, slice | int) else np.asarray(index)

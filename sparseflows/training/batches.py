@@ -67,7 +67,7 @@ class OnDisk:
         self._groups: list[np.ndarray] = []
         self._starts = np.zeros(1, dtype=np.int64)
         self._loaded: int | None = None
-        self._buffer = torch.empty(0)
+        self._buffer, self._order = torch.empty(0), torch.empty(0, dtype=torch.long)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -82,7 +82,7 @@ class OnDisk:
             group = int(np.searchsorted(self._starts, first, side="right")) - 1
             self._load(group)
             start, end = self._starts[group], min(last, self._starts[group + 1])
-            parts.append(self._buffer[first - start : end - start].clone())  # the next group overwrites the buffer
+            parts.append(self._buffer[self._order[first - start : end - start]])
             first = int(end)
         return torch.cat(parts).to(self.device)
 
@@ -97,15 +97,16 @@ class OnDisk:
         if self._loaded == group or self._epoch is None:
             return
         seed, purpose, epoch = self._epoch
-        shuffle = _permutation(int(np.diff(self._starts)[group]), seed, f"{purpose}/epoch/{epoch}/{group}")
-        if len(self._buffer) != len(shuffle):
+        self._order = _permutation(int(np.diff(self._starts)[group]), seed, f"{purpose}/epoch/{epoch}/{group}")
+        if len(self._buffer) != len(self._order):
             self._buffer = torch.empty(0)  # the old one goes before the new one comes
-            self._buffer = torch.empty(len(shuffle), self.dim, dtype=self.dtype)
-        first = 0
+            self._buffer = torch.empty(len(self._order), self.dim, dtype=self.dtype)
+        filled, first = self._buffer.numpy(), 0
+        sizes = self.rows.block_sizes()
         for number in self._groups[group]:
-            rows = torch.from_numpy(self.rows.block(int(number))).to(self.dtype)
-            self._buffer[shuffle[first : first + len(rows)]] = rows
-            first += len(rows)
+            last = first + int(sizes[number])
+            self.rows.read_block(int(number), filled[first:last])
+            first = last
         self._loaded = group
 
 
