@@ -207,7 +207,7 @@ def _prepared_splits(name: str, folder: Path, n_train: int | None, seed: int) ->
     prepared = open_prepared(folder, name)
     manifest = prepared.manifest
     train, validation, test = (
-        MappedRows(folder / f"{part}.npy") if array.nbytes > IN_MEMORY_BYTES else np.asarray(array, dtype=np.float64)
+        MappedRows(folder / f"{part}.npy") if array.nbytes > IN_MEMORY_BYTES else np.array(array, dtype=np.float64)
         for part, array in (("train", prepared.train), ("validation", prepared.validation), ("test", prepared.test))
     )
     notes = list(manifest.notes)

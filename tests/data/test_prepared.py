@@ -5,35 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from prepared_folders import write_prepared
 
 from sparseflows.data import mapped
-from sparseflows.data.benchmarks import BENCHMARKS
+from sparseflows.data.benchmarks import PARTS
 from sparseflows.data.mapped import MappedRows
 from sparseflows.data.prepared import MANIFEST, Manifest, manifest_digest, open_prepared, verify
-from sparseflows.data.reading import fingerprint
 from sparseflows.data.splits import make_splits
 from sparseflows.errors import InputError
 from sparseflows.experiment.params import load_spec
 from sparseflows.experiment.plan import plan, prepare
-
-SIZES = {"train": 80, "validation": 10, "test": 10}
-
-
-def write_prepared(folder, name="power", sample=True, dtype="float64"):
-    """A small folder as `data prepare` makes them, of normal rows."""
-    folder.mkdir()
-    generator = np.random.default_rng(0)
-    columns = BENCHMARKS[name].columns
-    files = {}
-    for part, n in SIZES.items():
-        np.save(folder / f"{part}.npy", generator.normal(size=(n, columns)).astype(dtype))
-        files[f"{part}.npy"] = {"shape": [n, columns], "sha256": fingerprint(folder / f"{part}.npy")}
-    published = dict(zip(SIZES, BENCHMARKS[name].rows, strict=True))
-    manifest = Manifest(
-        name, [f"c{k}" for k in range(columns)], SIZES, published, sample, dtype, None, None, {}, {}, ["a note"], files
-    )
-    (folder / MANIFEST).write_text(manifest.to_json())
-    return folder
 
 
 @pytest.fixture
@@ -53,7 +34,7 @@ def test_open(folder):
 def test_splits_are_the_rows_as_they_are(tmp_path, dtype):
     folder = write_prepared(tmp_path / "gas", "gas", dtype=dtype)
     made = make_splits("gas", str(folder))
-    for part in SIZES:
+    for part in PARTS:
         rows = getattr(made, part)
         assert rows.dtype == np.float64
         assert np.array_equal(rows, np.load(folder / f"{part}.npy"))
