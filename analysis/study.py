@@ -113,7 +113,7 @@ class Study:
         from sparseflows.experiment.plan import prepare
 
         splits, fingerprint = prepare(self.folder.spec)
-        if fingerprint != self.folder.data_fingerprint():
+        if not self.folder.began_with(fingerprint):
             data = self.folder.spec.data
             place = data.path or f"data/{data.name}"
             raise InputError(f"{place}: not the rows that {self.path} was trained on; put the file back")

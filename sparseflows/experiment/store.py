@@ -138,10 +138,10 @@ class RunFolder:
         """Folder of one stage."""
         return self.cascade(cascade) / "stages" / str(stage)
 
-    def data_fingerprint(self) -> str | None:
-        """What the files of the run's data were known by when it began; None for data without files."""
-        value = json.loads((self.path / RUN).read_text(encoding="utf-8")).get("data")
-        return None if value is None else str(value)
+    def began_with(self, data_fingerprint: str | None) -> bool:
+        """Whether the files of the run's data were known by that when it began; folders that do not say: yes."""
+        stored = json.loads((self.path / RUN).read_text(encoding="utf-8"))
+        return "data" not in stored or stored["data"] == data_fingerprint
 
     def write_data(self, description: dict[str, Any]) -> None:
         """Keep the statistics of the data: `score`, `map` and `sample` need them, the rows they do not."""
