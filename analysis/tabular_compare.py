@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from analysis.baseline_results import RunBaselines
@@ -14,6 +15,7 @@ from analysis.tabular_front import best_validated, pruned_of
 from analysis.tabular_runs import Choice
 
 SPOKEN = {"flow_matching": "flow matching", "nll": "FFJORD"}
+LEAST_SEEDS = 3  # a standard error over two seeds says little
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,10 @@ def _against_baselines(choice: Choice, baselines: RunBaselines | None) -> list[C
         if not pairs:
             continue
         difference = _difference([(Mean(fit.nll_test, fit.nll_test_se), _nll(stage)) for fit, stage in pairs.values()])
-        flow, other = SPOKEN.get(choice.shown.objective, choice.shown.objective), f"the {name}"
+        ours = spoken_nats(_mean(_nll(stage) for _, stage in pairs.values()), None)
+        theirs = spoken_nats(_mean(Mean(fit.nll_test, None) for fit, _ in pairs.values()), None)
+        flow = f"{SPOKEN.get(choice.shown.objective, choice.shown.objective)} ({ours})"
+        other = f"the {name} ({theirs}, same rows)"
         by = f"{spoken_nats(abs(difference.value), difference.se)} nats"
         sure = _beyond(difference)
         verdict = (
@@ -81,8 +86,10 @@ def _against_dense(choice: Choice) -> Comparison | None:
     verdict = "no difference beyond 2 s.e."
     if difference.se is None:
         verdict = "no error is known, so no verdict"
+    elif 1 < len(shared) < LEAST_SEEDS:
+        verdict = f"too few seeds for a verdict ({LEAST_SEEDS} at least)"
     elif _beyond(difference):
-        verdict = "pruning helped" if difference.value < 0 else "pruning did not help"
+        verdict = "pruning helped, trained longer than dense" if difference.value < 0 else "pruning did not help"
     flow = SPOKEN.get(choice.shown.objective, choice.shown.objective)
     wide = "" if len(shared) > 1 else "; both are judged on the same rows, so this error is too wide"
     shift = f"{spoken_nats(difference.value, difference.se, sign=True)} nats"
@@ -112,6 +119,10 @@ def _difference(pairs: Sequence[tuple[Mean, Mean]]) -> Mean:
 def _nll(stage: Stage) -> Mean:
     assert stage.nll_test is not None  # points have one
     return Mean(stage.nll_test, stage.nll_test_se)
+
+
+def _mean(values: Iterable[Mean]) -> float:
+    return statistics.fmean(one.value for one in values)
 
 
 def _beyond(difference: Mean) -> bool:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from analysis.records import Run, Stage, read_run
 from analysis.tabular_front import Point, dense_of, points_of
@@ -26,6 +27,7 @@ class DataInfo:
     n_train: int | None = None
     sample: bool = False
     notes: tuple[str, ...] = ()
+    stages: int | None = None  # that the whole run has
 
     @property
     def is_published(self) -> bool:
@@ -45,6 +47,16 @@ class Variant:
     objective: str
     stages: tuple[Stage, ...]
     points: tuple[Point, ...]
+
+    @property
+    def called(self) -> str:
+        """The run's folder: names of runs need not differ."""
+        return Path(self.run.folder).resolve().name
+
+    @property
+    def wanted(self) -> int | None:
+        """Stages that the whole run has, where its settings say so."""
+        return self.info.stages
 
     @property
     def dense(self) -> Point | None:
@@ -125,7 +137,8 @@ def _titles(variants: Sequence[Variant]) -> dict[tuple[str, str | None], str]:
 def _info(folder: Path) -> DataInfo:
     import yaml
 
-    settings = yaml.safe_load((folder / "spec.yaml").read_text(encoding="utf-8")).get("data")  # read_run has read it
+    spec = yaml.safe_load((folder / "spec.yaml").read_text(encoding="utf-8"))  # read_run has read it
+    settings = spec.get("data")
     if not isinstance(settings, dict) or not isinstance(settings.get("name"), str):
         raise InputError(f"{folder / 'spec.yaml'}: names no data set (data.name); it should be as the run wrote it")
     path, n_train, said = settings.get("path"), settings.get("n_train"), _said(folder / "data.json")
@@ -136,7 +149,16 @@ def _info(folder: Path) -> DataInfo:
         n_train=n_train if isinstance(n_train, int) else None,
         sample=bool(said.get("sample", False)),
         notes=tuple(str(note) for note in notes) if isinstance(notes, list) else (),
+        stages=_count_stages(spec),
     )
+
+
+def _count_stages(spec: dict[str, Any]) -> int | None:
+    try:
+        methods, ratios = spec["prune"]["methods"], spec["prune"]["keep_ratios"]
+        return len(spec["seeds"]) * (1 + len(methods) * len(ratios))
+    except (KeyError, TypeError):
+        return None
 
 
 def _said(path: Path) -> dict[str, object]:

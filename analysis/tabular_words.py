@@ -45,10 +45,10 @@ def _data_notes(
     for choice in _first_of_each_run(several):
         shown, info = choice.shown, choice.shown.info
         if info.name == TABLE:
-            notes.append(f"{title}: a file of the user's own ({info.path}), run {shown.run.name}; no published split")
+            notes.append(f"{title}: a file of the user's own ({info.path}), run {shown.called}; no published split")
         said = "; ".join(info.notes)
         if info.sample:
-            notes.append(f"{title}: run {shown.run.name} was trained on a sample, not the published split: {said}")
+            notes.append(f"{title}: run {shown.called} was trained on a sample, not the published split: {said}")
         elif said:
             notes.append(f"{title}: {said}")
         notes += _sizes(choice, baselines.get(shown.run.folder))
@@ -63,13 +63,13 @@ def _sizes(choice: Choice, baselines: RunBaselines | None) -> list[str]:
     if shown.info.n_train is not None and not any(f"{shown.info.n_train:,}" in note for note in shown.info.notes):
         whole = f" of {known.rows[0]:,}" if known else ""
         notes.append(
-            f"{choice.title}: run {shown.run.name} had {shown.info.n_train:,}{whole} training rows (data.n_train)"
+            f"{choice.title}: run {shown.called} had {shown.info.n_train:,}{whole} training rows (data.n_train)"
         )
     tested = max((stage.n_test or 0 for stage in shown.stages), default=0)
     rows = split.n_test if split else known.rows[2] if known else None
     if rows is not None and 0 < tested < rows and not (split is None and shown.info.sample):
         notes.append(
-            f"{choice.title}: run {shown.run.name} was scored on {tested:,} of {rows:,} test rows (evaluate.max_rows)"
+            f"{choice.title}: run {shown.called} was scored on {tested:,} of {rows:,} test rows (evaluate.max_rows)"
         )
     return notes
 
@@ -81,19 +81,23 @@ def _run_notes(choice: Choice) -> list[str]:
     tested = max((stage.n_test or 0 for stage in shown.stages), default=0)
     over = "the seeds" if several else f"the test set ({tested:,} rows)" if tested else "the test set"
     notes = [
-        f"{choice.title}: {SPOKEN.get(shown.objective, shown.objective)}, run {shown.run.name}, "
+        f"{choice.title}: {SPOKEN.get(shown.objective, shown.objective)}, run {shown.called}, "
         f"{len(seeds)} seed{'s' * (len(seeds) != 1)}, ± s.e. over {over}"
     ]
-    if len(choice.among) > 1:
-        listed = ", ".join(f"{one.run.name} {_validated(one)}" for one in choice.among)
+    if shown.wanted is not None and len(shown.stages) < shown.wanted:
         notes.append(
-            f"{choice.title}: variant chosen on validation rows among {len(choice.among)} runs: {shown.run.name} is "
+            f"{choice.title}: run {shown.called} is not finished: {len(shown.stages)} of {shown.wanted} stages"
+        )
+    if len(choice.among) > 1:
+        listed = ", ".join(f"{one.called} {_validated(one)}" for one in choice.among)
+        notes.append(
+            f"{choice.title}: variant chosen on validation rows among {len(choice.among)} runs: {shown.called} is "
             f"shown (mean dense validation NLL: {listed})"
         )
     partial = {len(point.members) for point in shown.points}
     if len(partial) > 1:
         notes.append(
-            f"{choice.title}: some stages of run {shown.run.name} are done for fewer seeds; none of those is chosen"
+            f"{choice.title}: some stages of run {shown.called} are done for fewer seeds; none of those is chosen"
         )
     return notes + _failures(choice)
 
@@ -114,7 +118,7 @@ def _failures(choice: Choice) -> list[str]:
             reason = stage.reason or "no reason was recorded"
             by_reason.setdefault(reason, []).append(f"{stage.method}-s{stage.seed}/{stage.stage}")
     return [
-        f"{choice.title}: failed in run {choice.shown.run.name}: {', '.join(names)}: {reason}"
+        f"{choice.title}: failed in run {choice.shown.called}: {', '.join(names)}: {reason}"
         for reason, names in by_reason.items()
     ]
 
@@ -132,7 +136,7 @@ def _choice_notes(title: str, several: Sequence[Choice], baselines: Mapping[str,
     found = baselines.get(shown.run.folder)
     if found and found.reason:
         notes.append(
-            f"{title}: no baselines for {'some splits' if found.by_seed else f'run {shown.run.name}'}: {found.reason}"
+            f"{title}: no baselines for {'some splits' if found.by_seed else f'run {shown.called}'}: {found.reason}"
         )
     fits = list(found.by_seed.values()) if found else []
     for name in (GAUSSIAN, MIXTURE):
@@ -149,7 +153,7 @@ def _choice_notes(title: str, several: Sequence[Choice], baselines: Mapping[str,
                 among = f" ({times} of {splits} splits)" if splits > 1 else ""
                 notes.append(f"{title}: {name}{among}: {line}")
     if found and found.by_seed and len(several) > 1:
-        notes.append(f"{title}: baselines are those of the split of run {shown.run.name}")
+        notes.append(f"{title}: baselines are those of the split of run {shown.called}")
     return notes
 
 

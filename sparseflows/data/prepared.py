@@ -78,27 +78,27 @@ def open_prepared(folder: FilePath, name: str | None = None) -> Prepared:
         InputError: not a prepared folder, another set, or arrays that are not as the manifest says.
     """
     place = Path(folder)
-    manifest = read_manifest(place)
+    manifest = read_manifest(place, name)
     if name is not None and manifest.name != name:
         raise InputError(f"{place}: holds the set '{manifest.name}', not '{name}'; give the folder of '{name}'")
     arrays = [_open_part(place, part, manifest) for part in PARTS]
     return Prepared(place, manifest, *arrays)
 
 
-def read_manifest(folder: FilePath) -> Manifest:
-    """The manifest of a prepared folder.
+def read_manifest(folder: FilePath, name: str | None = None) -> Manifest:
+    """The manifest of a prepared folder; `name` is the set that was looked for.
 
     Raises:
         InputError: it is missing or damaged.
     """
     place = Path(folder)
+    remedy = f"make one with `sparseflows data prepare {(name or 'NAME').upper()} --from PATH --to {place}`"
+    if place.exists() and not place.is_dir():
+        raise InputError(f"{place}: is a file; give the folder that `sparseflows data prepare` made")
     if not place.is_dir():
-        raise InputError(f"{place}: no such folder; make it with `sparseflows data prepare NAME --from PATH --to DIR`")
+        raise InputError(f"{place}: no such folder; {remedy}")
     if not (place / MANIFEST).is_file():
-        raise InputError(
-            f"{place}: has no {MANIFEST}, so it is no prepared set; make one with "
-            "`sparseflows data prepare NAME --from PATH --to DIR`"
-        )
+        raise InputError(f"{place}: has no {MANIFEST}, so it is no prepared set; {remedy}")
     try:
         document = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
         version = document.get("format")

@@ -7,7 +7,7 @@ from typing import Any
 
 from sparseflows.data.benchmarks import BENCHMARKS
 from sparseflows.data.mapped import MappedRows, is_large
-from sparseflows.data.prepared import manifest_digest, read_manifest
+from sparseflows.data.prepared import manifest_digest, read_manifest, verify
 from sparseflows.data.splits import Splits, fingerprint, known_sets, make_splits, prepared_folder
 from sparseflows.data.tabular import load_table
 from sparseflows.errors import InputError, lookup
@@ -32,9 +32,17 @@ def prepare(spec: Spec) -> tuple[dict[int, Splits], str | None]:
 
 
 def digest(data: DataSpec) -> str | None:
-    """What the files of the data are known by: those of a prepared set by its manifest; None for sets without files."""
+    """What the files of the data are known by; None for sets without files.
+
+    A prepared set is known by its manifest, and every file in it is read and compared with that.
+
+    Raises:
+        InputError: a file is missing, cannot be read, or is not the one that was prepared.
+    """
     if data.name in BENCHMARKS:
-        return manifest_digest(prepared_folder(data.name, data.path))
+        folder = prepared_folder(data.name, data.path)
+        verify(folder)
+        return manifest_digest(folder)
     return None if data.path is None else fingerprint(Path(data.path))
 
 
@@ -60,7 +68,7 @@ def plan(spec: Spec) -> dict[str, Any]:
     if known.kind == "prepared":
         folder = prepared_folder(data.name, data.path)
         if folder.exists():
-            manifest = read_manifest(folder)
+            manifest = read_manifest(folder, data.name)
             dim, rows = len(manifest.columns), manifest.rows["train"]
     elif data.path is not None:
         path = Path(data.path)

@@ -243,9 +243,10 @@ def test_one_seed_is_compared_unpaired(make_set):
     gaussian, mixture, dense = found
     assert gaussian.difference == Mean(1.0, pytest.approx(math.hypot(0.05, 0.02)))
     assert gaussian.sentence == (
-        "wine: FFJORD beats the Gaussian by 1.00 ± 0.05 nats (1 seed: ± s.e. over the test set, unpaired)"
+        "wine: FFJORD (12.00) beats the Gaussian (13.00, same rows) by 1.00 ± 0.05 nats "
+        "(1 seed: ± s.e. over the test set, unpaired)"
     )
-    assert "is within 2 s.e. of the Gaussian mixture (+0.05 ± 0.05 nats)" in mixture.sentence
+    assert mixture.sentence.endswith("(+0.05 ± 0.05 nats) (1 seed: ± s.e. over the test set, unpaired)")
     assert dense.difference.value == pytest.approx(-0.02)
     assert dense.sentence.endswith("no difference beyond 2 s.e.")
     assert "unpaired" in dense.sentence
@@ -260,8 +261,8 @@ def test_seeds_are_paired_split_by_split(make_set):
     assert gaussian.difference.value == pytest.approx(1.0)
     assert gaussian.difference.se == pytest.approx(0.1 / math.sqrt(3))
     assert "(paired over 3 seeds, each with its own split)" in gaussian.sentence
-    assert "loses to the Gaussian mixture by 1.00" in mixture.sentence
-    assert "dense: -0.50 ± 0.00 nats (paired over 3 seeds): pruning helped" in dense.sentence
+    assert "loses to the Gaussian mixture (11.10, same rows) by 1.00" in mixture.sentence
+    assert "dense: -0.50 ± 0.00 nats (paired over 3 seeds): pruning helped, trained longer than dense" in dense.sentence
     shown = cells(table_of(run, baselines=baselines), "wine")
     assert shown["Gaussian (ours)"].nats.value == pytest.approx(13.1)
     assert shown["Gaussian (ours)"].nats.se == pytest.approx(0.1 / math.sqrt(3))

@@ -99,6 +99,16 @@ def test_verify_reads_every_byte(folder):
 PARAM = Path(__file__).parents[2] / "param"
 
 
+def test_a_run_does_not_begin_on_rows_that_were_changed(folder):
+    spec = load_spec(PARAM / "tabular/power/fm.yaml", [f"data.path={folder}"])
+    prepare(spec)
+    np.save(folder / "test.npy", 2 * np.load(folder / "test.npy"))
+    with pytest.raises(InputError, match=r"test\.npy: not the file that was prepared"):
+        prepare(spec)
+    with pytest.raises(InputError, match=r"train\.npy: is a file; give the folder"):
+        prepare(load_spec(PARAM / "tabular/power/fm.yaml", [f"data.path={folder / 'train.npy'}"]))
+
+
 def test_the_default_folder_and_the_plan(folder, tmp_path, monkeypatch):
     spec = load_spec(PARAM / "tabular/power/ffjord.yaml", ["data.n_train=50"])
     monkeypatch.chdir(tmp_path)
