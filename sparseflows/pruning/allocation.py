@@ -45,6 +45,16 @@ def rank(scores: Sequence[Tensor], allocation: str) -> Tensor:
     return lookup("allocation", allocation, ALLOCATIONS)(scores)
 
 
+def best_of_layers(scores: Sequence[Tensor], counts: Sequence[int]) -> Tensor:
+    """The best `counts[i]` items of every layer, as indices into the concatenated layers."""
+    starts = torch.tensor([0, *[score.numel() for score in scores]]).cumsum(0)
+    best = [
+        start + score.flatten().argsort(descending=True, stable=True)[:count]
+        for start, score, count in zip(starts, scores, counts, strict=False)
+    ]
+    return torch.cat(best)
+
+
 def put_first(order: Tensor, items: Tensor) -> Tensor:
     """`order` with `items` moved to its front (they stay in every prefix), the rest as it was."""
     protected = torch.zeros(len(order), dtype=torch.bool)

@@ -1,40 +1,97 @@
-"""All that belongs to a neuron: its row, its bias, its time gates, and the next layer's column."""
+"""All that belongs to a unit: its row, its bias, its time gates, and the columns of the next layer that read it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparseflows.errors import InputError
+from sparseflows.flow.activations import ACTIVATIONS
 from sparseflows.flow.fields import Layer, MLPField
 from sparseflows.flow.model import Flow
+from sparseflows.pruning.chains import Chain, Link
 
 
 @dataclass(frozen=True)
 class HiddenLayer:
-    """The neurons of one hidden layer of one block.
+    """The units of one weight layer that another one reads: those that can go.
 
     Attributes:
-        block, index: its place in the flow.
-        name: prefix of its parameters in `Flow.state_dict()`.
-        next_name: prefix of the layer that reads it.
-        size: how many neurons it has.
-        rows: names of the parameters that hold one row or entry a neuron.
+        block, index: its chain (a flow's block), and its place there.
+        link: the layer.
+        next_link: the layer that reads it.
     """
 
     block: int
     index: int
-    name: str
-    next_name: str
-    size: int
-    rows: tuple[str, ...]
+    link: Link
+    next_link: Link
+
+    @property
+    def name(self) -> str:
+        """Prefix of its parameters."""
+        return self.link.name
+
+    @property
+    def next_name(self) -> str:
+        """Prefix of the layer that reads it."""
+        return self.next_link.name
+
+    @property
+    def size(self) -> int:
+        """How many units it has."""
+        return self.link.n_out
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """Names of the parameters that hold one row or entry a unit."""
+        return (self.link.weight, *self.link.vectors)
 
 
 Keep = list[Tensor]
-"""For each hidden layer, in the order of `hidden_layers`, a bool tensor (size,): which neurons stay."""
+"""For each hidden layer, in the order of `hidden_layers`, a bool tensor (size,): which units stay."""
+
+
+def chains(network: nn.Module) -> list[Chain]:
+    """The chains of weight layers of `network`: one a block of a flow, one of any other module.
+
+    Raises:
+        InputError: layers that cannot be followed; the first is named.
+    """
+    if isinstance(network, Flow):
+        return [_field_chain(block, field) for block, field in enumerate(mlp_fields(network))]
+    from sparseflows.pruning.follow import follow  # torch.fx takes a while to load, and flows do not need it
+
+    return [follow(network).links]
+
+
+def _field_chain(block: int, field: MLPField) -> Chain:
+    layers, sigma = field.linear_layers(), ACTIVATIONS[field.activation].value
+    links = []
+    for index, layer in enumerate(layers):
+        name = layer_name(block, index)
+        links.append(
+            Link(
+                name=name,
+                kind="linear",
+                weight=f"{name}.weight",
+                vectors=tuple(f"{name}.{own}" for own in vector_names(layer)),
+                n_in=layer.weight.shape[1],
+                n_out=layer.weight.shape[0],
+                bias=f"{name}.bias",
+                sees_time=layer.time_bias is not None,
+                constants=partial(_constants, layer, sigma),
+            )
+        )
+    return tuple(links)
+
+
+def _constants(layer: Layer, sigma: nn.Module) -> Tensor:
+    return sigma(layer.bias.detach())
 
 
 def mlp_fields(flow: Flow) -> list[MLPField]:
@@ -61,57 +118,59 @@ def vector_names(layer: Layer) -> list[str]:
     return [name for name, parameter in layer.named_parameters() if parameter.ndim == 1]
 
 
-def hidden_layers(flow: Flow) -> list[HiddenLayer]:
-    """The hidden layers of all blocks, in order."""
-    found = []
-    for block, field in enumerate(mlp_fields(flow)):
-        for index, layer in enumerate(field.linear_layers()[:-1]):
-            name = layer_name(block, index)
-            rows = tuple(f"{name}.{own}" for own in ("weight", *vector_names(layer)))
-            found.append(HiddenLayer(block, index, name, layer_name(block, index + 1), layer.bias.shape[0], rows))
-    return found
-
-
-def weight_names(flow: Flow) -> list[str]:
-    """Names of the weight matrices, the only tensors whose entries are scored."""
+def hidden_layers(network: nn.Module) -> list[HiddenLayer]:
+    """The hidden layers of all chains, in order."""
     return [
-        f"{layer_name(block, index)}.weight"
-        for block, field in enumerate(mlp_fields(flow))
-        for index in range(len(field.linear_layers()))
+        HiddenLayer(block, index, link, following)
+        for block, chain in enumerate(chains(network))
+        for index, (link, following) in enumerate(zip(chain, chain[1:], strict=False))
     ]
 
 
-def count_params(flow: Flow) -> int:
-    """Trainable scalars of `flow`, masked or not."""
-    return sum(parameter.numel() for parameter in flow.parameters())
+def weight_names(network: nn.Module) -> list[str]:
+    """Names of the weights, the only tensors whose entries are scored."""
+    return [link.weight for chain in chains(network) for link in chain]
 
 
-def params_with(flow: Flow, kept: Sequence[int]) -> int:
-    """Trainable scalars that `flow` would have with `kept[i]` neurons in its i-th hidden layer."""
+def count_params(network: nn.Module) -> int:
+    """Trainable scalars of `network`, masked or not."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def params_with(network: nn.Module, kept: Sequence[int]) -> int:
+    """Trainable scalars that `network` would have with `kept[i]` units in its i-th hidden layer."""
     remaining = iter(kept)
-    total = sum(p.numel() for block in flow.chain() for n, p in block.named_parameters() if "field." not in n)
-    for field in mlp_fields(flow):
-        layers = field.linear_layers()
-        n_in = layers[0].weight.shape[1]
-        for layer in layers:
-            n_out = next(remaining) if layer is not layers[-1] else layer.bias.shape[0]
-            total += n_out * (n_in + len(vector_names(layer)))
+    total = count_params(network)
+    for chain in chains(network):
+        n_in = chain[0].n_in
+        for link in chain:
+            n_out = link.n_out if link is chain[-1] else next(remaining)
+            total += _link_params(link, n_in, n_out) - _link_params(link, link.n_in, link.n_out)
             n_in = n_out
     return total
 
 
-def check_keep(flow: Flow, keep: Keep) -> list[HiddenLayer]:
-    """The hidden layers of `flow`, once `keep` is known to fit them.
+def _link_params(link: Link, n_in: int, n_out: int) -> int:
+    return n_out * (n_in * link.per_unit + len(link.vectors))
+
+
+def by_unit(link: Link, tensor: Tensor) -> Tensor:
+    """A tensor of the weight's shape as (n_out, n_in, per_unit): the same memory where it is contiguous."""
+    return tensor.view(link.n_out, link.n_in, link.per_unit)
+
+
+def check_keep(network: nn.Module, keep: Keep) -> list[HiddenLayer]:
+    """The hidden layers of `network`, once `keep` is known to fit them.
 
     Raises:
-        InputError: another number of layers or neurons, or a layer that would vanish.
+        InputError: another number of layers or units, or a layer that would vanish.
     """
-    layers = hidden_layers(flow)
+    layers = hidden_layers(network)
     if len(keep) != len(layers):
-        raise InputError(f"keep has {len(keep)} layers; the flow has {len(layers)} hidden ones")
+        raise InputError(f"keep has {len(keep)} layers; the network has {len(layers)} hidden ones")
     for layer, kept in zip(layers, keep, strict=True):
         if kept.shape != (layer.size,) or kept.dtype != torch.bool:
             raise InputError(f"keep of {layer.name} must be a bool tensor of shape ({layer.size},)")
         if not kept.any():
-            raise InputError(f"{layer.name} would lose all its neurons; keep one at least")
+            raise InputError(f"{layer.name} would lose all its units; keep one at least")
     return layers

@@ -1,4 +1,4 @@
-"""`Masks`: which parameters of a flow are kept, as an object that can be saved, loaded, counted and applied."""
+"""`Masks`: which parameters of a network are kept, as an object that can be saved, loaded, counted and applied."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparseflows.errors import InputError
-from sparseflows.flow.model import Flow
-from sparseflows.pruning.groups import Keep, check_keep, hidden_layers
+from sparseflows.pruning.chains import Link
+from sparseflows.pruning.groups import Keep, by_unit, check_keep, hidden_layers
 
 
 class Masks(Mapping[str, Tensor]):
@@ -31,40 +31,40 @@ class Masks(Mapping[str, Tensor]):
         return len(self._tensors)
 
     @classmethod
-    def full(cls, flow: Flow) -> Masks:
+    def full(cls, network: nn.Module) -> Masks:
         """Masks that keep everything."""
-        return cls({name: torch.ones_like(p, dtype=torch.bool) for name, p in flow.named_parameters()})
+        return cls({name: torch.ones_like(p, dtype=torch.bool) for name, p in network.named_parameters()})
 
-    def check(self, flow: Flow) -> None:
-        """Raise InputError where a name or a shape is not the flow's."""
-        parameters = dict(flow.named_parameters())
+    def check(self, network: nn.Module) -> None:
+        """Raise InputError where a name or a shape is not the network's."""
+        parameters = dict(network.named_parameters())
         for name, mask in self.items():
             if name not in parameters:
-                raise InputError(f"the masks name '{name}', which this flow does not have")
+                raise InputError(f"the masks name '{name}', which this network does not have")
             if mask.shape != parameters[name].shape:
                 raise InputError(
-                    f"the mask of '{name}' has shape {tuple(mask.shape)}; the flow's is {tuple(parameters[name].shape)}"
+                    f"the mask of '{name}' has shape {tuple(mask.shape)}; the network's is {tuple(parameters[name].shape)}"
                 )
 
     @torch.no_grad()
-    def apply_(self, flow: Flow) -> None:
-        """Set every masked entry of `flow` to exactly 0, in place; raises as `check`."""
-        self.check(flow)
-        for name, parameter in flow.named_parameters():
+    def apply_(self, network: nn.Module) -> None:
+        """Set every masked entry of `network` to exactly 0, in place; raises as `check`."""
+        self.check(network)
+        for name, parameter in network.named_parameters():
             if name in self._tensors:
                 parameter.masked_fill_(~self._tensors[name], 0.0)
 
-    def hold_(self, flow: Flow) -> None:
-        """Let no gradient reach a masked entry of `flow` again: neither Adam's moments nor a clipped norm see it."""
-        self.check(flow)
-        for name, parameter in flow.named_parameters():
+    def hold_(self, network: nn.Module) -> None:
+        """Let no gradient reach a masked entry of `network` again: neither Adam's moments nor a clipped norm see it."""
+        self.check(network)
+        for name, parameter in network.named_parameters():
             if name in self._tensors:
                 parameter.register_hook(partial(_cut, self._tensors[name]))
 
-    def kept(self, flow: Flow) -> int:
-        """Params of `flow` that stay; raises as `check`."""
-        self.check(flow)
-        return sum(int(self[n].sum()) if n in self._tensors else p.numel() for n, p in flow.named_parameters())
+    def kept(self, network: nn.Module) -> int:
+        """Params of `network` that stay; raises as `check`."""
+        self.check(network)
+        return sum(int(self[n].sum()) if n in self._tensors else p.numel() for n, p in network.named_parameters())
 
     def save(self, path: Path | str) -> None:
         """Write as safetensors."""
@@ -83,20 +83,30 @@ def _cut(mask: Tensor, gradient: Tensor) -> Tensor:
     return gradient.masked_fill(~mask, 0.0)
 
 
-def masks_of_neurons(flow: Flow, keep: Keep) -> Masks:
-    """The masks that silence the neurons not in `keep`: row, bias, time gates, and the next layer's column.
+def masks_of_neurons(network: nn.Module, keep: Keep) -> Masks:
+    """The masks that silence the units not in `keep`: row, bias, time gates, and the next layer's columns.
 
-    The column matters: σ(0) ≠ 0 for sigmoid and softplus, so a neuron without weights still speaks.
+    The columns matter: σ(0) ≠ 0 for sigmoid and softplus, so a unit without weights still speaks.
     """
-    tensors = dict(Masks.full(flow))
-    for layer, kept in zip(check_keep(flow, keep), keep, strict=True):
+    tensors = dict(Masks.full(network))
+    for layer, kept in zip(check_keep(network, keep), keep, strict=True):
         for name in layer.rows:
             tensors[name][~kept] = False
-        tensors[f"{layer.next_name}.weight"][:, ~kept] = False
+        by_unit(layer.next_link, tensors[layer.next_link.weight])[:, ~kept] = False
     return Masks(tensors)
 
 
-def neurons_of_masks(flow: Flow, masks: Masks) -> Keep:
-    """The neurons that `masks` keep: those whose bias is kept. The tensors are the caller's own to change."""
-    masks.check(flow)
-    return [masks.get(f"{x.name}.bias", torch.ones(x.size, dtype=torch.bool)).clone() for x in hidden_layers(flow)]
+def neurons_of_masks(network: nn.Module, masks: Masks) -> Keep:
+    """The units that `masks` keep: those whose bias is kept (without one: any of whose weights is).
+
+    The tensors are the caller's own to change.
+    """
+    masks.check(network)
+    return [_units_kept(layer.link, masks) for layer in hidden_layers(network)]
+
+
+def _units_kept(link: Link, masks: Masks) -> Tensor:
+    name = link.vectors[0] if link.vectors else link.weight
+    if name not in masks:
+        return torch.ones(link.n_out, dtype=torch.bool)
+    return masks[name].clone() if link.vectors else masks[name].flatten(1).any(1)

@@ -1,32 +1,48 @@
-"""Structured pruning: whole neurons are removed, and the network gets physically smaller."""
+"""Structured pruning: whole units are removed, and the network gets physically smaller."""
 
 from __future__ import annotations
 
-import torch
+import math
+from collections.abc import Sequence
 
+import torch
+from torch import Tensor, nn
+
+from sparseflows.errors import InputError
 from sparseflows.flow.fields import Layer, MLPField
 from sparseflows.flow.model import Flow
-from sparseflows.pruning.allocation import nearest_prefix, put_first, rank
+from sparseflows.pruning.allocation import best_of_layers, nearest_prefix, put_first, rank
 from sparseflows.pruning.groups import Keep, check_keep, hidden_layers, mlp_fields, params_with
 from sparseflows.pruning.scores import neuron_l1
 
 
-def choose_neurons(flow: Flow, target: int, allocation: str = "uniform") -> Keep:
-    """Which neurons stay, so that the flow would have `target` params, or as near as whole neurons allow.
+def choose_neurons(
+    network: nn.Module,
+    target: int,
+    allocation: str = "uniform",
+    scores: Sequence[Tensor] | None = None,
+    at_least: Sequence[int] | None = None,
+) -> Keep:
+    """Which units stay, so that the network would have `target` params, or as near as whole units allow.
 
     Args:
-        flow: scored by the ℓ₁ norm of each neuron's incoming weights.
+        network: a flow, or any module that can be followed.
         target: params to keep.
         allocation: `uniform`, the same share of every hidden layer, or `global`, one ranking over all.
-            The best neuron of a layer always stays.
+        scores: one tensor (size,) a hidden layer, higher stays; the ℓ₁ norm of a unit's incoming weights by default.
+        at_least: units that stay in each hidden layer whatever their rank; 1 by default.
+
+    Raises:
+        InputError: scores that do not fit the network.
     """
-    layers = hidden_layers(flow)
-    parameters = dict(flow.named_parameters())
-    scores = [neuron_l1(parameters[f"{layer.name}.weight"]) for layer in layers]
+    layers = hidden_layers(network)
+    if scores is None:
+        parameters = dict(network.named_parameters())
+        scores = [neuron_l1(parameters[layer.link.weight].flatten(1)) for layer in layers]
+    check_unit_scores(network, scores)
     sizes = [layer.size for layer in layers]
-    starts = torch.tensor([0, *sizes]).cumsum(0)[:-1]
-    best = torch.stack([start + score.argmax() for start, score in zip(starts, scores, strict=True)])
-    order = put_first(rank(scores, allocation), best)
+    least = [min(max(n, 1), size) for n, size in zip(at_least or [1] * len(sizes), sizes, strict=True)]
+    order = put_first(rank(scores, allocation), best_of_layers(scores, least))
 
     def keep_for(n: int) -> Keep:
         flat = torch.zeros(len(order), dtype=torch.bool)
@@ -34,20 +50,46 @@ def choose_neurons(flow: Flow, target: int, allocation: str = "uniform") -> Keep
         return list(flat.split(sizes))
 
     def count(n: int) -> int:
-        return params_with(flow, [int(kept.sum()) for kept in keep_for(n)])
+        return params_with(network, [int(kept.sum()) for kept in keep_for(n)])
 
-    return keep_for(nearest_prefix(len(layers), len(order), count, target))
+    return keep_for(nearest_prefix(sum(least), len(order), count, target))
 
 
-def shrink(flow: Flow, keep: Keep) -> Flow:
-    """A new, smaller flow without the neurons not in `keep`: rows, biases, time gates and next columns cut out.
+def check_unit_scores(network: nn.Module, scores: Sequence[Tensor]) -> None:
+    """Raise InputError unless there is one finite score (size,) for every unit of every hidden layer."""
+    layers = hidden_layers(network)
+    if len(scores) != len(layers):
+        raise InputError(f"scores of {len(scores)} layers were given; the network has {len(layers)} hidden ones")
+    for layer, score in zip(layers, scores, strict=True):
+        if score.shape != (layer.size,):
+            raise InputError(f"the scores of {layer.name} have shape {tuple(score.shape)}, not ({layer.size},)")
+        if not bool(torch.isfinite(score).all()):
+            raise InputError(f"a score of {layer.name} is not finite; every unit needs a number")
 
-    It computes what `masks_of_neurons(flow, keep)` applied to `flow` computes. `flow` is left as it is.
+
+def floor_of(sizes: Sequence[int], share: float) -> list[int]:
+    """Units that each layer keeps at least: `share` of its `sizes`, rounded up, never less than 1."""
+    return [max(1, math.ceil(share * size - 1e-9)) for size in sizes]
+
+
+def shrink(network: nn.Module, keep: Keep) -> nn.Module:
+    """A new, smaller network without the units not in `keep`: rows, biases, time gates and next columns cut out.
+
+    It computes what `masks_of_neurons(network, keep)` applied to `network` computes, which is left as it is.
 
     Raises:
-        InputError: `keep` does not fit the flow, or empties a layer.
+        InputError: `keep` does not fit the network, or empties a layer.
     """
-    check_keep(flow, keep)
+    check_keep(network, keep)
+    if isinstance(network, Flow):
+        return shrink_flow(network, keep)
+    from sparseflows.pruning.removal import remove_units
+
+    return remove_units(network, keep)
+
+
+def shrink_flow(flow: Flow, keep: Keep) -> Flow:
+    """`shrink` of a flow; `keep` has been checked."""
     remaining = iter(keep)
     fields = [_shrink_field(f, [next(remaining) for _ in f.hidden]) for f in mlp_fields(flow)]
     blocks = flow.chain()

@@ -2,76 +2,124 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from sparseflows.flow.activations import ACTIVATIONS
-from sparseflows.flow.fields import MLPField
-from sparseflows.flow.model import Flow
-from sparseflows.pruning.allocation import largest_prefix, put_first, rank
-from sparseflows.pruning.groups import count_params, layer_name, mlp_fields, vector_names, weight_names
+from sparseflows.errors import InputError
+from sparseflows.pruning.allocation import best_of_layers, largest_prefix, put_first, rank
+from sparseflows.pruning.chains import Chain, Link
+from sparseflows.pruning.groups import by_unit, chains, count_params
 from sparseflows.pruning.masks import Masks
 from sparseflows.pruning.scores import magnitude
 
+Scores = Mapping[str, Tensor]
+"""Weight name → one score an entry, of the weight's shape; higher stays."""
 
-def prune_weights(flow: Flow, masks: Masks, target: int) -> Masks:
-    """Mask the smallest weights of `flow`, over all layers together, until `target` params are left.
 
-    Counted are all params. A neuron without a path to the output is masked whole; so is one without a path
+def prune_weights(
+    network: nn.Module,
+    masks: Masks,
+    target: int,
+    scores: Scores | None = None,
+    allocation: str = "global",
+    floor: float = 0.0,
+    reweight: Callable[[Masks], None] | None = None,
+) -> Masks:
+    """Mask the weights of `network` that score lowest until `target` params are left.
+
+    Counted are all params. A unit without a path to the output is masked whole; so is one without a path
     from the input, after its constant output has been folded into the next bias, which leaves the function
-    as it was. Time is an input: a neuron that sees t is not constant. The strongest path through each
-    block is kept, so no layer vanishes; where `target` cannot be reached (biases alone may exceed it) the
+    as it was. Time is an input: a unit that sees t is not constant. The strongest path through each
+    chain is kept, so no layer vanishes; where `target` cannot be reached (biases alone may exceed it) the
     nearest count is taken.
 
     Args:
-        flow: changed in place: masked entries become 0, biases take up folded constants.
+        network: changed in place: masked entries become 0, biases take up folded constants.
         masks: of the stage before; what they mask stays masked.
         target: params to keep.
+        scores: magnitudes by default.
+        allocation: `global`, one ranking over all layers, or `uniform`, the same share of each.
+        floor: share of each layer's weights that stays whatever their rank.
+        reweight: called with the masks of the chosen weights before anything is zeroed or folded.
 
     Returns:
         The new masks.
+
+    Raises:
+        InputError: scores that do not fit the network.
     """
-    parameters = dict(flow.named_parameters())
-    names = weight_names(flow)
-    scores = [magnitude(parameters[name]).masked_fill(~masks[name], -1.0) for name in names]
-    protected = _strongest_paths(flow, scores)
-    order = put_first(rank(scores, "global"), protected)
-    alive = sum(int((score >= 0).sum()) for score in scores)
+    ways = chains(network)
+    links = [link for chain in ways for link in chain]
+    parameters = dict(network.named_parameters())
+    if scores is None:
+        scores = {link.weight: magnitude(parameters[link.weight]) for link in links}
+    ranked = [_of_living(link, parameters[link.weight], scores, masks) for link in links]
+    protected = torch.cat([_strongest_paths(ways, ranked), _floors(ranked, floor)]).unique()
+    order = put_first(rank(ranked, allocation), protected)
+    alive = sum(int((score > -torch.inf).sum()) for score in ranked)
+    order = _dead_last(order, torch.cat([score.flatten() for score in ranked]))
 
     def masks_for(entries: Tensor) -> Masks:
         flat = torch.zeros(len(order), dtype=torch.bool)
         flat[entries] = True
-        parts = flat.split([score.numel() for score in scores])
-        return Masks({name: part.view_as(s) for name, part, s in zip(names, parts, scores, strict=True)})
+        parts = flat.split([score.numel() for score in ranked])
+        return Masks({link.weight: part.view_as(s) for link, part, s in zip(links, parts, ranked, strict=True)})
 
     def left_by(entries: Tensor) -> Masks:
-        return _without_dead_neurons(flow, masks_for(entries))
+        return without_dead_units(network, masks_for(entries), ways)
 
     def count(entries: Tensor) -> int:
-        return left_by(entries).kept(flow)
+        return left_by(entries).kept(network)
 
     n = largest_prefix(len(protected), alive, lambda n: count(order[:n]), target)
     chosen, missing = order[:n], target - count(order[:n])
     if missing > 0 and n < alive:
-        # The next weight would bring a whole neuron back: pass over it to those between neurons that live anyway.
-        living = _between_living(flow, left_by(chosen))[order[n:alive]]
+        # The next weight would bring a whole unit back: pass over it to those between units that live anyway.
+        living = _between_living(ways, left_by(chosen))[order[n:alive]]
         chosen = torch.cat([chosen, order[n:alive][living][:missing]])
-        if target - count(chosen) > max(1, count_params(flow) // 1000):
+        if target - count(chosen) > max(1, count_params(network) // 1000):
             # They do not suffice: take it, and let the weakest go for it.
             above = order[: n + 1]
             left = left_by(above)
-            living = torch.cat([left[name].flatten() for name in names])
+            living = torch.cat([left[link.weight].flatten() for link in links])
             removable = above[len(protected) :].flip(0)
             above = _thinned(above, removable[living[removable]], count, target)
             chosen = min(chosen, above, key=lambda entries: abs(count(entries) - target))
     weights = masks_for(chosen)
-    masks = _without_dead_neurons(flow, weights)
-    weights.apply_(flow)
-    _fold_constants(flow, weights)
-    masks.apply_(flow)
+    masks = without_dead_units(network, weights, ways)
+    if reweight is not None:
+        reweight(weights)
+    weights.apply_(network)
+    fold_constants(network, weights, ways)
+    masks.apply_(network)
     return masks
+
+
+def _of_living(link: Link, weight: Tensor, scores: Scores, masks: Masks) -> Tensor:
+    if link.weight not in scores:
+        raise InputError(f"no scores for '{link.weight}'; give one tensor a weight: {tuple(weight.shape)}")
+    score = scores[link.weight].detach()
+    if score.shape != weight.shape:
+        raise InputError(f"the scores of '{link.weight}' have shape {tuple(score.shape)}, not {tuple(weight.shape)}")
+    if not bool(torch.isfinite(score).all()):
+        raise InputError(f"a score of '{link.weight}' is not finite; every weight needs a number")
+    return score.masked_fill(~masks[link.weight], -torch.inf) if link.weight in masks else score
+
+
+def _dead_last(order: Tensor, flat: Tensor) -> Tensor:
+    """`order` with the weights that are masked already at its end: a floor or a uniform rank may have mixed them in."""
+    dead = flat[order] == -torch.inf
+    return torch.cat([order[~dead], order[dead]])
+
+
+def _floors(ranked: Sequence[Tensor], floor: float) -> Tensor:
+    if floor == 0:
+        return torch.empty(0, dtype=torch.long)
+    living = [int((score > -torch.inf).sum()) for score in ranked]
+    counts = [min(round(floor * score.numel()), n) for score, n in zip(ranked, living, strict=True)]
+    return best_of_layers(ranked, counts)
 
 
 def _thinned(entries: Tensor, removable: Tensor, count: Callable[[Tensor], int], target: int) -> Tensor:
@@ -86,89 +134,114 @@ def _thinned(entries: Tensor, removable: Tensor, count: Callable[[Tensor], int],
     return entries
 
 
-def _strongest_paths(flow: Flow, scores: list[Tensor]) -> Tensor:
-    """Indices, into the concatenated scores, of each block's path whose weakest weight is strongest.
+def _strongest_paths(ways: Sequence[Chain], ranked: Sequence[Tensor]) -> Tensor:
+    """Indices, into the concatenated scores, of each chain's path whose weakest weight is strongest.
 
     Keeping all weights above a threshold keeps some path exactly as long as it keeps this one, so the
     choice changes nothing until the last path would break.
     """
     chosen: list[int] = []
     offset, position = 0, 0
-    for field in mlp_fields(flow):
-        layers = scores[position : position + len(field.linear_layers())]
-        best = torch.full((layers[0].shape[1],), torch.inf, dtype=layers[0].dtype)
+    for chain in ways:
+        layers = ranked[position : position + len(chain)]
+        best = torch.full((chain[0].n_in,), torch.inf, dtype=layers[0].dtype)
         choices = []
-        for score in layers:
-            best, choice = torch.minimum(best, score).max(1)
-            choices.append(choice)
-        neuron = int(best.argmax())
+        for link, score in zip(chain, layers, strict=True):
+            strongest, place = by_unit(link, score).max(2)
+            best, source = torch.minimum(best, strongest).max(1)
+            choices.append(source * link.per_unit + place.gather(1, source[:, None])[:, 0])
+        unit = int(best.argmax())
         ends = offset + torch.tensor([0, *[s.numel() for s in layers]]).cumsum(0)
-        for score, choice, start in reversed(list(zip(layers, choices, ends.tolist(), strict=False))):
-            source = int(choice[neuron])
-            chosen.append(start + neuron * score.shape[1] + source)
-            neuron = source
+        for link, choice, start in reversed(list(zip(chain, choices, ends.tolist(), strict=False))):
+            column = int(choice[unit])
+            chosen.append(start + unit * link.n_in * link.per_unit + column)
+            unit = column // link.per_unit
         offset = int(ends[-1])
-        position += len(layers)
+        position += len(chain)
     return torch.tensor(chosen)
 
 
-def _without_dead_neurons(flow: Flow, weights: Masks) -> Masks:
-    """Masks over all parameters: `weights`, less everything on no path from the inputs to the outputs."""
+def without_dead_units(network: nn.Module, weights: Masks, ways: Sequence[Chain] | None = None) -> Masks:
+    """Masks over all parameters of the chains: `weights`, less all on no path from the inputs to the outputs.
+
+    Args:
+        network: whose weights they are.
+        weights: which weights are kept.
+        ways: the chains of `network`, where they are known already.
+    """
+    ways = ways or chains(network)
     tensors: dict[str, Tensor] = {}
-    for block, field in enumerate(mlp_fields(flow)):
-        names = [layer_name(block, i) for i in range(len(field.linear_layers()))]
-        masks = [weights[f"{name}.weight"] for name in names]
-        reached = _reached(field, masks)
-        alive = [torch.ones(masks[0].shape[1], dtype=torch.bool)]  # the inputs
-        needed = torch.ones(masks[-1].shape[0], dtype=torch.bool)  # the outputs
+    for chain in ways:
+        joined = [_joined(link, weights) for link in chain]
+        reached = _reached(chain, joined)
+        alive = [torch.ones(chain[0].n_in, dtype=torch.bool)]  # the inputs
+        needed = torch.ones(chain[-1].n_out, dtype=torch.bool)  # the outputs
         backwards = [needed]
-        for mask in reversed(masks[1:]):
+        for mask in reversed(joined[1:]):
             needed = mask[needed].any(0)
             backwards.append(needed)
         for r, n in zip(reached[:-1], reversed(backwards[1:]), strict=True):
             alive.append(r & n)
         alive.append(backwards[0])
-        for layer, name, mask, before, after in zip(
-            field.linear_layers(), names, masks, alive, alive[1:], strict=False
-        ):
-            tensors[f"{name}.weight"] = mask & after[:, None] & before[None, :]
-            for own in vector_names(layer):
-                tensors[f"{name}.{own}"] = after.clone()
+        for link, before, after in zip(chain, alive, alive[1:], strict=False):
+            mask = weights[link.weight]
+            between = (after[:, None] & before[None, :])[:, :, None]
+            tensors[link.weight] = (by_unit(link, mask) & between).view_as(mask)
+            for own in link.vectors:
+                tensors[own] = after.clone()
     return Masks(tensors)
 
 
-def _between_living(flow: Flow, masks: Masks) -> Tensor:
-    """For every entry of the concatenated weight matrices: do both of its ends still live under `masks`?"""
+def _joined(link: Link, weights: Masks) -> Tensor:
+    """(n_out, n_in): is any weight between the two units kept?"""
+    return by_unit(link, weights[link.weight]).any(2)
+
+
+def _between_living(ways: Sequence[Chain], masks: Masks) -> Tensor:
+    """For every entry of the concatenated weights: do both of its ends still live under `masks`?"""
     parts = []
-    for block, field in enumerate(mlp_fields(flow)):
-        before = torch.ones(field.dim, dtype=torch.bool)
-        for index in range(len(field.linear_layers())):
-            after = masks[f"{layer_name(block, index)}.bias"]
-            parts.append((after[:, None] & before[None, :]).flatten())
+    for chain in ways:
+        before = torch.ones(chain[0].n_in, dtype=torch.bool)
+        for link in chain:
+            after = masks[link.vectors[0]] if link.vectors else _joined(link, masks).any(1)
+            ends = (after[:, None] & before[None, :])[:, :, None]
+            parts.append(ends.expand(-1, -1, link.per_unit).flatten())
             before = after
     return torch.cat(parts)
 
 
-def _reached(field: MLPField, masks: list[Tensor]) -> list[Tensor]:
-    """For each layer, which of its neurons see an input: a coordinate of z, or t."""
+def _reached(chain: Chain, joined: Sequence[Tensor]) -> list[Tensor]:
+    """For each layer, which of its units see an input: a coordinate of z, or t.
+
+    A constant that the next layer cannot take up exactly counts as seen: it stays.
+    """
     reached = []
-    seen = torch.ones(masks[0].shape[1], dtype=torch.bool)
-    for layer, mask in zip(field.linear_layers(), masks, strict=True):
+    seen = torch.ones(joined[0].shape[1], dtype=torch.bool)
+    for link, following, mask in zip(chain, [*chain[1:], None], joined, strict=True):
         seen = mask[:, seen].any(1)
-        if layer.time_bias is not None:
+        if link.sees_time or (following is not None and not following.foldable):
             seen = torch.ones_like(seen)
         reached.append(seen)
     return reached
 
 
 @torch.no_grad()
-def _fold_constants(flow: Flow, weights: Masks) -> None:
-    """Add the output of every neuron that sees no input to the biases that read it, and cut it off."""
-    for block, field in enumerate(mlp_fields(flow)):
-        sigma = ACTIVATIONS[field.activation].value
-        layers = field.linear_layers()
-        reached = _reached(field, [weights[f"{layer_name(block, i)}.weight"] for i in range(len(layers))])
-        for layer, following, seen in zip(layers, layers[1:], reached, strict=False):
+def fold_constants(network: nn.Module, weights: Masks, ways: Sequence[Chain] | None = None) -> None:
+    """Add what every unit that sees no input sends on to the biases that read it, and cut it off; in place.
+
+    Args:
+        network: its function stays, once `weights` are applied to it.
+        weights: which weights are kept.
+        ways: the chains of `network`, where they are known already.
+    """
+    ways = ways or chains(network)
+    parameters = dict(network.named_parameters())
+    for chain in ways:
+        reached = _reached(chain, [_joined(link, weights) for link in chain])
+        for link, following, seen in zip(chain, chain[1:], reached, strict=False):
             constant = ~seen
-            following.bias.add_(following.weight[:, constant] @ sigma(layer.bias[constant]))
-            following.weight[:, constant] = 0.0
+            if not constant.any() or following.bias is None or link.constants is None:
+                continue
+            read = by_unit(following, parameters[following.weight])
+            parameters[following.bias].add_(read[:, constant].sum(2) @ link.constants()[constant])
+            read[:, constant] = 0.0

@@ -94,11 +94,11 @@ def test_another_architecture_is_refused_by_name(method):
     use = getattr(masks, method)
     wider = make_flow((6, 7))
     before = copy.deepcopy(wider.state_dict())
-    assert "'blocks.0.field.layers.1.weight' has shape (5, 6); the flow's is (7, 6)" in refusal(use, wider)
+    assert "'blocks.0.field.layers.1.weight' has shape (5, 6); the network's is (7, 6)" in refusal(use, wider)
     assert all(torch.equal(tensor, before[name]) for name, tensor in wider.state_dict().items())
     two_blocks = random_masks(make_flow((6, 5), blocks=2))
     message = refusal(getattr(two_blocks, method), make_flow((6, 5)))
-    assert "the masks name 'blocks.1.field.layers.0.weight', which this flow does not have" in message
+    assert "the masks name 'blocks.1.field.layers.0.weight', which this network does not have" in message
     assert "time_bias" in refusal(getattr(random_masks(make_flow(time="concat")), method), make_flow())
 
 
@@ -156,7 +156,7 @@ def test_all_that_belongs_to_a_neuron_is_masked_and_nothing_else():
 def test_masks_without_biases_keep_all_neurons():
     flow = make_flow((3, 4))
     assert [kept.tolist() for kept in neurons_of_masks(flow, Masks({}))] == [[True] * 3, [True] * 4]
-    assert "which this flow does not have" in refusal(neurons_of_masks, flow, Masks({"w": torch.ones(2)}))
+    assert "which this network does not have" in refusal(neurons_of_masks, flow, Masks({"w": torch.ones(2)}))
 
 
 def test_neurons_of_masks_are_the_callers_own():

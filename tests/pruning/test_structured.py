@@ -128,10 +128,10 @@ def test_keeping_everything_changes_nothing():
 @pytest.mark.parametrize(
     ("keep", "words"),
     [
-        ([[True] * 6], "keep has 1 layers; the flow has 2 hidden ones"),
+        ([[True] * 6], "keep has 1 layers; the network has 2 hidden ones"),
         ([[True] * 6, [True] * 4], "blocks.0.field.layers.1 must be a bool tensor of shape (5,)"),
         ([[1] * 6, [True] * 5], "blocks.0.field.layers.0 must be a bool tensor of shape (6,)"),
-        ([[False] * 6, [True] * 5], "blocks.0.field.layers.0 would lose all its neurons"),
+        ([[False] * 6, [True] * 5], "blocks.0.field.layers.0 would lose all its units"),
     ],
 )
 def test_a_keep_that_does_not_fit_is_refused(keep, words):

@@ -219,13 +219,13 @@ def test_masks_of_a_cascade_are_nested(shares, hidden, dim, time, blocks, seed):
 def folds(monkeypatch):
     """Every (flow before the tidying up, weights chosen) that `prune_weights` folds constants of."""
     seen = []
-    fold = unstructured._fold_constants
+    fold = unstructured.fold_constants
 
-    def spy(flow, weights):
+    def spy(flow, weights, ways=None):
         seen.append(copy.deepcopy(flow))
-        fold(flow, weights)
+        fold(flow, weights, ways)
 
-    monkeypatch.setattr(unstructured, "_fold_constants", spy)
+    monkeypatch.setattr(unstructured, "fold_constants", spy)
     return seen
 
 
@@ -268,8 +268,8 @@ def test_any_choice_of_weights_is_tidied_up_without_a_trace(activation, time, de
     naive = copy.deepcopy(dense)
     chosen.apply_(naive)
     tidy = copy.deepcopy(naive)
-    masks = unstructured._without_dead_neurons(dense, chosen)
-    unstructured._fold_constants(tidy, chosen)
+    masks = unstructured.without_dead_units(dense, chosen)
+    unstructured.fold_constants(tidy, chosen)
     masks.apply_(tidy)
     torch.testing.assert_close(velocities(tidy), velocities(naive), rtol=1e-12, atol=1e-12)
     assert masks.kept(dense) == count(dense, kept_weights(dense, chosen))
@@ -285,8 +285,8 @@ def test_a_chain_of_constant_neurons_is_folded_by_hand():
         for group in ([n.replace("weight", "bias") for n in names], names[1:])
     )
     chosen.apply_(dense)
-    unstructured._fold_constants(dense, chosen)
-    masks = unstructured._without_dead_neurons(dense, chosen)
+    unstructured.fold_constants(dense, chosen)
+    masks = unstructured.without_dead_units(dense, chosen)
     masks.apply_(dense)
     tanh = lambda x: float(torch.tanh(torch.tensor(x, dtype=torch.float64)))  # noqa: E731
     assert dense.get_parameter(names[2].replace("weight", "bias")).item() == pytest.approx(
@@ -301,7 +301,7 @@ def test_a_neuron_that_sees_time_is_not_constant(time, alive):
     dense = make_flow((2,), dim=1, time=time)
     first, second = weight_names(dense)
     chosen = Masks({first: torch.tensor([[True], [False]]), second: torch.ones(1, 2)})
-    masks = unstructured._without_dead_neurons(dense, chosen)
+    masks = unstructured.without_dead_units(dense, chosen)
     assert masks["blocks.0.field.layers.0.bias"].tolist() == [True, alive]
     assert masks[second].tolist() == [[True, alive]]
 

@@ -1,0 +1,49 @@
+"""What pruning sees of a network: chains of weight layers, each with all that belongs to its units.
+
+A unit is a neuron of a linear layer or a channel of a convolution. Whatever computes scores, chooses, masks or
+removes works on chains, never on a kind of network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Link:
+    """One weight layer of a chain.
+
+    Attributes:
+        name: of the layer, for messages.
+        kind: linear or conv.
+        weight: name of its weight among the network's parameters, (n_out, …); seen as a matrix it is
+            (n_out, n_in · per_unit), the columns that read one unit of the layer before side by side.
+        vectors: names of the parameters with one entry a unit: bias, time gates, a batch norm's weight and bias.
+        n_in, n_out: units of the layer before, and its own.
+        per_unit: columns that read one unit: a kernel's size, or the pixels of a channel that was flattened.
+        bias: name of the bias that takes up folded constants; None where there is none.
+        sees_time: a unit that reads no other unit is not constant, for it reads t.
+        foldable: what a constant unit of the layer before sends here is the same for every output, so that the
+            bias can take it up exactly (no zero padding, and there is a bias).
+        constants: () → (n_out,), what each unit would send on were its weights 0.
+    """
+
+    name: str
+    kind: Literal["linear", "conv"]
+    weight: str
+    vectors: tuple[str, ...]
+    n_in: int
+    n_out: int
+    per_unit: int = 1
+    bias: str | None = None
+    sees_time: bool = False
+    foldable: bool = True
+    constants: Callable[[], Tensor] | None = None
+
+
+Chain = tuple[Link, ...]
+"""Weight layers from input to output; those of all but the last have units that can go."""
