@@ -6,11 +6,12 @@ import contextlib
 import copy
 import io
 import json
+import os
 import re
-import resource
 import string
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -61,13 +62,15 @@ def call(*args):
 
 def process(*args):
     """The same in a process of its own, and the processor time it took: this machine may be busy with other things."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(
-        [sys.executable, "-m", "sparseflows", *map(str, args)], capture_output=True, text=True, cwd=ROOT, check=False
-    )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return done.returncode, done.stdout, done.stderr, seconds
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "sparseflows", *map(str, args)], stdout=out, stderr=err, cwd=ROOT
+        )
+        # Of this child alone: workers of earlier tests may end at the same moment.
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        texts = [stream.seek(0) or stream.read() for stream in (out, err)]
+    return child.returncode, *texts, usage.ru_utime + usage.ru_stime
 
 
 def assert_refused(status, out, err):
