@@ -1,0 +1,148 @@
+"""How far pruning can move a neuron's output: what is promised beforehand, and what is observed.
+
+All errors are relative to Σ_j |w_ij a_j(x)|, the neuron's output were nothing to cancel, biases left out. Within a
+sign group nothing does cancel (see `shares`). So where every group's sum is kept to a factor 1 ± ε, the output
+moves by at most ε Σ_j |w_ij a_j(x)|.
+
+A promise holds for inputs of the sample that the shares were taken from. For fresh inputs, the sources assume that
+no share exceeds the sample's largest by more than a constant factor; `inflation=FRESH` computes the promise under
+that assumption. It is an assumption on the data, not a theorem: a table shows the promise beside the error observed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+FRESH = 3.0
+"""How much larger than on the sample a share may be on fresh inputs: c = 3 (Liebenwein, Baykal et al. 2020)."""
+
+GROUPS = 4
+"""Sign groups of a neuron."""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """Of each neuron of a layer, (n_out,): the relative error promised, and the largest one observed."""
+
+    promised: Tensor
+    observed: Tensor
+
+
+def observed_error(weight: Tensor, pruned_weight: Tensor, inputs: Tensor) -> Tensor:
+    """|ẑ_i(x) − z_i(x)| / Σ_j |w_ij a_j(x)|, (X, n_out); 0 where the denominator is.
+
+    Args:
+        weight, pruned_weight: (n_out, C), before and after.
+        inputs: (X, C).
+    """
+    error = (inputs @ (pruned_weight - weight).detach().T).abs()
+    scale = inputs.abs() @ weight.detach().abs().T
+    return torch.where(scale > 0, error / scale, 0.0)
+
+
+def bernstein(largest: Tensor, variance: Tensor, log_term: float) -> Tensor:
+    """The deviation that a sum of independent variables exceeds with probability at most 2 exp(−log_term).
+
+    t = L M/3 + √((L M/3)² + 2 V L), the root of t²/2 = L (V + M t/3) (Bernstein's inequality, both sides).
+
+    Args:
+        largest: M, the most that one variable strays from its mean.
+        variance: V, the sum of their variances.
+        log_term: L.
+    """
+    linear = largest * log_term / 3
+    return linear + (linear.square() + 2 * variance * log_term).sqrt()
+
+
+def log_failures(neurons: int, delta: float) -> float:
+    """L = log(2 · 4 · neurons / δ): with it, all sign groups of all neurons hold at once with probability 1 − δ."""
+    return math.log(2 * GROUPS * neurons / delta)
+
+
+def promise_kept(weight: Tensor, shares: Tensor, kept: Tensor, inflation: float = 1.0) -> Tensor:
+    """What is promised when the weights outside `kept` are set to 0 and the others stay as they are, (n_out,).
+
+    At x a sign group loses the shares of what was discarded, so at most ε = min(1, Σ s_j), s_j the largest shares of
+    its discarded weights; the largest ε of a neuron's groups is the promise. Weights of one sign form two groups, by
+    the activations' sign. One s_j, the larger of both, serves them here.
+
+    Args:
+        weight: (n_out, C), for the signs.
+        shares: (n_out, C), from `shares.largest_shares`.
+        kept: bool (n_out, C), any choice.
+        inflation: 1 for inputs of the sample, `FRESH` for others.
+    """
+    lost = torch.where(kept, 0.0, (inflation * shares).clamp(max=1))
+    return _over_signs(weight, lost).sum(2).amax(0).clamp(max=1)
+
+
+def promise_sampled(
+    weight: Tensor, shares: Tensor, probabilities: Tensor, delta: float = 0.05, inflation: float = 1.0
+) -> Tensor:
+    """What is promised when each weight is kept with its own probability p_j and then divided by it, (n_out,).
+
+    With probability at least 1 − δ over the draw it holds for all neurons at one input x. In a group let r_j be the
+    share at x, r_j ≤ s_j, Σ r_j = 1, and Y = Σ r_j 1_j/p_j, which has mean 1. A term strays from its mean by at most
+    M = max_j s_j max(p_j, 1 − p_j)/p_j, and the variance is Σ r_j² (1 − p_j)/p_j ≤ V = max_j s_j (1 − p_j)/p_j. Terms
+    with p_j = 1 do not stray. Bernstein, with a union over 4 groups of n_out neurons, gives ε; it may exceed 1.
+
+    Args:
+        weight: (n_out, C), for the signs.
+        shares: (n_out, C), from `shares.largest_shares`.
+        probabilities: of each weight to be kept, fixed before the draw, (n_out, C). It may be 0 only where the share
+            is.
+        delta: δ.
+        inflation: 1 for inputs of the sample, `FRESH` for others.
+    """
+    shares = (inflation * shares).clamp(max=1).to(probabilities.dtype)
+    loose = (probabilities < 1) & (shares > 0)
+    p = torch.where(loose, probabilities, 1.0)
+    strays = torch.where(loose, shares * torch.maximum(p, 1 - p) / p, 0.0)
+    varies = torch.where(loose, shares * (1 - p) / p, 0.0)
+    largest, variance = (_over_signs(weight, term).amax(2) for term in (strays, varies))
+    return bernstein(largest, variance, log_failures(len(weight), delta)).amax(0)
+
+
+def _over_signs(weight: Tensor, terms: Tensor) -> Tensor:
+    """`terms` (n_out, C) of the positive weights, then of the negative ones, 0 elsewhere: (2, n_out, C)."""
+    return torch.stack([torch.where(weight > 0, terms, 0.0), torch.where(weight < 0, terms, 0.0)])
+
+
+def promise_units_kept(unit_shares: Tensor, kept: Tensor, inflation: float = 1.0) -> Tensor:
+    """What is promised to each neuron of the next layer when whole units of this one go: min(1, Σ s_ij), (n_out,).
+
+    Args:
+        unit_shares: of the next layer, (n_out, n_in), from `shares.largest_shares`.
+        kept: bool (n_in,), the units that stay.
+        inflation: 1 for inputs of the sample, `FRESH` for others.
+    """
+    lost = torch.where(kept, 0.0, (inflation * unit_shares).clamp(max=1))
+    return lost.sum(1).clamp(max=1)
+
+
+def promise_units_drawn(
+    unit_shares: Tensor, probabilities: Tensor, draws: float, delta: float = 0.05, inflation: float = 1.0
+) -> Tensor:
+    """What is promised to each neuron of the next layer when units are drawn with replacement, (n_out,).
+
+    Of m draws with probabilities q_j, a unit drawn n_j times counts n_j/(m q_j) times. A draw adds r_j/(m q_j), at
+    most ρ/m with ρ = max_j s_ij/q_j; the variance of all is at most Σ r_j²/(m q_j) ≤ ρ R/m, R = min(1, Σ s_ij) ≥ Σ r_j.
+    Bernstein, with a union over 4 groups of n_out neurons, gives ε. With q_j = s_j/S that is the solution of
+    3 m ε² = S (6 + 2ε) L. Units with q_j = 0 are kept for certain, or have no share.
+
+    Args:
+        unit_shares: of the next layer, (n_out, n_in), from `shares.largest_shares`.
+        probabilities: q, (n_in,).
+        draws: m, fixed before the draw.
+        delta: δ.
+        inflation: 1 for inputs of the sample, `FRESH` for others.
+    """
+    shares = (inflation * unit_shares).clamp(max=1).to(probabilities.dtype)
+    drawn = probabilities > 0
+    ratio = torch.where(drawn, shares / torch.where(drawn, probabilities, 1.0), 0.0).amax(1)
+    whole = torch.where(drawn, shares, 0.0).sum(1).clamp(max=1)
+    return bernstein(ratio / draws, ratio * whole / draws, log_failures(len(unit_shares), delta))
