@@ -6,9 +6,10 @@ folder as `spec.yaml`. Numbers are bounded so that a slip of the finger is refus
 
 from __future__ import annotations
 
+import math
 import re
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails
@@ -97,6 +98,65 @@ class FlowSpec(Section):
         return self.blocks * (total + int(self.train_end_time))
 
 
+class NetworkSpec(Section):
+    """A classifier without an ODE: a multilayer perceptron, or a small convolutional network for square images.
+
+    A conv network's layers: for each of `channels` a 3 × 3 convolution that keeps the size and, after its activation, a
+    maximum over 2 × 2 pixels that halves it; then the dense ones of `hidden`; then the logits.
+    """
+
+    kind: Literal["dense", "conv"] = "dense"
+    hidden: Annotated[list[Width], Field(max_length=32)] = Field([], description="neurons of each hidden dense layer")
+    channels: Annotated[list[Width], Field(max_length=12)] = Field([], description="conv: of each convolution")
+    activation: Literal["relu", "tanh", "sigmoid", "softplus", "silu"] = "relu"
+    batch_norm: bool = Field(False, description="batch normalisation after every layer but the last")
+
+    @model_validator(mode="after")
+    def _layers_go_with_the_kind(self) -> NetworkSpec:
+        if self.kind == "dense" and (self.channels or not self.hidden):
+            raise ValueError("kind: dense needs hidden, the neurons of its layers, and takes no channels")
+        if self.kind == "conv" and not self.channels:
+            raise ValueError("kind: conv needs channels, those of each convolution")
+        return self
+
+    def sides(self, dim: int) -> list[int]:
+        """Pixels along the side of a conv network's images: of the rows of `dim` columns, and after each halving.
+
+        Raises:
+            ValueError: rows that are no square images, or too small for so many convolutions.
+        """
+        side = math.isqrt(dim)
+        if side * side != dim:
+            raise ValueError(f"network.kind: conv needs square images, and {dim} columns make none; use kind: dense")
+        sides = [side]
+        for _ in self.channels:
+            sides.append(sides[-1] // 2)
+        if sides[-1] < 1:
+            most = side.bit_length() - 1
+            raise ValueError(
+                f"network.channels: {len(self.channels)} convolutions halve images of {side} × {side} pixels to "
+                f"nothing; give at most {most}"
+            )
+        return sides
+
+    def dense_params(self, dim: int, classes: int) -> int:
+        """Trainable scalars of the dense network for rows of `dim` columns, by arithmetic.
+
+        Raises:
+            ValueError: as `sides`.
+        """
+        norm = 2 if self.batch_norm else 0
+        total, n_in = 0, dim
+        if self.kind == "conv":
+            for channels_in, channels in pairwise([1, *self.channels]):
+                total += channels * (9 * channels_in + 1 + norm)
+            n_in = self.channels[-1] * self.sides(dim)[-1] ** 2
+        for width_in, width in pairwise([n_in, *self.hidden]):
+            total += width * (width_in + 1 + norm)
+        last = self.hidden[-1] if self.hidden else n_in
+        return total + classes * (last + 1)
+
+
 class SolveSpec(Section):
     """How the training objective solves the ODE (the reported NLL has its own solver: `evaluate`)."""
 
@@ -124,7 +184,9 @@ class SolveSpec(Section):
 class TrainSpec(Section):
     """One training: the objective, its length and its optimiser."""
 
-    objective: Literal["nll", "flow_matching"] = "nll"
+    objective: Literal["nll", "flow_matching", "cross_entropy"] = Field(
+        "nll", description="cross_entropy: a classifier; of `network`, or of the final state of the flow's ODE"
+    )
     epochs: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(None, description="either this …")
     steps: Steps | None = Field(None, description="… or this")
     batch: Annotated[int, Field(ge=1, le=10_000_000)] = 1024
@@ -162,6 +224,8 @@ class TrainSpec(Section):
             raise ValueError("milestones must rise")
         if self.objective == "flow_matching" and (self.kinetic or self.jacobian):
             raise ValueError("kinetic and jacobian regularise objective: nll; flow_matching has straight paths")
+        if self.objective == "cross_entropy" and (self.kinetic or self.jacobian):
+            raise ValueError("kinetic and jacobian regularise objective: nll; cross_entropy takes weight_decay")
         return self
 
     def steps_for(self, rows: int) -> tuple[int, int]:
@@ -170,18 +234,68 @@ class TrainSpec(Section):
         return self.steps or (self.epochs or 0) * per_epoch, per_epoch
 
 
-class PruneSpec(Section):
-    """The cascade: which methods, how far, and how the flow is retrained in between."""
+WeightMethod = Literal[
+    "unstructured",
+    "magnitude",
+    "snip",
+    "sipp",
+    "sipp_randomised",
+    "sipp_hybrid",
+    "fisher_weights",
+    "random_weights",
+]
+UnitMethod = Literal[
+    "structured",
+    "neuron_l1",
+    "neuron_l2",
+    "pfp",
+    "pfp_randomised",
+    "pfp_top_random",
+    "fisher_neurons",
+    "taylor",
+    "random_neurons",
+]
+MethodName = Literal[WeightMethod, UnitMethod]
+ProtocolName = Literal["cascade", "one_shot", "gradual", "scratch", "rewind", "reduced", "control"]
 
-    methods: list[Literal["unstructured", "structured"]] = Field(
+CASCADE, ONE_SHOT, GRADUAL, SCRATCH, REWIND, REDUCED, CONTROL = get_args(ProtocolName)
+OF_DENSE = (REDUCED, CONTROL)  # protocols that prune nothing: one sequence a seed, not one a method
+DRAWN = ("sipp_randomised", "sipp_hybrid", "pfp_randomised", "pfp_top_random")  # chosen all at once, at random
+
+
+class PruneSpec(Section):
+    """What is pruned, how far, by which protocols, and how the flow is retrained."""
+
+    methods: list[MethodName] = Field(
         [],
-        description="unstructured: single weights by magnitude; structured: whole neurons by their l1 norm",
+        description="single weights by magnitude (unstructured is the same), snip, sipp, sipp_randomised, sipp_hybrid, "
+        "fisher_weights, random_weights; whole neurons by neuron_l1 (structured is the same), neuron_l2, pfp, "
+        "pfp_randomised, pfp_top_random, fisher_neurons, taylor, random_neurons",
     )
     keep_ratios: list[float] = Field(
         [], description="falling, in (0, 1): the share of the dense flow's params that each stage keeps"
     )
+    protocols: Annotated[list[ProtocolName], Field(min_length=1)] = Field(
+        ["cascade"],
+        description="cascade: prune a bit more, retrain, again; one_shot: the dense flow pruned at each ratio, not "
+        "retrained; gradual: a neuron (or a few weights) goes every few steps of the retraining; scratch: the pruned "
+        "architecture trained from fresh weights for as long in all; rewind: from its original initial weights; "
+        "reduced: a narrower dense flow of its size; control: the dense flow trained on for as long as the pruned "
+        "one was retrained",
+    )
     allocation: Literal["uniform", "global"] = Field(
-        "uniform", description="structured: the same share of every layer, or one ranking over all layers"
+        "uniform",
+        description="of neurons: the same share of every layer, or one ranking over all layers (pfp has its own)",
+    )
+    weight_allocation: Literal["global", "uniform"] = Field("global", description="of weights, likewise (sipp: global)")
+    floor: Annotated[float, Field(ge=0, le=0.5)] = Field(
+        0.0, description="share of each layer's weights or neurons that stays whatever their score"
+    )
+    sample: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        64, description="(seeded) training rows that the criteria which look at data are given"
+    )
+    gradual_every: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        10, description="gradual: retraining steps from one neuron's going to the next (weights: an equal share)"
     )
     retrain: dict[str, Any] = Field({}, description="keys of `train` that differ when a pruned flow is retrained")
 
@@ -194,9 +308,27 @@ class PruneSpec(Section):
     def _is_consistent(self) -> PruneSpec:
         if bool(self.methods) != bool(self.keep_ratios):
             raise ValueError("methods and keep_ratios go together: give both, or neither for a dense flow only")
-        if len(set(self.methods)) != len(self.methods):
-            raise ValueError("methods: each one once")
+        for key, names in (("methods", self.methods), ("protocols", self.protocols)):
+            if len(set(names)) != len(names):
+                raise ValueError(f"{key}: each one once")
+        if {SCRATCH, REWIND} & set(self.protocols) and not {CASCADE, ONE_SHOT} & set(self.protocols):
+            raise ValueError(
+                "protocols: scratch and rewind train what another one has pruned; add cascade (or one_shot)"
+            )
+        drawn = next((method for method in self.methods if method in DRAWN), None)
+        if GRADUAL in self.protocols and drawn is not None:
+            raise ValueError(f"protocols: gradual takes weights out bit by bit; {drawn} draws them all at once")
         return self
+
+    def sequences(self) -> list[tuple[str, str]]:
+        """(protocol, method) of all that is pruned or stands beside it, in the order of results.csv."""
+        if not self.methods:
+            return []
+        return [
+            (protocol, method)
+            for protocol in self.protocols
+            for method in (["dense"] if protocol in OF_DENSE else self.methods)
+        ]
 
 
 class EvaluateSpec(Section):
@@ -231,6 +363,9 @@ class Spec(Section):
     )
     data: DataSpec
     flow: FlowSpec = Field(default_factory=lambda: FlowSpec.model_validate({}))
+    network: NetworkSpec | None = Field(
+        None, description="a classifier without an ODE, in place of the flow (train.objective: cross_entropy)"
+    )
     solve: SolveSpec = Field(default_factory=lambda: SolveSpec.model_validate({}))
     train: TrainSpec
     prune: PruneSpec = Field(default_factory=lambda: PruneSpec.model_validate({}))
@@ -261,6 +396,8 @@ class Spec(Section):
             self._check_flow_matching()
         elif self.flow.base == "gaussian":
             raise ValueError("flow.base: gaussian is the start of train.objective: flow_matching")
+        if self.network is not None:
+            self._check_network()
         try:
             retrained = self.retrain_spec()
         except ValidationError as error:
@@ -280,6 +417,14 @@ class Spec(Section):
         if retrained.objective != self.train.objective:
             raise ValueError("prune.retrain.objective: a cascade keeps the objective it was trained with")
         return self
+
+    def _check_network(self) -> None:
+        if self.train.objective != "cross_entropy":
+            raise ValueError(f"network is a classifier: train.objective: cross_entropy, not {self.train.objective}")
+        if self.data.whiten:
+            raise ValueError("data.whiten is the first step of a flow; a network has none: data.whiten: false")
+        if self.train.ema is not None and self.network is not None and self.network.batch_norm:
+            raise ValueError("train.ema averages weights, not the statistics of network.batch_norm; use one of the two")
 
     def _check_flow_matching(self) -> None:
         if self.flow.blocks != 1:

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
-from sparseflows.data.benchmarks import BENCHMARKS
 from sparseflows.data.bundled import BUNDLED
+from sparseflows.data.known import TABLE, KnownSet, known_sets
+from sparseflows.data.labelled import LABELLED, LabelledParts, idx_parts, labelled_parts
 from sparseflows.data.mapped import (
     IN_MEMORY_BYTES,
     TEST,
@@ -31,9 +31,8 @@ from sparseflows.data.toy import TOYS, Modes, Toy
 from sparseflows.errors import InputError, lookup
 from sparseflows.rng import numpy_generator
 
-__all__ = ["KnownSet", "Splits", "fingerprint", "known_sets", "make_splits"]
+__all__ = ["KnownSet", "Splits", "fingerprint", "known_sets", "make_splits", "with_labels"]
 
-TABLE = "table"
 LOOKED_THROUGH = 200_000  # rows of a large file that are searched for recurring values
 
 
@@ -49,10 +48,12 @@ class Splits:
             None where unknown. Give it float64 points: rounding to float32 can push a point over the edge
             of a density with a sharp one (spirals, checkerboard), where this is −inf.
         modes: of the true density, in standardised coordinates, where it is a mixture of Gaussians.
-        labels_test: component of each test point (N_test,), where known.
+        labels_test: class of each test point (N_test,) int64, 0 … classes − 1, where known; of a toy set: component.
         warnings: what the user should know about the rows, one line each.
         sample: the rows are part of a published set, or split otherwise: no number is comparable with published ones.
         notes: what a reader of the results should know, one line each.
+        labels_train, labels_validation: as `labels_test`.
+        classes: how many there are, where labels are known.
     """
 
     name: str
@@ -66,33 +67,9 @@ class Splits:
     warnings: tuple[str, ...] = ()
     sample: bool = False
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class KnownSet:
-    """A line of `sparseflows data list`; dimension and rows are None where the file decides.
-
-    Rows are those to train on for toy and prepared sets, else all of them.
-    """
-
-    name: str
-    kind: Literal["toy", "bundled", "prepared", "file"]
-    dimension: int | None
-    rows: int | None
-    description: str
-
-
-def known_sets() -> list[KnownSet]:
-    """Every name that `make_splits` takes, toy sets first; nothing is loaded. Toy rows: the default draw."""
-    toys = [KnownSet(t.name, "toy", 2, t.default_n, t.description) for t in TOYS.values()]
-    tables = [KnownSet(b.name, "bundled", b.columns, b.rows, b.description) for b in BUNDLED.values()]
-    benchmarks = [KnownSet(b.name, "prepared", b.columns, b.rows[0], b.description) for b in BENCHMARKS.values()]
-    return [
-        *toys,
-        *tables,
-        *benchmarks,
-        KnownSet(TABLE, "file", None, None, "a .npy or .csv file of your own (data.path)"),
-    ]
+    labels_train: np.ndarray | None = None
+    labels_validation: np.ndarray | None = None
+    classes: int | None = None
 
 
 def make_splits(
@@ -109,12 +86,14 @@ def make_splits(
     to validate and to test; one scalar mean and deviation standardise both coordinates. Tables are
     shuffled, split by the fractions, cut to the first `n_train` training rows (default: all) and
     standardised by column. Benchmark sets come from the folder that `sparseflows data prepare` made, split
-    and standardised already; with `n_train`, that many seeded training rows of it. The rows of a large .npy
-    file stay on disk.
+    and standardised already; with `n_train`, that many seeded training rows of it. Images with labels are
+    split as tables are (`idx`: the published test set stays the test set) and standardised by one scalar. The rows of
+    a large .npy file stay on disk.
 
     Args:
         name: one of `known_sets()`.
-        path: the file of `table`; the folder of a benchmark set (default: data/<name>); None for all others.
+        path: the file of `table`; the folder of `idx`; the folder of a benchmark set (default: data/<name>);
+            None for all others.
         n_train: training rows.
         val_fraction, test_fraction: shares of a table's rows; unused for toy and benchmark sets.
         seed: of the draw or of the split and the dequantisation.
@@ -129,7 +108,11 @@ def make_splits(
         raise InputError(
             f"data set '{name}' needs a file: set data.path in the param file or pass --set data.path=FILE"
         )
-    if kind not in ("file", "prepared") and path is not None:
+    if kind == "folder" and path is None:
+        raise InputError(
+            f"data set '{name}' needs a folder: set data.path in the param file or pass --set data.path=DIR"
+        )
+    if kind not in ("file", "folder", "prepared") and path is not None:
         raise InputError(
             f"data set '{name}' takes no file, but data.path is '{path}': remove data.path, or set "
             f"data.name to '{TABLE}' to read the file"
@@ -140,6 +123,12 @@ def make_splits(
         return _toy_splits(TOYS[name], n_train, seed)
     if kind == "prepared":
         return _prepared_splits(name, prepared_folder(name, path), n_train, seed)
+    if kind == "folder" and path is not None:
+        parts = idx_parts(Path(path), n_train, val_fraction, numpy_generator(seed, f"data/{name}/split"))
+        return _labelled_splits(name, parts)
+    if name in LABELLED:
+        split_by = numpy_generator(seed, f"data/{name}/split")
+        return _labelled_splits(name, labelled_parts(name, n_train, (val_fraction, test_fraction), split_by))
     if path is not None and is_large(Path(path)):
         return _large_splits(name, Path(path), n_train, (val_fraction, test_fraction), seed)
     if path is not None:
@@ -147,6 +136,21 @@ def make_splits(
     else:
         array = BUNDLED[name].load(numpy_generator(seed, f"data/{name}/dequantise"))
     return _table_splits(name, array, n_train, (val_fraction, test_fraction), seed)
+
+
+def with_labels(splits: Splits) -> np.ndarray:
+    """Training rows (N, D + 1) whose last column is the label, as `objectives.CrossEntropy` takes them.
+
+    Raises:
+        InputError: labels are not known, or there are fewer than two classes.
+    """
+    if splits.labels_train is None or splits.classes is None or splits.classes < 2:
+        has = "no labels" if splits.labels_train is None else "one class only"
+        known = ", ".join(one.name for one in known_sets() if one.kind == "folder" or (one.classes or 0) > 1)
+        needs = f"needs labels of two or more classes, but '{splits.name}' has {has}"
+        raise InputError(f"train.objective: cross_entropy {needs}; use {known}")
+    rows = np.asarray(splits.train)
+    return np.concatenate([rows, splits.labels_train[:, None].astype(rows.dtype)], axis=1)
 
 
 def prepared_folder(name: str, path: str | None) -> Path:
@@ -157,8 +161,8 @@ def prepared_folder(name: str, path: str | None) -> Path:
 def _toy_splits(toy: Toy, n_train: int | None, seed: int) -> Splits:
     n = toy.default_n if n_train is None else n_train
     half = max(1, n // 2)
-    train, _ = toy.sample(n, numpy_generator(seed, f"data/{toy.name}/train"))
-    validation, _ = toy.sample(half, numpy_generator(seed, f"data/{toy.name}/validation"))
+    train, labels_train = toy.sample(n, numpy_generator(seed, f"data/{toy.name}/train"))
+    validation, labels_validation = toy.sample(half, numpy_generator(seed, f"data/{toy.name}/validation"))
     test, labels = toy.sample(half, numpy_generator(seed, f"data/{toy.name}/test"))
     standardiser = Standardiser.fit_scalar(train, f"{toy.name}, {n} training points")
     truth = toy.log_prob
@@ -171,6 +175,23 @@ def _toy_splits(toy: Toy, n_train: int | None, seed: int) -> Splits:
         None if truth is None else partial(_standardised_log_prob, truth, standardiser),
         None if toy.modes is None else _standardised_modes(toy.modes, standardiser),
         labels,
+        labels_train=labels_train,
+        labels_validation=labels_validation,
+        classes=toy.components,
+    )
+
+
+def _labelled_splits(name: str, parts: LabelledParts) -> Splits:
+    return Splits(
+        name,
+        parts.train,
+        parts.validation,
+        parts.test,
+        parts.standardiser,
+        labels_test=parts.labels_test,
+        labels_train=parts.labels_train,
+        labels_validation=parts.labels_validation,
+        classes=parts.classes,
     )
 
 

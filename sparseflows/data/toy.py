@@ -42,6 +42,7 @@ class Toy:
         log_prob: points (B, 2) → log density (B,) in nats, −inf outside the support; None where no exact
             form is known.
         modes: the components, where the density is a mixture of Gaussians.
+        components: labels are 0 … components − 1.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Toy:
     sample: Sampler
     log_prob: Density | None
     modes: Modes | None = None
+    components: int = 1
 
 
 def equal_labels(n: int, components: int, generator: np.random.Generator) -> np.ndarray:
@@ -88,6 +90,7 @@ def _mixture(name: str, description: str, default_n: int, means: np.ndarray, sig
         partial(_sample_mixture, means=means, sigmas=sigmas),
         partial(densities.log_mixture, means=means, sigmas=sigmas, weights=weights),
         Modes(means, sigmas[:, None, None] ** 2 * np.eye(2)),
+        len(means),
     )
 
 
@@ -112,7 +115,7 @@ def _sample_spirals(n: int, generator: np.random.Generator, side: float) -> tupl
 def _spirals(name: str, description: str, default_n: int, side: float) -> Toy:
     """n = √U · 780°; (−n cos n, n sin n) plus uniform noise, and the same mirrored in the origin."""
     log_prob = partial(densities.log_box_spirals, length=SPIRAL_LENGTH, side=side)
-    return Toy(name, description, default_n, partial(_sample_spirals, side=side), log_prob)
+    return Toy(name, description, default_n, partial(_sample_spirals, side=side), log_prob, components=2)
 
 
 def _sample_curves(
@@ -152,7 +155,7 @@ def _curves(
     """Places uniform (independent) on the parameter interval of a curve, plus isotropic Gaussian noise."""
     sample = partial(_sample_curves, curves=curves, interval=interval, sigma=sigma)
     log_prob = partial(densities.log_noisy_curves, curves=curves, interval=interval, sigma=sigma, panels=panels)
-    return Toy(name, description, default_n, sample, log_prob)
+    return Toy(name, description, default_n, sample, log_prob, components=len(curves))
 
 
 def _sample_concentric(
@@ -167,7 +170,7 @@ def _concentric() -> Toy:
     radii, sigma = np.array([0.75, 1.5]), 0.1
     sample = partial(_sample_concentric, radii=radii, sigma=sigma)
     log_prob = partial(densities.log_rings, radii=radii, sigma=sigma)
-    return Toy("concentric", "2 rings about the origin", 1024, sample, log_prob)
+    return Toy("concentric", "2 rings about the origin", 1024, sample, log_prob, components=len(radii))
 
 
 def _sample_pinwheel(n: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -193,7 +196,7 @@ def _sample_checkerboard(n: int, generator: np.random.Generator) -> tuple[np.nda
 
 def _checkerboard() -> Toy:
     log_prob = partial(densities.log_checkerboard, half_cells=2, side=2.0)
-    return Toy("checkerboard", "uniform on 8 squares", 2**14, _sample_checkerboard, log_prob)
+    return Toy("checkerboard", "uniform on 8 squares", 2**14, _sample_checkerboard, log_prob, components=8)
 
 
 TOYS: dict[str, Toy] = {
@@ -205,7 +208,7 @@ TOYS: dict[str, Toy] = {
         _spirals("spirals_class", "2 spiral arms, noisier, to classify", 2 * 2**10, side=0.9),
         _curves("moons", "2 interleaved half circles", 1024, (_upper_moon, _lower_moon), (0.0, math.pi), 0.1, 16),
         _concentric(),
-        Toy("pinwheel", "5 bent blades (no exact density)", 2**14, _sample_pinwheel, None),
+        Toy("pinwheel", "5 bent blades (no exact density)", 2**14, _sample_pinwheel, None, components=5),
         _checkerboard(),
         _curves("swiss_roll", "1 noisy spiral", 2**14, (_roll,), (1.5 * math.pi, 4.5 * math.pi), 0.2, 32),
     )

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from sparseflows.data.benchmarks import BENCHMARKS
+from sparseflows.data.idx import digest_of, training_shape
+from sparseflows.data.labelled import IDX
 from sparseflows.data.mapped import MappedRows, is_large
 from sparseflows.data.prepared import manifest_digest, read_manifest, verify
 from sparseflows.data.splits import Splits, fingerprint, known_sets, make_splits, prepared_folder
 from sparseflows.data.tabular import load_table
 from sparseflows.errors import InputError, lookup
-from sparseflows.specs import DataSpec, Spec, TrainSpec
+from sparseflows.specs import DataSpec, NetworkSpec, Spec, TrainSpec
 
 
 def prepare(spec: Spec) -> tuple[dict[int, Splits], str | None]:
@@ -43,16 +45,18 @@ def digest(data: DataSpec) -> str | None:
         folder = prepared_folder(data.name, data.path)
         verify(folder)
         return manifest_digest(folder)
+    if data.name == IDX and data.path is not None:
+        return digest_of(Path(data.path))
     return None if data.path is None else fingerprint(Path(data.path))
 
 
 def count_stages(spec: Spec) -> int:
     """Stages of the whole run, dense ones included."""
-    return len(spec.seeds) * (1 + len(spec.prune.methods) * len(spec.prune.keep_ratios))
+    return len(spec.seeds) * (1 + len(spec.prune.sequences()) * len(spec.prune.keep_ratios))
 
 
 def plan(spec: Spec) -> dict[str, Any]:
-    """What a run would do: dense params, stages, steps. None where only the user's file can tell.
+    """What a run would do: dense params, stages, steps. None where only the user's files can tell.
 
     A file that `data.path` names is read; all other sets answer without their data, benchmark sets with the
     published number of rows where they have not been prepared.
@@ -62,14 +66,17 @@ def plan(spec: Spec) -> dict[str, Any]:
     """
     data = spec.data
     known = lookup("data set", data.name, {one.name: one for one in known_sets()})
-    if known.kind not in ("file", "prepared") and data.path is not None:
+    if known.kind not in ("file", "folder", "prepared") and data.path is not None:
         raise InputError(f"data set '{data.name}' takes no file: remove data.path, or set data.name to 'table'")
-    dim, rows = known.dimension, known.rows
+    dim, rows, classes = known.dimension, known.rows, known.classes
     if known.kind == "prepared":
         folder = prepared_folder(data.name, data.path)
         if folder.exists():
             manifest = read_manifest(folder, data.name)
             dim, rows = len(manifest.columns), manifest.rows["train"]
+    elif known.kind == "folder" and data.path is not None:
+        rows, height, width, classes = training_shape(Path(data.path))
+        dim, rows = height * width, rows - round(rows * data.val_fraction)
     elif data.path is not None:
         path = Path(data.path)
         rows, dim = MappedRows(path).shape if is_large(path) else load_table(path).shape
@@ -87,11 +94,47 @@ def plan(spec: Spec) -> dict[str, Any]:
         "dataset": spec.data.name,
         "dim": dim,
         "train_rows": rows,
-        "params_dense": None if dim is None else spec.flow.dense_params(dim),
+        "params_dense": dense_params(spec, dim, classes),
         "stages": count_stages(spec),
         "steps_dense": steps(spec.train),
         "steps_retrain": steps(spec.retrain_spec()) if spec.prune.methods else None,
     }
+
+
+def dense_params(spec: Spec, dim: int | None, classes: int | None) -> int | None:
+    """Trainable scalars of the dense flow or network for rows of `dim` columns; None where that is not known.
+
+    Raises:
+        InputError: the data cannot be classified, or not by this network or flow.
+    """
+    if spec.train.objective == "cross_entropy":
+        if dim is not None and (classes or 0) < 2:
+            has = "no labels" if classes is None else "one class only"
+            raise InputError(
+                f"train.objective: cross_entropy needs labels of two or more classes, but '{spec.data.name}' has {has}"
+            )
+        if dim is None or classes is None:
+            return None
+        if spec.network is not None:
+            return network_params(spec.network, dim, classes)
+        if classes > dim:
+            raise InputError(
+                f"train.objective: cross_entropy reads the logits from a flow's {dim} columns, too few for {classes} "
+                "classes; give a network instead"
+            )
+    return None if dim is None else spec.flow.dense_params(dim)
+
+
+def network_params(settings: NetworkSpec, dim: int, classes: int) -> int:
+    """`settings.dense_params`.
+
+    Raises:
+        InputError: images that are not square, or too small for so many convolutions.
+    """
+    try:
+        return settings.dense_params(dim, classes)
+    except ValueError as error:
+        raise InputError(str(error)) from None
 
 
 def plan_text(found: dict[str, Any]) -> str:

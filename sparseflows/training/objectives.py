@@ -1,12 +1,13 @@
-"""What a training minimises: the NLL by solving the ODE, or flow matching without solving it."""
+"""What a training minimises: the NLL by solving the ODE, flow matching without, or a classifier's cross-entropy."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sparseflows.errors import InputError
 from sparseflows.flow.model import DivergenceKind, Flow, standard_normal_log_prob
@@ -26,7 +27,7 @@ class Loss:
 class Objective(Protocol):
     """Rows (B, D) and a generator → loss."""
 
-    def __call__(self, flow: Flow, rows: Tensor, generator: torch.Generator) -> Loss:
+    def __call__(self, flow: Any, rows: Tensor, generator: torch.Generator) -> Loss:
         """The loss of one batch."""
         ...
 
@@ -95,6 +96,69 @@ class FlowMatching:
         return (velocity - (noise - rows)).square().sum(1)
 
 
+@dataclass(frozen=True)
+class CrossEntropy:
+    """−mean log softmax(logits)_label, in nats, of a classifier; rows (B, D + 1) carry the label as their last column.
+
+    float32 holds whole numbers up to 2²⁴ exactly, so a label survives among the columns.
+
+    Attributes:
+        solver: of a flow's solves; networks have none.
+    """
+
+    solver: Solver
+
+    def __call__(self, flow: nn.Module, rows: Tensor, generator: torch.Generator) -> Loss:
+        """The mean cross-entropy of the batch.
+
+        Raises:
+            InputError: labels that are no whole numbers, or not those of a logit.
+        """
+        points, labels = split_labels(rows)
+        single = flow.training and len(rows) == 1  # an epoch's last batch: batch norm has no variance to divide by
+        if single:
+            flow.eval()
+        found, status, nfe = logits(flow, points, self.solver)
+        if single:
+            flow.train()
+        if int(labels.max()) >= found.shape[1]:
+            raise InputError(f"label {int(labels.max())} has no logit: there are {found.shape[1]}, counted from 0")
+        return Loss(F.cross_entropy(found, labels), nfe, status)
+
+
+def split_labels(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows (B, D + 1) → points (B, D) and the labels (B,) int64 of their last column.
+
+    Raises:
+        InputError: no column beside the label, no row, or a label that is no whole number from 0 on.
+    """
+    if rows.ndim != 2 or rows.shape[1] < 2 or len(rows) == 0:
+        raise InputError(f"rows have shape {tuple(rows.shape)}; wanted are (B, D + 1), the last column the label")
+    given = rows[:, -1]
+    wrong = ~((given >= 0) & (given == given.round()) & given.isfinite())
+    if bool(wrong.any()):
+        raise InputError(f"label {given[wrong][0].item():g} in the last column of the rows; labels are 0, 1, 2, …")
+    return rows[:, :-1], given.long()
+
+
+def logits(network: nn.Module, points: Tensor, solver: Solver | None = None) -> tuple[Tensor, Status, int]:
+    """Logits (B, classes) of points (B, D), how the solve ended, and the evaluations of the field or network.
+
+    Those of a flow are the final state z(T) of its ODE, with no readout, so classes = D; those of any other module are
+    what it returns, with the status NON_FINITE where that is not finite. Modes (training or not) are left alone.
+
+    Args:
+        network: a `Flow`, or a module (B, D) → (B, classes).
+        points: standardised.
+        solver: of a flow, instead of its own.
+    """
+    if isinstance(network, Flow):
+        result = network.transform(points, solver=solver, divergence=None)
+        return result.points, result.status, result.nfe
+    found: Tensor = network(points)
+    return found, Status.DONE if bool(found.isfinite().all()) else Status.NON_FINITE, 1
+
+
 def check_flow_matching(flow: Flow) -> None:
     """Raise InputError unless `flow` has one block and T = 1 (the paths are of unit length)."""
     blocks = flow.chain()
@@ -113,5 +177,7 @@ def build_objective(spec: Spec, train: TrainSpec) -> Objective:
     """The objective of a param file."""
     if train.objective == "flow_matching":
         return FlowMatching(train.time_power)
+    if train.objective == "cross_entropy":
+        return CrossEntropy(training_solver(spec.solve))
     solve = spec.solve
     return NegativeLogLikelihood(training_solver(solve), solve.divergence, solve.noise, train.kinetic, train.jacobian)

@@ -7,6 +7,7 @@ import pytest
 
 from sparseflows.data.benchmarks import BENCHMARKS
 from sparseflows.data.bundled import BUNDLED
+from sparseflows.data.labelled import LABELLED
 from sparseflows.data.splits import known_sets, make_splits
 from sparseflows.data.toy import TOYS
 from sparseflows.errors import InputError
@@ -172,7 +173,7 @@ def test_refusals(settings, parts):
 
 def test_known_sets_lists_every_name_once():
     sets = known_sets()
-    assert [s.name for s in sets] == [*TOYS, *BUNDLED, *BENCHMARKS, "table"]
+    assert [s.name for s in sets] == [*TOYS, *BUNDLED, *LABELLED, *BENCHMARKS, "idx", "table"]
     assert all(s.dimension == 2 and s.rows == TOYS[s.name].default_n for s in sets if s.kind == "toy")
     assert all(s.description and "\n" not in s.description for s in sets)
     assert (sets[-1].dimension, sets[-1].rows) == (None, None)

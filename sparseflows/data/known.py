@@ -1,0 +1,44 @@
+"""Every data set by name, with what is known of it before anything is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sparseflows.data.benchmarks import BENCHMARKS
+from sparseflows.data.bundled import BUNDLED
+from sparseflows.data.labelled import IDX, LABELLED
+from sparseflows.data.toy import TOYS
+
+TABLE = "table"
+
+
+@dataclass(frozen=True)
+class KnownSet:
+    """A line of `sparseflows data list`; dimension, rows and classes are None where the file decides.
+
+    Rows are those to train on for toy and prepared sets, else all of them. Classes are None without labels, too.
+    """
+
+    name: str
+    kind: Literal["toy", "bundled", "prepared", "folder", "file"]
+    dimension: int | None
+    rows: int | None
+    description: str
+    classes: int | None = None
+
+
+def known_sets() -> list[KnownSet]:
+    """Every name that `make_splits` takes, toy sets first; nothing is loaded. Toy rows: the default draw."""
+    toys = [KnownSet(t.name, "toy", 2, t.default_n, t.description, t.components) for t in TOYS.values()]
+    tables = [KnownSet(b.name, "bundled", b.columns, b.rows, b.description) for b in BUNDLED.values()]
+    images = [KnownSet(i.name, "bundled", i.columns, i.rows, i.description, i.classes) for i in LABELLED.values()]
+    benchmarks = [KnownSet(b.name, "prepared", b.columns, b.rows[0], b.description) for b in BENCHMARKS.values()]
+    return [
+        *toys,
+        *tables,
+        *images,
+        *benchmarks,
+        KnownSet(IDX, "folder", None, None, "images and labels of your own in MNIST's format (data.path)"),
+        KnownSet(TABLE, "file", None, None, "a .npy or .csv file of your own (data.path)"),
+    ]

@@ -1,0 +1,1 @@
+"""Classifiers without an ODE: multilayer perceptrons and small convolutional networks."""

@@ -1,0 +1,103 @@
+"""Settings → classifier, and stored tensors → classifier: the only place that knows their architecture by name."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from sparseflows.errors import InputError
+from sparseflows.networks.conv import conv_network
+from sparseflows.networks.dense import dense_network
+from sparseflows.rng import torch_generator
+from sparseflows.specs import NetworkSpec
+
+FOREIGN = "these tensors do not belong to a network of these settings"
+
+
+def build_network(spec: NetworkSpec, dim: int, classes: int, seed: int) -> nn.Module:
+    """A dense classifier (B, dim) → logits (B, classes) as the settings describe it, its weights drawn from `seed`.
+
+    Raises:
+        InputError: fewer than two classes; a conv network on rows that are no square images, or too small for it.
+    """
+    if classes < 2:
+        raise InputError(f"a classifier of {classes} classes: at least 2 are needed")
+    network = _empty(spec, dim, spec.channels, spec.hidden, classes)
+    seeded_initialise(network, seed)
+    return network
+
+
+def network_from_tensors(
+    spec: NetworkSpec, tensors: Mapping[str, Tensor], dim: int | None = None, classes: int | None = None
+) -> nn.Module:
+    """The network whose `state_dict` is `tensors`: widths come from the tensors, so shrunk networks load too.
+
+    Args:
+        spec: kind, activation, batch norm and the number of layers.
+        tensors: as `state_dict` gave them.
+        dim: D. A conv network's tensors do not tell it where a side is odd; None takes the smallest that fits.
+        classes: to be checked against; None takes what the tensors say.
+
+    Raises:
+        InputError: the tensors are not those of such a network.
+    """
+    convs, linears = (_weights(tensors, kind) for kind in ("conv", "linear"))
+    if (len(convs), len(linears)) != (len(spec.channels), len(spec.hidden) + 1):
+        raise InputError(
+            f"{FOREIGN}: {len(convs)} conv and {len(linears)} linear layers, wanted {len(spec.channels)} and "
+            f"{len(spec.hidden) + 1}"
+        )
+    channels, widths = ([len(weight) for weight in weights] for weights in (convs, linears))
+    if classes not in (None, widths[-1]):
+        raise InputError(f"{FOREIGN}: {widths[-1]} classes, wanted {classes}")
+    if dim is None:
+        dim = linears[0].shape[-1]
+        if convs:
+            dim = (math.isqrt(dim // channels[-1]) << len(channels)) ** 2
+    network = _empty(spec, dim, channels, widths[:-1], widths[-1]).to(linears[-1].dtype)
+    try:
+        network.load_state_dict(dict(tensors))
+    except RuntimeError as error:
+        raise InputError(f"{FOREIGN} ({' '.join(str(error).split())})") from None
+    return network
+
+
+def seeded_initialise(network: nn.Module, seed: int) -> None:
+    """Draw all weights and biases, uniform in ±1/√fan-in (PyTorch's own rule), a generator of its own for each layer.
+
+    Batch norms start at weight 1, bias 0 and fresh statistics.
+    """
+    weighted = [module for module in network.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    with torch.no_grad():
+        for index, layer in enumerate(weighted):
+            bound, generator = 1 / math.sqrt(layer.weight[0].numel()), torch_generator(seed, f"initialise/{index}")
+            for parameter in (layer.weight, layer.bias):
+                if parameter is not None:
+                    parameter.uniform_(-bound, bound, generator=generator)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.reset_parameters()
+
+
+def _weights(tensors: Mapping[str, Tensor], kind: str) -> list[Tensor]:
+    """The weights of conv1, conv2, … or linear1, linear2, …, in their order."""
+    found = {
+        int(m[1]): tensor for name, tensor in tensors.items() if (m := re.fullmatch(rf"{kind}(\d+)\.weight", name))
+    }
+    return [found[number] for number in sorted(found)]
+
+
+def _empty(spec: NetworkSpec, dim: int, channels: Sequence[int], hidden: Sequence[int], classes: int) -> nn.Module:
+    """Its weights are whatever PyTorch's global generator gives; its state is put back."""
+    with torch.random.fork_rng(devices=[]):
+        if spec.kind == "dense":
+            return dense_network(dim, hidden, classes, spec.activation, spec.batch_norm)
+        try:
+            spec.sides(dim)
+        except ValueError as error:
+            raise InputError(str(error)) from None
+        return conv_network(dim, channels, hidden, classes, spec.activation, spec.batch_norm)
