@@ -74,7 +74,7 @@ class Flow(nn.Module):
     @property
     def dim(self) -> int | None:
         """D, where a field says so."""
-        return next((field.dim for field in self.fields() if isinstance(field, MLPField)), None)
+        return next((d for field in self.fields() if isinstance(d := getattr(field, "dim", None), int)), None)
 
     def chain(self) -> list[Block]:
         """The blocks in the order data → noise, typed."""
@@ -90,7 +90,7 @@ class Flow(nn.Module):
         *,
         reverse: bool = False,
         solver: Solver | None = None,
-        divergence: DivergenceKind | None = "exact",
+        divergence: DivergenceKind | DivergenceRule | None = "exact",
         noise: str = "rademacher",
         generator: torch.Generator | None = None,
         regularise: bool = False,
@@ -101,7 +101,7 @@ class Flow(nn.Module):
             points: (B, D).
             reverse: noise to data.
             solver: instead of the flow's own.
-            divergence: exact, hutchinson, or None to leave the trace out.
+            divergence: exact, hutchinson, a rule of one's own, or None to leave the trace out.
             noise: of hutchinson: rademacher or gaussian, drawn once a block and solve.
             generator: of hutchinson's noise.
             regularise: accumulate the RNODE integrals too.
@@ -210,6 +210,22 @@ class Flow(nn.Module):
             raise SolveFailed(result.status, result.nfe)
         return result.points, standard_normal_log_prob(noise) + result.trace
 
+    def compact(self) -> Flow:
+        """A new flow without the dead neurons, its outputs the same to rounding; see `flow.compact.compact`."""
+        from sparseflows.flow.compact import compact
+
+        return compact(self)
+
+    def to_sparse(self, threshold: float | None = None) -> Flow:
+        """A new flow, for inference only, that skips the zeros of its matrices; see `flow.sparse.to_sparse`.
+
+        Its outputs are the same to rounding. `threshold` is the share of zeros above which a matrix is
+        executed as sparse; None takes the measured break-even, `flow.sparse.BREAK_EVEN`.
+        """
+        from sparseflows.flow.sparse import to_sparse
+
+        return to_sparse(self, threshold)
+
     def _carry(self, points: Tensor, solver: Solver | None, reverse: bool) -> Tensor:
         result = self.transform(points, reverse=reverse, solver=solver, divergence=None)
         if result.status is not Status.DONE:
@@ -225,8 +241,10 @@ class Flow(nn.Module):
 
     @staticmethod
     def _rule(
-        kind: DivergenceKind | None, noise: str, like: Tensor, generator: torch.Generator | None
+        kind: DivergenceKind | DivergenceRule | None, noise: str, like: Tensor, generator: torch.Generator | None
     ) -> DivergenceRule | None:
+        if callable(kind):
+            return kind
         if kind == "hutchinson":
             probe = div.draw_noise(noise, like, generator or torch.default_generator)
             return lambda field, t, z: div.hutchinson(field, t, z, probe)

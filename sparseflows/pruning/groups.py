@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -90,7 +91,7 @@ def _field_chain(block: int, field: MLPField) -> Chain:
     return tuple(links)
 
 
-def _constants(layer: Layer, sigma: nn.Module) -> Tensor:
+def _constants(layer: Layer, sigma: Callable[[Tensor], Tensor]) -> Tensor:
     return sigma(layer.bias.detach())
 
 
@@ -123,7 +124,7 @@ def hidden_layers(network: nn.Module) -> list[HiddenLayer]:
     return [
         HiddenLayer(block, index, link, following)
         for block, chain in enumerate(chains(network))
-        for index, (link, following) in enumerate(zip(chain, chain[1:], strict=False))
+        for index, (link, following) in enumerate(pairwise(chain))
     ]
 
 

@@ -42,9 +42,8 @@ class Masks(Mapping[str, Tensor]):
             if name not in parameters:
                 raise InputError(f"the masks name '{name}', which this network does not have")
             if mask.shape != parameters[name].shape:
-                raise InputError(
-                    f"the mask of '{name}' has shape {tuple(mask.shape)}; the network's is {tuple(parameters[name].shape)}"
-                )
+                wanted = tuple(parameters[name].shape)
+                raise InputError(f"the mask of '{name}' has shape {tuple(mask.shape)}; the network's is {wanted}")
 
     @torch.no_grad()
     def apply_(self, network: nn.Module) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ from sparseflows.flow.model import Flow
 from sparseflows.pruning.allocation import best_of_layers, nearest_prefix, put_first, rank
 from sparseflows.pruning.groups import Keep, check_keep, hidden_layers, mlp_fields, params_with
 from sparseflows.pruning.scores import neuron_l1
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def choose_neurons(
@@ -72,7 +75,7 @@ def floor_of(sizes: Sequence[int], share: float) -> list[int]:
     return [max(1, math.ceil(share * size - 1e-9)) for size in sizes]
 
 
-def shrink(network: nn.Module, keep: Keep) -> nn.Module:
+def shrink(network: Network, keep: Keep) -> Network:
     """A new, smaller network without the units not in `keep`: rows, biases, time gates and next columns cut out.
 
     It computes what `masks_of_neurons(network, keep)` applied to `network` computes, which is left as it is.
@@ -82,10 +85,10 @@ def shrink(network: nn.Module, keep: Keep) -> nn.Module:
     """
     check_keep(network, keep)
     if isinstance(network, Flow):
-        return shrink_flow(network, keep)
+        return cast(Network, shrink_flow(network, keep))
     from sparseflows.pruning.removal import remove_units
 
-    return remove_units(network, keep)
+    return cast(Network, remove_units(network, keep))
 
 
 def shrink_flow(flow: Flow, keep: Keep) -> Flow:

@@ -25,7 +25,7 @@ def prune_weights(
     scores: Scores | None = None,
     allocation: str = "global",
     floor: float = 0.0,
-    reweight: Callable[[Masks], None] | None = None,
+    settle: Callable[[Masks], Masks] | None = None,
 ) -> Masks:
     """Mask the weights of `network` that score lowest until `target` params are left.
 
@@ -42,7 +42,8 @@ def prune_weights(
         scores: magnitudes by default.
         allocation: `global`, one ranking over all layers, or `uniform`, the same share of each.
         floor: share of each layer's weights that stays whatever their rank.
-        reweight: called with the masks of the chosen weights before anything is zeroed or folded.
+        settle: called with the masks of the chosen weights before anything is zeroed or folded; it may scale weights,
+            and gives the masks of those to keep.
 
     Returns:
         The new masks.
@@ -87,10 +88,8 @@ def prune_weights(
             removable = above[len(protected) :].flip(0)
             above = _thinned(above, removable[living[removable]], count, target)
             chosen = min(chosen, above, key=lambda entries: abs(count(entries) - target))
-    weights = masks_for(chosen)
+    weights = masks_for(chosen) if settle is None else settle(masks_for(chosen))
     masks = without_dead_units(network, weights, ways)
-    if reweight is not None:
-        reweight(weights)
     weights.apply_(network)
     fold_constants(network, weights, ways)
     masks.apply_(network)

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from naive_pruning import TIMES, make_flow, velocities
+from naive_pruning import TIMES, make_flow, points, velocities
 
 import sparseflows
 from sparseflows.errors import InputError
@@ -13,8 +13,10 @@ from sparseflows.flow.model import Flow
 from sparseflows.pruning.groups import count_params
 from sparseflows.pruning.masks import Masks
 from sparseflows.pruning.methods import METHODS, Pruned, prune, unpruned
+from sparseflows.pruning.observe import Sample
 
 RATIOS = (0.7, 0.5, 0.3, 0.15)
+SAMPLE = Sample(points(rows=5))
 
 
 def content(state):
@@ -32,7 +34,7 @@ def same(ours, theirs):
 def cascade(method, dense, allocation="uniform", ratios=RATIOS):
     states = [unpruned(dense)]
     for ratio in ratios:
-        states.append(prune(method, states[-1], dense, round(ratio * count_params(dense)), allocation))
+        states.append(prune(method, states[-1], dense, round(ratio * count_params(dense)), allocation, sample=SAMPLE))
     return states
 
 
@@ -53,7 +55,7 @@ def test_the_state_that_goes_in_is_left_as_it_was(method, allocation):
     for state in states[:-1]:
         before = content(state)
         target = state.params // 2
-        first = prune(method, state, dense, target, allocation)
+        first = prune(method, state, dense, target, allocation, sample=SAMPLE)
         assert same(content(state), before)
         assert all(torch.equal(tensor, whole[name]) for name, tensor in dense.state_dict().items())
         with torch.no_grad():  # nothing is shared with what came out either
@@ -62,7 +64,7 @@ def test_the_state_that_goes_in_is_left_as_it_was(method, allocation):
             for mask in first.dense_masks.values():
                 mask.fill_(False)
         assert same(content(state), before)
-        assert prune(method, state, dense, target, allocation).params > 0  # and it can be done again
+        assert prune(method, state, dense, target, allocation, sample=SAMPLE).params > 0  # and it can be done again
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -118,12 +120,12 @@ def test_masks_of_an_unstructured_stage_are_its_dense_masks():
 def test_a_field_that_is_no_mlp_is_refused(method, field):
     flow = Flow(field)
     with pytest.raises(InputError, match=f"block 0 is a {type(field).__name__}; pruning follows"):
-        prune(method, Pruned(flow, None, Masks.full(flow)), flow, 2)
+        prune(method, Pruned(flow, None, Masks.full(flow)), flow, 2, sample=SAMPLE)
 
 
 def test_an_unknown_method_lists_the_known_ones():
     flow = make_flow()
-    message = r"unknown pruning method 'structred'; did you mean 'structured'\? \(known: structured, unstructured\)"
+    message = r"unknown pruning method 'structred'; did you mean 'structured'\? \(known: fisher_neurons, "
     with pytest.raises(InputError, match=message):
         prune("structred", unpruned(flow), flow, 10)
 

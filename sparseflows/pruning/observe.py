@@ -1,0 +1,152 @@
+"""One pass of a small sample through a network: the statistics of every weight layer, which the criteria need.
+
+A flow is observed along a fixed solve of 8 rk4 steps: the evaluations of its fields are extra sample points. Its
+loss is −log p with the exact divergence, whose tangents pass through the same weights; for a classifier it is the
+cross-entropy. All is computed in float64, on a copy.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from sparseflows.errors import InputError
+from sparseflows.flow.divergence import Divergence
+from sparseflows.flow.fields import Field
+from sparseflows.flow.model import Flow, standard_normal_log_prob
+from sparseflows.flow.ode import Solver, Status
+from sparseflows.pruning.groups import chains
+from sparseflows.pruning.statistics import Observed, Statistics
+
+STEPS = 8
+ENTRIES = 2**24  # of recorded products held at once
+ExampleLoss = Callable[[Tensor], Tensor]
+"""Outputs (B, K) of a network that is no density → the loss of each example (B,)."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a criterion may look at.
+
+    Attributes:
+        rows: (N, D) inputs.
+        loss: see `ExampleLoss`. None: a flow is judged by −log p, any other network is observed without gradients.
+    """
+
+    rows: Tensor
+    loss: ExampleLoss | None = None
+
+
+def classification_loss(labels: Tensor) -> Callable[[Tensor], Tensor]:
+    """Cross-entropy of each example (B,), for labels (N,): the loss of a `Sample` whose rows come in that order."""
+    return functools.partial(F.cross_entropy, target=labels.long(), reduction="none")
+
+
+def observe(network: nn.Module, sample: Sample) -> list[Statistics]:
+    """Statistics of every weight layer of all chains of `network`, in order. `network` is left as it is.
+
+    Raises:
+        InputError: an empty sample, rows that do not fit, layers that cannot be followed, or values that are not
+            finite.
+    """
+    if sample.rows.ndim < 2 or len(sample.rows) == 0:
+        raise InputError(f"the sample has shape {tuple(sample.rows.shape)}; give rows (N, D), N at least 1")
+    if not bool(torch.isfinite(sample.rows).all()):
+        raise InputError("a row of the sample is not finite; leave it out")
+    network = copy.deepcopy(network).double().cpu()
+    rows = sample.rows.detach().double().cpu()
+    if isinstance(network, Flow):
+        return _observe_flow(network, rows, sample.loss)
+    from sparseflows.pruning.recording import record
+
+    links = [link for chain in chains(network) for link in chain]
+    parameters = dict(network.named_parameters())
+    return [
+        Statistics.of(parameters[link.weight].flatten(1), seen, link.per_unit)
+        for link, seen in zip(links, record(network, rows, sample.loss), strict=True)
+    ]
+
+
+def _observe_flow(flow: Flow, rows: Tensor, loss: ExampleLoss | None) -> list[Statistics]:
+    links = [link for chain in chains(flow) for link in chain]
+    parameters = dict(flow.named_parameters())
+    weights = [parameters[link.weight] for link in links]
+    chunk = max(1, ENTRIES // (4 * STEPS * (1 + rows.shape[1]) * sum(sum(w.shape) for w in weights)))
+    if loss is not None:
+        chunk = len(rows)  # its labels belong to all the rows; there are no tangents
+    total: list[Statistics] = []
+    for part in rows.split(chunk):
+        found = [
+            Statistics.of(weight, seen) for weight, seen in zip(weights, _seen(flow, weights, part, loss), strict=True)
+        ]
+        total = found if not total else [a.merged(b) for a, b in zip(total, found, strict=True)]
+    return total
+
+
+def _seen(flow: Flow, weights: Sequence[Tensor], rows: Tensor, loss: ExampleLoss | None) -> list[Observed]:
+    products = _Products(weights)
+    with torch.enable_grad(), products:
+        result = flow.transform(
+            rows, solver=Solver("rk4", steps=STEPS, norm="batch"), divergence=exact_by_row if loss is None else None
+        )
+        if result.status is not Status.DONE:
+            raise InputError(f"the flow cannot be observed on this sample: {result.status.value}")
+        log_prob = standard_normal_log_prob(result.points) + result.trace
+        total = (-log_prob if loss is None else loss(result.points)).sum()
+    outputs = [out for tape in products.tapes for _, out in tape.calls]
+    # One example's loss depends on its own rows of every product, so the gradient of the sum is everyone's own.
+    gradients = iter(torch.autograd.grad(total, outputs, allow_unused=True))
+    return [tape.observed(len(rows), gradients) for tape in products.tapes]
+
+
+def exact_by_row(field: Field, t: Tensor, z: Tensor) -> Divergence:
+    """The exact divergence, with tangents (D, B, D) of each row's own, so that gradients can be told apart by row."""
+    dim = z.shape[1]
+    basis = torch.eye(dim, dtype=z.dtype, device=z.device)[:, None, :].expand(dim, len(z), dim)
+    velocity, columns = field.tangents(t, z, basis)
+    trace = torch.diagonal(columns, dim1=0, dim2=2).sum(-1)
+    return Divergence(velocity, trace, columns.square().sum((0, 2)))
+
+
+@dataclass
+class _Tape:
+    """Every product with one weight: what was multiplied, (…, C), and what came out, (…, n_out)."""
+
+    weight: Tensor
+    calls: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def observed(self, rows: int, gradients: Any) -> Observed:
+        values: list[list[Tensor]] = [[], []]
+        tangents: list[list[Tensor]] = [[], []]
+        for inputs, outputs in self.calls:
+            gradient = next(gradients)
+            gradient = torch.zeros_like(outputs) if gradient is None else gradient
+            kind = values if inputs.ndim == 2 else tangents
+            for place, tensor in enumerate((inputs, gradient)):
+                kind[place].append(tensor.detach().reshape(-1, rows, tensor.shape[-1]))
+        found = [torch.cat(a + b).transpose(0, 1) for a, b in zip(values, tangents, strict=True)]
+        return Observed(found[0], found[1], len(values[0]))
+
+
+class _Products(TorchFunctionMode):
+    """Keeps every call of `linear` with one of `weights`."""
+
+    def __init__(self, weights: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.tapes = [_Tape(weight) for weight in weights]
+        self._by_id = {id(tape.weight): tape for tape in self.tapes}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        tape = self._by_id.get(id(args[1])) if func is F.linear else None
+        if tape is not None:
+            tape.calls.append((args[0], result))
+        return result
