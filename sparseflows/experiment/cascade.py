@@ -1,4 +1,4 @@
-"""The experiment: a dense flow a seed, then (prune a bit more, retrain) for every method."""
+"""The experiment: a dense network a seed, then what every protocol makes of it with every method."""
 
 from __future__ import annotations
 
@@ -6,26 +6,28 @@ import functools
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import numpy as np
 import torch
 from joblib import Parallel, delayed
-from torch import Tensor
+from torch import Tensor, nn
 
-from sparseflows.data.splits import Splits
+from sparseflows.data.mapped import Rows
+from sparseflows.data.splits import Splits, with_labels
 from sparseflows.errors import InputError, RunError
 from sparseflows.evaluation import subset
+from sparseflows.experiment.networks import untrained
+from sparseflows.experiment.plan import dense_params
 from sparseflows.experiment.progress import Progress
-from sparseflows.experiment.records import DENSE, DONE, FAILED, Record
-from sparseflows.experiment.stage import Bench, StageName, find_stage, finish, make_stage, read_pruned
+from sparseflows.experiment.protocols import Sequence
+from sparseflows.experiment.records import DENSE, Record
+from sparseflows.experiment.stage import Bench, StageName, Work, find_stage, make_stage
 from sparseflows.experiment.store import RunFolder
-from sparseflows.flow.build import build_flow
-from sparseflows.flow.model import Flow
-from sparseflows.pruning.methods import Pruned, prune, unpruned
-from sparseflows.specs import Spec
+from sparseflows.pruning.methods import unpruned
+from sparseflows.specs import OF_DENSE, REWIND, SCRATCH, Spec
 from sparseflows.training.batches import batches_of
 
 WHITENED_BY = 200_000  # training rows at most
@@ -49,21 +51,23 @@ def run_experiment(
     check_device(spec.device)
     run.write_data(describe(splits))
     run.write_results()
-    cascades = [(method, seed) for seed in spec.seeds for method in spec.prune.methods]
     try:
         if jobs == 1:
             for seed in spec.seeds:
                 bench = make_bench(spec, run, splits[seed], progress, seed)
                 make_dense(bench, seed)
-                for method in spec.prune.methods:
-                    run_cascade(bench, method, seed)
+                for _, sequences in tasks(spec.model_copy(update={"seeds": [seed]})):
+                    for protocol, method in sequences:
+                        run_sequence(bench, protocol, method, seed)
         else:
             # joblib's processes: Ctrl-C ends them all. Memory they share is copied when written to (mode c),
             # because PyTorch warns of arrays that cannot be.
             side_by_side = Parallel(n_jobs=jobs, mmap_mode="c")
             me = os.getpid()
             side_by_side(delayed(_dense_task)(me, spec, run, splits[seed], seed) for seed in spec.seeds)
-            side_by_side(delayed(_cascade_task)(me, spec, run, splits[seed], method, seed) for method, seed in cascades)
+            side_by_side(
+                delayed(_sequences_task)(me, spec, run, splits[seed], seed, which) for seed, which in tasks(spec)
+            )
     except BrokenProcessPool:
         raise RunError(
             f"{run.path}: a worker process was killed (out of memory? try a smaller --jobs); "
@@ -99,12 +103,17 @@ def make_bench(spec: Spec, run: RunFolder, splits: Splits, progress: Progress, s
         spec,
         splits,
         spec.data.seed_for(seed),
-        batches_of(splits.train, dtype, torch.device(spec.device)),
+        batches_of(_training_rows(spec, splits), dtype, torch.device(spec.device)),
         whitening_matrix(subset(splits.train, WHITENED_BY, spec.data.seed_for(seed), "whitening")).to(dtype)
         if spec.data.whiten
         else None,
         progress,
     )
+
+
+def _training_rows(spec: Spec, splits: Splits) -> Rows:
+    """What batches are drawn from: a classifier's rows carry their label as a last column."""
+    return with_labels(splits) if spec.train.objective == "cross_entropy" else splits.train
 
 
 def _dense_task(parent: int, spec: Spec, run: RunFolder, splits: Splits, seed: int) -> None:
@@ -113,10 +122,14 @@ def _dense_task(parent: int, spec: Spec, run: RunFolder, splits: Splits, seed: i
         make_dense(make_bench(spec, run, splits, Progress(bars=False), seed), seed)
 
 
-def _cascade_task(parent: int, spec: Spec, run: RunFolder, splits: Splits, method: str, seed: int) -> None:
+def _sequences_task(
+    parent: int, spec: Spec, run: RunFolder, splits: Splits, seed: int, sequences: list[tuple[str, str]]
+) -> None:
     with run.share_lock():
         _end_with(parent)
-        run_cascade(make_bench(spec, run, splits, Progress(bars=False), seed), method, seed)
+        bench = make_bench(spec, run, splits, Progress(bars=False), seed)
+        for protocol, method in sequences:
+            run_sequence(bench, protocol, method, seed)
 
 
 @functools.cache  # one thread a process
@@ -134,67 +147,40 @@ def _end_with(parent: int) -> None:
 
 
 def make_dense(bench: Bench, seed: int) -> Record:
-    """The unpruned flow of a seed, trained once and shared by all methods."""
+    """The unpruned network of a seed, trained once and shared by all methods and protocols."""
     name = StageName(DENSE, seed, 0)
     found = find_stage(bench, name)
     if found:
         bench.progress.found(found)
         return found
-    start: Callable[[], Pruned] = lambda: unpruned(_untrained(bench, seed))  # noqa: E731
-    return make_stage(bench, name, start, bench.spec.train, _params_dense(bench))
-
-
-def run_cascade(bench: Bench, method: str, seed: int) -> None:
-    """All stages of one method and seed, each from the last good stage before it."""
-    dense_name = StageName(DENSE, seed, 0)
-    dense_record = bench.run.read_stage(dense_name.cascade, 0)
-    last_good = dense_name if dense_record and dense_record.status == DONE else None
-    total = _params_dense(bench)
-    untrained = _untrained(bench, seed)
-    for stage, ratio in enumerate(bench.spec.prune.keep_ratios, 1):
-        name = StageName(method, seed, stage, ratio)
-        record = find_stage(bench, name)
-        if record:
-            bench.progress.found(record)
-        elif last_good is None:
-            record = _fail_without_dense(bench, name, total)
-        else:
-            start = _pruned_from(bench, last_good, name, untrained, round(ratio * total))
-            record = make_stage(bench, name, start, bench.spec.retrain_spec(), total)
-        if record.status == DONE:
-            last_good = name
-
-
-def _pruned_from(bench: Bench, before: StageName, name: StageName, dense: Flow, target: int) -> Callable[[], Pruned]:
-    def start() -> Pruned:
-        return prune(name.method, read_pruned(bench, before), dense, target, bench.spec.prune.allocation)
-
-    return start
-
-
-def _fail_without_dense(bench: Bench, name: StageName, total: int) -> Record:
-    record = Record(
-        dataset=bench.splits.name,
-        objective=bench.spec.train.objective,
-        protocol="cascade",
-        method=name.method,
-        seed=name.seed,
-        stage=name.stage,
-        status=FAILED,
-        reason="the dense flow of this seed failed",
-        keep_ratio_target=name.keep_ratio,
-        params_dense=total,
+    return make_stage(
+        bench, name, Work(lambda: unpruned(_untrained(bench, seed)), bench.spec.train), _params_dense(bench)
     )
-    finish(bench, record, None, [])
-    return record
 
 
-def _untrained(bench: Bench, seed: int) -> Flow:
-    return build_flow(bench.spec, bench.rows.dim, seed=seed, whitening=bench.whitening).to(bench.rows.dtype)
+def run_sequence(bench: Bench, protocol: str, method: str, seed: int) -> None:
+    """All stages of one protocol, method and seed; those it stands on are there."""
+    Sequence(bench, protocol, method, seed, _untrained(bench, seed), _params_dense(bench)).run()
+
+
+def tasks(spec: Spec) -> list[tuple[int, list[tuple[str, str]]]]:
+    """(seed, sequences to be made one after the other): those that stand on one another are together."""
+    together: dict[str, list[tuple[str, str]]] = {}
+    for protocol, method in spec.prune.sequences():
+        key = f"{protocol}/{method}" if protocol in OF_DENSE else method
+        together.setdefault(key, []).append((protocol, method))
+    for sequences in together.values():
+        sequences.sort(key=lambda one: one[0] in (SCRATCH, REWIND))
+    return [(seed, sequences) for seed in spec.seeds for sequences in together.values()]
+
+
+def _untrained(bench: Bench, seed: int) -> nn.Module:
+    splits = bench.splits
+    return untrained(bench.spec, splits.train.shape[1], splits.classes, seed, bench.whitening).to(bench.rows.dtype)
 
 
 def _params_dense(bench: Bench) -> int:
-    return bench.spec.flow.dense_params(bench.rows.dim)
+    return dense_params(bench.spec, bench.splits.train.shape[1], bench.splits.classes) or 0
 
 
 def whitening_matrix(rows: np.ndarray) -> Tensor:

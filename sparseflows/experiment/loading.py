@@ -5,18 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from safetensors.torch import load as load_tensors
+from torch import nn
 
 from sparseflows.errors import InputError
 from sparseflows.evaluation import reporting_solver
+from sparseflows.experiment.networks import from_tensors
 from sparseflows.experiment.records import DONE, Record
 from sparseflows.experiment.store import MASKS, MODEL, DamagedStage, RunFolder
-from sparseflows.flow.build import flow_from_tensors
 from sparseflows.flow.model import Flow
 from sparseflows.pruning.masks import Masks
 
 
 def find(run: RunFolder, stage: str = "best") -> Record:
-    """The record of `<method>-s<seed>/<k>`, or of `best`: the lowest validation NLL.
+    """The record of `<method>-s<seed>/<k>`, or of `best`: the lowest validation NLL (of classifiers: loss).
 
     Raises:
         InputError: no such stage (the ones there are listed), a failed one, or a damaged one.
@@ -28,7 +29,7 @@ def find(run: RunFolder, stage: str = "best") -> Record:
     if stage == "best":
         if not done:
             raise InputError(f"{run.path}: every stage failed ({records[0].reason}); change the settings and run again")
-        record = min(done, key=lambda r: r.nll_val if r.nll_val is not None else float("inf"))
+        record = min(done, key=_validation)
     else:
         named = {f"{r.cascade}/{r.stage}": r for r in records}
         if stage not in named:
@@ -44,6 +45,11 @@ def find(run: RunFolder, stage: str = "best") -> Record:
     return record
 
 
+def _validation(record: Record) -> float:
+    value = record.loss_val if record.nll_val is None else record.nll_val
+    return float("inf") if value is None else value
+
+
 def load(run: str | Path, stage: str = "best") -> Flow:
     """The flow of one stage of a run folder.
 
@@ -52,19 +58,32 @@ def load(run: str | Path, stage: str = "best") -> Flow:
 
     Args:
         run: the folder that `sparseflows run` wrote.
-        stage: `<method>-s<seed>/<k>`, for example `dense-s0/0`; or `best`, the lowest validation NLL.
+        stage: `<method>-s<seed>/<k>`, for example `dense-s0/0` (other protocols than the cascade:
+            `<protocol>.<method>-s<seed>/<k>`); or `best`, the lowest validation NLL.
 
     Raises:
-        InputError: not a run folder, no such stage, or a stage that failed.
+        InputError: not a run folder, no such stage, a stage that failed, or a network that is no flow.
+    """
+    network = load_network(run, stage)
+    if not isinstance(network, Flow):
+        raise InputError(f"{run}: a classifier without an ODE; sparseflows.load_network gives it")
+    return network
+
+
+def load_network(run: str | Path, stage: str = "best") -> nn.Module:
+    """The network of one stage of a run folder: a flow as `load` gives it, or a classifier (B, D) → logits.
+
+    A flow that was trained to classify has its logits in `flow.to_noise(points)`. Raises as `load`.
     """
     folder = RunFolder.open(Path(run))
     record = find(folder, stage)
     path = folder.stage(record.cascade, record.stage)
-    flow = flow_from_tensors(folder.spec.flow, load_tensors((path / MODEL).read_bytes()))
-    flow.solver = reporting_solver(folder.spec.evaluate)
-    flow.standardiser = folder.standardiser(record.seed)
-    flow.eval()
-    return flow
+    standardiser = folder.standardiser(record.seed)
+    network = from_tensors(folder.spec, load_tensors((path / MODEL).read_bytes()), len(standardiser.shift))
+    if isinstance(network, Flow):
+        network.solver = reporting_solver(folder.spec.evaluate)
+        network.standardiser = standardiser
+    return network.eval()
 
 
 def load_masks(run: str | Path, stage: str = "best") -> Masks:

@@ -113,6 +113,8 @@ def outcome(record: Record) -> str:
     parts = [f"{record.params:,} params", f"PR {100 * (record.prune_ratio or 0.0):.1f} %"]
     if record.nll_test is not None:
         parts.append(f"NLL {record.nll_test:.3f}")
+    if record.accuracy_test is not None:
+        parts.append(f"accuracy {100 * record.accuracy_test:.2f} %")
     if record.kl_gap is not None:
         parts.append(f"KL gap {record.kl_gap:.3f}")
     return ", ".join(parts) + f" ({duration(record.train_seconds or 0.0)})"

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 DONE, FAILED = "done", "failed"
-DENSE = "dense"
+DENSE, CASCADE = "dense", "cascade"
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,8 @@ class Record:
     """The columns of results.csv, in order. None where one does not apply.
 
     NLLs and KL gaps are in nats and standardised coordinates; `prune_ratio` = 1 − params / params_dense is
-    the one reached; `nfe` is of one solve of log p; `train_seconds` is summed over resumptions.
+    the one reached; `nfe` is of one solve of log p; `train_seconds` is summed over resumptions; `loss` is a
+    classifier's mean cross-entropy in nats; `steps_total` counts all training behind the stage's weights.
     """
 
     dataset: str
@@ -45,11 +46,13 @@ class Record:
     nfe: int | None = None
     train_steps: int | None = None
     train_seconds: float | None = None
+    loss_val: float | None = None
+    steps_total: int | None = None
 
     @property
     def cascade(self) -> str:
         """Name of its folder below `cascades/`."""
-        return cascade_name(self.method, self.seed)
+        return cascade_name(self.method, self.seed, self.protocol)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Record:
@@ -58,9 +61,9 @@ class Record:
         return cls(**known)  # type: ignore[arg-type]
 
 
-def cascade_name(method: str, seed: int) -> str:
-    """`<method>-s<seed>`."""
-    return f"{method}-s{seed}"
+def cascade_name(method: str, seed: int, protocol: str = CASCADE) -> str:
+    """`<method>-s<seed>`; of another protocol than the cascade, `<protocol>.<method>-s<seed>`."""
+    return f"{method}-s{seed}" if protocol == CASCADE else f"{protocol}.{method}-s{seed}"
 
 
 def to_csv(records: Iterable[Record]) -> str:

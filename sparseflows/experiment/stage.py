@@ -7,21 +7,26 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
+import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
+from sparseflows.classification import evaluate_classifier, labelled_subset, logits_of
 from sparseflows.data.splits import Splits
 from sparseflows.evaluation import Array, evaluate, likelihood, reporting_solver, subset
 from sparseflows.experiment.checkpoints import Checkpoints
+from sparseflows.experiment.gradual import Gradual
+from sparseflows.experiment.networks import from_tensors
 from sparseflows.experiment.progress import Progress
-from sparseflows.experiment.records import DONE, FAILED, Record, cascade_name
+from sparseflows.experiment.records import CASCADE, DENSE, DONE, FAILED, Record, cascade_name
 from sparseflows.experiment.store import MASKS, MODEL, DamagedStage, RunFolder
-from sparseflows.flow.build import flow_from_tensors
 from sparseflows.flow.model import Flow
-from sparseflows.flow.ode import Status
+from sparseflows.flow.ode import Solver, Status
 from sparseflows.pruning.masks import Masks
-from sparseflows.pruning.methods import Pruned
+from sparseflows.pruning.methods import METHODS, Pruned
 from sparseflows.specs import Spec, TrainSpec
 from sparseflows.training.batches import Batches
 from sparseflows.training.loop import Hooks, Outcome, train
@@ -50,17 +55,24 @@ class Bench:
 
 @dataclass(frozen=True)
 class StageName:
-    """A place in a cascade."""
+    """A place in a cascade, or in the sequence of another protocol."""
 
     method: str
     seed: int
     stage: int
     keep_ratio: float | None = None
+    protocol: str = CASCADE
 
     @property
     def cascade(self) -> str:
-        """Folder name of its cascade."""
-        return cascade_name(self.method, self.seed)
+        """Folder name of its sequence."""
+        return cascade_name(self.method, self.seed, self.protocol)
+
+    @property
+    def purpose(self) -> str:
+        """What the draws of its training are for."""
+        own = f"{self.method}/{self.stage}"
+        return own if self.protocol == CASCADE else f"{self.protocol}/{own}"
 
     @property
     def label(self) -> str:
@@ -86,20 +98,36 @@ def _checkpoints(bench: Bench, name: StageName) -> Checkpoints:
     return Checkpoints(folder, name.stage, bench.run.set_aside, bench.progress.say)
 
 
-def read_pruned(bench: Bench, name: StageName) -> Pruned:
-    """The flow of a whole stage, as `prune` takes it."""
+def read_pruned(bench: Bench, name: StageName) -> Pruned[nn.Module]:
+    """The network of a whole stage, as `prune` takes it."""
     folder = bench.run.stage(name.cascade, name.stage)
-    flow = flow_from_tensors(bench.spec.flow, load_tensors((folder / MODEL).read_bytes()))
+    network = from_tensors(bench.spec, load_tensors((folder / MODEL).read_bytes()), bench.splits.train.shape[1])
     dense_masks = Masks(load_tensors((folder / MASKS).read_bytes()))
-    return Pruned(flow, dense_masks if name.method == "unstructured" else None, dense_masks)
+    masked = name.method != DENSE and METHODS[name.method].kind == "weights"
+    return Pruned(network, dense_masks if masked else None, dense_masks)
 
 
-def make_stage(
-    bench: Bench, name: StageName, start: Callable[[], Pruned], settings: TrainSpec, params_dense: int
-) -> Record:
-    """Train `start()` as `settings` say, evaluate it, and put the stage in its place.
+@dataclass(frozen=True)
+class Work:
+    """What is to be done at a stage.
 
-    A training that diverges (non-finite loss, solver out of steps), or whose flow cannot be evaluated, is
+    Attributes:
+        start: the network to begin with, made anew at every attempt.
+        settings: of its training; None where it is not trained.
+        steps_before: training steps behind the weights that `start` gives.
+        gradually: takes more of it away while it trains (see `gradual`).
+    """
+
+    start: Callable[[], Pruned[nn.Module]]
+    settings: TrainSpec | None
+    steps_before: int = 0
+    gradually: Gradual | None = None
+
+
+def make_stage(bench: Bench, name: StageName, work: Work, params_dense: int) -> Record:
+    """Do `work`, evaluate what comes out, and put the stage in its place.
+
+    A training that diverges (non-finite loss, solver out of steps), or whose network cannot be evaluated, is
     tried again: from its last good checkpoint at 0.3 of the rate, then from the start at 0.1. If that
     fails too, the stage is recorded as failed, with the reason.
     """
@@ -108,8 +136,10 @@ def make_stage(
     saved = checkpoints.load_newest()
     attempt = saved["attempt"] if saved else 0
     while True:
-        pruned = start()
-        outcome = _train(bench, name, pruned, settings, saved, attempt, checkpoints)
+        pruned = work.start()
+        outcome = _train(bench, name, pruned, work, saved, attempt, checkpoints)
+        if work.gradually is not None and outcome.status is Status.DONE:
+            pruned = work.gradually.finish(pruned)
         reason = (
             None
             if outcome.status is Status.DONE
@@ -117,12 +147,13 @@ def make_stage(
         )
         numbers: dict[str, Any] = {}
         if reason is None:
-            found = evaluate(pruned.flow, bench.splits, bench.spec.evaluate, bench.data_seed)
+            found = _evaluate(bench, pruned.flow)
             if isinstance(found, Status):
-                reason = f"trained, but its likelihood cannot be computed: {found.value}"
+                trained = "trained, but its" if work.settings else "its"
+                reason = f"{trained} likelihood cannot be computed: {found.value}"
             else:
-                numbers = asdict(found)
-        if reason is None or attempt + 1 == len(LR_SCALES):
+                numbers = found
+        if reason is None or attempt + 1 == len(LR_SCALES) or work.settings is None:
             break
         attempt += 1
         # A whole training that cannot be evaluated has no good checkpoint to go on from.
@@ -133,8 +164,8 @@ def make_stage(
         )
     record = Record(
         dataset=bench.splits.name,
-        objective=settings.objective,
-        protocol="cascade",
+        objective=bench.spec.train.objective,
+        protocol=name.protocol,
         method=name.method,
         seed=name.seed,
         stage=name.stage,
@@ -146,6 +177,7 @@ def make_stage(
         params_dense=params_dense,
         train_steps=outcome.steps,
         train_seconds=round(outcome.seconds, 3),
+        steps_total=work.steps_before + outcome.steps,
         **numbers,
     )
     finish(bench, record, pruned, _metrics(bench, outcome, attempt, pruned.flow))
@@ -153,7 +185,16 @@ def make_stage(
     return record
 
 
-def finish(bench: Bench, record: Record, pruned: Pruned | None, metrics: list[dict[str, Any]]) -> None:
+def _evaluate(bench: Bench, network: nn.Module) -> dict[str, Any] | Status:
+    if bench.spec.train.objective == "cross_entropy":
+        classified = evaluate_classifier(network, bench.splits, bench.spec.evaluate, bench.data_seed)
+        return classified if isinstance(classified, Status) else asdict(classified)
+    assert isinstance(network, Flow)
+    found = evaluate(network, bench.splits, bench.spec.evaluate, bench.data_seed)
+    return found if isinstance(found, Status) else asdict(found)
+
+
+def finish(bench: Bench, record: Record, pruned: Pruned[nn.Module] | None, metrics: list[dict[str, Any]]) -> None:
     """Write the stage (a failed one without tensors) and tell."""
     tensors = {}
     if record.status == DONE and pruned is not None:
@@ -167,37 +208,44 @@ def finish(bench: Bench, record: Record, pruned: Pruned | None, metrics: list[di
 def _train(
     bench: Bench,
     name: StageName,
-    pruned: Pruned,
-    settings: TrainSpec,
+    pruned: Pruned[nn.Module],
+    work: Work,
     saved: dict[str, Any] | None,
     attempt: int,
     checkpoints: Checkpoints,
 ) -> Outcome:
     device = bench.rows.device
     pruned.flow.to(device=device, dtype=bench.rows.dtype)
+    if work.settings is None:
+        return Outcome(Status.DONE, 0, 0.0)
     masks = pruned.masks
     after_step = None
-    if masks is not None:
+    if work.gradually is not None:
+        after_step = work.gradually.begin(pruned, saved)
+    elif masks is not None:
         on_device = Masks({key: mask.to(device) for key, mask in masks.items()})
         on_device.hold_(pruned.flow)
         after_step = on_device.apply_
     hooks = Hooks(
         after_step=after_step,
-        validate=lambda flow: validation_nll(bench, flow),
+        validate=lambda flow: validation_loss(bench, flow),
         save=lambda checkpoint: checkpoints.save(checkpoint, attempt),
         progress=bench.progress.step,
     )
-    return train(
+    pruned.flow.train()
+    outcome = train(
         pruned.flow,
-        build_objective(bench.spec, settings),
+        build_objective(bench.spec, work.settings),
         bench.rows,
-        settings,
+        work.settings,
         seed=name.seed,
-        purpose=f"{name.method}/{name.stage}",
+        purpose=name.purpose,
         hooks=hooks,
         resume=saved,
         lr_scale=LR_SCALES[attempt],
     )
+    pruned.flow.eval()
+    return outcome
 
 
 def selection_rows(bench: Bench) -> Array:
@@ -205,18 +253,33 @@ def selection_rows(bench: Bench) -> Array:
     return subset(bench.splits.validation, bench.spec.train.selection_rows, bench.data_seed, "selection")
 
 
-def validation_nll(bench: Bench, flow: Flow) -> float:
-    """Exact NLL of `selection_rows` at tolerance 1e-4, to choose weights by; NaN where the solve fails."""
-    rows = selection_rows(bench)
+def validation_loss(bench: Bench, network: nn.Module) -> float:
+    """What weights are chosen by, on the seeded rows: a flow's exact NLL at tolerance 1e-4, a classifier's loss.
+
+    NaN where the solve fails.
+    """
     solver = replace(reporting_solver(bench.spec.evaluate), norm="batch").at(SELECTION_TOLERANCE)
-    found = likelihood(flow, rows, solver, bench.spec.dtype)
+    if bench.spec.train.objective == "cross_entropy":
+        return _validation_cross_entropy(bench, network, solver)
+    assert isinstance(network, Flow)
+    found = likelihood(network, selection_rows(bench), solver, bench.spec.dtype)
     return found.nll if found.status is Status.DONE else math.nan
 
 
-def _metrics(bench: Bench, outcome: Outcome, attempt: int, flow: Flow) -> list[dict[str, Any]]:
+def _validation_cross_entropy(bench: Bench, network: nn.Module, solver: Solver) -> float:
+    splits, most = bench.splits, bench.spec.train.selection_rows
+    labels = np.asarray(splits.labels_validation)
+    rows, labels = labelled_subset(splits.validation, labels, most, bench.data_seed, "selection")
+    found, status, _ = logits_of(network, rows, solver, bench.spec.dtype)
+    wanted = torch.as_tensor(labels, device=found.device)
+    return float(F.cross_entropy(found, wanted)) if status is Status.DONE else math.nan
+
+
+def _metrics(bench: Bench, outcome: Outcome, attempt: int, network: nn.Module) -> list[dict[str, Any]]:
     summary: dict[str, Any] = {"attempts": attempt + 1, "best_val": outcome.best_val}
-    if bench.spec.train.objective == "nll" and outcome.status is Status.DONE:
-        summary["solver_discrepancy"] = solver_discrepancy(bench, flow)
+    trained = outcome.steps > 0 and outcome.status is Status.DONE
+    if bench.spec.train.objective == "nll" and trained and isinstance(network, Flow):
+        summary["solver_discrepancy"] = solver_discrepancy(bench, network)
     return [*outcome.history, summary]
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from sparseflows.data.tabular import Standardiser
 from sparseflows.errors import InputError, RunError
 from sparseflows.experiment.params import dump_spec, parse_yaml, validate
-from sparseflows.experiment.records import DENSE, Record, cascade_name, to_csv
+from sparseflows.experiment.records import CASCADE, DENSE, Record, cascade_name, to_csv
 from sparseflows.files import write_whole
 from sparseflows.specs import FORMAT, Spec
 
@@ -216,19 +216,15 @@ class RunFolder:
         """results.csv and metrics.jsonl, made anew from the stages that are there."""
         documents = list(self._documents())
         write_whole(self.path / RESULTS, to_csv(Record.from_dict(document) for document in documents))
-        lines = [
-            json.dumps({"method": d["method"], "seed": d["seed"], "stage": d["stage"], **metric})
-            for d in documents
-            for metric in d["metrics"]
-        ]
+        lines = [json.dumps(_place(d) | metric) for d in documents for metric in d["metrics"]]
         write_whole(self.path / METRICS, "".join(line + "\n" for line in lines))
 
     def _documents(self) -> Iterator[dict[str, Any]]:
         for seed in self.spec.seeds:
-            for method in (DENSE, *self.spec.prune.methods):
-                last = 0 if method == DENSE else len(self.spec.prune.keep_ratios)
-                for stage in range(last + 1):
-                    folder = self.stage(cascade_name(method, seed), stage)
+            for protocol, method in ((CASCADE, DENSE), *self.spec.prune.sequences()):
+                dense = (protocol, method) == (CASCADE, DENSE)
+                for stage in range(1 if dense else len(self.spec.prune.keep_ratios) + 1):
+                    folder = self.stage(cascade_name(method, seed, protocol), stage)
                     if folder.is_dir():
                         with contextlib.suppress(DamagedStage):  # told and repaired when the stage is needed
                             yield self._document(folder)
@@ -242,6 +238,12 @@ class RunFolder:
         except (OSError, ValueError, TypeError):
             pass
         raise DamagedStage(folder, RECORD)
+
+
+def _place(document: dict[str, Any]) -> dict[str, Any]:
+    """Which stage a line of metrics.jsonl is of."""
+    names = ("method", "seed", "stage") if document["protocol"] == CASCADE else ("protocol", "method", "seed", "stage")
+    return {name: document[name] for name in names}
 
 
 class DamagedStage(RunError):

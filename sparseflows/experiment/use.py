@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparseflows.data.tabular import Standardiser, load_points
-from sparseflows.errors import RunError
+from sparseflows.errors import InputError, RunError
 from sparseflows.experiment.store import RunFolder
 
 if TYPE_CHECKING:
@@ -178,6 +178,9 @@ def carry_points(run: Path, stage: str, points: Path, to: str, tol: float | None
 
 def _load(folder: RunFolder, stage: str, tol: float | None, dtype: str | None) -> tuple[Flow, str, Standardiser]:
     from sparseflows.experiment.loading import find, load
+
+    if folder.spec.train.objective == "cross_entropy":
+        raise InputError(f"{folder.path}: a classifier has no density to sample from or to score; give a flow's run")
 
     record = find(folder, stage)
     flow = load(folder.path, f"{record.cascade}/{record.stage}")

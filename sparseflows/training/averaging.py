@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
-
-from sparseflows.flow.model import Flow
+from torch import Tensor, nn
 
 
 class WeightAverage:
@@ -14,19 +12,19 @@ class WeightAverage:
     A weight that is 0 at the start and at every step stays exactly 0, so masks need no care here.
     """
 
-    def __init__(self, flow: Flow, decay: float) -> None:
+    def __init__(self, flow: nn.Module, decay: float) -> None:
         self.decay, self.updates = decay, 0
         self.weights = {name: p.detach().clone() for name, p in flow.named_parameters()}
 
     @torch.no_grad()
-    def update(self, flow: Flow) -> None:
+    def update(self, flow: nn.Module) -> None:
         """Take the flow's weights into the average."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         torch._foreach_lerp_(list(self.weights.values()), [p.detach() for p in flow.parameters()], 1 - decay)
 
     @torch.no_grad()
-    def copy_to(self, flow: Flow) -> None:
+    def copy_to(self, flow: nn.Module) -> None:
         """Give the flow the averaged weights."""
         for name, parameter in flow.named_parameters():
             parameter.copy_(self.weights[name])

@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from sparseflows.flow.model import Flow
 from sparseflows.flow.ode import SolveFailed, Status
 from sparseflows.rng import torch_generator
 from sparseflows.specs import TrainSpec
@@ -40,8 +39,8 @@ class Hooks:
         progress: step, total, loss.
     """
 
-    after_step: Callable[[Flow], None] | None = None
-    validate: Callable[[Flow], float] | None = None
+    after_step: Callable[[nn.Module], None] | None = None
+    validate: Callable[[nn.Module], float] | None = None
     save: Callable[[Checkpoint], None] | None = None
     progress: Callable[[int, int, float], None] | None = None
 
@@ -66,7 +65,7 @@ class Outcome:
 
 
 def train(
-    flow: Flow,
+    flow: nn.Module,
     objective: Objective,
     rows: Tensor | Batches,
     settings: TrainSpec,
@@ -122,7 +121,7 @@ class _State:
 
     def __init__(
         self,
-        flow: Flow,
+        flow: nn.Module,
         optimiser: torch.optim.Optimizer,
         average: WeightAverage | None,
         total: int,

@@ -10,7 +10,7 @@ import shutil
 import pytest
 import torch
 
-from sparseflows.experiment import cascade as cascade_module
+from sparseflows.experiment import protocols as protocols_module
 from sparseflows.experiment import stage as stage_module
 from sparseflows.experiment.checkpoints import Checkpoints
 from sparseflows.flow.ode import Status
@@ -108,17 +108,17 @@ def test_a_failed_stage_is_recorded_and_its_cascade_goes_on_from_the_one_before(
 ):
     diverge("unstructured/1", step=11, above=0.0)
     started = []
-    original = cascade_module.read_pruned
+    original = protocols_module.read_pruned
 
     def note(bench, name):
         started.append(name.label)
         return original(bench, name)
 
-    cascade_module.read_pruned = note
+    protocols_module.read_pruned = note
     try:
         said = call("run", short, "--out", tmp_path)
     finally:
-        cascade_module.read_pruned = original
+        protocols_module.read_pruned = original
     assert said.status == 0
     reason = "training stopped at step 10: the state or the field became infinite or NaN"
     folder = tmp_path / "tiny"

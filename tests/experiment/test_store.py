@@ -24,7 +24,17 @@ from sparseflows.files import output_folder, write_whole
 COLUMNS = (
     *("dataset", "objective", "protocol", "method", "seed", "stage", "status", "reason", "keep_ratio_target"),
     *("prune_ratio", "params", "params_dense", "nll_val", "nll_test", "nll_test_se", "n_test", "nll_train"),
-    *("kl_gap", "kl_gap_se", "accuracy_test", "loss_test", "nfe", "train_steps", "train_seconds"),
+    *(
+        "kl_gap",
+        "kl_gap_se",
+        "accuracy_test",
+        "loss_test",
+        "nfe",
+        "train_steps",
+        "train_seconds",
+        "loss_val",
+        "steps_total",
+    ),
 )
 LABELS = ["dense-s0/0", *(f"{method}-s0/{k}" for method in ("unstructured", "structured") for k in (1, 2, 3))]
 
@@ -84,7 +94,7 @@ def test_results_has_the_columns_and_rows_in_order(finished, rows):
         assert (row["dataset"], row["objective"], row["protocol"]) == ("gaussian_spiral", "flow_matching", "cascade")
         assert row["status"] == "done"
         empty = {name for name, cell in row.items() if cell == ""}
-        expected = {"reason", "accuracy_test", "loss_test"}
+        expected = {"reason", "accuracy_test", "loss_test", "loss_val"}
         assert empty == (expected | {"keep_ratio_target"} if row["method"] == "dense" else expected)
         assert (row["n_test"], row["params_dense"]) == ("50", "122")
         assert row["train_steps"] == ("60" if row["method"] == "dense" else "40")

@@ -1,0 +1,40 @@
+"""Settings → network, and stored tensors → network: a flow, or a classifier without an ODE."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from sparseflows.errors import InputError
+from sparseflows.flow.build import build_flow, flow_from_tensors
+from sparseflows.networks.build import build_network, network_from_tensors
+from sparseflows.specs import Spec
+
+
+def untrained(spec: Spec, dim: int, classes: int | None, seed: int, whitening: Tensor | None = None) -> nn.Module:
+    """The dense network as the settings describe it, its weights drawn from `seed`.
+
+    Args:
+        spec: the experiment.
+        dim: D.
+        classes: of the labels; needed by classifiers.
+        seed: of the initial weights.
+        whitening: (D, D), of flows.
+    """
+    if spec.network is None:
+        return build_flow(spec, dim, seed=seed, whitening=whitening)
+    if classes is None:
+        raise InputError(f"network: data set '{spec.data.name}' has no labels to classify")
+    return build_network(spec.network, dim, classes, seed)
+
+
+def from_tensors(spec: Spec, tensors: Mapping[str, Tensor], dim: int | None = None) -> nn.Module:
+    """The network whose `state_dict` is `tensors`; widths come from the tensors, so shrunk ones load too.
+
+    Raises:
+        InputError: the tensors are not those of such a network.
+    """
+    if spec.network is None:
+        return flow_from_tensors(spec.flow, tensors)
+    return network_from_tensors(spec.network, tensors, dim)
