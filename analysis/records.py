@@ -26,12 +26,17 @@ _COLUMNS = (
     *("nll_val", "nll_test", "nll_test_se", "n_test", "nll_train", "kl_gap", "kl_gap_se"),
     *("accuracy_test", "loss_test", "nfe", "train_steps", "train_seconds"),
 )
+_LATER = ("loss_val", "steps_total")  # columns that older runs lack
 _AS_WRITTEN = "it should be as the run wrote it"
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One row of `results.csv`. NLLs and KL gaps in nats; None where the column does not apply."""
+    """One row of `results.csv`. NLLs and KL gaps in nats; None where the column does not apply.
+
+    `loss_val` (a classifier's, nats) and `steps_total` (training steps behind the weights, all stages before
+    included) are None too where the file has no such column.
+    """
 
     dataset: str
     objective: str
@@ -57,6 +62,8 @@ class Stage:
     nfe: float | None
     train_steps: int | None
     train_seconds: float | None
+    loss_val: float | None = None
+    steps_total: int | None = None
 
     @property
     def done(self) -> bool:
@@ -167,7 +174,7 @@ class _Cells:
             count = "more" if None in row else "fewer"
             raise InputError(f"{where}: has {count} cells than the header has columns; {_AS_WRITTEN}")
         self.where = where
-        self.cells = {name: " ".join(row[name].split()) for name in _COLUMNS}
+        self.cells = {name: " ".join(row.get(name, "").split()) for name in (*_COLUMNS, *_LATER)}
 
     def text(self, name: str) -> str | None:
         return self.cells[name] or None
@@ -228,4 +235,6 @@ def _stage(where: str, row: Mapping[Any, Any]) -> Stage:
         nfe=cells.number("nfe", 0.0),
         train_steps=cells.whole("train_steps"),
         train_seconds=cells.number("train_seconds", 0.0),
+        loss_val=cells.number("loss_val"),
+        steps_total=cells.whole("steps_total"),
     )
