@@ -13,11 +13,18 @@ _PUBLIC = {
     "Solver": "sparseflows.flow.ode",
     "build_flow": "sparseflows.flow.build",
     "Masks": "sparseflows.pruning.masks",
+    "Sample": "sparseflows.pruning.observe",
+    "classification_loss": "sparseflows.pruning.observe",
+    "score": "sparseflows.pruning.criteria",
+    "unpruned": "sparseflows.pruning.methods",
     "prune": "sparseflows.pruning.methods",
+    "prune_by_scores": "sparseflows.pruning.methods",
+    "prune_by_masks": "sparseflows.pruning.methods",
     "shrink": "sparseflows.pruning.structured",
     "Spec": "sparseflows.specs",
     "load_spec": "sparseflows.experiment.params",
     "load": "sparseflows.experiment.loading",
+    "load_network": "sparseflows.experiment.loading",
     "load_masks": "sparseflows.experiment.loading",
 }
 

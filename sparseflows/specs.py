@@ -291,6 +291,9 @@ class PruneSpec(Section):
     floor: Annotated[float, Field(ge=0, le=0.5)] = Field(
         0.0, description="share of each layer's weights or neurons that stays whatever their score"
     )
+    compensate: bool = Field(
+        False, description="give the biases that read removed neurons those neurons' mean activation on the sample"
+    )
     sample: Annotated[int, Field(ge=1, le=100_000)] = Field(
         64, description="(seeded) training rows that the criteria which look at data are given"
     )

@@ -31,6 +31,8 @@ from sparseflows.pruning.structured import shrink
 from sparseflows.rng import numpy_generator
 from sparseflows.specs import CONTROL, GRADUAL, ONE_SHOT, REDUCED, REWIND, SCRATCH, TrainSpec
 
+FRESH_ROWS = 200  # validation rows at which sipp and pfp check what they promise
+
 
 @dataclass(frozen=True)
 class Sequence:
@@ -114,8 +116,9 @@ class Sequence:
             self.dense,
             self._target(name),
             settings.weight_allocation if kind == "weights" else settings.allocation,
-            sample=self._sample(state.flow),
+            sample=self._sample(),
             floor=settings.floor,
+            compensated=settings.compensate and kind == "units",
             seed=_draw(self.seed, f"prune/{name.purpose}"),
         )
 
@@ -149,21 +152,23 @@ class Sequence:
             self._target(name),
             settings.gradual_every,
             retrain.steps_for(self._rows())[0],
-            self._sample(self.dense),
+            self._sample(),
             settings.weight_allocation,
             settings.floor,
             _draw(self.seed, f"prune/{name.purpose}"),
         )
 
-    def _sample(self, network: nn.Module) -> Sample | None:
-        if not METHODS[self.method].needs_data:
+    def _sample(self) -> Sample | None:
+        method = METHODS[self.method]
+        if not method.needs_data and not (self.bench.spec.prune.compensate and method.kind == "units"):
             return None
         bench = self.bench
         train, most = bench.splits.train, bench.spec.prune.sample
+        fresh = torch.as_tensor(subset(bench.splits.validation, FRESH_ROWS, bench.data_seed, "fresh"))
         if bench.spec.train.objective != "cross_entropy" or bench.splits.labels_train is None:
-            return Sample(torch.as_tensor(subset(train, most, bench.data_seed, "criteria")))
+            return Sample(torch.as_tensor(subset(train, most, bench.data_seed, "criteria")), fresh=fresh)
         rows, labels = labelled_subset(train, bench.splits.labels_train, most, bench.data_seed, "criteria")
-        return Sample(torch.as_tensor(rows), classification_loss(torch.as_tensor(labels)))
+        return Sample(torch.as_tensor(rows), classification_loss(torch.as_tensor(labels)), fresh)
 
     # --- how far, and for how long
 

@@ -180,7 +180,7 @@ def make_stage(bench: Bench, name: StageName, work: Work, params_dense: int) -> 
         steps_total=work.steps_before + outcome.steps,
         **numbers,
     )
-    finish(bench, record, pruned, _metrics(bench, outcome, attempt, pruned.flow))
+    finish(bench, record, pruned, _metrics(bench, outcome, attempt, pruned))
     checkpoints.clear()
     return record
 
@@ -275,12 +275,13 @@ def _validation_cross_entropy(bench: Bench, network: nn.Module, solver: Solver) 
     return float(F.cross_entropy(found, wanted)) if status is Status.DONE else math.nan
 
 
-def _metrics(bench: Bench, outcome: Outcome, attempt: int, network: nn.Module) -> list[dict[str, Any]]:
+def _metrics(bench: Bench, outcome: Outcome, attempt: int, pruned: Pruned[nn.Module]) -> list[dict[str, Any]]:
+    network, promises = pruned.flow, pruned.promises
     summary: dict[str, Any] = {"attempts": attempt + 1, "best_val": outcome.best_val}
     trained = outcome.steps > 0 and outcome.status is Status.DONE
     if bench.spec.train.objective == "nll" and trained and isinstance(network, Flow):
         summary["solver_discrepancy"] = solver_discrepancy(bench, network)
-    return [*outcome.history, summary]
+    return [*outcome.history, summary, *(asdict(promise) for promise in promises)]
 
 
 def solver_discrepancy(bench: Bench, flow: Flow) -> float | None:

@@ -120,7 +120,7 @@ def score(
     links = [link for chain in chains(network) for link in chain]
     statistics: Sequence[Statistics | None] = [None] * len(links)
     if rule.needs != "nothing":
-        statistics = seen if seen is not None else observe(network, _needed(criterion, rule, network, sample))
+        statistics = seen or observe(network, _needed(criterion, rule, sample), rule.needs == "loss")
         if rule.needs == "loss" and _seen(statistics[0]).mean_gradient is None:
             raise InputError(f"criterion '{criterion}' needs the gradient of a loss; give Sample(rows, loss)")
     parameters = dict(network.named_parameters())
@@ -139,7 +139,7 @@ def score(
     return found
 
 
-def _needed(criterion: str, rule: Criterion, network: nn.Module, sample: Sample | None) -> Sample:
+def _needed(criterion: str, rule: Criterion, sample: Sample | None) -> Sample:
     if sample is None:
         what = "rows of data" if rule.needs == "rows" else "rows of data and the gradient of a loss"
         raise InputError(f"criterion '{criterion}' needs {what}; give sample=Sample(rows, …)")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,10 +39,12 @@ class Sample:
     Attributes:
         rows: (N, D) inputs.
         loss: see `ExampleLoss`. None: a flow is judged by −log p, any other network is observed without gradients.
+        fresh: rows (M, D) that no criterion looks at: sipp and pfp check there what they promise.
     """
 
     rows: Tensor
     loss: ExampleLoss | None = None
+    fresh: Tensor | None = None
 
 
 def classification_loss(labels: Tensor) -> Callable[[Tensor], Tensor]:
@@ -50,8 +52,13 @@ def classification_loss(labels: Tensor) -> Callable[[Tensor], Tensor]:
     return functools.partial(F.cross_entropy, target=labels.long(), reduction="none")
 
 
-def observe(network: nn.Module, sample: Sample) -> list[Statistics]:
+def observe(network: nn.Module, sample: Sample, gradients: bool = True) -> list[Statistics]:
     """Statistics of every weight layer of all chains of `network`, in order. `network` is left as it is.
+
+    Args:
+        network: a flow, or a module that can be followed.
+        sample: its rows are observed.
+        gradients: of the loss too, where there is one; they cost a backward pass.
 
     Raises:
         InputError: an empty sample, rows that do not fit, layers that cannot be followed, or values that are not
@@ -64,47 +71,52 @@ def observe(network: nn.Module, sample: Sample) -> list[Statistics]:
     network = copy.deepcopy(network).double().cpu()
     rows = sample.rows.detach().double().cpu()
     if isinstance(network, Flow):
-        return _observe_flow(network, rows, sample.loss)
+        return _observe_flow(network, rows, sample.loss, gradients)
     from sparseflows.pruning.recording import record
 
     links = [link for chain in chains(network) for link in chain]
     parameters = dict(network.named_parameters())
     return [
         Statistics.of(parameters[link.weight].flatten(1), seen, link.per_unit)
-        for link, seen in zip(links, record(network, rows, sample.loss), strict=True)
+        for link, seen in zip(links, record(network, rows, sample.loss if gradients else None), strict=True)
     ]
 
 
-def _observe_flow(flow: Flow, rows: Tensor, loss: ExampleLoss | None) -> list[Statistics]:
+def _observe_flow(flow: Flow, rows: Tensor, loss: ExampleLoss | None, gradients: bool) -> list[Statistics]:
     links = [link for chain in chains(flow) for link in chain]
     parameters = dict(flow.named_parameters())
     weights = [parameters[link.weight] for link in links]
-    chunk = max(1, ENTRIES // (4 * STEPS * (1 + rows.shape[1]) * sum(sum(w.shape) for w in weights)))
+    tangents = rows.shape[1] if gradients and loss is None else 0
+    chunk = max(1, ENTRIES // (4 * STEPS * (1 + tangents) * sum(sum(w.shape) for w in weights)))
     if loss is not None:
-        chunk = len(rows)  # its labels belong to all the rows; there are no tangents
+        chunk = len(rows)  # its labels belong to all the rows
     total: list[Statistics] = []
     for part in rows.split(chunk):
         found = [
-            Statistics.of(weight, seen) for weight, seen in zip(weights, _seen(flow, weights, part, loss), strict=True)
+            Statistics.of(weight, seen)
+            for weight, seen in zip(weights, _seen(flow, weights, part, loss, gradients), strict=True)
         ]
         total = found if not total else [a.merged(b) for a, b in zip(total, found, strict=True)]
     return total
 
 
-def _seen(flow: Flow, weights: Sequence[Tensor], rows: Tensor, loss: ExampleLoss | None) -> list[Observed]:
+def _seen(
+    flow: Flow, weights: Sequence[Tensor], rows: Tensor, loss: ExampleLoss | None, gradients: bool
+) -> list[Observed]:
     products = _Products(weights)
-    with torch.enable_grad(), products:
-        result = flow.transform(
-            rows, solver=Solver("rk4", steps=STEPS, norm="batch"), divergence=exact_by_row if loss is None else None
-        )
+    divergence = exact_by_row if gradients and loss is None else None
+    with torch.set_grad_enabled(gradients), products:
+        result = flow.transform(rows, solver=Solver("rk4", steps=STEPS, norm="batch"), divergence=divergence)
         if result.status is not Status.DONE:
             raise InputError(f"the flow cannot be observed on this sample: {result.status.value}")
+        if not gradients:
+            return [tape.observed(len(rows), None) for tape in products.tapes]
         log_prob = standard_normal_log_prob(result.points) + result.trace
         total = (-log_prob if loss is None else loss(result.points)).sum()
     outputs = [out for tape in products.tapes for _, out in tape.calls]
     # One example's loss depends on its own rows of every product, so the gradient of the sum is everyone's own.
-    gradients = iter(torch.autograd.grad(total, outputs, allow_unused=True))
-    return [tape.observed(len(rows), gradients) for tape in products.tapes]
+    found = iter(torch.autograd.grad(total, outputs, allow_unused=True))
+    return [tape.observed(len(rows), found) for tape in products.tapes]
 
 
 def exact_by_row(field: Field, t: Tensor, z: Tensor) -> Divergence:
@@ -123,17 +135,17 @@ class _Tape:
     weight: Tensor
     calls: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
-    def observed(self, rows: int, gradients: Any) -> Observed:
+    def observed(self, rows: int, gradients: Iterator[Tensor | None] | None) -> Observed:
         values: list[list[Tensor]] = [[], []]
         tangents: list[list[Tensor]] = [[], []]
         for inputs, outputs in self.calls:
-            gradient = next(gradients)
+            gradient = None if gradients is None else next(gradients)
             gradient = torch.zeros_like(outputs) if gradient is None else gradient
             kind = values if inputs.ndim == 2 else tangents
             for place, tensor in enumerate((inputs, gradient)):
                 kind[place].append(tensor.detach().reshape(-1, rows, tensor.shape[-1]))
         found = [torch.cat(a + b).transpose(0, 1) for a, b in zip(values, tangents, strict=True)]
-        return Observed(found[0], found[1], len(values[0]))
+        return Observed(found[0], None if gradients is None else found[1], len(values[0]))
 
 
 class _Products(TorchFunctionMode):

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from sparseflows.errors import InputError
-from sparseflows.pruning.shares import largest_shares
+from sparseflows.pruning.shares import check_shapes, largest_shares
 
 ELEMENTS = 2**22
 """Entries of per-example gradients held at once."""
@@ -46,20 +47,29 @@ class Statistics:
         squared_gradients: Σ_n G_n², (n_out, C).
         contributions: Σ over s and over a unit's columns of a · (Wᵀδ), (N, n_in): the derivative of each example's
             loss by a gate on that unit of the layer before.
-        shares: largest share of each weight over examples and values, (n_out, C).
-        unit_shares: the same of whole units, (n_out, n_in).
         means: mean activation over examples and values, (C,).
         inputs: the activations themselves, (N · values, C).
+        weight, per_unit: the layer's matrix (n_out, C), and how many of its columns read one unit.
     """
 
+    weight: Tensor
+    per_unit: int
     examples: int
     mean_gradient: Tensor | None
     squared_gradients: Tensor | None
     contributions: Tensor | None
-    shares: Tensor
-    unit_shares: Tensor
     means: Tensor
     inputs: Tensor
+
+    @cached_property
+    def shares(self) -> Tensor:
+        """Largest share of each weight over examples and values, (n_out, C); computed when first asked for."""
+        return largest_shares(self.weight, self.inputs)
+
+    @cached_property
+    def unit_shares(self) -> Tensor:
+        """The same of whole units of the layer before, (n_out, n_in)."""
+        return self.shares if self.per_unit == 1 else largest_shares(self.weight, self.inputs, self.per_unit)
 
     @classmethod
     def of(cls, weight: Tensor, observed: Observed, per_unit: int = 1) -> Statistics:
@@ -76,15 +86,15 @@ class Statistics:
         _check(weight, observed)
         weight = weight.detach()
         inputs = observed.inputs[:, : observed.values].detach().flatten(0, 1)
-        shares = largest_shares(weight, inputs)
+        check_shapes(weight, inputs, per_unit)
         mean, squares, contributions = _gradients(weight, observed, per_unit)
         return cls(
+            weight=weight,
+            per_unit=per_unit,
             examples=observed.inputs.shape[0],
             mean_gradient=mean,
             squared_gradients=squares,
             contributions=contributions,
-            shares=shares,
-            unit_shares=shares if per_unit == 1 else largest_shares(weight, inputs, per_unit),
             means=inputs.mean(0),
             inputs=inputs,
         )
@@ -95,10 +105,10 @@ class Statistics:
         Raises:
             InputError: the two are of different layers, or only one has gradients.
         """
-        if self.shares.shape != other.shares.shape or self.unit_shares.shape != other.unit_shares.shape:
+        if self.weight.shape != other.weight.shape or self.per_unit != other.per_unit:
             raise InputError(
-                f"statistics of a layer of shape {tuple(self.shares.shape)} cannot be merged with those of one "
-                f"of shape {tuple(other.shares.shape)}; merge chunks of one layer"
+                f"statistics of a layer of shape {tuple(self.weight.shape)} cannot be merged with those of one "
+                f"of shape {tuple(other.weight.shape)}; merge chunks of one layer"
             )
         if (self.mean_gradient is None) != (other.mean_gradient is None):
             raise InputError("one chunk has gradients and the other has none; give a loss for all or for none")
@@ -106,12 +116,12 @@ class Statistics:
         share = self.examples / examples
         rows = len(self.inputs) / (len(self.inputs) + len(other.inputs))
         return Statistics(
+            weight=self.weight,
+            per_unit=self.per_unit,
             examples=examples,
             mean_gradient=_joined(lambda a, b: torch.lerp(b, a, share), self.mean_gradient, other.mean_gradient),
             squared_gradients=_joined(torch.add, self.squared_gradients, other.squared_gradients),
             contributions=_joined(lambda a, b: torch.cat([a, b]), self.contributions, other.contributions),
-            shares=torch.maximum(self.shares, other.shares),
-            unit_shares=torch.maximum(self.unit_shares, other.unit_shares),
             means=torch.lerp(other.means, self.means, rows),
             inputs=torch.cat([self.inputs, other.inputs]),
         )
