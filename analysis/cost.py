@@ -22,6 +22,7 @@ from sparseflows.evaluation import likelihood, rows_per_chunk
 from sparseflows.flow.fields import Layer, MLPField
 from sparseflows.flow.model import Flow
 from sparseflows.flow.ode import SolveFailed, Status
+from sparseflows.flow.sparse import SparseField
 
 Array = NDArray[np.float64]
 Kept = Mapping[str, Tensor]  # parameter name → bool, True where the entry survives
@@ -76,6 +77,12 @@ def macs_divergence(flow: Flow) -> int:
         for layers in _layers(flow)
         for number, layer in enumerate(layers)
     )
+
+
+def sparse_execution(flow: Flow) -> Flow | None:
+    """`flow.to_sparse()`, or None where none of its matrices has zeros enough for that to pay."""
+    sparse = flow.to_sparse()
+    return sparse if any(isinstance(field, SparseField) for field in sparse.fields()) else None
 
 
 def _layers(flow: Flow) -> Iterator[list[Layer]]:

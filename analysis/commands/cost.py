@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -12,7 +12,7 @@ import typer
 
 from analysis.commands import layout
 from analysis.commands.common import document, folder_for, open_studies, require_some, write_files
-from analysis.commands.cost_text import WAYS, text
+from analysis.commands.cost_text import SPARSE, WAYS, text
 from analysis.progress import Progress
 from analysis.results import Entry, Report, Result, analyse
 from analysis.study import Study, Subject
@@ -24,7 +24,7 @@ from sparseflows.rng import numpy_generator
 if TYPE_CHECKING:
     from analysis.cost import Job, Timing
 
-KIND = "cost1"
+KIND = "cost2"  # the second: with the sparse execution of masked flows
 ROWS, REPEATS, SEED = 1024, 5, 0
 
 _Timings: TypeAlias = "Mapping[tuple[str, str], Timing | str]"
@@ -112,14 +112,15 @@ def _time(study: Study, subjects: Sequence[Subject], settings: tuple[int, int, i
     dense = [one for subject in subjects if (one := _dense(study, subject)) is not None]
     points = _rows(study, rows, seed)
     noise = numpy_generator(seed, "analysis/cost/noise").standard_normal(points.shape)
-    works = {}
+    works: dict[tuple[str, str], Callable[[], int]] = {}
     for subject in {one.name: one for one in (*dense, *subjects)}.values():
         try:
-            job = _job(study, subject, points, noise)
+            jobs = _jobs(study, subject, points, noise)
         except SparseFlowsError:
             continue  # told when it is the stage's turn
-        works[subject.name, "log_prob"] = job.log_prob
-        works[subject.name, "sample"] = job.sample
+        for suffix, job in jobs.items():
+            works[subject.name, f"log_prob{suffix}"] = job.log_prob
+            works[subject.name, f"sample{suffix}"] = job.sample
     progress.start(1)
     progress.begin("all stages, in turns")
     with one_thread():
@@ -135,19 +136,22 @@ def _rows(study: Study, rows: int, seed: int) -> np.ndarray:
     return np.concatenate([part[generator.permutation(len(part))] for part in parts])[:rows]
 
 
-def _job(study: Study, subject: Subject, points: np.ndarray, noise: np.ndarray) -> Job:
+def _jobs(study: Study, subject: Subject, points: np.ndarray, noise: np.ndarray) -> dict[str, Job]:
+    """The stage's flow as it is, and as "_sparse" where it has zeros enough."""
     import torch
 
-    from analysis.cost import Job
+    from analysis.cost import Job, sparse_execution
     from sparseflows.evaluation import as_dtype
 
     flow = subject.flow()
-    precise = as_dtype(flow, getattr(torch, study.folder.spec.evaluate.dtype))
-    return Job(flow, precise, points, noise)
+    flows = {"": flow, SPARSE: sparse_execution(flow)}
+    dtype = getattr(torch, study.folder.spec.evaluate.dtype)
+    return {suffix: Job(one, as_dtype(one, dtype), points, noise) for suffix, one in flows.items() if one is not None}
 
 
 def _values(study: Study, subject: Subject, timings: _Timings) -> dict[str, Any]:
     from analysis.cost import processor
+    from sparseflows.flow.sparse import BREAK_EVEN
 
     own = _counts(subject)
     dense = _dense(study, subject)
@@ -162,11 +166,14 @@ def _values(study: Study, subject: Subject, timings: _Timings) -> dict[str, Any]
     for way in WAYS:
         timing = timings.get((subject.name, way))
         base = None if dense is None else timings.get((dense.name, way))
-        values |= _seconds(way, timing, base)
-        if isinstance(timing, str):
-            failures.append(f"{'log p' if way == 'log_prob' else 'sampling'}: {timing}")
+        sparse = timings.get((subject.name, way + SPARSE))
+        values |= _seconds(way, timing, base) | _seconds(way + SPARSE, sparse, base)
+        values[f"{way}{SPARSE}_speedup_masked"] = _speedup(sparse, timing)
+        what = "log p" if way == "log_prob" else "sampling"
+        failures += [f"{what}: {one}" for one in (timing, sparse) if isinstance(one, str)]
     return values | {
         "timing_failure": "; ".join(failures) or None,
+        "break_even": BREAK_EVEN,
         "threads": 1,
         "processor": processor(),
         **{name: getattr(record, name) for name in ("nll_test", "nll_test_se", "kl_gap", "kl_gap_se", "nfe")},
@@ -203,7 +210,16 @@ def _seconds(way: str, timing: Timing | str | None, base: Timing | str | None) -
         f"{way}_seconds_max": float(timing.seconds.max()),
         f"{way}_nfe": timing.nfe,
     }
-    if isinstance(base, Timing):
-        dense = float(np.median(base.seconds))
-        values |= {f"{way}_ratio": median / dense, f"{way}_speedup": dense / median}
+    speedup = _speedup(timing, base)
+    if speedup is not None:
+        values |= {f"{way}_ratio": 1 / speedup, f"{way}_speedup": speedup}
     return values
+
+
+def _speedup(timing: Timing | str | None, base: Timing | str | None) -> float | None:
+    """How many times as fast as `base`, medians; None where one of them was not timed."""
+    from analysis.cost import Timing
+
+    if not isinstance(timing, Timing) or not isinstance(base, Timing):
+        return None
+    return float(np.median(base.seconds) / np.median(timing.seconds))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from analysis.commands import layout
 from analysis.results import Entry
 from analysis.study import Study
 
 WAYS = ("log_prob", "sample")
+SPARSE = "_sparse"  # ends the name of a way, where zeros are not multiplied
 _LIKELIHOODS = {"nll_test": "test NLL", "kl_gap": "KL gap"}
 
 
@@ -36,7 +38,7 @@ def text(study: Study, entries: Sequence[Entry]) -> str:
         f"{counted}\n"
         f"{one['rows']:,} rows, one thread, {one['processor']}: median of {one['repeats']} (fastest-slowest);\n"
         "speed-up: the dense flow's seconds over the stage's\n\n"
-        f"{measured}" + (f"\n{reasons}" if reasons else "")
+        f"{measured}{_sparse(entries)}" + (f"\n{reasons}" if reasons else "")
     )
 
 
@@ -57,11 +59,40 @@ def _measured(entry: Entry) -> list[str]:
         if values[f"{way}_seconds"] is None:
             cells += [layout.NOTHING] * 3
             continue
-        median, least, most = (1e3 * values[f"{way}_seconds{suffix}"] for suffix in ("", "_min", "_max"))
-        digits = 1 if median < 100 else 0
-        spread = f"{median:,.{digits}f} ({least:,.{digits}f}-{most:,.{digits}f})"
-        cells += [f"{values[f'{way}_nfe']:,}", spread, layout.number(values[f"{way}_speedup"])]
+        cells += [f"{values[f'{way}_nfe']:,}", _spread(values, way), layout.number(values[f"{way}_speedup"])]
     return cells
+
+
+def _sparse(entries: Sequence[Entry]) -> str:
+    """The table of those whose zeros were skipped; empty where there are none."""
+    lines = []
+    for entry in entries:
+        values = {} if entry.result is None else entry.result.values
+        if any(values.get(f"{way}{SPARSE}_seconds") is not None for way in WAYS):
+            cells = [cell for way in WAYS for cell in _sparse_cells(values, way)]
+            lines.append([entry.subject.name, *cells])
+    if not lines:
+        return ""
+    break_even = next(entry.result.values["break_even"] for entry in entries if entry.result is not None)
+    heading = ["stage", "log p (ms)", "dense", "masked", "sampling (ms)", "dense", "masked"]
+    return (
+        f"\nthe same with sparse execution of the matrices that are more than {100 * break_even:.0f} % zeros;\n"
+        f"speed-up over the dense flow, and over the stage itself as it is above\n\n{layout.text_table(heading, lines)}"
+    )
+
+
+def _sparse_cells(values: Mapping[str, Any], way: str) -> list[str]:
+    name = f"{way}{SPARSE}"
+    if values[f"{name}_seconds"] is None:
+        return [layout.NOTHING] * 3
+    return [_spread(values, name), *(layout.number(values[f"{name}_speedup{end}"]) for end in ("", "_masked"))]
+
+
+def _spread(values: Mapping[str, Any], way: str) -> str:
+    """Milliseconds: median (fastest-slowest)."""
+    median, least, most = (1e3 * values[f"{way}_seconds{suffix}"] for suffix in ("", "_min", "_max"))
+    digits = 1 if median < 100 else 0
+    return f"{median:,.{digits}f} ({least:,.{digits}f}-{most:,.{digits}f})"
 
 
 def _failures(entries: Sequence[Entry]) -> str:

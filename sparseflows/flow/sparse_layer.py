@@ -71,8 +71,8 @@ def paths(first: SparseLayer, second: SparseLayer) -> list[Tensor]:
     """W₂ diag(column k of W₁) for every input k, CSR (n₂, n₁), without its zeros.
 
     They push the k-th unit tangent through two layers at once, W₂(W₁e_k ⊙ slope) = (W₂ diag(W₁e_k)) slope,
-    at the cost of the paths that exist. Empty where W₂ is dense. (A dense W₁ still gains a fifth, for the
-    tangents need not be formed; it costs the memory of D times W₂.)
+    at the cost of the paths that exist. Empty where W₂ is dense. (Even with a dense W₁ it was not slower,
+    for the tangents need not be formed; it costs the memory of D times W₂.)
     """
     if not second.sparse:
         return []

@@ -161,3 +161,17 @@ def test_a_job_counts_its_evaluations():
 
 def test_the_processor_has_a_name():
     assert cost.processor().strip()
+
+
+def test_sparse_execution_where_there_are_zeros_enough():
+    flow = flow_of(hidden=(40, 30))
+    assert cost.sparse_execution(flow) is None
+    with torch.no_grad():
+        middle = next(flow.fields()).linear_layers()[1].weight
+        draws = torch.Generator().manual_seed(0)
+        middle[torch.rand(middle.shape, generator=draws) < 0.9] = 0.0
+    sparse = cost.sparse_execution(flow.double())
+    points = np.random.default_rng(0).standard_normal((20, 3))
+    ours, theirs = (cost.Job(one, one, points, points) for one in (sparse, flow))
+    assert ours.log_prob() == theirs.log_prob()
+    assert ours.sample() == theirs.sample()

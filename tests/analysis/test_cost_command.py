@@ -14,6 +14,7 @@ from analysis.cost import Job
 from analysis.study import Study
 from sparseflows.experiment.loading import load
 from sparseflows.flow.ode import SolveFailed, Status
+from sparseflows.flow.sparse import BREAK_EVEN
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,38 @@ def test_cost_of_every_stage(call, plane):
     assert shrunk["macs"] == shrunk["macs_kept"] < masked["macs"]
     assert shrunk["bytes"] == shrunk["bytes_sparse"] == 4 * shrunk["params"]
     assert shrunk["bytes_ratio"] == shrunk["bytes"] / dense["bytes"]
+    for stage in stages:  # half of the weights are left: too many
+        assert stage["break_even"] == BREAK_EVEN
+        assert {stage[f"{way}_sparse_seconds"] for way in ("log_prob", "sample")} == {None}
     assert {path.name for path in (plane / "analysis").iterdir()} == {"cache", "cost.json", "cost.csv"}
+
+
+def test_masked_flows_of_mostly_zeros_are_timed_sparse_too(call, tmp_path):
+    wide = {
+        "flow": {"hidden": [40, 40], "activation": "silu", "time": "concat"},
+        "train": {"objective": "flow_matching", "steps": 5, "batch": 64, "lr": 0.02},
+        "prune": {"methods": ["unstructured", "structured"], "keep_ratios": [0.1], "retrain": {"steps": 2}},
+    }
+    run = small_runs.train(tmp_path, {"name": "gaussian_spiral", "n_train": 400}, **wide)
+    arguments = ("cost", run, "--rows", 20, "--repeats", 2)
+    dense, masked, shrunk = small_runs.stages_of(call(*arguments, "--json"))
+    for way in ("log_prob", "sample"):
+        name = f"{way}_sparse"
+        for other in (dense, shrunk):
+            assert {other[f"{name}_{end}"] for end in ("seconds", "nfe", "ratio", "speedup_masked")} == {None}
+        assert 0 < masked[f"{name}_seconds_min"] <= masked[f"{name}_seconds"] <= masked[f"{name}_seconds_max"]
+        # Single precision adds up in another order; a step more or less is possible, no more.
+        assert masked[f"{name}_nfe"] == pytest.approx(masked[f"{way}_nfe"], abs=12)
+        for base, ratio in ((dense, "speedup"), (masked, "speedup_masked")):
+            expected = base[f"{way}_seconds"] / masked[f"{name}_seconds"]
+            assert masked[f"{name}_{ratio}"] == pytest.approx(expected)
+        assert masked[f"{name}_ratio"] == pytest.approx(1 / masked[f"{name}_speedup"])
+    said = call(*arguments).out
+    assert "sparse execution of the matrices that are more than 80 % zeros" in said
+    assert [line.split()[0] for line in said.splitlines() if line.startswith("unstructured")] == [
+        "unstructured-s0/1"
+    ] * 3
+    assert max(map(len, said.splitlines())) <= 110
 
 
 def test_cost_is_cached_and_has_ratios_without_the_dense_stage(call, plane):

@@ -1,0 +1,112 @@
+"""A flow without its dead neurons: those that nothing reads, and those that are constant, folded into the next bias."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from sparseflows.flow.activations import ACTIVATIONS
+from sparseflows.flow.fields import Layer, MLPField
+from sparseflows.flow.model import Flow
+
+
+def compact(flow: Flow) -> Flow:
+    """A new flow that computes what `flow` computes, to rounding, without the neurons that do nothing.
+
+    A neuron goes where no path of nonzero weights leads from it to the output. One that sees neither z nor t
+    is constant: what it sends on is added to the biases that read it, then it goes too. A layer all of whose
+    neurons would go keeps one, which nothing reads. Fields that are no `MLPField` are copied as they are.
+
+    Args:
+        flow: masked or not; it is left as it is.
+
+    Returns:
+        A flow of the same blocks, end times, whitening, solver and standardiser.
+    """
+    fields = [compact_field(f) if isinstance(f, MLPField) else copy.deepcopy(f) for f in flow.fields()]
+    return with_fields(flow, fields)
+
+
+@torch.no_grad()
+def compact_field(field: MLPField) -> MLPField:
+    """The same for one field."""
+    folded = copy.deepcopy(field)
+    fold_constants_(folded)
+    return cut_field(folded, needed_neurons(folded))
+
+
+@torch.no_grad()
+def fold_constants_(field: MLPField) -> None:
+    """Add what the constant neurons send on to the biases that read it, and cut them off, in place.
+
+    y = (W h + b) ⊙ sigmoid(w_g t + b_g) + w_b t: a constant part of h belongs to b, gates or not.
+    """
+    sigma = ACTIVATIONS[field.activation].value
+    layers = field.linear_layers()
+    for layer, following in pairwise(layers):
+        constant = _constant(layer)
+        following.bias.add_(following.weight[:, constant] @ sigma(_value_at_rest(layer)[constant]))
+        following.weight[:, constant] = 0.0
+
+
+def needed_neurons(field: MLPField) -> list[Tensor]:
+    """For each hidden layer, which neurons reach the output over nonzero weights: bool (n,), one True at least."""
+    kept: list[Tensor] = []
+    needed: Tensor | None = None
+    for layer in reversed(field.linear_layers()[1:]):
+        weight = layer.weight if needed is None else layer.weight[needed]
+        needed = (weight != 0).any(0)
+        if not needed.any():
+            needed[0] = True  # a layer cannot be empty
+        kept.insert(0, needed)
+    return kept
+
+
+@torch.no_grad()
+def cut_field(field: MLPField, keep: Sequence[Tensor]) -> MLPField:
+    """A new field with the neurons of `keep` only, for each hidden layer a bool tensor (n,)."""
+    layers = field.linear_layers()
+    ends = [torch.ones(n, dtype=torch.bool, device=layers[0].weight.device) for n in (field.dim, field.dim)]
+    smaller = MLPField(field.dim, [int(kept.sum()) for kept in keep], field.activation, field.time, field.base)
+    smaller.to(layers[0].weight)
+    inputs, outputs = [ends[0], *keep], [*keep, ends[1]]
+    for old, new, columns, rows in zip(layers, smaller.linear_layers(), inputs, outputs, strict=True):
+        for name, parameter in old.named_parameters():
+            kept = parameter[rows]
+            new.get_parameter(name).copy_(kept[:, columns] if kept.ndim == 2 else kept)
+    return smaller
+
+
+def with_fields(flow: Flow, fields: Sequence[nn.Module]) -> Flow:
+    """A new flow with `fields` in the place of `flow`'s own; all else is copied."""
+    new = Flow(
+        list(fields),
+        whitening=None if flow.whitening is None else flow.whitening.clone(),
+        solver=flow.solver,
+    )
+    for old, block in zip(flow.chain(), new.chain(), strict=True):
+        if old.sqrt_end_time is not None:
+            block.sqrt_end_time = nn.Parameter(old.sqrt_end_time.detach().clone())
+    new.standardiser = flow.standardiser
+    return new.train(flow.training)
+
+
+def _constant(layer: Layer) -> Tensor:
+    """(n,) bool: neurons that read no input and whose value does not change with t."""
+    still = (layer.weight == 0).all(1)
+    if layer.time_bias is not None:
+        still &= layer.time_bias == 0
+    if layer.gate_weight is not None:
+        still &= (layer.gate_weight == 0) | (layer.bias == 0)
+    return still
+
+
+def _value_at_rest(layer: Layer) -> Tensor:
+    """(n,): y for h = 0 and t = 0."""
+    zero = torch.zeros((), dtype=layer.bias.dtype, device=layer.bias.device)
+    gate = layer.gate(zero)
+    return layer.bias if gate is None else layer.bias * gate
