@@ -88,13 +88,15 @@ def run(
     Example: sparseflows run param/quick.yaml --set seeds=[0,1,2] --jobs 2
     """
     from sparseflows.experiment.params import load_spec
-    from sparseflows.experiment.plan import count_stages, prepare
+    from sparseflows.experiment.plan import check_keep_ratios, count_stages, prepare
     from sparseflows.experiment.store import RunFolder
     from sparseflows.experiment.summary import results_text
 
     spec = load_spec(param, settings or ())
     try:
         splits, digest = prepare(spec)
+        any_rows = next(iter(splits.values()))
+        check_keep_ratios(spec, any_rows.train.shape[1], any_rows.classes)
         if spec.device != "cpu":  # only PyTorch knows; asked before a folder is made
             from sparseflows.experiment.cascade import check_device
 

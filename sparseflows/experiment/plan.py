@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from sparseflows.data.benchmarks import BENCHMARKS
 from sparseflows.data.idx import digest_of, training_shape
@@ -13,7 +13,7 @@ from sparseflows.data.prepared import manifest_digest, read_manifest, verify
 from sparseflows.data.splits import Splits, fingerprint, known_sets, make_splits, prepared_folder
 from sparseflows.data.tabular import load_table
 from sparseflows.errors import InputError, lookup
-from sparseflows.specs import DataSpec, NetworkSpec, Spec, TrainSpec
+from sparseflows.specs import DataSpec, NetworkSpec, Spec, TrainSpec, UnitMethod
 
 
 def prepare(spec: Spec) -> tuple[dict[int, Splits], str | None]:
@@ -85,6 +85,7 @@ def plan(spec: Spec) -> dict[str, Any]:
     if known.kind != "toy" and rows is not None and data.n_train is not None and data.n_train > rows:
         raise InputError(f"data.n_train is {data.n_train}, but '{data.name}' has {rows} rows to train on")
     rows = data.n_train or rows
+    check_keep_ratios(spec, dim, classes)
 
     def steps(settings: TrainSpec) -> int | None:
         return settings.steps if rows is None else settings.steps_for(rows)[0]
@@ -99,6 +100,44 @@ def plan(spec: Spec) -> dict[str, Any]:
         "steps_dense": steps(spec.train),
         "steps_retrain": steps(spec.retrain_spec()) if spec.prune.methods else None,
     }
+
+
+def check_keep_ratios(spec: Spec, dim: int | None, classes: int | None) -> None:
+    """Raise InputError where a keep ratio would leave a layer of the dense flow or network empty."""
+    dense = dense_params(spec, dim, classes)
+    if dim is None or dense is None or not spec.prune.keep_ratios:
+        return
+    ratio = spec.prune.keep_ratios[-1]
+    units = any(method in get_args(UnitMethod) for method in spec.prune.methods)
+    least = _one_unit_a_layer(spec, dim, classes) if units else _one_path(spec, dim, classes)
+    if round(ratio * dense) < least:
+        left = "one neuron a layer" if units else "one path of weights"
+        raise InputError(
+            f"prune.keep_ratios: {ratio:g} of {dense:,} params would empty a layer: {left} takes {least:,}; "
+            f"keep {least / dense:.3g} at least"
+        )
+
+
+def _one_unit_a_layer(spec: Spec, dim: int, classes: int | None) -> int:
+    if spec.network is None:
+        smallest = spec.model_copy(
+            update={"flow": spec.flow.model_copy(update={"hidden": [1] * len(spec.flow.hidden)})}
+        )
+    else:
+        widths = {"hidden": [1] * len(spec.network.hidden), "channels": [1] * len(spec.network.channels)}
+        smallest = spec.model_copy(update={"network": spec.network.model_copy(update=widths)})
+    return dense_params(smallest, dim, classes) or 0
+
+
+def _one_path(spec: Spec, dim: int, classes: int | None) -> int:
+    """Params of one weight a layer, the biases and time gates of its neurons, and those of every output."""
+    if spec.network is not None:
+        hidden = len(spec.network.hidden) + len(spec.network.channels)
+        return hidden * (2 + 2 * int(spec.network.batch_norm)) + 1 + (classes or 0)
+    inner = len(spec.flow.hidden)
+    own = {"none": 1, "concat": 1, "concat_squash": 4}[spec.flow.time]
+    block = inner * (1 + own) + int(spec.flow.time == "concat") + 1 + own * dim + int(spec.flow.train_end_time)
+    return spec.flow.blocks * block
 
 
 def dense_params(spec: Spec, dim: int | None, classes: int | None) -> int | None:

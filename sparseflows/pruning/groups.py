@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -148,6 +149,21 @@ def params_with(network: nn.Module, kept: Sequence[int]) -> int:
             n_out = link.n_out if link is chain[-1] else next(remaining)
             total += _link_params(link, n_in, n_out) - _link_params(link, link.n_in, link.n_out)
             n_in = n_out
+    return total
+
+
+def least_params(network: nn.Module, kind: Literal["weights", "units"]) -> int:
+    """The fewest params that leave no layer empty: one unit a layer, or one path of single weights a chain.
+
+    Every output keeps its bias, whether a weight leads to it or not.
+    """
+    if kind == "units":
+        return params_with(network, [1] * len(hidden_layers(network)))
+    total = count_params(network)
+    for chain in chains(network):
+        for link in chain:
+            units = link.n_out if link is chain[-1] else 1
+            total += 1 + units * len(link.vectors) - _link_params(link, link.n_in, link.n_out)
     return total
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sparseflows.errors import InputError, lookup
 from sparseflows.pruning.criteria import CRITERIA, score
-from sparseflows.pruning.groups import chains, count_params, hidden_layers
+from sparseflows.pruning.groups import chains, count_params, hidden_layers, least_params, weight_names
 from sparseflows.pruning.masks import Masks, masks_of_neurons, neurons_of_masks
 from sparseflows.pruning.observe import Sample, observe
 from sparseflows.pruning.pfp import choose_by_pfp
@@ -99,7 +99,7 @@ def prune(
         method: one of `METHODS`; `unstructured` is magnitude, `structured` is neuron_l1.
         state: the stage before; left as it is.
         dense: the dense network, for the shapes of `dense_masks`.
-        target: params to keep.
+        target: params to keep; the nearest that leaves no layer empty is taken where that is more.
         allocation: uniform or global. By default weights are ranked globally, units uniformly; pfp has an
             allocation of its own, by the error that it promises.
         sample: of the methods that look at data.
@@ -139,9 +139,10 @@ def prune_by_scores(network: Network, scores: Scores, target: int, allocation: s
         allocation: see `prune`.
 
     Raises:
-        InputError: scores that fit neither the weights nor the hidden layers.
+        InputError: scores that fit neither the weights nor the hidden layers, or a target that empties a layer.
     """
     hidden = [layer.link.weight for layer in hidden_layers(network)]
+    _check_reachable(network, "units" if set(scores) == set(hidden) else "weights", target)
     if set(scores) == set(hidden) and all(score.ndim == 1 for score in scores.values()):
         keep = choose_neurons(network, target, allocation or "uniform", [scores[name] for name in hidden])
         return Pruned(shrink(network, keep), None, masks_of_neurons(network, keep))
@@ -151,10 +152,26 @@ def prune_by_scores(network: Network, scores: Scores, target: int, allocation: s
 
 
 def prune_by_masks(network: Network, masks: Masks) -> Pruned[Network]:
-    """A copy of `network` with `masks` of one's own applied; raises InputError where one does not fit."""
+    """A copy of `network` with `masks` of one's own applied.
+
+    Raises:
+        InputError: a mask that does not fit, or that leaves nothing of a layer's weights.
+    """
+    masks.check(network)
+    for name in weight_names(network):
+        if name in masks and not masks[name].any():
+            raise InputError(f"the mask of '{name}' leaves none of its weights; keep one at least")
     masked = copy.deepcopy(network)
-    masks.apply_(masked)
-    return Pruned(masked, masks, Masks({**Masks.full(network), **masks}))
+    whole = Masks({**Masks.full(network), **masks})
+    whole.apply_(masked)
+    return Pruned(masked, whole, whole)
+
+
+def _check_reachable(network: nn.Module, kind: Literal["weights", "units"], target: int) -> None:
+    least = least_params(network, kind)
+    if target < least:
+        left = "one unit a layer" if kind == "units" else "one path of weights"
+        raise InputError(f"{target} params would empty a layer: {left} takes {least}; keep more")
 
 
 def _prune_units(
