@@ -187,7 +187,9 @@ def cost(
 ) -> None:
     """What every stage costs: bytes, multiply-adds, evaluations both ways, seconds, beside the dense flow.
 
-    Seconds are medians of interleaved repetitions on this machine, one thread; compare the ratios.
+    Seconds are medians of interleaved repetitions on this machine, one thread; compare the ratios. Masked flows
+    are timed twice where some of their weight matrices have zeros enough: as they are, and with those matrices
+    executed as sparse ones (Flow.to_sparse), beside the dense flow and beside themselves.
 
     Writes cost.json and cost.csv.
 
@@ -248,6 +250,86 @@ def table(
     from analysis.commands.table import command
 
     return command(_given(runs, tabular_only=published or not baselines), as_json, out)
+
+
+@app.command()
+def compare(
+    runs: Runs,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder for the files; needed with several RUNs. [RUN/analysis]"),
+    ] = None,
+) -> None:
+    """Which criterion beats random, and whether pruning beats a dense flow trained as long.
+
+    Differences are paired by seed: every pruned stage against random pruning of the same kind in the same protocol,
+    against the dense flow trained on for as long (control; for one-shot the dense flow itself), against a dense flow
+    of its own size (reduced), and every protocol against the cascade of the same criterion. Compared is the KL gap
+    where the true density is known, else the test NLL, and for classifiers the test accuracy. A verdict needs three
+    seeds and a difference beyond 2 s.e.; what stands after Holm's correction over all comparisons is marked.
+
+    What the run has nothing to compare with is said, with the setting that adds it.
+
+    Writes compare.txt, .csv, .md, .json and compare.png, .pdf, .npz.
+
+    \b
+    Example:
+      python -m analysis compare runs/criteria
+    """
+    from analysis.commands.compare import command
+
+    command(runs, as_json, out)
+
+
+@app.command()
+def bounds(
+    runs: Runs,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
+    out: Out = None,
+) -> None:
+    """What sipp and pfp promised of every layer they pruned, beside the error that was observed.
+
+    Both bound how far a layer's outputs move, relative to the sum of the sizes of the products in them. The table has
+    the bound and the largest error on the sample that the criterion looked at, and on 200 validation rows that it did
+    not see.
+
+    Writes bounds.txt and bounds.csv.
+
+    \b
+    Example:
+      python -m analysis bounds runs/criteria
+    """
+    from analysis.commands.bounds import command
+
+    command(runs, as_json, out)
+
+
+@app.command()
+def classify(
+    runs: Runs,
+    seed: Annotated[int, typer.Option(metavar="I", min=0, help="Seed of the choice of the test points shown.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
+    out: Out = None,
+) -> None:
+    """Classifiers: accuracy by prune ratio, decision boundaries and paths, weights by sparsity.
+
+    Prints test accuracy and loss of every stage, means over the seeds ± s.e. Writes classify.txt, .csv, .json and
+    classify.png, .pdf, .npz (accuracy and loss against the prune ratio, dense as reference line).
+
+    Of the networks of the first seed: weights.gif, .png, .pdf, .npz, histograms of the surviving weights and of
+    the units' l1 norms by sparsity; where the data have two columns boundary.png, .pdf, .npz, class probabilities
+    and test points; and of neural ODEs trajectories.png, .pdf, .npz, paths of test points to their logits. Four
+    methods share a figure; further ones are in figures whose names end in -2, -3, and so on.
+
+    \b
+    Example:
+      sparseflows run param/classify/moons.yaml --out runs
+      python -m analysis classify runs/classify-moons
+    """
+    from analysis.commands.classify import command
+
+    command(runs, seed, as_json, out)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Records to NLL-vs-params tables: the mean over the seeds of every stage, with its standard error.
+"""Records to tables: the mean over the seeds of every stage, with its standard error; NLL, or a classifier's accuracy.
 
 Pure: records in, tables out. How a table is written down is in `formats`.
 """
@@ -17,6 +17,8 @@ K = TypeVar("K")
 
 OVER_SEEDS = "seeds"
 OVER_TEST_SET = "test set"
+CASCADE = "cascade"
+CLASSIFIES = "cross_entropy"  # the objective of classifiers
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,17 @@ def status_of(done: int, seeds: int) -> str:
     return f"{done} of {seeds}" if done else FAILED
 
 
+def label_of(method: str, protocol: str | None) -> str:
+    """What a method is called in tables and figures: `<protocol> <method>`, of the cascade the method alone."""
+    return method if protocol in (None, CASCADE) else f"{protocol} {method}"
+
+
 @dataclass(frozen=True)
 class Row:
-    """One stage of one method, averaged over the seeds that are done. NLL and KL gap in nats.
+    """One stage of one method, averaged over the seeds that are done.
 
-    The numbers are None where no seed is done, or where the quantity does not apply. `failures` says
-    which seeds failed and why.
+    NLL, KL gap and loss are in nats, the accuracy is a fraction; None where no seed is done, or where the quantity
+    does not apply. `failures` says which seeds failed and why.
     """
 
     method: str
@@ -57,6 +64,13 @@ class Row:
     kl_gap: Mean | None
     nfe: float | None
     best: bool = False
+    accuracy: Mean | None = None
+    loss: Mean | None = None
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether it is the dense network itself, and none of the dense references of other protocols."""
+        return self.method == DENSE and self.protocol in (None, CASCADE)
 
     @property
     def status(self) -> str:
@@ -87,13 +101,18 @@ class Table:
         """Whether any row has a KL gap."""
         return any(row.kl_gap is not None for row in self.rows)
 
+    @property
+    def classifies(self) -> bool:
+        """Whether it is about classifiers: accuracy and loss instead of NLL and KL gap."""
+        return self.objective == CLASSIFIES
+
 
 def tabulate(run: Run) -> list[Table]:
     """The tables of a run, one for each data set and objective in it, in the order of the file.
 
     Standard errors are over the seeds (sample standard deviation / sqrt(n)) as soon as any stage is done
     for two seeds; a stage of the same table that is done for one seed only has none. With one seed they
-    are the test set's.
+    are the test set's (accuracy: sqrt(p (1 - p) / (n - 1)), the sample's; a classifier's loss has none then).
     """
     groups = _group(run.stages, lambda stage: (stage.dataset, stage.objective))
     return [_table(run, dataset, objective, stages) for (dataset, objective), stages in groups.items()]
@@ -114,15 +133,9 @@ def mean_over_seeds(values: Sequence[float]) -> Mean:
 def _table(run: Run, dataset: str, objective: str, stages: Sequence[Stage]) -> Table:
     groups = _group(stages, lambda stage: (stage.method, stage.protocol or "", stage.stage))
     over_seeds = any(sum(stage.done for stage in group) > 1 for group in groups.values())
-    protocols: dict[str, set[str]] = {}
-    for method, protocol, _ in groups:
-        protocols.setdefault(method, set()).add(protocol)
-    rows = [
-        _row(group, len(run.seeds), over_seeds, show_protocol=len(protocols[method]) > 1)
-        for (method, _, _), group in groups.items()
-    ]
+    rows = [_row(group, len(run.seeds), over_seeds) for group in groups.values()]
     order = list(dict.fromkeys(row.label for row in rows))
-    rows.sort(key=lambda row: (row.method != DENSE, order.index(row.label), row.stage))
+    rows.sort(key=lambda row: (not row.is_dense, order.index(row.label), row.stage))
     entropies = [
         stage.nll_test - stage.kl_gap
         for stage in stages
@@ -140,12 +153,12 @@ def _table(run: Run, dataset: str, objective: str, stages: Sequence[Stage]) -> T
     )
 
 
-def _row(group: Sequence[Stage], seeds: int, over_seeds: bool, show_protocol: bool) -> Row:
+def _row(group: Sequence[Stage], seeds: int, over_seeds: bool) -> Row:
     first, done = group[0], [stage for stage in group if stage.done]
     return Row(
         method=first.method,
         protocol=first.protocol,
-        label=f"{first.method} ({first.protocol or 'no protocol'})" if show_protocol else first.method,
+        label=label_of(first.method, first.protocol),
         stage=first.stage,
         seeds_done=len(done),
         seeds=seeds,
@@ -157,7 +170,15 @@ def _row(group: Sequence[Stage], seeds: int, over_seeds: bool, show_protocol: bo
         nll_test=_mean_se([(stage.nll_test, stage.nll_test_se) for stage in done], over_seeds),
         kl_gap=_mean_se([(stage.kl_gap, stage.kl_gap_se) for stage in done], over_seeds),
         nfe=_mean(stage.nfe for stage in done),
+        accuracy=_mean_se([(stage.accuracy_test, _binomial_se(stage)) for stage in done], over_seeds),
+        loss=_mean_se([(stage.loss_test, None) for stage in done], over_seeds),
     )
+
+
+def _binomial_se(stage: Stage) -> float | None:
+    # The sample standard deviation of right and wrong over the test rows, divided by sqrt(n).
+    share, rows = stage.accuracy_test, stage.n_test
+    return None if share is None or rows is None or rows < 2 else math.sqrt(share * (1 - share) / (rows - 1))
 
 
 def _failures(group: Sequence[Stage]) -> tuple[str, ...]:
@@ -172,8 +193,16 @@ def _failures(group: Sequence[Stage]) -> tuple[str, ...]:
 
 
 def _mark_best(rows: Sequence[Row]) -> tuple[Row, ...]:
-    known = [row.nll_test.value for row in rows if row.nll_test is not None]
-    best = next((row for row in rows if row.nll_test is not None and row.nll_test.value == min(known)), None)
+    # The lowest NLL; of classifiers the highest accuracy, and of equal ones the lowest loss.
+    def rank(row: Row) -> tuple[float, float] | None:
+        if row.nll_test is not None:
+            return row.nll_test.value, 0.0
+        if row.accuracy is not None:
+            return -row.accuracy.value, math.inf if row.loss is None else row.loss.value
+        return None
+
+    ranks = [one for row in rows if (one := rank(row)) is not None]
+    best = next((row for row in rows if ranks and rank(row) == min(ranks)), None)
     return tuple(replace(row, best=row is best) for row in rows)
 
 

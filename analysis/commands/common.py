@@ -10,6 +10,7 @@ import typer
 
 from analysis.results import Entry
 from analysis.study import Study
+from analysis.tables import CLASSIFIES
 from sparseflows.errors import InputError, RunError
 from sparseflows.files import output_folder, write_whole
 
@@ -25,6 +26,29 @@ def open_studies(runs: Sequence[Path]) -> list[Study]:
     if len({run.resolve() for run in runs}) < len(runs):
         raise InputError("the same run folder is given twice; give each once")
     return [Study.open(run) for run in runs]
+
+
+def require_densities(objectives: Mapping[Path, str], analysis: str) -> None:
+    """Refuse classifiers in an analysis of densities.
+
+    Args:
+        objectives: run folder → its `train.objective`.
+        analysis: name of the command, for the message.
+
+    Raises:
+        InputError: a run of classifiers.
+    """
+    for run, objective in objectives.items():
+        if objective == CLASSIFIES:
+            raise InputError(
+                f"{run}: a run of classifiers (train.objective: {CLASSIFIES}), and 'analysis {analysis}' is about "
+                f"densities; use 'python -m analysis classify {run}'"
+            )
+
+
+def objectives_of(studies: Sequence[Study]) -> dict[Path, str]:
+    """Run folder → its `train.objective`."""
+    return {study.path: study.folder.spec.train.objective for study in studies}
 
 
 def folder_for(study: Study, out: Path | None, studies: Sequence[Study]) -> Path:

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING
 import typer
 
 from analysis.commands import layout
-from analysis.commands.common import REMEDY, document, folder_for, open_studies, require_some, write_files
+from analysis.commands.common import (
+    REMEDY,
+    document,
+    folder_for,
+    objectives_of,
+    open_studies,
+    require_densities,
+    require_some,
+    write_files,
+)
 from analysis.progress import Progress
 from analysis.projection import Pair, check_columns, parse_columns
 from analysis.results import Entry, Report, Result, analyse
@@ -42,6 +51,7 @@ def command(
     """Print the table, write the figures; see `analysis field --help`."""
     pairs = None if columns is None else parse_columns(columns)
     studies = open_studies(runs)
+    require_densities(objectives_of(studies), "field")
     subjects = {study: study.subjects(stages) for study in studies}
     for study in studies:
         _check(study, pairs)

@@ -11,7 +11,15 @@ from typing import Any
 
 import typer
 
-from analysis.commands.common import document, folder_for, open_studies, require_some, write_files
+from analysis.commands.common import (
+    document,
+    folder_for,
+    objectives_of,
+    open_studies,
+    require_densities,
+    require_some,
+    write_files,
+)
 from analysis.hessian import Settings, check, hessian_of_stage
 from analysis.plots.spectrum import spectrum_figure
 from analysis.progress import Progress
@@ -33,6 +41,7 @@ _COLUMNS = (
 def command(runs: Sequence[Path], stage: Sequence[str], settings: Settings, as_json: bool, out: Path | None) -> None:
     """Compute, print and write the Hessian reports of `runs`; see `analysis hessian --help`."""
     studies = open_studies(runs)
+    require_densities(objectives_of(studies), "hessian")
     chosen = {study: study.subjects(stage) for study in studies}
     for study, subjects in chosen.items():
         check(study, subjects, settings)

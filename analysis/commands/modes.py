@@ -13,7 +13,15 @@ import numpy as np
 import typer
 
 from analysis.commands import layout
-from analysis.commands.common import document, folder_for, open_studies, require_some, write_files
+from analysis.commands.common import (
+    document,
+    folder_for,
+    objectives_of,
+    open_studies,
+    require_densities,
+    require_some,
+    write_files,
+)
 from analysis.commands.modes_text import CLOSENESS, FAR, text
 from analysis.coverage import LEAST_ROWS, WASSERSTEIN_ROWS, Closeness, closeness
 from analysis.modes import DEVIATIONS, Array, ModeQuality, as_values, mode_quality, perfect_share
@@ -34,6 +42,7 @@ def command(
 ) -> None:
     """Print and write the mode quality of `runs`; see `analysis modes --help`."""
     studies = open_studies(runs)
+    require_densities(objectives_of(studies), "modes")
     chosen = {study: study.subjects(stage) for study in studies}
     if paper:
         for study in studies:

@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from analysis.commands.common import write_files
+from analysis.commands.common import require_densities, write_files
 from analysis.commands.table import JSON_COLUMNS, dataset_suffix, figures, open_runs, run_suffixes, table_files
 from analysis.records import DENSE, Run, Stage
 from analysis.report import ANALYSES, Findings, render
@@ -37,6 +37,7 @@ _CAPTIONS = {
 def command(runs: Sequence[Path], only_cached: bool, as_json: bool, out: Path | None) -> None:
     """Analyse what is missing, and write report.html; see `analysis report --help`."""
     read, folder = open_runs(runs, out)
+    require_densities({Path(run.folder): stage.objective for run in read for stage in run.stages}, "report")
     problems = [{} if only_cached else _analyse(run) for run in read]
     documents = [_documents(run, known) for run, known in zip(read, problems, strict=True)]
     hessians = {run.folder: found["hessian"] for run, found in zip(read, documents, strict=True) if "hessian" in found}

@@ -1,4 +1,4 @@
-"""`analysis table`: NLL against params and curvature against dense, as text, CSV, Markdown, LaTeX and figures."""
+"""`analysis table`: NLL (of classifiers: accuracy) against params and curvature against dense, in five forms."""
 
 from __future__ import annotations
 
@@ -10,21 +10,27 @@ from typing import Any
 
 import typer
 
-from analysis import formats, hessian_formats
+from analysis import classify_formats, formats, hessian_formats
 from analysis.commands.common import REMEDY, write_files
 from analysis.hessian_table import HessianTable, hessian_table
 from analysis.plots.curves import hessian_vs_pr_arrays, hessian_vs_pr_figure, nll_vs_pr_arrays, nll_vs_pr_figure
-from analysis.plots.nll import nll_vs_params_arrays, nll_vs_params_figure
+from analysis.plots.nll import (
+    accuracy_vs_params_arrays,
+    accuracy_vs_params_figure,
+    nll_vs_params_arrays,
+    nll_vs_params_figure,
+)
 from analysis.records import Run, read_run
 from analysis.report_data import Key, Values, read_stages
-from analysis.tables import Table, tabulate
+from analysis.tables import CLASSIFIES, Table, tabulate
 from sparseflows.errors import InputError
 from sparseflows.files import output_folder
 
 JSON_COLUMNS = (
-    *("dataset", "objective", "method", "seed", "stage", "status", "reason", "prune_ratio"),
+    *("dataset", "objective", "protocol", "method", "seed", "stage", "status", "reason", "prune_ratio"),
     *("params", "params_dense", "nll_test", "nll_test_se", "kl_gap", "kl_gap_se", "nfe"),
 )
+_CLASSIFIERS = ("accuracy_test", "loss_test")  # in their JSON objects too
 
 Hessians = Mapping[str, Mapping[Key, Values]]  # run folder → the stages of its hessian.json
 
@@ -54,13 +60,19 @@ def open_runs(runs: Sequence[Path], out: Path | None) -> tuple[list[Run], Path]:
 
 
 def table_files(runs: Sequence[Run], hessians: Hessians) -> dict[str, str | bytes]:
-    """table.* of the runs, and hessian_table.* of those that have a Hessian."""
+    """table.* of the runs, and hessian_table.* of those that have a Hessian.
+
+    Raises:
+        InputError: classifiers beside flows that do not classify.
+    """
     tables = [one for run in runs for one in tabulate(run)]
+    _require_one_kind(tables)
+    to_csv = classify_formats.to_csv if tables[0].classifies else formats.to_csv
     files: dict[str, str | bytes] = {
-        "table.txt": formats.to_text(tables),
-        "table.csv": formats.to_csv(tables),
-        "table.md": formats.to_markdown(tables),
-        "table.tex": formats.to_latex(tables),
+        "table.txt": classify_formats.to_text(tables),
+        "table.csv": to_csv(tables),
+        "table.md": classify_formats.to_markdown(tables),
+        "table.tex": classify_formats.to_latex(tables),
     }
     curvature: list[HessianTable] = [hessian_table(run, hessians[run.folder]) for run in runs if run.folder in hessians]
     if curvature:
@@ -74,8 +86,10 @@ def table_files(runs: Sequence[Run], hessians: Hessians) -> dict[str, str | byte
 
 
 def figures(runs: Sequence[Run], hessians: Hessians, curves: bool) -> dict[str, str | bytes]:
-    """nll_vs_params.* for each data set; with `curves` nll_vs_pr.* and hessian_vs_pr.* for each run."""
-    files: dict[str, str | bytes] = dict(_nll_vs_params([one for run in runs for one in tabulate(run)]))
+    """nll_vs_params.* (of classifiers: accuracy_vs_params.*) for each data set; with `curves` nll_vs_pr.* and
+    hessian_vs_pr.* for each run.
+    """
+    files: dict[str, str | bytes] = dict(_vs_params([one for run in runs for one in tabulate(run)]))
     for run, suffix in zip(runs if curves else (), run_suffixes(runs), strict=False):
         drawn = [("nll_vs_pr", nll_vs_pr_arrays(run), nll_vs_pr_figure)]
         if run.folder in hessians:
@@ -116,20 +130,37 @@ def _json(runs: Sequence[Run], hessians: Hessians) -> str:
     for run in runs:
         known = hessians.get(run.folder, {})
         for stage in run.stages:
-            row: dict[str, Any] = {"run": run.folder, **{name: getattr(stage, name) for name in JSON_COLUMNS}}
+            columns = (*JSON_COLUMNS, *(_CLASSIFIERS if stage.objective == CLASSIFIES else ()))
+            row: dict[str, Any] = {"run": run.folder, **{name: getattr(stage, name) for name in columns}}
             curvature = known.get((stage.method, stage.seed, stage.stage))
             stages.append(row | ({"hessian": curvature} if curvature else {}))
     return json.dumps({"run": [run.folder for run in runs], "stages": stages}, indent=2, allow_nan=False)
 
 
-def _nll_vs_params(tables: Sequence[Table]) -> dict[str, bytes]:
+def _require_one_kind(tables: Sequence[Table]) -> None:
+    if len({table.classifies for table in tables}) > 1:
+        classifier, flow = (next(t.run for t in tables if t.classifies is kind) for kind in (True, False))
+        raise InputError(
+            f"{classifier} is a run of classifiers (accuracy), {flow} of densities (NLL); tabulate each kind by itself"
+        )
+
+
+def _vs_params(tables: Sequence[Table]) -> dict[str, bytes]:
     datasets = list(dict.fromkeys(table.dataset for table in tables))
-    files = {}
+    files: dict[str, bytes] = {}
     for dataset in datasets:
-        arrays = nll_vs_params_arrays([table for table in tables if table.dataset == dataset])
-        if arrays["nll"].size == 0:
-            typer.echo(f"no figure for {dataset}: none of its stages has a test NLL", err=True)
-            continue
-        for kind, content in nll_vs_params_figure(arrays).items():
-            files[f"nll_vs_params{dataset_suffix(dataset, datasets)}.{kind}"] = content
+        name, content = _figure([table for table in tables if table.dataset == dataset])
+        if not content:
+            typer.echo(f"no figure for {dataset}: none of its stages has a test {name}", err=True)
+        suffix = dataset_suffix(dataset, datasets)
+        files |= {f"{name.lower()}_vs_params{suffix}.{kind}": one for kind, one in content.items()}
     return files
+
+
+def _figure(tables: Sequence[Table]) -> tuple[str, dict[str, bytes]]:
+    """What is drawn of one data set, and its files; no files where there is nothing to draw."""
+    if tables[0].classifies:
+        arrays = accuracy_vs_params_arrays(tables)
+        return "accuracy", accuracy_vs_params_figure(arrays) if arrays["accuracy"].size else {}
+    arrays = nll_vs_params_arrays(tables)
+    return "NLL", nll_vs_params_figure(arrays) if arrays["nll"].size else {}

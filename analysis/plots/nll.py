@@ -1,15 +1,15 @@
-"""Test NLL against params."""
+"""Test NLL against params; of classifiers, test accuracy against params."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from analysis.plots.style import COLOURS, MARKERS, SIZE_INCHES, Arrays, render
 from analysis.records import DENSE
-from analysis.tables import OVER_SEEDS, OVER_TEST_SET, Table
+from analysis.tables import CASCADE, OVER_SEEDS, OVER_TEST_SET, Mean, Row, Table
 from analysis.ticks import count_label, count_ticks, ratio_ticks
 
 if TYPE_CHECKING:
@@ -23,39 +23,27 @@ _DENSE_MARKERS = ("*", "p", "h", "8")
 def nll_vs_params_arrays(tables: Sequence[Table]) -> Arrays:
     """The points of the figure, one entry a stage that has a test NLL, in the order of the tables.
 
-    Keys, each of one entry a point: `label` (the line it belongs to), `run`, `method`, `stage`, `params`,
-    `params_dense`, `prune_ratio` (fractions), `nll` and `nll_se` (nats; NaN where there is no s.e.),
-    `kl_gap` (nats; NaN where the true density is not known). Scalars: `dataset`, `se_over`, and `entropy`
-    of the true density (nats), only where it is known. Arrays are empty where no stage has a test NLL.
+    Keys, each of one entry a point: `label` (the line it belongs to), `run`, `method`, `protocol` (cascade where none
+    is recorded), `stage`, `params`, `params_dense`, `prune_ratio` (fractions), `nll` and `nll_se` (nats; NaN where
+    there is no s.e.), `kl_gap` (nats; NaN where the true density is not known). Scalars: `dataset`, `se_over`, and
+    `entropy` of the true density (nats), only where it is known. Arrays are empty where no stage has a test NLL.
 
     Raises:
         ValueError: the tables are not of one data set.
     """
-    if len({table.dataset for table in tables}) != 1:
-        raise ValueError("one figure is about one data set; give the tables of one")
-    points = [
-        (table, row, row.nll_test, f"{row.label} ({suffix})" if suffix else row.label)
-        for table, suffix in zip(tables, _suffixes(tables), strict=True)
-        for row in table.rows
-        if row.nll_test is not None
-    ]
-    nan = float("nan")
-    arrays = {
-        "label": np.array([label for *_, label in points], dtype=str),
-        "run": np.array([table.run for table, *_ in points], dtype=str),
-        "method": np.array([row.method for _, row, _, _ in points], dtype=str),
-        "stage": np.array([row.stage for _, row, _, _ in points], dtype=np.int64),
-        "params": np.array([row.params for _, row, _, _ in points], dtype=np.float64),
-        "params_dense": np.array([row.params_dense for _, row, _, _ in points], dtype=np.float64),
-        "prune_ratio": np.array([row.prune_ratio for _, row, _, _ in points], dtype=np.float64),
-        "nll": np.array([nll.value for _, _, nll, _ in points], dtype=np.float64),
-        "nll_se": np.array([nan if nll.se is None else nll.se for _, _, nll, _ in points]),
-        "kl_gap": np.array([row.kl_gap.value if row.kl_gap else nan for _, row, _, _ in points]),
-        "dataset": np.array(tables[0].dataset),
-        "se_over": np.array(_se_over(tables)),
-    }
+    arrays, rows = _points(tables, "nll", lambda row: row.nll_test)
+    arrays["kl_gap"] = np.array([row.kl_gap.value if row.kl_gap else float("nan") for row in rows])
     entropies = [table.entropy for table in tables if table.entropy is not None]
     return arrays | ({"entropy": np.array(np.mean(entropies))} if entropies else {})
+
+
+def accuracy_vs_params_arrays(tables: Sequence[Table]) -> Arrays:
+    """The points of classifiers: `accuracy` and `accuracy_se` (fractions) in place of `nll`, `kl_gap` and `entropy`.
+
+    Raises:
+        ValueError: the tables are not of one data set.
+    """
+    return _points(tables, "accuracy", lambda row: row.accuracy)[0]
 
 
 def nll_vs_params_figure(arrays: Mapping[str, np.ndarray]) -> dict[str, bytes]:
@@ -68,24 +56,69 @@ def nll_vs_params_figure(arrays: Mapping[str, np.ndarray]) -> dict[str, bytes]:
         raise ValueError("no stage has a test NLL; there is nothing to draw")
 
     def draw(figure: Figure) -> None:
-        _draw(figure.add_subplot(), arrays)
+        _draw(figure.add_subplot(), arrays, arrays["nll"], arrays["nll_se"], "test NLL (nats)")
 
     return render(draw, arrays, SIZE_INCHES)
 
 
-def _draw(axes: Axes, arrays: Mapping[str, np.ndarray]) -> None:
+def accuracy_vs_params_figure(arrays: Mapping[str, np.ndarray]) -> dict[str, bytes]:
+    """Test accuracy against params, as files; see `nll_vs_params_figure`.
+
+    Raises:
+        ValueError: there is no point to draw.
+    """
+    if arrays["accuracy"].size == 0:
+        raise ValueError("no stage has a test accuracy; there is nothing to draw")
+    percent, percent_se = 100 * arrays["accuracy"], 100 * arrays["accuracy_se"]
+
+    def draw(figure: Figure) -> None:
+        _draw(figure.add_subplot(), arrays, percent, percent_se, "test accuracy (%)")
+
+    return render(draw, arrays, SIZE_INCHES)
+
+
+def _points(tables: Sequence[Table], name: str, of: Callable[[Row], Mean | None]) -> tuple[Arrays, list[Row]]:
+    if len({table.dataset for table in tables}) != 1:
+        raise ValueError("one figure is about one data set; give the tables of one")
+    points = [
+        (table, row, value, f"{row.label} ({suffix})" if suffix else row.label)
+        for table, suffix in zip(tables, _suffixes(tables), strict=True)
+        for row in table.rows
+        if (value := of(row)) is not None
+    ]
+    nan = float("nan")
+    arrays = {
+        "label": np.array([label for *_, label in points], dtype=str),
+        "run": np.array([table.run for table, *_ in points], dtype=str),
+        "method": np.array([row.method for _, row, _, _ in points], dtype=str),
+        "protocol": np.array([row.protocol or CASCADE for _, row, _, _ in points], dtype=str),
+        "stage": np.array([row.stage for _, row, _, _ in points], dtype=np.int64),
+        "params": np.array([row.params for _, row, _, _ in points], dtype=np.float64),
+        "params_dense": np.array([row.params_dense for _, row, _, _ in points], dtype=np.float64),
+        "prune_ratio": np.array([row.prune_ratio for _, row, _, _ in points], dtype=np.float64),
+        name: np.array([value.value for _, _, value, _ in points], dtype=np.float64),
+        f"{name}_se": np.array([nan if value.se is None else value.se for _, _, value, _ in points]),
+        "dataset": np.array(tables[0].dataset),
+        "se_over": np.array(_se_over(tables)),
+    }
+    return arrays, [row for _, row, _, _ in points]
+
+
+def _draw(axes: Axes, arrays: Mapping[str, np.ndarray], values: np.ndarray, errors: np.ndarray, quantity: str) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     labels = list(dict.fromkeys(arrays["label"].tolist()))
-    is_dense = {label: arrays["method"][arrays["label"] == label][0] == DENSE for label in labels}
+    dense = (arrays["method"] == DENSE) & (arrays["protocol"] == CASCADE)
+    is_dense = {label: bool(dense[arrays["label"] == label][0]) for label in labels}
     lines = [label for label in labels if not is_dense[label]]
     handles = []
     for number, label in enumerate(sorted(labels, key=lambda label: not is_dense[label])):
         points = arrays["label"] == label
+        shown = arrays["params"][points], values[points], errors[points]
         if is_dense[label]:
-            handles.append(_dense(axes, arrays, points, number, label))
+            handles.append(_dense(axes, *shown, number, label))
         else:
-            handles.append(_curve(axes, arrays, points, lines.index(label), label))
+            handles.append(_curve(axes, *shown, lines.index(label), label))
     if "entropy" in arrays:
         line = axes.axhline(float(arrays["entropy"]), color="0.35", linewidth=1.0, linestyle=":", zorder=1)
         line.set_label("entropy of the true density")
@@ -100,7 +133,7 @@ def _draw(axes: Axes, arrays: Mapping[str, np.ndarray]) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda count, _: count_label(count)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("params")
-    axes.set_ylabel("test NLL (nats)")
+    axes.set_ylabel(quantity)
     axes.grid(axis="y", color="0.92", linewidth=0.7)
     axes.set_axisbelow(True)
     _prune_ratio_axis(axes, arrays, low, high)
@@ -108,32 +141,30 @@ def _draw(axes: Axes, arrays: Mapping[str, np.ndarray]) -> None:
     axes.legend(handles=handles, title=title, alignment="left", loc="best")
 
 
-def _curve(axes: Axes, arrays: Mapping[str, np.ndarray], points: Any, number: int, label: str) -> Line2D:
+def _curve(axes: Axes, params: np.ndarray, values: np.ndarray, se: np.ndarray, number: int, label: str) -> Line2D:
     colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-    params, nll = arrays["params"][points], arrays["nll"][points]
-    _error_bars(axes, arrays, points, colour)
-    (line,) = axes.plot(params, nll, color=colour, marker=marker, label=_shown(label), zorder=3)
+    _error_bars(axes, params, values, se, colour)
+    (line,) = axes.plot(params, values, color=colour, marker=marker, label=_shown(label), zorder=3)
     line.set(markeredgecolor="white", markeredgewidth=0.6)
     return line
 
 
-def _dense(axes: Axes, arrays: Mapping[str, np.ndarray], points: Any, number: int, label: str) -> Line2D:
-    params, nll = arrays["params"][points], arrays["nll"][points]
+def _dense(axes: Axes, params: np.ndarray, values: np.ndarray, se: np.ndarray, number: int, label: str) -> Line2D:
     colour = str(0.3 * (number % 3))
-    _error_bars(axes, arrays, points, colour)
-    for height in nll:
+    _error_bars(axes, params, values, se, colour)
+    for height in values:
         axes.axhline(height, color=colour, linewidth=0.9, linestyle="--", zorder=1.5)
     marker = _DENSE_MARKERS[number % len(_DENSE_MARKERS)]
-    axes.plot(params, nll, color=colour, marker=marker, markersize=10, linestyle="none", zorder=4)
+    axes.plot(params, values, color=colour, marker=marker, markersize=10, linestyle="none", zorder=4)
     from matplotlib.lines import Line2D
 
     return Line2D([], [], color=colour, marker=marker, markersize=9, linestyle="--", linewidth=0.9, label=_shown(label))
 
 
-def _error_bars(axes: Axes, arrays: Mapping[str, np.ndarray], points: Any, colour: str) -> None:
-    known = points & np.isfinite(arrays["nll_se"])
-    params, nll, se = arrays["params"][known], arrays["nll"][known], arrays["nll_se"][known]
-    axes.errorbar(params, nll, yerr=se, fmt="none", ecolor=colour, elinewidth=1.2, capsize=3, zorder=2.5)
+def _error_bars(axes: Axes, params: np.ndarray, values: np.ndarray, se: np.ndarray, colour: str) -> None:
+    known = np.isfinite(se)
+    bars: Any = {"fmt": "none", "ecolor": colour, "elinewidth": 1.2, "capsize": 3, "zorder": 2.5}
+    axes.errorbar(params[known], values[known], yerr=se[known], **bars)
 
 
 def _prune_ratio_axis(axes: Axes, arrays: Mapping[str, np.ndarray], low: float, high: float) -> None:

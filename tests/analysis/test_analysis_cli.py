@@ -51,7 +51,14 @@ def test_json_is_one_document_without_nan(make_run, rows_of, failed_of, capsys):
     assert len(document["stages"]) == 6
     assert document["stages"][0] == {
         **{"run": str(run), "dataset": "rings", "objective": "nll", "method": "dense", "seed": 0, "stage": 0},
-        **{"status": "done", "reason": None, "prune_ratio": 0.0, "params": 1000, "params_dense": 1000},
+        **{
+            "protocol": "cascade",
+            "status": "done",
+            "reason": None,
+            "prune_ratio": 0.0,
+            "params": 1000,
+            "params_dense": 1000,
+        },
         **{"nll_test": 0.6, "nll_test_se": 0.02, "kl_gap": pytest.approx(0.1), "kl_gap_se": 0.004, "nfe": 50},
     }
     last = document["stages"][-1]
