@@ -102,7 +102,7 @@ def hessian_table(run: Run, stages: Mapping[Key, Values]) -> HessianTable:
     Standard errors are over the seeds; where one seed alone is done they are the estimator's own (trace,
     kappa_lanczos) and the test set's (NLL).
     """
-    records = {(stage.method, stage.seed, stage.stage): stage for stage in run.stages if stage.done}
+    records = {(stage.series, stage.seed, stage.stage): stage for stage in run.stages if stage.done}
     groups: dict[tuple[str, int], list[Key]] = {}
     for key in stages:
         groups.setdefault((key[0], key[2]), []).append(key)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sparseflows.errors import InputError
+from sparseflows.experiment.records import series_name
 
 DENSE = "dense"
 DONE = "done"
@@ -64,6 +65,11 @@ class Stage:
     train_seconds: float | None
     loss_val: float | None = None
     steps_total: int | None = None
+
+    @property
+    def series(self) -> str:
+        """The method; of another protocol than the cascade `<protocol>.<method>`."""
+        return series_name(self.method, self.protocol)
 
     @property
     def done(self) -> bool:

@@ -269,7 +269,7 @@ def _not_there(found: Findings, kind: str) -> str:
 
 
 def _not_covered(found: Findings, kind: str, stages: Mapping[Key, Values]) -> str:
-    wanted = [(stage.method, stage.seed, stage.stage) for stage in found.run.stages if stage.done]
+    wanted = [(stage.series, stage.seed, stage.stage) for stage in found.run.stages if stage.done]
     absent = missing(stages, wanted)
     if not absent:
         return ""
@@ -282,13 +282,13 @@ def _listed(names: Sequence[str]) -> str:
 
 def _failed(found: Findings) -> str:
     lines = [
-        f"{stage.method}-s{stage.seed}/{stage.stage}, in the run: {stage.reason or 'no reason was recorded'}"
+        f"{stage.series}-s{stage.seed}/{stage.stage}, in the run: {stage.reason or 'no reason was recorded'}"
         for stage in found.run.stages
         if not stage.done
     ]
     for kind in ANALYSES:
         stages: Mapping[Key, Values] | None = getattr(found, kind)
-        in_run = {f"{stage.method}-s{stage.seed}/{stage.stage}" for stage in found.run.stages if not stage.done}
+        in_run = {f"{stage.series}-s{stage.seed}/{stage.stage}" for stage in found.run.stages if not stage.done}
         lines += [
             f"{name}, {ANALYSES[kind]}: {reason}"
             for name, reason in (line.split(": ", 1) for line in failures(stages or {}))

@@ -99,10 +99,10 @@ def lower_nll(run: Run, method: str) -> Claim:
     the best of many test NLLs would be low by luck alone.
     """
     text = "Pruned flows, up to some ratio, generalise better (lower test NLL) than the dense flow"
-    dense = {stage.seed: stage for stage in run.stages if stage.method == DENSE and stage.done}
+    dense = {stage.seed: stage for stage in run.stages if stage.series == DENSE and stage.done}
     stages: dict[int, list[Stage]] = {}
     for stage in run.stages:
-        if stage.method == method and stage.done and stage.seed in dense and stage.nll_test is not None:
+        if stage.series == method and stage.done and stage.seed in dense and stage.nll_test is not None:
             stages.setdefault(stage.stage, []).append(stage)
     if not stages:
         return Claim("a", "lower NLL", text, method, UNKNOWN, "no pruned stage has a test NLL beside its dense flow's")

@@ -16,7 +16,7 @@ CONTROL = "control"
 def pruned_methods(run: Run) -> list[str]:
     """The methods of the run that prune, in the order of the file; a control prunes nothing."""
     pruned = [stage for stage in run.stages if stage.method != DENSE and not is_control(stage)]
-    return list(dict.fromkeys(stage.method for stage in pruned))
+    return list(dict.fromkeys(stage.series for stage in pruned))
 
 
 def is_control(stage: Stage) -> bool:
@@ -26,7 +26,7 @@ def is_control(stage: Stage) -> bool:
 
 def summary(run: Run, method: str) -> list[str]:
     """What pruning by one method did to the test NLL, in sentences: where it is lower, level (2 s.e.), higher."""
-    dense = {stage.seed: stage for stage in run.stages if stage.method == DENSE and stage.done}
+    dense = {stage.seed: stage for stage in run.stages if stage.series == DENSE and stage.done}
     changes = _changes(run, method, dense)
     if not changes:
         return [f"No stage pruned by {method} has a test NLL with an error beside its dense flow's."]
@@ -70,7 +70,7 @@ class _Change:
 def _changes(run: Run, method: str, dense: Mapping[int, Stage]) -> list[_Change]:
     groups: dict[int, list[Stage]] = {}
     for stage in run.stages:
-        if stage.method == method and stage.done and stage.seed in dense:
+        if stage.series == method and stage.done and stage.seed in dense:
             groups.setdefault(stage.stage, []).append(stage)
     over_seeds = any(len(group) > 1 for group in groups.values())
     found = []
@@ -83,12 +83,12 @@ def _changes(run: Run, method: str, dense: Mapping[int, Stage]) -> list[_Change]
 
 def training_caveat(run: Run) -> str:
     """How much longer the pruned flows have trained than the dense one; empty where that is not known."""
-    dense = {stage.seed: stage.train_steps for stage in run.stages if stage.method == DENSE and stage.done}
+    dense = {stage.seed: stage.train_steps for stage in run.stages if stage.series == DENSE and stage.done}
     longest: tuple[int, Stage] | None = None
     for method in pruned_methods(run):
         for seed, first in dense.items():
             steps = first or 0
-            for stage in (one for one in run.stages if (one.method, one.seed) == (method, seed) and one.done):
+            for stage in (one for one in run.stages if (one.series, one.seed) == (method, seed) and one.done):
                 steps += stage.train_steps or 0
                 if longest is None or steps > longest[0]:
                     longest = (steps, stage)

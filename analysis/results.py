@@ -47,7 +47,7 @@ class Entry:
         """The stage as a JSON object: what it is, and the values."""
         record = self.subject.record
         head = {
-            "method": record.method,
+            "method": record.series,
             "seed": record.seed,
             "stage": record.stage,
             "status": self.status,

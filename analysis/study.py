@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparseflows.errors import InputError, suggest
-from sparseflows.experiment.records import DONE, Record
+from sparseflows.experiment.records import DENSE, DONE, Record
 from sparseflows.experiment.store import MASKS, MODEL, RunFolder, sha256
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Subject:
     def label(self) -> str:
         """What to call it in a figure: the method and the prune ratio."""
         ratio = self.record.prune_ratio or 0.0
-        return "dense" if self.record.stage == 0 else f"{self.record.method}, PR {100 * ratio:.0f} %"
+        return "dense" if self.record.series == DENSE else f"{self.record.series}, PR {100 * ratio:.0f} %"
 
     def flow(self) -> Flow:
         """The flow, in the precision it was trained in; its default solver is the one of reported numbers."""

@@ -101,7 +101,7 @@ def _not_now(subject: Subject, report: Report) -> Result:
 
 
 def _dense(study: Study, subject: Subject) -> Subject | None:
-    found = [one for one in study.subjects() if one.record.method == DENSE and one.record.seed == subject.record.seed]
+    found = [one for one in study.subjects() if one.record.series == DENSE and one.record.seed == subject.record.seed]
     return found[0] if found and found[0].record.status == DONE else None
 
 

@@ -166,8 +166,8 @@ def featured(entries: Sequence[Entry]) -> list[Entry]:
     done = [entry for entry in entries if entry.result is not None]
     scored = [entry for entry in done if entry.subject.record.nll_val is not None]
     chosen = {min(scored, key=lambda entry: entry.subject.record.nll_val or 0.0).subject.name} if scored else set()
-    for method in dict.fromkeys(entry.subject.record.method for entry in done):
-        own = [entry.subject for entry in done if entry.subject.record.method == method]
+    for method in dict.fromkeys(entry.subject.record.series for entry in done):
+        own = [entry.subject for entry in done if entry.subject.record.series == method]
         first = min(subject.record.seed for subject in own)
         chosen.add(max((s for s in own if s.record.seed == first), key=lambda s: s.record.stage).name)
     return [entry for entry in done if entry.subject.name in chosen]
@@ -190,9 +190,9 @@ def _panels(entries: Sequence[Entry], every: bool) -> dict[str, list[Entry]]:
     seen: set[str] = set()
     for entry in sorted(done, key=lambda entry: entry.subject.record.seed):
         record = entry.subject.record
-        if record.method == DENSE or (record.method in seen and record.cascade not in rows and not every):
+        if record.series == DENSE or (record.series in seen and record.cascade not in rows and not every):
             continue
-        seen.add(record.method)
+        seen.add(record.series)
         rows.setdefault(record.cascade, []).append(entry)
     panels = {}
     for cascade, own in rows.items():
@@ -200,7 +200,7 @@ def _panels(entries: Sequence[Entry], every: bool) -> dict[str, list[Entry]]:
         dense = [
             entry
             for entry in done
-            if entry.subject.record.method == DENSE and entry.subject.record.seed == own[0].subject.record.seed
+            if entry.subject.record.series == DENSE and entry.subject.record.seed == own[0].subject.record.seed
         ]
         columns = [*dense[:1], *(own[k] for k in evenly(len(own), _SIDE))]
         if len(columns) > 1:
@@ -215,10 +215,10 @@ def _panel_files(cascade: str, entries: Sequence[Entry], colour: Colour) -> dict
     for entry in entries:
         assert entry.result is not None
         record = entry.subject.record
-        ratio = "dense" if record.method == DENSE else f"PR {100 * (record.prune_ratio or 0):.0f} %"
+        ratio = "dense" if record.series == DENSE else f"PR {100 * (record.prune_ratio or 0):.0f} %"
         columns.append(Column(f"{ratio}\n{record.params or 0:,} params", entry.result.arrays))
     last = entries[-1].subject
-    title = f"{last.folder.spec.name} · {last.record.method} · seed {last.record.seed}"
+    title = f"{last.folder.spec.name} · {last.record.series} · seed {last.record.seed}"
     drawn = panels_figure(columns, title, colour)
     return {f"panels_{cascade}.{kind}": drawn[kind] for kind in KINDS}
 

@@ -175,17 +175,17 @@ def _shown_stages(run: Run) -> list[tuple[Key, str]]:
     """
     done = [stage for stage in run.stages if stage.done]
     first = min((stage.seed for stage in done), default=0)
-    last = {stage.method: stage for stage in sorted(done, key=lambda stage: stage.stage) if stage.seed == first}
+    last = {stage.series: stage for stage in sorted(done, key=lambda stage: stage.stage) if stage.seed == first}
     best = [min(group, key=_selected_by) for group in (done, [one for one in done if one.method != DENSE]) if group]
     shown = {}
     for stage in (*last.values(), *best):
         name = (
             "dense flow"
-            if stage.method == DENSE
-            else f"{stage.method}, {100 * (stage.prune_ratio or 0.0):.0f} % pruned"
+            if stage.series == DENSE
+            else f"{stage.series}, {100 * (stage.prune_ratio or 0.0):.0f} % pruned"
         )
         lowest = ", lowest validation NLL" if best and stage == best[0] and stage.nll_val is not None else ""
-        shown[(stage.method, stage.seed, stage.stage)] = f"{name}, seed {stage.seed}{lowest}"
+        shown[(stage.series, stage.seed, stage.stage)] = f"{name}, seed {stage.seed}{lowest}"
     return list(shown.items())
 
 
@@ -235,7 +235,7 @@ def _json(found: Sequence[Findings], path: Path, size: int) -> str:
     stages = []
     for one in found:
         for stage in one.run.stages:
-            key = (stage.method, stage.seed, stage.stage)
+            key = (stage.series, stage.seed, stage.stage)
             row: dict[str, Any] = {"run": one.run.folder, **{name: getattr(stage, name) for name in JSON_COLUMNS}}
             for kind, known in (("hessian", one.hessian), ("modes", one.modes), ("cost", one.cost)):
                 row[kind] = (known or {}).get(key)

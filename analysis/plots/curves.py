@@ -44,7 +44,7 @@ _LEAST_KEPT = 1e-4
 def nll_vs_pr_arrays(run: Run) -> Arrays:
     """One entry a network that is done, in the order of results.csv; see `_arrays` for the keys."""
     points = {
-        (stage.method, stage.seed, stage.stage): {
+        (stage.series, stage.seed, stage.stage): {
             "prune_ratio": stage.prune_ratio,
             "nll": stage.nll_test,
             "nll_se": stage.nll_test_se,

@@ -54,6 +54,11 @@ class Record:
         """Name of its folder below `cascades/`."""
         return cascade_name(self.method, self.seed, self.protocol)
 
+    @property
+    def series(self) -> str:
+        """What its stages have in common over the seeds: the method; of another protocol `<protocol>.<method>`."""
+        return series_name(self.method, self.protocol)
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Record:
         """From a stage's record.json; keys that are not columns are left out."""
@@ -63,7 +68,12 @@ class Record:
 
 def cascade_name(method: str, seed: int, protocol: str = CASCADE) -> str:
     """`<method>-s<seed>`; of another protocol than the cascade, `<protocol>.<method>-s<seed>`."""
-    return f"{method}-s{seed}" if protocol == CASCADE else f"{protocol}.{method}-s{seed}"
+    return f"{series_name(method, protocol)}-s{seed}"
+
+
+def series_name(method: str, protocol: str | None) -> str:
+    """`<method>`; of another protocol than the cascade, `<protocol>.<method>`."""
+    return method if protocol in (None, CASCADE) else f"{protocol}.{method}"
 
 
 def to_csv(records: Iterable[Record]) -> str:

@@ -9,8 +9,8 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -100,7 +100,7 @@ def export_onnx(flow: Flow, path: Path | str, block: int = 0) -> Path:
 
 def _onnx(path: Path) -> Evaluate:
     """f(t, z) by whatever can run ONNX here."""
-    run: Callable[..., list[np.ndarray]]
+    run: Callable[..., Any]  # a list of arrays, one an output
     if importlib.util.find_spec("onnxruntime") is not None:
         import onnxruntime
 

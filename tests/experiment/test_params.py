@@ -384,8 +384,8 @@ def test_keys(write, text, message):
         (
             "prune: {methods: [structurd], keep_ratios: [0.5]}",
             "prune.methods.0: 'structurd' is not one of 'unstructured', 'magnitude', 'snip', 'sipp', "
-            "'sipp_randomised', 'sipp_hybrid', 'fisher_weights', 'random_weights', 'structured', 'neuron_l1', 'neuron_l2', 'pfp', "
-            "'pfp_randomised', 'pfp_top_random', 'fisher_neurons', 'taylor', 'random_neurons'",
+            "'sipp_randomised', 'sipp_hybrid', 'fisher_weights', 'random_weights', 'structured', 'neuron_l1', "
+            "'neuron_l2', 'pfp', 'pfp_randomised', 'pfp_top_random', 'fisher_neurons', 'taylor', 'random_neurons'",
         ),
         (
             "prune: {methods: structured, keep_ratios: [0.5]}",
