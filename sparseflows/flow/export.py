@@ -100,16 +100,16 @@ def export_onnx(flow: Flow, path: Path | str, block: int = 0) -> Path:
 
 def _onnx(path: Path) -> Evaluate:
     """f(t, z) by whatever can run ONNX here."""
-    run: Callable[..., Any]  # a list of arrays, one an output
+    session: Any  # both kinds answer to run(names, inputs) → [array]
     if importlib.util.find_spec("onnxruntime") is not None:
         import onnxruntime
 
-        run = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     else:
         from onnx.reference import ReferenceEvaluator
 
-        run = ReferenceEvaluator(str(path)).run
-    return lambda t, z: torch.as_tensor(run(None, {"t": t.numpy(), "z": z.numpy()})[0])
+        session = ReferenceEvaluator(str(path))
+    return lambda t, z: torch.as_tensor(session.run(None, {"t": t.numpy(), "z": z.numpy()})[0])
 
 
 def _field(flow: Flow, block: int) -> MLPField:
