@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 _DENSE_MARKERS = ("*", "p", "h", "8")
+_INSIDE, _COLUMNS = 9, 3  # lines of a legend within the axes; columns of a longer one, below them
 
 
 def nll_vs_params_arrays(tables: Sequence[Table]) -> Arrays:
@@ -58,7 +60,7 @@ def nll_vs_params_figure(arrays: Mapping[str, np.ndarray]) -> dict[str, bytes]:
     def draw(figure: Figure) -> None:
         _draw(figure.add_subplot(), arrays, arrays["nll"], arrays["nll_se"], "test NLL (nats)")
 
-    return render(draw, arrays, SIZE_INCHES)
+    return render(draw, arrays, _size(arrays))
 
 
 def accuracy_vs_params_figure(arrays: Mapping[str, np.ndarray]) -> dict[str, bytes]:
@@ -74,7 +76,14 @@ def accuracy_vs_params_figure(arrays: Mapping[str, np.ndarray]) -> dict[str, byt
     def draw(figure: Figure) -> None:
         _draw(figure.add_subplot(), arrays, percent, percent_se, "test accuracy (%)")
 
-    return render(draw, arrays, SIZE_INCHES)
+    return render(draw, arrays, _size(arrays))
+
+
+def _size(arrays: Mapping[str, np.ndarray]) -> tuple[float, float]:
+    """Of the figure: higher where a long legend stands below it."""
+    lines = len(set(arrays["label"].tolist())) + 1
+    width, height = SIZE_INCHES
+    return width, height + (0.0 if lines <= _INSIDE else 0.3 * math.ceil(lines / _COLUMNS) + 0.4)
 
 
 def _points(tables: Sequence[Table], name: str, of: Callable[[Row], Mean | None]) -> tuple[Arrays, list[Row]]:
@@ -138,7 +147,11 @@ def _draw(axes: Axes, arrays: Mapping[str, np.ndarray], values: np.ndarray, erro
     axes.set_axisbelow(True)
     _prune_ratio_axis(axes, arrays, low, high)
     title = f"{arrays['dataset']}, ± s.e. over {arrays['se_over']}"
-    axes.legend(handles=handles, title=title, alignment="left", loc="best")
+    if len(handles) <= _INSIDE:
+        axes.legend(handles=handles, title=title, alignment="left", loc="best")
+    elif axes.figure is not None:
+        below: dict[str, Any] = {"loc": "outside lower left", "ncols": _COLUMNS, "fontsize": "small"}
+        axes.figure.legend(handles=handles, title=title, alignment="left", **below)
 
 
 def _curve(axes: Axes, params: np.ndarray, values: np.ndarray, se: np.ndarray, number: int, label: str) -> Line2D:
