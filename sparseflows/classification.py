@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,23 +45,19 @@ class Classified:
 def logits_of(network: nn.Module, rows: NDArray[np.float64], solver: Solver, dtype: str) -> tuple[Tensor, Status, int]:
     """Logits (N, classes) of rows (N, D), the status of the first solve that failed, and the largest NFE of all.
 
-    The network is used as it is at rest (batch norm by its running statistics) and left in the mode it was in.
+    A copy is used, as it is at rest (batch norm by its running statistics) and in the precision `dtype`.
     """
-    was_training = network.training
-    like = next(network.parameters())
-    network.eval().to(getattr(torch, dtype))
-    try:
-        points = torch.as_tensor(rows, dtype=getattr(torch, dtype), device=like.device)
-        parts, nfe = [], 0
-        for part in points.split(CHUNK):
-            found, status, evaluations = logits(network, part, solver)
-            nfe = max(nfe, evaluations)
-            parts.append(found)
-            if status is not Status.DONE:
-                return torch.cat(parts), status, nfe
-        return torch.cat(parts), Status.DONE, nfe
-    finally:
-        network.train(was_training).to(like.dtype)
+    wanted = getattr(torch, dtype)
+    at_rest = copy.deepcopy(network).eval().to(wanted)
+    points = torch.as_tensor(rows, dtype=wanted, device=next(at_rest.parameters()).device)
+    parts, nfe = [], 0
+    for part in points.split(CHUNK):
+        found, status, evaluations = logits(at_rest, part, solver)
+        nfe = max(nfe, evaluations)
+        parts.append(found)
+        if status is not Status.DONE:
+            return torch.cat(parts), status, nfe
+    return torch.cat(parts), Status.DONE, nfe
 
 
 def evaluate_classifier(

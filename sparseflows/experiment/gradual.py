@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from sparseflows.pruning.criteria import score
-from sparseflows.pruning.groups import HiddenLayer, Keep, hidden_layers, params_with
+from sparseflows.pruning.groups import HiddenLayer, Keep, hidden_layers, params_counter
 from sparseflows.pruning.masks import Masks, masks_of_neurons, neurons_of_masks
 from sparseflows.pruning.methods import METHODS, Pruned
 from sparseflows.pruning.observe import Sample
@@ -55,6 +55,11 @@ class Gradual:
     def by_units(self) -> bool:
         """Whether neurons go, or weights."""
         return METHODS[self.method].kind == "units"
+
+    @property
+    def spacing(self) -> int:
+        """Steps from one event to the next: `every`, and no more than there are steps."""
+        return self.every if self.by_units else min(self.every, max(1, self.weight_steps))
 
     def steps(self, before: Pruned[nn.Module]) -> int:
         """Training steps that pruning `before` down to the target takes."""
@@ -99,14 +104,15 @@ class Gradual:
         whole = [layer.size for layer in hidden_layers(self.dense)]
         least = floor_of(whole, self.floor)
         sizes = [layer.size for layer in hidden_layers(network)]
+        params = params_counter(network)
         leaving: list[int] = []
-        while params_with(network, sizes) > self.target:
+        while params(sizes) > self.target:
             able = [i for i, size in enumerate(sizes) if size > least[i]]
             if not able:
                 break
             layer = max(able, key=lambda i: (sizes[i] / whole[i], -i))
             smaller = [size - (i == layer) for i, size in enumerate(sizes)]
-            if abs(params_with(network, smaller) - self.target) > params_with(network, sizes) - self.target:
+            if abs(params(smaller) - self.target) > params(sizes) - self.target:
                 break  # this one would lead away from the target
             sizes = smaller
             leaving.append(layer)
@@ -122,7 +128,7 @@ class Gradual:
         return masks
 
     def _mask(self, network: nn.Module, event: int, params: int) -> Masks:
-        events = max(1, self.weight_steps // self.every)
+        events = max(1, self.weight_steps // self.spacing)
         target = round(params - (params - self.target) * min(1.0, event / events))
         return prune_weights(
             network, _of_zeros(network), target, self._scores(network), self.weight_allocation, self.floor
@@ -143,8 +149,8 @@ class _Events:
         self.step += 1
         if self.masks is not None:
             self.masks.apply_(network)
-        if self.step % self.plan.every == 0:
-            found = self.plan.happen(network, self.step // self.plan.every, self.leaving, self.params)
+        if self.step % self.plan.spacing == 0:
+            found = self.plan.happen(network, self.step // self.plan.spacing, self.leaving, self.params)
             self.masks = found or self.masks
 
 

@@ -27,8 +27,9 @@ def _widths(spec: Spec) -> Sequence[int]:
 
 
 def _steps(width: int) -> list[float]:
-    """The factors at which a layer of `width` loses one more neuron."""
-    return [kept / width for kept in range(1, width + 1)]
+    """Factors at, and on either side of, each at which a layer of `width` loses one more neuron."""
+    edges = [(kept + 0.5) / width for kept in range(width)]
+    return [edge * (1 + sign * 1e-9) for edge in edges for sign in (-1, 0, 1)]
 
 
 def _scaled(spec: Spec, factor: float) -> Spec:

@@ -141,15 +141,25 @@ def count_params(network: nn.Module) -> int:
 
 def params_with(network: nn.Module, kept: Sequence[int]) -> int:
     """Trainable scalars that `network` would have with `kept[i]` units in its i-th hidden layer."""
-    remaining = iter(kept)
-    total = count_params(network)
-    for chain in chains(network):
-        n_in = chain[0].n_in
-        for link in chain:
-            n_out = link.n_out if link is chain[-1] else next(remaining)
-            total += _link_params(link, n_in, n_out) - _link_params(link, link.n_in, link.n_out)
-            n_in = n_out
-    return total
+    return params_counter(network)(kept)
+
+
+def params_counter(network: nn.Module) -> Callable[[Sequence[int]], int]:
+    """`params_with` for many counts: `network` is followed once."""
+    whole, ways = count_params(network), chains(network)
+
+    def params(kept: Sequence[int]) -> int:
+        remaining = iter(kept)
+        total = whole
+        for chain in ways:
+            n_in = chain[0].n_in
+            for link in chain:
+                n_out = link.n_out if link is chain[-1] else next(remaining)
+                total += _link_params(link, n_in, n_out) - _link_params(link, link.n_in, link.n_out)
+                n_in = n_out
+        return total
+
+    return params
 
 
 def least_params(network: nn.Module, kind: Literal["weights", "units"]) -> int:

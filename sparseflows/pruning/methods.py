@@ -124,7 +124,8 @@ def prune(
         return Pruned(network, masks, masks)
     sipp = Sipp(network, sample, chosen.choice, seed)
     ranked = allocation or "global" if chosen.choice == "top" else "global"
-    masks = prune_weights(network, state.dense_masks, target, sipp.scores, ranked, floor, sipp.settle)
+    choose = sipp.mixed if chosen.choice == "mixed" else None
+    masks = prune_weights(network, state.dense_masks, target, sipp.scores, ranked, floor, choose, sipp.settle)
     return Pruned(network, masks, masks, tuple(sipp.promises))
 
 
@@ -142,6 +143,9 @@ def prune_by_scores(network: Network, scores: Scores, target: int, allocation: s
         InputError: scores that fit neither the weights nor the hidden layers, or a target that empties a layer.
     """
     hidden = [layer.link.weight for layer in hidden_layers(network)]
+    unknown = next((name for name in scores if name not in {*hidden, *weight_names(network)}), None)
+    if unknown is not None:
+        raise InputError(f"the scores name '{unknown}', which is no weight of this network that can be pruned")
     _check_reachable(network, "units" if set(scores) == set(hidden) else "weights", target)
     if set(scores) == set(hidden) and all(score.ndim == 1 for score in scores.values()):
         keep = choose_neurons(network, target, allocation or "uniform", [scores[name] for name in hidden])

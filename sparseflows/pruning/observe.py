@@ -49,7 +49,15 @@ class Sample:
 
 def classification_loss(labels: Tensor) -> Callable[[Tensor], Tensor]:
     """Cross-entropy of each example (B,), for labels (N,): the loss of a `Sample` whose rows come in that order."""
-    return functools.partial(F.cross_entropy, target=labels.long(), reduction="none")
+    return functools.partial(_cross_entropy, labels=labels.long())
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    if len(labels) != len(logits):
+        raise InputError(f"{len(labels)} labels for a sample of {len(logits)} rows; give one a row")
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
+        raise InputError(f"labels of {logits.shape[1]} classes are 0 to {logits.shape[1] - 1}, not {int(labels.max())}")
+    return F.cross_entropy(logits, labels.to(logits.device), reduction="none")
 
 
 def observe(network: nn.Module, sample: Sample, gradients: bool = True) -> list[Statistics]:
@@ -68,7 +76,7 @@ def observe(network: nn.Module, sample: Sample, gradients: bool = True) -> list[
         raise InputError(f"the sample has shape {tuple(sample.rows.shape)}; give rows (N, D), N at least 1")
     if not bool(torch.isfinite(sample.rows).all()):
         raise InputError("a row of the sample is not finite; leave it out")
-    network = copy.deepcopy(network).double().cpu()
+    network = copy.deepcopy(network).double().cpu().requires_grad_(True)
     rows = sample.rows.detach().double().cpu()
     if isinstance(network, Flow):
         return _observe_flow(network, rows, sample.loss, gradients)
@@ -112,7 +120,11 @@ def _seen(
         if not gradients:
             return [tape.observed(len(rows), None) for tape in products.tapes]
         log_prob = standard_normal_log_prob(result.points) + result.trace
-        total = (-log_prob if loss is None else loss(result.points)).sum()
+        losses = -log_prob if loss is None else loss(result.points)
+        if losses.shape != (len(rows),):
+            given = tuple(losses.shape)
+            raise InputError(f"the loss has shape {given}; give each example's own: ({len(rows)},)")
+        total = losses.sum()
     outputs = [out for tape in products.tapes for _, out in tape.calls]
     # One example's loss depends on its own rows of every product, so the gradient of the sum is everyone's own.
     found = iter(torch.autograd.grad(total, outputs, allow_unused=True))

@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from sparseflows.pruning.groups import Keep, by_unit, chains, hidden_layers, params_with
+from sparseflows.pruning.groups import Keep, by_unit, chains, hidden_layers, params_counter
 from sparseflows.pruning.observe import Sample, observe
 from sparseflows.pruning.promises import Promise, promise_of
 from sparseflows.pruning.sampling import Drawn, draw_units, top_then_random, top_units
@@ -47,7 +47,7 @@ def choose_by_pfp(
     scores = [pfp(statistics.unit_shares) for statistics in read_by]
     counts = allocate_units(
         scores,
-        lambda kept: params_with(network, kept),
+        params_counter(network),
         target,
         patches=[len(statistics.inputs) // statistics.examples for statistics in read_by],
         kernels=[layer.next_link.per_unit for layer in layers],

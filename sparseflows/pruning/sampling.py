@@ -120,7 +120,9 @@ def hybrid(
         delta: δ.
         inflation: 1 for inputs of the sample, `bounds.FRESH` for others.
     """
-    first = shares if certain is None else shares.masked_fill(certain, torch.inf)
+    # Weights that are 0 already, those of an earlier pruning among them, come last: they must not come back.
+    first = shares.masked_fill(weight == 0, -1.0)
+    first = first if certain is None else first.masked_fill(certain, torch.inf)
     ranks = first.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
     top = ranks < kept.sum(1, keepdim=True)
     fixed = promise_kept(weight, shares, top, inflation).to(torch.float64)

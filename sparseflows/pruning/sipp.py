@@ -55,30 +55,42 @@ class Sipp:
         ]
         self.scores = {name: r.view(shape) for name, r, shape in zip(self._names, ranked, shapes, strict=True)}
 
+    def mixed(self, cut: Masks, held: Masks) -> Masks:
+        """The mixed choice: of every neuron, as many weights as the cut keeps, drawn or by rank."""
+        return Masks(
+            {
+                name: kept.view_as(cut[name])
+                for name, (kept, *_) in zip(self._names, self._layers(cut, held), strict=True)
+            }
+        )
+
     @torch.no_grad()
-    def settle(self, chosen: Masks) -> Masks:
-        """Reweight what was drawn; the mixed choice chooses anew, neuron by neuron. Gives the masks to keep."""
-        tau = self._tau(sum(int(chosen[name].sum()) for name in self._names))
-        settled = {}
-        for number, name in enumerate(self._names):
+    def settle(self, cut: Masks, held: Masks) -> None:
+        """Reweight what was drawn, in place, and note what is promised."""
+        for number, (name, found) in enumerate(zip(self._names, self._layers(cut, held), strict=True)):
+            kept, factors, promised = found
             weight = self.network.get_parameter(name)
             before = weight.double().flatten(1)
-            kept, factors, promised = self._layer(number, before, chosen[name].flatten(1), tau)
             after = before * torch.where(kept, factors, 0.0)
             self.promises.append(
                 promise_of(name, before, after, self._seen[number].inputs, promised, self._fresh[number])
             )
             weight.mul_(torch.where(kept, factors, 1.0).view(weight.shape).to(weight))
-            settled[name] = kept.view(weight.shape)
-        return Masks(settled)
+
+    def _layers(self, cut: Masks, held: Masks) -> list[tuple[Tensor, Tensor, Callable[[float], Tensor]]]:
+        tau = self._tau(sum(int(cut[name].sum()) for name in self._names))
+        return [
+            self._layer(number, cut[name].flatten(1), held[name].flatten(1), tau)
+            for number, name in enumerate(self._names)
+        ]
 
     def _layer(
-        self, number: int, weight: Tensor, kept: Tensor, tau: float
+        self, number: int, kept: Tensor, held: Tensor, tau: float
     ) -> tuple[Tensor, Tensor, Callable[[float], Tensor]]:
         """Of one layer: what stays, its factors, and its promise as a function of the inflation."""
-        shares = self._seen[number].shares
-        # A path that is always kept may have come after τ: it was not left to chance.
-        certain = kept & (self._times[number] > tau)
+        weight, shares = self._seen[number].weight, self._seen[number].shares
+        # What no cut may take, or came after τ and was kept all the same, was not left to chance.
+        certain = kept & (held | (self._times[number] > tau))
         if self.choice == "top":
             return kept, torch.ones_like(shares), lambda wider: promise_kept(weight, shares, kept, wider)
         if self.choice == "sampled":

@@ -13,7 +13,7 @@ from sparseflows.errors import InputError
 from sparseflows.flow.fields import Layer, MLPField
 from sparseflows.flow.model import Flow
 from sparseflows.pruning.allocation import best_of_layers, nearest_prefix, put_first, rank
-from sparseflows.pruning.groups import Keep, check_keep, hidden_layers, mlp_fields, params_with
+from sparseflows.pruning.groups import Keep, check_keep, hidden_layers, mlp_fields, params_counter
 from sparseflows.pruning.scores import neuron_l1
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -39,6 +39,8 @@ def choose_neurons(
         InputError: scores that do not fit the network.
     """
     layers = hidden_layers(network)
+    if not layers:
+        raise InputError("the network has no hidden layer, so it has no units to remove; prune its weights instead")
     if scores is None:
         parameters = dict(network.named_parameters())
         scores = [neuron_l1(parameters[layer.link.weight].flatten(1)) for layer in layers]
@@ -52,8 +54,10 @@ def choose_neurons(
         flat[order[:n]] = True
         return list(flat.split(sizes))
 
+    params = params_counter(network)
+
     def count(n: int) -> int:
-        return params_with(network, [int(kept.sum()) for kept in keep_for(n)])
+        return params([int(kept.sum()) for kept in keep_for(n)])
 
     return keep_for(nearest_prefix(sum(least), len(order), count, target))
 

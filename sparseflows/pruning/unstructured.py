@@ -8,11 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from sparseflows.errors import InputError
-from sparseflows.pruning.allocation import best_of_layers, largest_prefix, put_first, rank
+from sparseflows.pruning.allocation import largest_prefix, put_first, rank
 from sparseflows.pruning.chains import Chain, Link
 from sparseflows.pruning.groups import by_unit, chains, count_params
 from sparseflows.pruning.masks import Masks
+from sparseflows.pruning.paths import floors, strongest_paths
 from sparseflows.pruning.scores import magnitude
+
+_NEAR = 200  # cuts on either side that are counted where the count need not rise with the cut
 
 Scores = Mapping[str, Tensor]
 """Weight name → one score an entry, of the weight's shape; higher stays."""
@@ -25,7 +28,8 @@ def prune_weights(
     scores: Scores | None = None,
     allocation: str = "global",
     floor: float = 0.0,
-    settle: Callable[[Masks], Masks] | None = None,
+    choose: Callable[[Masks, Masks], Masks] | None = None,
+    settle: Callable[[Masks, Masks], None] | None = None,
 ) -> Masks:
     """Mask the weights of `network` that score lowest until `target` params are left.
 
@@ -41,9 +45,10 @@ def prune_weights(
         target: params to keep.
         scores: magnitudes by default.
         allocation: `global`, one ranking over all layers, or `uniform`, the same share of each.
-        floor: share of each layer's weights that stays whatever their rank.
-        settle: called with the masks of the chosen weights before anything is zeroed or folded; it may scale weights,
-            and gives the masks of those to keep.
+        floor: share of each layer's weights that stays whatever their rank, with one way in and one way out for each.
+        choose: a last word on every choice: masks of the weights that a cut keeps, and of those that no cut may take
+            → masks of the weights to keep. The budget is met by what it gives.
+        settle: called once with the same two before anything is zeroed or folded; it may scale weights.
 
     Returns:
         The new masks.
@@ -57,16 +62,21 @@ def prune_weights(
     if scores is None:
         scores = {link.weight: magnitude(parameters[link.weight]) for link in links}
     ranked = [_of_living(link, parameters[link.weight], scores, masks) for link in links]
-    protected = torch.cat([_strongest_paths(ways, ranked), _floors(ranked, floor)]).unique()
+    protected = torch.cat([strongest_paths(ways, ranked), floors(ways, ranked, floor)]).unique()
     order = put_first(rank(ranked, allocation), protected)
     alive = sum(int((score > -torch.inf).sum()) for score in ranked)
     order = _dead_last(order, torch.cat([score.flatten() for score in ranked]))
 
-    def masks_for(entries: Tensor) -> Masks:
+    def cut(entries: Tensor) -> Masks:
         flat = torch.zeros(len(order), dtype=torch.bool)
         flat[entries] = True
         parts = flat.split([score.numel() for score in ranked])
         return Masks({link.weight: part.view_as(s) for link, part, s in zip(links, parts, ranked, strict=True)})
+
+    held = cut(protected)
+
+    def masks_for(entries: Tensor) -> Masks:
+        return cut(entries) if choose is None else choose(cut(entries), held)
 
     def left_by(entries: Tensor) -> Masks:
         return without_dead_units(network, masks_for(entries), ways)
@@ -75,8 +85,11 @@ def prune_weights(
         return left_by(entries).kept(network)
 
     n = largest_prefix(len(protected), alive, lambda n: count(order[:n]), target)
+    if choose is not None:  # its counts need not rise with the cut
+        near = range(max(len(protected), n - _NEAR), min(alive, n + _NEAR) + 1)
+        n = min(near, key=lambda n: abs(count(order[:n]) - target))
     chosen, missing = order[:n], target - count(order[:n])
-    if missing > 0 and n < alive:
+    if missing > 0 and n < alive and choose is None:
         # The next weight would bring a whole unit back: pass over it to those between units that live anyway.
         living = _between_living(ways, left_by(chosen))[order[n:alive]]
         chosen = torch.cat([chosen, order[n:alive][living][:missing]])
@@ -88,7 +101,9 @@ def prune_weights(
             removable = above[len(protected) :].flip(0)
             above = _thinned(above, removable[living[removable]], count, target)
             chosen = min(chosen, above, key=lambda entries: abs(count(entries) - target))
-    weights = masks_for(chosen) if settle is None else settle(masks_for(chosen))
+    weights = masks_for(chosen)
+    if settle is not None:
+        settle(cut(chosen), held)
     masks = without_dead_units(network, weights, ways)
     weights.apply_(network)
     fold_constants(network, weights, ways)
@@ -113,14 +128,6 @@ def _dead_last(order: Tensor, flat: Tensor) -> Tensor:
     return torch.cat([order[~dead], order[dead]])
 
 
-def _floors(ranked: Sequence[Tensor], floor: float) -> Tensor:
-    if floor == 0:
-        return torch.empty(0, dtype=torch.long)
-    living = [int((score > -torch.inf).sum()) for score in ranked]
-    counts = [min(round(floor * score.numel()), n) for score, n in zip(ranked, living, strict=True)]
-    return best_of_layers(ranked, counts)
-
-
 def _thinned(entries: Tensor, removable: Tensor, count: Callable[[Tensor], int], target: int) -> Tensor:
     """`entries` without those of `removable`, one after the other, that leave a count of `target` at least."""
     for entry in removable:
@@ -131,33 +138,6 @@ def _thinned(entries: Tensor, removable: Tensor, count: Callable[[Tensor], int],
         if counted == target:
             break
     return entries
-
-
-def _strongest_paths(ways: Sequence[Chain], ranked: Sequence[Tensor]) -> Tensor:
-    """Indices, into the concatenated scores, of each chain's path whose weakest weight is strongest.
-
-    Keeping all weights above a threshold keeps some path exactly as long as it keeps this one, so the
-    choice changes nothing until the last path would break.
-    """
-    chosen: list[int] = []
-    offset, position = 0, 0
-    for chain in ways:
-        layers = ranked[position : position + len(chain)]
-        best = torch.full((chain[0].n_in,), torch.inf, dtype=layers[0].dtype)
-        choices = []
-        for link, score in zip(chain, layers, strict=True):
-            strongest, place = by_unit(link, score).max(2)
-            best, source = torch.minimum(best, strongest).max(1)
-            choices.append(source * link.per_unit + place.gather(1, source[:, None])[:, 0])
-        unit = int(best.argmax())
-        ends = offset + torch.tensor([0, *[s.numel() for s in layers]]).cumsum(0)
-        for link, choice, start in reversed(list(zip(chain, choices, ends.tolist(), strict=False))):
-            column = int(choice[unit])
-            chosen.append(start + unit * link.n_in * link.per_unit + column)
-            unit = column // link.per_unit
-        offset = int(ends[-1])
-        position += len(chain)
-    return torch.tensor(chosen)
 
 
 def without_dead_units(network: nn.Module, weights: Masks, ways: Sequence[Chain] | None = None) -> Masks:

@@ -47,7 +47,7 @@ def test_the_observed_error_is_that_of_the_pruned_weights():
     from sparseflows.pruning.masks import Masks
 
     chosen = Masks({name: score > score.median() for name, score in sipp.scores.items()})
-    sipp.settle(chosen)
+    sipp.settle(chosen, Masks({name: torch.zeros_like(mask) for name, mask in chosen.items()}))
     seen = observe(dense, Sample(points(rows=9)))
     for promise, statistics, (name, mask) in zip(sipp.promises, seen, chosen.items(), strict=True):
         weight = dense.get_parameter(name).detach()
