@@ -4,8 +4,8 @@ The k-th stage of every sequence belongs to the k-th keep ratio. `cascade` prune
 again; `one_shot` prunes the dense network at each ratio and leaves it at that; `gradual` prunes while it retrains;
 `scratch` and `rewind` train what was pruned anew, from fresh or from its original initial weights, for as many steps
 as stand behind the pruned weights; `reduced` trains a narrower dense network of that size for as long; `control` is
-the dense network trained on for as long as the pruned one was retrained (DESIGN: Liu et al. 2019; Frankle and Carbin
-2019; Zhu and Gupta 2018 for the first use of each).
+the dense network trained on for as long as the pruned one was retrained. (From scratch: Liu et al. 2019; rewinding:
+Frankle and Carbin 2019; gradual: Zhu and Gupta 2018.)
 """
 
 from __future__ import annotations

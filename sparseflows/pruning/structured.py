@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sparseflows.errors import InputError
-from sparseflows.flow.fields import Layer, MLPField
+from sparseflows.flow.compact import cut_field, with_fields
 from sparseflows.flow.model import Flow
 from sparseflows.pruning.allocation import best_of_layers, nearest_prefix, put_first, rank
 from sparseflows.pruning.groups import Keep, check_keep, hidden_layers, mlp_fields, params_counter
@@ -98,34 +98,6 @@ def shrink(network: Network, keep: Keep) -> Network:
 def shrink_flow(flow: Flow, keep: Keep) -> Flow:
     """`shrink` of a flow; `keep` has been checked."""
     remaining = iter(keep)
-    fields = [_shrink_field(f, [next(remaining) for _ in f.hidden]) for f in mlp_fields(flow)]
-    blocks = flow.chain()
-    smaller = Flow(
-        fields,
-        train_end_time=blocks[0].sqrt_end_time is not None,
-        whitening=None if flow.whitening is None else flow.whitening.clone(),
-        solver=flow.solver,
-    ).to(next(flow.parameters()))  # before the end times are copied: they would be rounded to float32
-    for old, new in zip(blocks, smaller.chain(), strict=True):
-        if old.sqrt_end_time is not None and new.sqrt_end_time is not None:
-            new.sqrt_end_time.data.copy_(old.sqrt_end_time.data)
-    smaller.standardiser = flow.standardiser
-    return smaller
-
-
-@torch.no_grad()
-def _shrink_field(field: MLPField, keep: Keep) -> MLPField:
-    layers = field.linear_layers()
-    everything = [torch.ones(n, dtype=torch.bool) for n in (field.dim, layers[-1].bias.shape[0])]
-    inputs, outputs = [everything[0], *keep], [*keep, everything[1]]
-    smaller = MLPField(field.dim, [int(kept.sum()) for kept in keep], field.activation, field.time, field.base)
-    smaller.to(layers[0].weight)
-    for old, new, columns, rows in zip(layers, smaller.linear_layers(), inputs, outputs, strict=True):
-        _copy_layer(old, new, rows, columns)
-    return smaller
-
-
-def _copy_layer(old: Layer, new: Layer, rows: torch.Tensor, columns: torch.Tensor) -> None:
-    for name, parameter in old.named_parameters():
-        kept = parameter[rows.to(parameter.device)]
-        new.get_parameter(name).copy_(kept[:, columns.to(parameter.device)] if parameter.ndim == 2 else kept)
+    device = next(flow.parameters()).device
+    fields = [cut_field(field, [next(remaining).to(device) for _ in field.hidden]) for field in mlp_fields(flow)]
+    return with_fields(flow, fields)
