@@ -50,7 +50,11 @@ def sheet(name: str, bounds: Sequence[LayerBound]) -> Sheet:
     """A row a layer: promised and observed, on the sample and on fresh rows."""
     held = sum(one.kept for one in bounds)
     fresh = [one.fresh_kept for one in bounds if one.fresh_kept is not None]
-    notes = [f"on the sample {held} of {len(bounds)} layers kept their promise with every neuron at every input"]
+    telling = sum(0 < one.promised < 1 for one in bounds)
+    notes = [
+        f"on the sample {held} of {len(bounds)} layers kept their promise with every neuron at every input",
+        f"in {telling} of them it was between 0 and 1: at 0 nothing was pruned there, from 1 on it says nothing",
+    ]
     if fresh:
         enough = sum(share >= 0.95 for share in fresh)
         notes.append(

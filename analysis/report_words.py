@@ -8,15 +8,19 @@ from dataclasses import dataclass
 
 from analysis.hessian_table import average, nll_change
 from analysis.records import DENSE, Run, Stage
-from analysis.tables import Mean
+from analysis.tables import CASCADE, Mean
 
 CONTROL = "control"
 
 
 def pruned_methods(run: Run) -> list[str]:
-    """The methods of the run that prune, in the order of the file; a control prunes nothing."""
+    """The methods of the run that prune, in the order of the file; a control prunes nothing.
+
+    Of a run with several protocols, the cascade's: the others answer questions that `analysis compare` asks.
+    """
     pruned = [stage for stage in run.stages if stage.method != DENSE and not is_control(stage)]
-    return list(dict.fromkeys(stage.series for stage in pruned))
+    cascades = [stage for stage in pruned if stage.protocol in (None, CASCADE)]
+    return list(dict.fromkeys(stage.series for stage in cascades or pruned))
 
 
 def is_control(stage: Stage) -> bool:
@@ -89,7 +93,7 @@ def training_caveat(run: Run) -> str:
         for seed, first in dense.items():
             steps = first or 0
             for stage in (one for one in run.stages if (one.series, one.seed) == (method, seed) and one.done):
-                steps += stage.train_steps or 0
+                steps = (steps + (stage.train_steps or 0)) if stage.steps_total is None else stage.steps_total
                 if longest is None or steps > longest[0]:
                     longest = (steps, stage)
     controls = [stage for stage in run.stages if is_control(stage)]
@@ -98,7 +102,7 @@ def training_caveat(run: Run) -> str:
     trained = next((steps for steps in dense.values() if steps), None)
     counts = f" (here up to {longest[0]:,} steps, the dense flow {trained:,})" if trained else ""
     end = (
-        "compare them with the control, which trained as long unpruned"
+        "the control trained as long unpruned, and `python -m analysis compare` holds the two against each other"
         if controls
         else "a lower NLL may come from that alone; this run has no control that trained as long unpruned"
     )

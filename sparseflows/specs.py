@@ -314,6 +314,9 @@ class PruneSpec(Section):
         for key, names in (("methods", self.methods), ("protocols", self.protocols)):
             if len(set(names)) != len(names):
                 raise ValueError(f"{key}: each one once")
+        for short, long in (("magnitude", "unstructured"), ("neuron_l1", "structured")):
+            if {short, long} <= set(self.methods):
+                raise ValueError(f"methods: {short} and {long} are two names of one method; give one of them")
         if {SCRATCH, REWIND} & set(self.protocols) and not {CASCADE, ONE_SHOT} & set(self.protocols):
             raise ValueError(
                 "protocols: scratch and rewind train what another one has pruned; add cascade (or one_shot)"

@@ -11,7 +11,15 @@ import numpy as np
 import typer
 
 from analysis.commands import layout
-from analysis.commands.common import document, folder_for, open_studies, require_some, write_files
+from analysis.commands.common import (
+    document,
+    folder_for,
+    objectives_of,
+    open_studies,
+    require_densities,
+    require_some,
+    write_files,
+)
 from analysis.commands.cost_text import SPARSE, WAYS, text
 from analysis.progress import Progress
 from analysis.results import Entry, Report, Result, analyse
@@ -35,6 +43,7 @@ def command(
 ) -> None:
     """Print and write the cost of `runs`; see `analysis cost --help`."""
     studies = open_studies(runs)
+    require_densities(objectives_of(studies), "cost")
     chosen = {study: study.subjects(stage) for study in studies}
     folders = {study: folder_for(study, out, studies) for study in studies}
     progress = Progress("cost")

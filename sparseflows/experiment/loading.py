@@ -67,6 +67,8 @@ def load(run: str | Path, stage: str = "best") -> Flow:
     network = load_network(run, stage)
     if not isinstance(network, Flow):
         raise InputError(f"{run}: a classifier without an ODE; sparseflows.load_network gives it")
+    if RunFolder.open(Path(run)).spec.train.objective == "cross_entropy":
+        raise InputError(f"{run}: a neural ODE that classifies has no density; sparseflows.load_network gives it")
     return network
 
 

@@ -40,7 +40,7 @@ def draw_samples(run: Path, stage: str, n: int, seed: int) -> Array:
         InputError: not a run folder, no such stage.
         RunError: the solver failed.
     """
-    folder = RunFolder.open(run)
+    folder = _open(run)
     flow, _, standardiser = _load(folder, stage, None, None)
     noise = _noise(n, len(standardiser.shift), seed)
     return standardiser.invert(_carry(flow, noise, reverse=True))
@@ -136,7 +136,7 @@ def score_points(
         tol: rtol = atol, or None for the run's own.
         dtype: precision of the solve, or None for the run's own.
     """
-    folder = RunFolder.open(run)
+    folder = _open(run)
     own = load_points(points, len(folder.read_data()["shift"]))
     flow, precision, standardiser = _load(folder, stage, tol, dtype)
     rows = standardiser.apply(own)
@@ -163,7 +163,7 @@ def score_points(
 
 def carry_points(run: Path, stage: str, points: Path, to: str, tol: float | None, dtype: str | None) -> Array:
     """Rows of a file carried to `noise` (from the data's own coordinates) or to `data` (into them): (N, D)."""
-    folder = RunFolder.open(run)
+    folder = _open(run)
     rows = load_points(points, len(folder.read_data()["shift"]))
     # Not the run's own precision: there and back, float32 loses a hundred times what the tolerance allows.
     flow, precision, standardiser = _load(folder, stage, tol, dtype or "float64")
@@ -176,11 +176,15 @@ def carry_points(run: Path, stage: str, points: Path, to: str, tol: float | None
     return standardiser.invert(_carry(precise, rows, reverse=True))
 
 
-def _load(folder: RunFolder, stage: str, tol: float | None, dtype: str | None) -> tuple[Flow, str, Standardiser]:
-    from sparseflows.experiment.loading import find, load
-
+def _open(run: Path) -> RunFolder:
+    folder = RunFolder.open(run)
     if folder.spec.train.objective == "cross_entropy":
         raise InputError(f"{folder.path}: a classifier has no density to sample from or to score; give a flow's run")
+    return folder
+
+
+def _load(folder: RunFolder, stage: str, tol: float | None, dtype: str | None) -> tuple[Flow, str, Standardiser]:
+    from sparseflows.experiment.loading import find, load
 
     record = find(folder, stage)
     flow = load(folder.path, f"{record.cascade}/{record.stage}")

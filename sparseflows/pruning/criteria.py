@@ -117,6 +117,8 @@ def score(
             that cannot be followed.
     """
     rule = lookup("criterion", criterion, CRITERIA)
+    if not isinstance(network, nn.Module):
+        raise InputError(f"a {type(network).__name__} cannot be scored; give a flow, or an nn.Module")
     links = [link for chain in chains(network) for link in chain]
     statistics: Sequence[Statistics | None] = [None] * len(links)
     if rule.needs != "nothing":
@@ -143,4 +145,6 @@ def _needed(criterion: str, rule: Criterion, sample: Sample | None) -> Sample:
     if sample is None:
         what = "rows of data" if rule.needs == "rows" else "rows of data and the gradient of a loss"
         raise InputError(f"criterion '{criterion}' needs {what}; give sample=Sample(rows, …)")
+    if not isinstance(sample, Sample):
+        raise InputError(f"sample is a {type(sample).__name__}; wrap the rows as Sample(rows, …)")
     return sample

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, Literal, cast
 
@@ -155,13 +156,17 @@ def prune_by_scores(network: Network, scores: Scores, target: int, allocation: s
     return Pruned(masked, masks, masks)
 
 
-def prune_by_masks(network: Network, masks: Masks) -> Pruned[Network]:
-    """A copy of `network` with `masks` of one's own applied.
+def prune_by_masks(network: Network, masks: Mapping[str, Tensor]) -> Pruned[Network]:
+    """A copy of `network` with masks of one's own applied.
+
+    Args:
+        network: left as it is.
+        masks: parameter name → bool tensor of its shape, True where the entry is kept; names left out are kept whole.
 
     Raises:
         InputError: a mask that does not fit, or that leaves nothing of a layer's weights.
     """
-    masks.check(network)
+    Masks(masks).check(network)
     for name in weight_names(network):
         if name in masks and not masks[name].any():
             raise InputError(f"the mask of '{name}' leaves none of its weights; keep one at least")

@@ -72,6 +72,8 @@ def observe(network: nn.Module, sample: Sample, gradients: bool = True) -> list[
         InputError: an empty sample, rows that do not fit, layers that cannot be followed, or values that are not
             finite.
     """
+    if not isinstance(sample.rows, Tensor):
+        raise InputError(f"the sample's rows are a {type(sample.rows).__name__}; give a tensor: torch.as_tensor(rows)")
     if sample.rows.ndim < 2 or len(sample.rows) == 0:
         raise InputError(f"the sample has shape {tuple(sample.rows.shape)}; give rows (N, D), N at least 1")
     if not bool(torch.isfinite(sample.rows).all()):
