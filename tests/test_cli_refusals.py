@@ -47,7 +47,10 @@ VALID = {
               "weight_decay": 0.0, "clip": None, "schedule": "constant", "milestones": [], "gamma": 0.1, "ema": None,
               "time_power": 1.0, "kinetic": 0.0, "jacobian": 0.0, "select": "last", "selections": 1,
               "selection_rows": 64},
-    "prune": {"methods": ["structured"], "keep_ratios": [0.5], "allocation": "uniform", "retrain": {}},
+    "network": None,
+    "prune": {"methods": ["structured"], "keep_ratios": [0.5], "protocols": ["cascade"], "allocation": "uniform",
+              "weight_allocation": "global", "floor": 0.0, "compensate": False, "sample": 4, "gradual_every": 1,
+              "retrain": {}},
     "evaluate": {"rtol": 1e-5, "atol": 1e-5, "dtype": "float64", "max_rows": 4, "max_nfe": 500},
 }  # fmt: skip
 
