@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from statistics import median
 
 from analysis.compare_types import (
     CASCADE,
@@ -25,7 +26,7 @@ def notes(comparison: Comparison) -> list[str]:
     """What a reader has to know beside the numbers, a line each."""
     said = [f"not compared: {what} ({remedy})" for what, remedy in _missing(comparison)]
     said += _unpaired(comparison)
-    said += _failures(comparison)
+    said += _failures(comparison) + _run_off(comparison)
     return said + _uneven_params(comparison.differences) + _uneven_steps(comparison)
 
 
@@ -94,6 +95,18 @@ def _failures(comparison: Comparison) -> list[str]:
         name = f"{stage.protocol or CASCADE} {stage.method} stage {stage.stage} seed {stage.seed}"
         by_reason.setdefault(reason, []).append(name)
     return [f"left out: {', '.join(names)}: {reason}" for reason, names in by_reason.items()]
+
+
+def _run_off(comparison: Comparison) -> list[str]:
+    """Stages whose mean is one seed's: far beyond the usual, with an error as large as itself."""
+    known = [one for one in comparison.stages if one.value is not None]
+    usual = median(abs(one.value.value) for one in known if one.value) if known else 0.0
+    return [
+        f"one seed alone makes {one.protocol} {one.method} stage {one.stage} {one.value.value:.3g} ± "
+        f"{one.value.se:.2g}: the path of a test point or two runs off; no difference to it can be told"
+        for one in known
+        if one.value and one.value.se and abs(one.value.value) > 50 * usual and one.value.se > abs(one.value.value) / 2
+    ]
 
 
 def _uneven_params(differences: Sequence[Difference]) -> list[str]:

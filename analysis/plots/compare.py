@@ -36,6 +36,7 @@ _LOOKS = {
 _OTHER = (COLOURS[4], "*")
 _LEAST_KEPT = 1e-4
 _FAR = 8.0  # from stage to stage: an axis that has to show so many times the smallest is logarithmic
+_FAR = 50.0  # times the median: beyond it a value is not drawn
 _ROOM = {1: 0.085, 2: 0.11}  # of the axis, for the label of a tick, by panels side by side
 _MORE_ROOM = 0.13
 _MOST_TICKS = 7
@@ -89,6 +90,7 @@ def compare_figure(arrays: Mapping[str, np.ndarray]) -> dict[str, bytes]:
     columns = len(protocols) if len(protocols) <= 4 else 3
     blocks = -(-len(protocols) // columns)
     rows = 2 if arrays["random_difference"].size else 1
+    shown, off = _on_scale(arrays)
 
     def draw(figure: Figure) -> None:
         handles: dict[str, Any] = {}
@@ -96,7 +98,7 @@ def compare_figure(arrays: Mapping[str, np.ndarray]) -> dict[str, bytes]:
             block, column = divmod(place, columns)
             for row in range(rows):
                 axes = figure.add_subplot(blocks * rows, columns, (block * rows + row) * columns + column + 1)
-                (_differences if row else _values)(axes, arrays, protocol, handles)
+                (_differences if row else _values)(axes, shown, protocol, handles)
                 _ratio_axis(axes, arrays, protocol, _ROOM.get(columns, _MORE_ROOM))
                 if row == 0:
                     axes.set_title(protocol, fontsize=10.5, loc="left")
@@ -105,11 +107,27 @@ def compare_figure(arrays: Mapping[str, np.ndarray]) -> dict[str, bytes]:
                 if column == 0:
                     axes.set_ylabel(_y_label(arrays, row))
         title = f"{arrays['dataset']} ({arrays['objective']}), {_error_bars(arrays)}"
+        title += f"; {off} off the scale, see compare.txt" if off else ""
         figure.legend(handles.values(), handles, loc="outside upper center", ncols=max(3, columns + 1), title=title)
 
     names = len(set(arrays["method"].tolist())) + 2
     legend = 0.35 + 0.19 * -(-names // max(3, columns + 1))
     return render(draw, arrays, ({1: 5.4, 2: 7.6, 3: 10.2, 4: 13.0}[columns], 2.5 * rows * blocks + 0.3 + legend))
+
+
+def _on_scale(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], int]:
+    """The arrays without what would squeeze all else: values far beyond the usual, as where a path runs off."""
+    shown, off = dict(arrays), 0
+    for name in ("value", "random_difference"):
+        values = np.abs(arrays[name])
+        if values.size:
+            far = values > _FAR * np.median(values)
+            entries = [
+                key for key, array in arrays.items() if array.ndim and key.startswith("random_") == (name != "value")
+            ]
+            shown |= {key: arrays[key][~far] for key in entries}
+            off += int(far.sum())
+    return shown, off
 
 
 def looks(method: str) -> tuple[str, str, str]:
