@@ -157,6 +157,9 @@ class NetworkSpec(Section):
         return total + classes * (last + 1)
 
 
+HELD = ("bosh3", "dopri5")  # methods whose steps can be held
+
+
 class SolveSpec(Section):
     """How the training objective solves the ODE (the reported NLL has its own solver: `evaluate`)."""
 
@@ -170,6 +173,33 @@ class SolveSpec(Section):
     divergence: Literal["exact", "hutchinson"] = "exact"
     noise: Literal["rademacher", "gaussian"] = Field("rademacher", description="of the Hutchinson estimator")
     gradient: Literal["backprop", "adjoint"] = "backprop"
+    hold_grid: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
+        None,
+        description="bosh3 and dopri5: choose the steps by the embedded error, then hold them for so many training "
+        "steps, which then pay for no rejected step; the gradient is that of the steps themselves",
+    )
+    hold_rows: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        256, description="of hold_grid: rows of the batch that the steps are chosen by"
+    )
+    first_tol: Tolerance | None = Field(
+        None, description="of hold_grid: tolerance of the first training step; it falls to rtol, geometrically"
+    )
+
+    @model_validator(mode="after")
+    def _held_grids_are_consistent(self) -> SolveSpec:
+        if self.hold_grid is None:
+            if self.first_tol is not None:
+                raise ValueError("first_tol goes with hold_grid")
+            return self
+        if self.method not in HELD:
+            raise ValueError(f"hold_grid goes with method: {' or '.join(HELD)}, not {self.method}")
+        if self.gradient != "backprop":
+            raise ValueError("hold_grid has its own gradient, of constant memory already: gradient: backprop")
+        if self.rtol != self.atol:
+            raise ValueError("hold_grid has one tolerance: rtol = atol")
+        if self.first_tol is not None and self.first_tol < self.rtol:
+            raise ValueError("first_tol is where the tolerance falls from: at least rtol")
+        return self
 
     @model_validator(mode="after")
     def _steps_go_with_fixed_methods(self) -> SolveSpec:
@@ -193,6 +223,9 @@ class TrainSpec(Section):
     optimiser: Literal["adamw", "adam", "sgd"] = "adamw"
     lr: Annotated[float, Field(gt=0, le=100)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.0
+    beta2: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.999, description="of adam and adamw: decay of the mean squared gradient; 0.99 forgets a rough start sooner"
+    )
     clip: Positive | None = Field(None, description="largest norm of the gradient")
     schedule: Literal["constant", "one_cycle", "cosine", "multi_step"] = "constant"
     milestones: list[Steps] = Field([], description="of multi_step: the rate drops here; in epochs or in steps")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -29,6 +30,17 @@ def exact(field: Field, t: Tensor, z: Tensor) -> Divergence:
     velocity, columns = field.tangents(t, z, basis)
     trace = torch.diagonal(columns, dim1=0, dim2=2).sum(-1)
     return Divergence(velocity, trace, columns.square().sum((0, 2)))
+
+
+@dataclass(frozen=True)
+class Hutchinson:
+    """Hutchinson's estimate by the same probes (B, D) in every evaluation of a solve."""
+
+    probes: Tensor
+
+    def __call__(self, field: Field, t: Tensor, z: Tensor) -> Divergence:
+        """See `hutchinson`."""
+        return hutchinson(field, t, z, self.probes)
 
 
 def hutchinson(field: Field, t: Tensor, z: Tensor, noise: Tensor) -> Divergence:

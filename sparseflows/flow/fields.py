@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -170,7 +170,10 @@ class MLPField(nn.Module):
         return f + rate * z, u + rate * v
 
 
-def gaussian_velocity(t: Tensor) -> Tensor:
+Time = TypeVar("Time", float, Tensor)
+
+
+def gaussian_velocity(t: Time) -> Time:
     """(2t − 1)/((1 − t)² + t²): E[z₁ − x | (1 − t)x + t z₁] over that point, for independent standard Gaussians."""
     return (2 * t - 1) / ((1 - t) ** 2 + t**2)
 

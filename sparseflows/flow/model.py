@@ -247,10 +247,16 @@ class Flow(nn.Module):
             return kind
         if kind == "hutchinson":
             probe = div.draw_noise(noise, like, generator or torch.default_generator)
-            return lambda field, t, z: div.hutchinson(field, t, z, probe)
+            return div.Hutchinson(probe)
         if kind not in ("exact", None):
             raise InputError(f"unknown divergence '{kind}' (known: exact, hutchinson)")
         return None if kind is None else div.exact
+
+    def whiten(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """W x for points x (B, D), and log|det W|; the points themselves and 0 where the flow does not whiten."""
+        zeros = torch.zeros_like(points[:, 0])
+        moved = self._whiten(Transformed(points, zeros, zeros, zeros, 0, Status.DONE), reverse=False)
+        return moved.points, moved.trace[0]
 
     def _whiten(self, state: Transformed, reverse: bool) -> Transformed:
         if self.whitening is None:

@@ -55,6 +55,8 @@ class Solver:
         norm: what an adaptive method holds below the tolerance: the error of every single row (`rows`), or
             the root mean square over the batch (`batch`, torchdiffeq's own, cheaper by a third), which lets
             single rows go wrong by a hundred tolerances.
+        compiled: without gradients, dopri5 and bosh3 are left to the compiled engine where it takes the field; False
+            keeps to torchdiffeq.
     """
 
     method: str = "dopri5"
@@ -64,6 +66,7 @@ class Solver:
     max_nfe: int = 20_000
     gradient: str = "backprop"
     norm: str = "rows"
+    compiled: bool = True
 
     def __post_init__(self) -> None:
         lookup("solver method", self.method, dict.fromkeys((*ADAPTIVE_METHODS, *FIXED_METHODS)))

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparseflows.flow.divergence import Divergence
-from sparseflows.flow.fields import Field
+from sparseflows.flow.compiled import engine
+from sparseflows.flow.divergence import Divergence, Hutchinson, exact
+from sparseflows.flow.fields import Field, MLPField
 from sparseflows.flow.ode import Solver, State, Status, solve
+from sparseflows.flow.tableaus import TABLEAUS
 
 DivergenceRule = Callable[[Field, Tensor, Tensor], Divergence]
 
@@ -63,6 +65,10 @@ def transform(
         regularise: accumulate the kinetic energy and the Jacobian's norm as well.
         parameters: for the adjoint.
     """
+    if solver.compiled and solver.method in TABLEAUS and not regularise and not torch.is_grad_enabled():
+        found = _by_engine(field, end_time, points, solver, reverse, divergence)
+        if found is not None:
+            return found
     rows = points.shape[0]
     zeros = torch.zeros(rows, dtype=points.dtype, device=points.device)
 
@@ -82,3 +88,19 @@ def transform(
     sign = -1.0 if reverse else 1.0
     trace, kinetic, jacobian = [sign * tensor for tensor in solution.state[1:]] + [zeros] * (3 - extra)
     return Transformed(solution.state[0], trace, kinetic, jacobian, solution.nfe, solution.status)
+
+
+def _by_engine(
+    field: Field, end_time: Tensor, points: Tensor, solver: Solver, reverse: bool, divergence: DivergenceRule | None
+) -> Transformed | None:
+    """The same by the compiled engine, each small tile of rows with steps of its own; None where it cannot."""
+    probes = divergence.probes if isinstance(divergence, Hutchinson) else None
+    if divergence not in (None, exact) and probes is None:
+        return None  # a rule of the caller's own
+    kind = "value" if divergence is None else "exact" if probes is None else "probed"
+    if not engine.takes(field, points, kind == "exact"):
+        return None
+    assert isinstance(field, MLPField)
+    found = engine.carry(field, float(end_time), points, solver, kind, probes, reverse)
+    zeros = torch.zeros_like(points[:, 0])
+    return Transformed(found.ends, -found.traces if reverse else found.traces, zeros, zeros, found.nfe, found.status)

@@ -21,7 +21,7 @@ from sparseflows.rng import torch_generator
 from sparseflows.specs import TrainSpec
 from sparseflows.training.averaging import WeightAverage
 from sparseflows.training.batches import Batches, as_batches
-from sparseflows.training.objectives import Objective
+from sparseflows.training.objectives import Objective, Remembers
 from sparseflows.training.optim import build_optimiser, learning_rate
 
 Checkpoint = dict[str, Any]
@@ -93,7 +93,7 @@ def train(
     total, per_epoch = settings.steps_for(len(batches))
     optimiser = build_optimiser(settings, flow.parameters())
     average = WeightAverage(flow, settings.ema) if settings.ema else None
-    run = _State(flow, optimiser, average, total, settings, hooks)
+    run = _State(flow, objective, optimiser, average, total, settings, hooks)
     if resume:
         run.restore(resume)
     started = time.perf_counter() - run.seconds
@@ -102,7 +102,7 @@ def train(
         batch = batches.batch(seed, purpose, epoch, place * settings.batch, settings.batch)
         rate = lr_scale * learning_rate(settings, step, total, per_epoch)
         noise = torch_generator(seed, f"{purpose}/step/{step}", str(batches.device))
-        status = run.advance(objective, batch, rate, noise)
+        status = run.advance(batch, rate, noise)
         run.seconds = time.perf_counter() - started
         if status is Status.DONE and run.is_due(settings.selections):
             run.select()
@@ -122,13 +122,14 @@ class _State:
     def __init__(
         self,
         flow: nn.Module,
+        objective: Objective,
         optimiser: torch.optim.Optimizer,
         average: WeightAverage | None,
         total: int,
         settings: TrainSpec,
         hooks: Hooks,
     ) -> None:
-        self.flow, self.optimiser, self.average = flow, optimiser, average
+        self.flow, self.objective, self.optimiser, self.average = flow, objective, optimiser, average
         self.total, self.settings, self.hooks = total, settings, hooks
         self.step, self.seconds, self.loss = 0, 0.0, float("nan")
         self.history: list[dict[str, float]] = []
@@ -136,12 +137,14 @@ class _State:
         self.best_val: float | None = None
         self.best: dict[str, Tensor] | None = None
 
-    def advance(self, objective: Objective, batch: Tensor, rate: float, generator: torch.Generator) -> Status:
+    def advance(self, batch: Tensor, rate: float, generator: torch.Generator) -> Status:
         """One optimiser step; anything but DONE leaves the weights as they were."""
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad()
-        loss = objective(self.flow, batch, generator)
+        if isinstance(self.objective, Remembers):
+            self.objective.begin_step(self.step, self.total)
+        loss = self.objective(self.flow, batch, generator)
         if loss.status is not Status.DONE:
             return loss.status
         value = loss.value.item()
@@ -192,6 +195,8 @@ class _State:
         self.step, self.seconds, self.loss = checkpoint["step"], checkpoint["seconds"], checkpoint["loss"]
         self.history, self.since_record = list(checkpoint["history"]), list(checkpoint["since_record"])
         self.best_val, self.best = checkpoint["best_val"], checkpoint["best"]
+        if isinstance(self.objective, Remembers):
+            self.objective.load_state_dict(checkpoint["objective"])
 
     def _snapshot(self) -> Checkpoint:
         return {
@@ -205,6 +210,7 @@ class _State:
             "since_record": self.since_record,
             "best_val": self.best_val,
             "best": self.best,
+            "objective": self.objective.state_dict() if isinstance(self.objective, Remembers) else None,
         }
 
     def select(self) -> None:

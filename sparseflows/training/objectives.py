@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparseflows.errors import InputError
+from sparseflows.flow.compiled import engine
+from sparseflows.flow.fields import MLPField
 from sparseflows.flow.model import DivergenceKind, Flow, standard_normal_log_prob
 from sparseflows.flow.ode import Solver, Status
 from sparseflows.specs import SolveSpec, Spec, TrainSpec
-
-
-@dataclass(frozen=True)
-class Loss:
-    """A loss to differentiate, the evaluations of the field it took, and how its solve ended."""
-
-    value: Tensor
-    nfe: int
-    status: Status
+from sparseflows.training.held_grid import HeldGridLikelihood
+from sparseflows.training.losses import Loss, with_gradients
 
 
 class Objective(Protocol):
@@ -29,6 +24,23 @@ class Objective(Protocol):
 
     def __call__(self, flow: Any, rows: Tensor, generator: torch.Generator) -> Loss:
         """The loss of one batch."""
+        ...
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """An objective that carries something from one training step to the next."""
+
+    def begin_step(self, step: int, total: int) -> None:
+        """Training step `step` (from 0) of `total` comes next."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed training needs to go on with the same numbers; plain numbers, lists and tensors."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what `state_dict` gave."""
         ...
 
 
@@ -72,14 +84,25 @@ class FlowMatching:
 
     The straight paths lead from the data x at t = 0 to noise at t = 1; the minimiser is the field whose
     flow carries one density to the other, so the likelihood that is reported stays the exact one.
+
+    Attributes:
+        time_power: above 1 it looks closer at the data.
+        compiled: leave loss and gradient to the compiled engine where it takes the field.
     """
 
     time_power: float = 1.0
+    compiled: bool = True
 
     def __call__(self, flow: Flow, rows: Tensor, generator: torch.Generator) -> Loss:
         """The mean squared error of the velocity, summed over the coordinates."""
         noise, t = self.draw(rows, generator)
-        return Loss(self.errors(flow, rows, noise, t).mean(), 1, Status.DONE)
+        field = next(flow.fields())
+        points, _ = flow.whiten(rows)
+        if not (self.compiled and torch.is_grad_enabled() and engine.takes(field, points, exact=False)):
+            return Loss(self.errors(flow, rows, noise, t).mean(), 1, Status.DONE)
+        assert isinstance(field, MLPField)
+        value, gradients = engine.match(field, t, torch.lerp(points, noise, t), noise - points)
+        return Loss(with_gradients(rows.new_tensor(value), engine.tensors_of(field), gradients), 1, Status.DONE)
 
     def draw(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Noise (B, D) and times (B, 1) for rows (B, D)."""
@@ -90,8 +113,7 @@ class FlowMatching:
     @staticmethod
     def errors(flow: Flow, rows: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """The squared error of the velocity at each row (B,), for noise (B, D) and times (B, 1) that are given."""
-        if flow.whitening is not None:
-            rows = rows @ flow.whitening.to(rows.dtype).T
+        rows, _ = flow.whiten(rows)
         velocity = next(flow.fields())(t, torch.lerp(rows, noise, t))
         return (velocity - (noise - rows)).square().sum(1)
 
@@ -180,4 +202,21 @@ def build_objective(spec: Spec, train: TrainSpec) -> Objective:
     if train.objective == "cross_entropy":
         return CrossEntropy(training_solver(spec.solve))
     solve = spec.solve
+    if solve.hold_grid is not None:
+        return held_grid(solve)
     return NegativeLogLikelihood(training_solver(solve), solve.divergence, solve.noise, train.kinetic, train.jacobian)
+
+
+def held_grid(settings: SolveSpec) -> HeldGridLikelihood:
+    """The NLL on held steps that the `solve` section describes."""
+    assert settings.hold_grid is not None
+    return HeldGridLikelihood(
+        settings.method,
+        settings.rtol,
+        settings.first_tol,
+        settings.hold_grid,
+        settings.hold_rows,
+        settings.divergence,
+        settings.noise,
+        settings.max_nfe,
+    )

@@ -58,9 +58,9 @@ def learning_rate(settings: TrainSpec, step: int, total: int, per_epoch: int) ->
 def build_optimiser(settings: TrainSpec, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
     """adamw, adam or sgd (momentum 0.9). Adam's weight decay is added to the gradient, AdamW's is decoupled."""
     chosen = list(parameters)
-    rate, decay = settings.lr, settings.weight_decay
+    rate, decay, betas = settings.lr, settings.weight_decay, (0.9, settings.beta2)
     if settings.optimiser == "sgd":
         return torch.optim.SGD(chosen, lr=rate, weight_decay=decay, momentum=0.9)
     if settings.optimiser == "adam":
-        return torch.optim.Adam(chosen, lr=rate, weight_decay=decay, fused=True)
-    return torch.optim.AdamW(chosen, lr=rate, weight_decay=decay, fused=True)
+        return torch.optim.Adam(chosen, lr=rate, betas=betas, weight_decay=decay, fused=True)
+    return torch.optim.AdamW(chosen, lr=rate, betas=betas, weight_decay=decay, fused=True)

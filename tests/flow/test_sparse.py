@@ -111,7 +111,7 @@ def test_the_flow_keeps_its_outputs(time, dtype):
 def test_an_adaptive_solver_takes_the_same_steps():
     flow = zeroed_flow()
     sparse = flow.to_sparse(threshold=0.5)
-    solver = Solver("dopri5", 1e-6, 1e-6)
+    solver = Solver("dopri5", 1e-6, 1e-6, compiled=False)  # the engine solves dense fields in small tiles
     ours, theirs = (likelihood(one, points().numpy(), solver) for one in (sparse, flow))
     assert ours.nfe == theirs.nfe
     torch.testing.assert_close(ours.log_prob, theirs.log_prob, rtol=1e-9, atol=1e-9)  # steps to rounding the same

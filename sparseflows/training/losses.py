@@ -1,0 +1,40 @@
+"""What an objective gives: a value to differentiate, what it cost, and how its solve ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparseflows.flow.ode import Status
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss to differentiate, the evaluations of the field it took, and how its solve ended."""
+
+    value: Tensor
+    nfe: int
+    status: Status
+
+
+def with_gradients(value: Tensor, inputs: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
+    """`value`, whose derivatives by `inputs` are the `gradients` that are known already (no second derivative)."""
+    result: Tensor = _Known.apply(value, len(inputs), *inputs, *gradients)
+    return result
+
+
+class _Known(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, inputs: int, *tensors: Tensor) -> Tensor:
+        ctx.gradients = tensors[inputs:]
+        return value.clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
+        found = [gradient * above for gradient in ctx.gradients]
+        return None, None, *found, *(None for _ in found)
