@@ -227,7 +227,7 @@ class TrainSpec(Section):
         0.999, description="of adam and adamw: decay of the mean squared gradient; 0.99 forgets a rough start sooner"
     )
     clip: Positive | None = Field(None, description="largest norm of the gradient")
-    schedule: Literal["constant", "one_cycle", "cosine", "multi_step"] = "constant"
+    schedule: Literal["constant", "one_cycle", "cosine", "warm_cosine", "multi_step"] = "constant"
     milestones: list[Steps] = Field([], description="of multi_step: the rate drops here; in epochs or in steps")
     gamma: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="of multi_step: by this factor")
     ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(None, description="decay of the averaged weights")

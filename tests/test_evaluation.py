@@ -129,7 +129,10 @@ def test_a_failed_solve_is_a_value(first):
     assert np.isnan(found.log_prob).all()
     assert found.nfe > 0
     assert likelihood(Flow(Trap()), np.zeros((6, 2)), Solver()).status is Status.DONE
-    capped = likelihood(mlp_flow(), rows, Solver(max_nfe=9))
+    engine = likelihood(mlp_flow(), rows, Solver(max_nfe=9))
+    assert engine.status is Status.OUT_OF_STEPS
+    assert 0 < engine.nfe <= 9  # it begins no step that it could not end
+    capped = likelihood(mlp_flow(), rows, Solver(max_nfe=9, compiled=False))
     assert (capped.status, capped.nfe) == (Status.OUT_OF_STEPS, 9)
 
 

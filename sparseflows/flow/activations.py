@@ -43,9 +43,7 @@ ACTIVATIONS: dict[str, Activation] = {
         lambda x, y, d: torch.addcmul(d, d, y, value=-2),  # d(1 − 2y)
     ),
     "tanh": Activation(torch.tanh, lambda x, y: 1 - y * y, lambda x, y, d: -2 * y * d),
-    "softplus": Activation(
-        F.softplus, lambda x, y: torch.sigmoid(x), lambda x, y, d: torch.addcmul(d, d, d, value=-1)
-    ),
+    "softplus": Activation(F.softplus, lambda x, y: torch.sigmoid(x), lambda x, y, d: torch.addcmul(d, d, d, value=-1)),
     "relu": Activation(torch.relu, lambda x, y: (x > 0).to(x.dtype), lambda x, y, d: torch.zeros_like(d)),
     "silu": Activation(F.silu, _silu_derivative, _silu_second),
 }

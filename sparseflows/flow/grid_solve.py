@@ -83,7 +83,7 @@ class _GridSolve(torch.autograd.Function):
     def forward(
         ctx: Any, points: Tensor, end_time: Tensor, kernel: Kernel, steps: Steps, solver: GridSolver, *tensors: Tensor
     ) -> tuple[Tensor, Tensor]:
-        ctx.kernel, ctx.steps, ctx.solver, ctx.end_time = kernel, steps, solver, float(end_time)
+        ctx.kernel, ctx.steps, ctx.solver, ctx.end_time = kernel, steps, solver, float(end_time.detach())
         keep = any(ctx.needs_input_grad)
         walked = [
             _walk(kernel, ctx.end_time, points[rows], rows, steps, solver, keep)
@@ -189,7 +189,7 @@ def choose_grid(
         probes: as in `grid_solve`.
         max_nfe: evaluations after which the choice is given up.
     """
-    kernel, whole = Kernel(field, probes), float(end_time)
+    kernel, whole = Kernel(field, probes), float(end_time.detach())
     z, trace = points, torch.zeros_like(points[:, 0])
     here = kernel.forward(0.0, z)
     tau, step, nfe = 0.0, min(1.0, first_step), 1

@@ -147,9 +147,7 @@ class Kernel:
             if here.d is not None and here.y is not None:
                 stacked = self._through_activation(here, here.y, here.d, stacked)
             first_probes = probes if index == 0 else None
-            stacked, more = self._through_linear(
-                index, here, at.t, stacked, gradients[index], first_probes
-            )
+            stacked, more = self._through_linear(index, here, at.t, stacked, gradients[index], first_probes)
             of_t = of_t + more
         of_z = stacked[0]
         if self.based:

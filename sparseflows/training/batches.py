@@ -48,7 +48,7 @@ class InMemory:
         if self._epoch != (seed, purpose, epoch):
             self._epoch = (seed, purpose, epoch)
             self._order = _permutation(len(self.rows), seed, f"{purpose}/epoch/{epoch}")
-        return self.rows[self._order[first : first + size]]
+        return self.rows.index_select(0, self._order[first : first + size])
 
 
 class OnDisk:

@@ -115,7 +115,9 @@ class HeldGridLikelihood:
         exact, tol = probes is None, self.tolerance
         if self.compiled and engine.takes(field, points, exact):
             solver = Solver(self.method, tol, tol, max_nfe=self.max_nfe, norm="batch")
-            return engine.choose_steps(field, float(end_time), points, solver, first, "exact" if exact else "probed", probes)
+            return engine.choose_steps(
+                field, float(end_time), points, solver, first, "exact" if exact else "probed", probes
+            )
         return choose_grid(field, end_time, points, TABLEAUS[self.method], tol, first, probes, self.max_nfe)
 
     def _mean(self, flow: Flow, points: Tensor, probes: Sequence[Tensor | None]) -> Tensor:
@@ -127,7 +129,7 @@ class HeldGridLikelihood:
         if self.compiled and (exact or len(fields) == 1) and all(engine.takes(f, points, exact) for f in fields):
             found = engine.walk(
                 fields,
-                [float(end) for end in ends],
+                [float(end.detach()) for end in ends],
                 self.grids,
                 tableau,
                 points,

@@ -21,11 +21,13 @@ from sparseflows.rng import torch_generator
 from sparseflows.specs import TrainSpec
 from sparseflows.training.averaging import WeightAverage
 from sparseflows.training.batches import Batches, as_batches
+from sparseflows.training.flat import FlatParameters
 from sparseflows.training.objectives import Objective, Remembers
 from sparseflows.training.optim import build_optimiser, learning_rate
 
 Checkpoint = dict[str, Any]
 CHECKPOINTS, RECORDS = 20, 40  # a training
+LAYOUT = "flat"  # of a checkpoint; one of another layout is not gone on from, its training begins anew
 
 
 @dataclass(frozen=True)
@@ -88,13 +90,30 @@ def train(
         resume: a checkpoint that `hooks.save` received.
         lr_scale: factor on the learning rate (a retry after divergence).
     """
-    hooks = hooks or Hooks()
     batches = as_batches(rows)
+    flat = FlatParameters(flow)
+    try:
+        return _run(flow, flat, objective, batches, settings, seed, purpose, hooks or Hooks(), resume, lr_scale)
+    finally:
+        flat.release()
+
+
+def _run(
+    flow: nn.Module,
+    flat: FlatParameters,
+    objective: Objective,
+    batches: Batches,
+    settings: TrainSpec,
+    seed: int,
+    purpose: str,
+    hooks: Hooks,
+    resume: Checkpoint | None,
+    lr_scale: float,
+) -> Outcome:
     total, per_epoch = settings.steps_for(len(batches))
-    optimiser = build_optimiser(settings, flow.parameters())
     average = WeightAverage(flow, settings.ema) if settings.ema else None
-    run = _State(flow, objective, optimiser, average, total, settings, hooks)
-    if resume:
+    run = _State(flow, flat, objective, average, total, settings, hooks)
+    if resume and resume.get("layout") == LAYOUT:
         run.restore(resume)
     started = time.perf_counter() - run.seconds
     for step in range(run.step, total):
@@ -122,14 +141,16 @@ class _State:
     def __init__(
         self,
         flow: nn.Module,
+        flat: FlatParameters,
         objective: Objective,
-        optimiser: torch.optim.Optimizer,
         average: WeightAverage | None,
         total: int,
         settings: TrainSpec,
         hooks: Hooks,
     ) -> None:
-        self.flow, self.objective, self.optimiser, self.average = flow, objective, optimiser, average
+        self.flow, self.flat, self.objective, self.average = flow, flat, objective, average
+        self.remembers = objective if isinstance(objective, Remembers) else None
+        self.optimiser = build_optimiser(settings, [flat.vector])
         self.total, self.settings, self.hooks = total, settings, hooks
         self.step, self.seconds, self.loss = 0, 0.0, float("nan")
         self.history: list[dict[str, float]] = []
@@ -141,9 +162,9 @@ class _State:
         """One optimiser step; anything but DONE leaves the weights as they were."""
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        self.optimiser.zero_grad()
-        if isinstance(self.objective, Remembers):
-            self.objective.begin_step(self.step, self.total)
+        self.flat.zero_gradients()
+        if self.remembers:
+            self.remembers.begin_step(self.step, self.total)
         loss = self.objective(self.flow, batch, generator)
         if loss.status is not Status.DONE:
             return loss.status
@@ -157,7 +178,7 @@ class _State:
         except AssertionError:  # torchdiffeq's, from the adjoint's backward solve
             return Status.UNDERFLOW
         if self.settings.clip:
-            torch.nn.utils.clip_grad_norm_(self.flow.parameters(), self.settings.clip)
+            self.flat.clip(self.settings.clip)
         self.optimiser.step()
         if self.hooks.after_step:
             self.hooks.after_step(self.flow)
@@ -195,11 +216,12 @@ class _State:
         self.step, self.seconds, self.loss = checkpoint["step"], checkpoint["seconds"], checkpoint["loss"]
         self.history, self.since_record = list(checkpoint["history"]), list(checkpoint["since_record"])
         self.best_val, self.best = checkpoint["best_val"], checkpoint["best"]
-        if isinstance(self.objective, Remembers):
-            self.objective.load_state_dict(checkpoint["objective"])
+        if self.remembers:
+            self.remembers.load_state_dict(checkpoint["objective"])
 
     def _snapshot(self) -> Checkpoint:
         return {
+            "layout": LAYOUT,
             "step": self.step,
             "seconds": self.seconds,
             "loss": self.loss,
@@ -210,7 +232,7 @@ class _State:
             "since_record": self.since_record,
             "best_val": self.best_val,
             "best": self.best,
-            "objective": self.objective.state_dict() if isinstance(self.objective, Remembers) else None,
+            "objective": self.remembers.state_dict() if self.remembers else None,
         }
 
     def select(self) -> None:

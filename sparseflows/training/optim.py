@@ -14,6 +14,7 @@ from sparseflows.specs import TrainSpec
 Schedule = Callable[[TrainSpec, int, int, int], float]
 
 WARM_UP = 0.3  # of a one-cycle training, as in Smith and Topin 2018
+SHORT_WARM_UP = 0.05  # of warm_cosine
 START, END = 1 / 25, 1e-4  # rates at its two ends, relative to the top
 
 
@@ -25,6 +26,12 @@ def constant(settings: TrainSpec, step: int, total: int, per_epoch: int) -> floa
 def cosine(settings: TrainSpec, step: int, total: int, per_epoch: int) -> float:
     """From 1 to 0 along half a cosine."""
     return 0.5 * (1 + math.cos(math.pi * step / total))
+
+
+def warm_cosine(settings: TrainSpec, step: int, total: int, per_epoch: int) -> float:
+    """Up in a straight line over the first 5 % of the steps, then from 1 to 0 along half a cosine."""
+    top = max(1.0, SHORT_WARM_UP * total)
+    return min((step + 1) / top, 0.5 * (1 + math.cos(math.pi * max(0.0, step - top) / max(1.0, total - top))))
 
 
 def one_cycle(settings: TrainSpec, step: int, total: int, per_epoch: int) -> float:
@@ -46,6 +53,7 @@ SCHEDULES: dict[str, Schedule] = {
     "constant": constant,
     "cosine": cosine,
     "one_cycle": one_cycle,
+    "warm_cosine": warm_cosine,
     "multi_step": multi_step,
 }
 

@@ -30,6 +30,16 @@ def test_constant():
 
 
 @pytest.mark.parametrize("total", [1, 2, 100, 1000])
+def test_warm_cosine(total):
+    found = rates(settings(schedule="warm_cosine"), total)
+    top = max(1, round(0.05 * total))
+    assert max(found) == pytest.approx(0.02, rel=1e-6)
+    assert found[:top] == pytest.approx([0.02 * (step + 1) / top for step in range(top)])
+    assert found[top:] == sorted(found[top:], reverse=True)
+    assert found[-1] <= 0.02 * (math.pi / (0.95 * total)) ** 2 / 4 + 1e-12 or total < 3
+
+
+@pytest.mark.parametrize("total", [1, 2, 100, 1000])
 def test_cosine(total):
     found = rates(settings(schedule="cosine"), total)
     assert found[0] == 0.02

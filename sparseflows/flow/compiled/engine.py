@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sparseflows.flow.activations import ACTIVATIONS
 from sparseflows.flow.compiled.build import library
-from sparseflows.flow.fields import Layer, MLPField
+from sparseflows.flow.fields import MLPField
 from sparseflows.flow.ode import Solver, Status
 from sparseflows.flow.tableaus import TABLEAUS, Tableau
 
@@ -75,16 +75,18 @@ def takes(field: object, points: Tensor, exact: bool) -> bool:
 
     Not what PyTorch only pretends to compute: transforms of `torch.func`, traces, exports.
     """
+    if type(field) is not MLPField or type(points) is not Tensor:
+        return False
+    layers = field.linear_layers()
+    weight = layers[0].weight
     return (
-        type(field) is MLPField
-        and type(points) is Tensor
-        and points.device.type == "cpu"
+        points.device.type == weight.device.type == "cpu"
+        and type(weight) is nn.Parameter
+        and weight.dtype == points.dtype
         and not torch._C._functorch.is_functorch_wrapped_tensor(points)
         and not torch.jit.is_tracing()
-        and max(field.hidden, default=0) <= WIDEST
+        and all(len(layer.bias) <= WIDEST for layer in layers[:-1])
         and (not exact or field.dim <= MOST_DIMS)
-        and all(type(layer) is Layer for layer in field.layers)
-        and all(type(p) is nn.Parameter and p.dtype == points.dtype and p.device.type == "cpu" for p in field.parameters())
         and library(points.dtype) is not None
     )
 
@@ -105,12 +107,12 @@ def tensors_of(field: MLPField) -> list[Tensor]:
 
 def _hand(field: MLPField, end_time: float, steps: Sequence[float], with_gradients: bool) -> _Handed:
     layers = field.linear_layers()
-    widths = (ctypes.c_int * (len(layers) + 1))(field.dim, *(layer.bias.shape[0] for layer in layers))
+    widths = (ctypes.c_int * (len(layers) + 1))(field.dim, *field.hidden, field.dim)
     pointers = (ctypes.c_void_p * (len(NAMES) * len(layers)))()
     targets = (ctypes.c_void_p * (len(NAMES) * len(layers)))()
     kept: list[Any] = [widths, pointers, targets]
     gradients = []
-    for place, tensor in enumerate(getattr(layer, name) for layer in layers for name in NAMES):
+    for place, tensor in enumerate(layer._parameters[name] for layer in layers for name in NAMES):
         if tensor is None:
             continue
         whole = tensor.detach().contiguous()
@@ -195,9 +197,7 @@ def walk(
     start = points.detach().contiguous()
     probes = None if probes is None else probes.contiguous()
     ends, traces = torch.empty_like(start), torch.zeros_like(start[:, 0])
-    handed = [
-        _hand(f, end, steps, with_gradients) for f, end, steps in zip(fields, end_times, grids, strict=True)
-    ]
+    handed = [_hand(f, end, steps, with_gradients) for f, end, steps in zip(fields, end_times, grids, strict=True)]
     blocks = (_Block * len(handed))(*(_Block(*one.fields) for one in handed))
     constants, held = _constants(tableau)
     status = _engine(start.dtype).walk(
@@ -317,7 +317,16 @@ def _carry(
     steps = (ctypes.c_double * solver.max_nfe)()
     by_row = int(solver.norm == "rows")
     control = _Control(
-        solver.rtol, solver.atol, solver.max_nfe, by_row, int(reverse), first_step, 0, ctypes.addressof(steps), len(steps), 0
+        solver.rtol,
+        solver.atol,
+        solver.max_nfe,
+        by_row,
+        int(reverse),
+        first_step,
+        0,
+        ctypes.addressof(steps),
+        len(steps),
+        0,
     )
     status = _engine(start.dtype).carry(
         ctypes.byref(block), KINDS.index(kind), ctypes.byref(constants), ctypes.byref(control), _pointer(start),

@@ -1,0 +1,42 @@
+"""All parameters of a module as one vector, so that an optimiser step is a handful of operations, not some a parameter."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+class FlatParameters:
+    """A vector that the module's parameters, and their gradients, are views of until `release`.
+
+    The optimisers here treat every entry alike, so a step on the vector is a step on each parameter.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.parameters = [p for p in module.parameters() if p.requires_grad]
+        with torch.no_grad():
+            self.vector = nn.Parameter(torch.cat([p.detach().reshape(-1) for p in self.parameters]))
+        self.vector.grad = torch.zeros_like(self.vector)
+        first = 0
+        for parameter in self.parameters:
+            last = first + parameter.numel()
+            parameter.data = self.vector.data[first:last].view(parameter.shape)
+            parameter.grad = self.vector.grad[first:last].view(parameter.shape)
+            first = last
+
+    def zero_gradients(self) -> None:
+        """Set all gradients to 0, in place."""
+        assert self.vector.grad is not None
+        self.vector.grad.zero_()
+
+    def clip(self, largest: float) -> None:
+        """Scale the gradient down to the norm `largest` where it is longer."""
+        gradient = self.vector.grad
+        assert gradient is not None
+        gradient.mul_((largest / (gradient.norm() + 1e-6)).clamp_(max=1.0))
+
+    def release(self) -> None:
+        """Give every parameter memory of its own again."""
+        for parameter in self.parameters:
+            parameter.data = parameter.data.clone()
+            parameter.grad = None
