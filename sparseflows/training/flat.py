@@ -1,4 +1,4 @@
-"""All parameters of a module as one vector, so that an optimiser step is a handful of operations, not some a parameter."""
+"""All parameters of a module as one vector: an optimiser step is then a handful of operations, not some a parameter."""
 
 from __future__ import annotations
 

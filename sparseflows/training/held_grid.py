@@ -1,10 +1,11 @@
 """The NLL on steps that are chosen by an error estimate and then held for a while.
 
-A solve with error control evaluates the field on steps that it rejects, and an estimate on every step that it keeps. The
-weights move little from one training step to the next, so the steps that were right for one batch serve the next few;
-they are chosen again every `hold` training steps. The gradient is that of the discretised solve.
+A solve with error control evaluates the field on steps that it rejects, and an estimate on every step that it
+keeps. The weights move little from one training step to the next, so the steps that were right for one batch serve the
+next few; they are chosen again every `hold` training steps. The gradient is that of the discretised solve.
 
-Steps that are held for good could be cheated by the training: hence the renewal, and the exact likelihood of every report.
+Steps that are held for good could be cheated by the training: hence the renewal, and the exact likelihood of every
+report.
 """
 
 from __future__ import annotations
