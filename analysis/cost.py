@@ -67,7 +67,10 @@ def macs_kept(flow: Flow, kept: Kept) -> int:
 
 
 def macs_divergence(flow: Flow) -> int:
-    """Multiply-adds of one evaluation of f with its exact divergence, a row of the batch.
+    """Multiply-adds of one evaluation of f with its exact divergence by D tangents, a row of the batch.
+
+    (With at most two hidden layers and more dimensions than the compiled engine takes, the solves have the trace for
+    one product more than f; see `flow.shallow`.)
 
     D tangents go through every layer but the first with each row. Through the first they go once a batch,
     for they are the same for all rows; that is not counted.

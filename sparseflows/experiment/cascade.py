@@ -26,6 +26,7 @@ from sparseflows.experiment.protocols import Sequence
 from sparseflows.experiment.records import DENSE, Record
 from sparseflows.experiment.stage import Bench, StageName, Work, find_stage, make_stage
 from sparseflows.experiment.store import RunFolder
+from sparseflows.flow.compiled.build import why_not
 from sparseflows.pruning.methods import unpruned
 from sparseflows.specs import OF_DENSE, REWIND, SCRATCH, Spec
 from sparseflows.training.batches import batches_of
@@ -51,6 +52,7 @@ def run_experiment(
     check_device(spec.device)
     run.write_data(describe(splits))
     run.write_results()
+    _mention_engine(spec, progress)
     try:
         if jobs == 1:
             for seed in spec.seeds:
@@ -77,6 +79,13 @@ def run_experiment(
         progress.close()
     run.write_results()
     return run.records()
+
+
+def _mention_engine(spec: Spec, progress: Progress) -> None:
+    """Compile the engine before the workers would, or say that there is none."""
+    missing = why_not(getattr(torch, spec.dtype)) if spec.network is None and spec.device == "cpu" else None
+    if missing is not None:
+        progress.say(f"{missing}: small flows take the plain path, some three times slower; the numbers are the same")
 
 
 def describe(splits: Mapping[int, Splits]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import torch
 from sparseflows.files import write_whole
 
 Checkpoint = dict[str, Any]
+LAYOUT = 2  # of what a training saves: its parameters, and their moments, as one vector
 _NAME = re.compile(r"stage-(\d+)-attempt-(\d+)-step-(\d+)-([0-9a-f]{12})\.pt")
 
 
@@ -35,7 +36,7 @@ class Checkpoints:
     def save(self, checkpoint: Checkpoint, attempt: int) -> None:
         """Write one, then drop all but the newest two."""
         buffer = io.BytesIO()
-        torch.save({**checkpoint, "attempt": attempt}, buffer)
+        torch.save({**checkpoint, "attempt": attempt, "layout": LAYOUT}, buffer)
         content = buffer.getvalue()
         digest = hashlib.sha256(content).hexdigest()[:12]
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -53,7 +54,11 @@ class Checkpoints:
             content = path.read_bytes()
             match = _NAME.fullmatch(path.name)
             if match and hashlib.sha256(content).hexdigest()[:12] == match[4]:
-                return dict(torch.load(io.BytesIO(content), weights_only=True))
+                found = dict(torch.load(io.BytesIO(content), weights_only=True))
+                if found.get("layout") == LAYOUT:
+                    return found
+                self._tell(f"{path.name}: written by another version; this stage is trained from its start")
+                return None
             aside = self._set_aside(path)
             before = "the one before" if index < len(paths) else "the start of the stage"
             self._tell(f"{path}: truncated or damaged; set aside as {aside.name}, going on from {before}")

@@ -174,7 +174,8 @@ class Kernel:
             gradient.time_bias.add_(column * t)
             of_t = of_t + column @ layer.time_bias
         if here.gate is not None and here.raw is not None:
-            assert layer.gate_weight is not None and gradient.gate_weight is not None
+            assert layer.gate_weight is not None
+            assert gradient.gate_weight is not None
             assert gradient.gate_bias is not None
             x, p = here.raw
             column = (above[0] * x).sum(0) + (above[1:] * p).sum((0, 1))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sparseflows.flow.compiled import engine
-from sparseflows.flow.divergence import Divergence, Hutchinson, exact
+from sparseflows.flow.divergence import Divergence, Hutchinson, exact, exact_trace
 from sparseflows.flow.fields import Field, MLPField
 from sparseflows.flow.ode import Solver, State, Status, solve
 from sparseflows.flow.tableaus import TABLEAUS
@@ -71,6 +71,8 @@ def transform(
             return found
     rows = points.shape[0]
     zeros = torch.zeros(rows, dtype=points.dtype, device=points.device)
+    if divergence is exact and not regularise:
+        divergence = exact_trace
 
     def rates(tau: Tensor, state: State) -> State:
         t = tau.to(points.dtype) * end_time

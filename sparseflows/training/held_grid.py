@@ -59,7 +59,7 @@ class HeldGridLikelihood:
 
     def __post_init__(self) -> None:
         self.grids: list[Steps] = []
-        self._step, self._total = 0, 1
+        self._step, self._total = 1, 1  # as at the end, until a training says otherwise
 
     def begin_step(self, step: int, total: int) -> None:
         """Training step `step` (from 0) of `total` comes next."""

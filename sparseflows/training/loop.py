@@ -27,7 +27,6 @@ from sparseflows.training.optim import build_optimiser, learning_rate
 
 Checkpoint = dict[str, Any]
 CHECKPOINTS, RECORDS = 20, 40  # a training
-LAYOUT = "flat"  # of a checkpoint; one of another layout is not gone on from, its training begins anew
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ def _run(
     total, per_epoch = settings.steps_for(len(batches))
     average = WeightAverage(flow, settings.ema) if settings.ema else None
     run = _State(flow, flat, objective, average, total, settings, hooks)
-    if resume and resume.get("layout") == LAYOUT:
+    if resume:
         run.restore(resume)
     started = time.perf_counter() - run.seconds
     for step in range(run.step, total):
@@ -221,7 +220,6 @@ class _State:
 
     def _snapshot(self) -> Checkpoint:
         return {
-            "layout": LAYOUT,
             "step": self.step,
             "seconds": self.seconds,
             "loss": self.loss,

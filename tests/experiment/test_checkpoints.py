@@ -220,3 +220,13 @@ def test_both_truncated_and_the_stage_begins_again(interrupted, run_again, finis
     assert [path.name for path in sorted(paths[0].parent.iterdir())] == sorted(f".damaged-1-{p.name}" for p in paths)
     assert steps[0] == ("unstructured/1", 0)
     assert numbers(folder) == numbers(finished)
+
+
+def test_one_of_another_version_is_named_and_not_gone_on_from(kept, monkeypatch):
+    monkeypatch.setattr("sparseflows.experiment.checkpoints.LAYOUT", 1)
+    kept.at(5)
+    monkeypatch.undo()
+    assert kept.load_newest() is None
+    (said,) = kept.said
+    assert "another version" in said
+    assert "from its start" in said

@@ -146,7 +146,8 @@ def test_what_is_not_asked_for_is_zero():
     whole = transform(field, one, x, solver, divergence=exact, regularise=True)
     assert torch.equal(plain.points, traced.points)
     assert torch.equal(traced.points, whole.points)
-    assert torch.equal(traced.trace, whole.trace)
+    # Alone, a shallow perceptron's trace takes a cheaper route: the same but for rounding.
+    torch.testing.assert_close(traced.trace, whole.trace, rtol=1e-12, atol=1e-12)
     zeros = torch.zeros(5, dtype=torch.float64)
     assert all(torch.equal(value, zeros) for value in (plain.trace, plain.kinetic, plain.jacobian))
     assert torch.equal(traced.kinetic, zeros)
