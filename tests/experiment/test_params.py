@@ -28,8 +28,8 @@ KEYS = "data, device, dtype, evaluate, flow, format, name, network, prune, seeds
 DATA_KEYS = "n_train, name, path, seed, split_by_seed, test_fraction, val_fraction, whiten"
 FLOW_KEYS = "activation, base, blocks, gain, hidden, time, train_end_time"
 TRAIN_KEYS = (
-    "batch, clip, ema, epochs, gamma, jacobian, kinetic, lr, milestones, objective, optimiser, schedule, select, "
-    "selection_rows, selections, steps, time_power, weight_decay"
+    "batch, beta2, clip, ema, epochs, gamma, jacobian, kinetic, lr, milestones, objective, optimiser, schedule, "
+    "select, selection_rows, selections, steps, time_power, weight_decay"
 )
 
 

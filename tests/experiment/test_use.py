@@ -129,20 +129,21 @@ def test_what_score_prints_for_a_person(finished, points, score, call):
 
 
 @pytest.mark.parametrize(
-    ("value", "message"),
+    ("value", "messages"),
     [
-        (1e300, "log p of row 3 is not finite: it lies too far from the training data"),  # z² overflows
-        (1.7e308, "far.npy cannot be computed: the state or the field became infinite or NaN"),
+        (1e300, ("log p of row 3 is not finite: it lies too far from the training data",)),  # z² overflows
+        # The compiled engine comes to the end and the row can be named; torchdiffeq does not.
+        (1.7e308, ("log p of row 3 is not finite", "far.npy cannot be computed: the state or the field became")),
     ],
 )
 @pytest.mark.parametrize("options", [(), ("--json",)])
-def test_points_that_are_too_far_out(finished, tmp_path, call, value, message, options):
+def test_points_that_are_too_far_out(finished, tmp_path, call, value, messages, options):
     np.save(tmp_path / "far.npy", [[0, 0], [1, 0], [-value, value]])
     said = call("score", finished, tmp_path / "far.npy", "-o", tmp_path / "log_prob.npy", *options)
     assert said.status == 1
     assert said.out == ""
     assert said.err.count("\n") == 1
-    assert message in said.err
+    assert any(message in said.err for message in messages)
     assert not (tmp_path / "log_prob.npy").exists()
 
 

@@ -68,11 +68,11 @@ def test_the_likelihood_on_given_steps_and_its_gradient(activation, time, hidden
         loss = (0.5 * end.square().sum(1) - trace).mean()
         inputs = [end_time, *engine.tensors_of(field)]
         of_end_time, *wanted = torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True)
-        found = engine.walk([field], [float(end_time)], [STEPS], tableau, points, kind, probes, with_gradients=True)
+        found = engine.walk([field], [end_time.item()], [STEPS], tableau, points, kind, probes, with_gradients=True)
         assert_same([found.ends, found.traces, *found.gradients[0]], [end, trace, *wanted])
         if base == "none":  # the base goes with T = 1
             assert found.of_end_times[0] == pytest.approx(float(of_end_time), rel=1e-10, abs=ROUNDING)
-        without = engine.walk([field], [float(end_time)], [STEPS], tableau, points, kind, probes)
+        without = engine.walk([field], [end_time.item()], [STEPS], tableau, points, kind, probes)
         assert_same([without.ends, without.traces], [end, trace])
 
 
@@ -85,7 +85,7 @@ def test_several_blocks_at_once() -> None:
     loss = (0.5 * end.square().sum(1) - first - second).mean()
     inputs = [*ends, *(tensor for field in fields for tensor in engine.tensors_of(field))]
     wanted = torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True)
-    found = engine.walk(fields, [float(t) for t in ends], grids, tableau, points, "exact", None, with_gradients=True)
+    found = engine.walk(fields, [t.item() for t in ends], grids, tableau, points, "exact", None, with_gradients=True)
     assert found.of_end_times == pytest.approx([float(g) for g in wanted[:2]], rel=1e-10)
     assert_same([g for block in found.gradients for g in block], wanted[2:])
 
