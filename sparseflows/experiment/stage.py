@@ -226,7 +226,7 @@ def _train(
     elif masks is not None:
         on_device = Masks({key: mask.to(device) for key, mask in masks.items()})
         on_device.hold_(pruned.flow)
-        after_step = on_device.apply_
+        after_step = on_device.keeper(pruned.flow)
     hooks = Hooks(
         after_step=after_step,
         validate=lambda flow: validation_loss(bench, flow),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -53,12 +53,25 @@ class Masks(Mapping[str, Tensor]):
             if name in self._tensors:
                 parameter.masked_fill_(~self._tensors[name], 0.0)
 
+    def keeper(self, network: nn.Module) -> Callable[[nn.Module], None]:
+        """`apply_` to `network` for every step of a training: what goes is looked up once. Raises as `check`."""
+        self.check(network)
+        pairs = [(p, ~self._tensors[name]) for name, p in network.named_parameters() if name in self._tensors]
+        pairs = [(parameter, gone) for parameter, gone in pairs if bool(gone.any())]
+
+        @torch.no_grad()
+        def keep(same: nn.Module) -> None:
+            for parameter, gone in pairs:
+                parameter.masked_fill_(gone, 0.0)
+
+        return keep
+
     def hold_(self, network: nn.Module) -> None:
         """Let no gradient reach a masked entry of `network` again: neither Adam's moments nor a clipped norm see it."""
         self.check(network)
         for name, parameter in network.named_parameters():
-            if name in self._tensors:
-                parameter.register_hook(partial(_cut, self._tensors[name]))
+            if name in self._tensors and not bool(self._tensors[name].all()):
+                parameter.register_hook(partial(_cut, ~self._tensors[name]))
 
     def kept(self, network: nn.Module) -> int:
         """Params of `network` that stay; raises as `check`."""
@@ -78,8 +91,8 @@ class Masks(Mapping[str, Tensor]):
             raise InputError(f"{path}: not readable as masks ({' '.join(str(error).split())[:100]})") from None
 
 
-def _cut(mask: Tensor, gradient: Tensor) -> Tensor:
-    return gradient.masked_fill(~mask, 0.0)
+def _cut(gone: Tensor, gradient: Tensor) -> Tensor:
+    return gradient.masked_fill(gone, 0.0)
 
 
 def masks_of_neurons(network: nn.Module, keep: Keep) -> Masks:

@@ -213,3 +213,17 @@ def test_held_masks_let_no_gradient_through() -> None:
         assert torch.equal(parameter.grad, free[name] * masks[name])
     with pytest.raises(InputError):
         masks.hold_(build_flow(FlowSpec(hidden=[5, 5]), 2, seed=0))
+
+
+def test_a_keeper_sets_what_is_masked_to_zero_again_and_again() -> None:
+    flow = build_flow(FlowSpec(hidden=[5, 4]), 2, seed=0)
+    masks = Masks({name: torch.arange(p.numel()).view_as(p) % 3 != 0 for name, p in flow.named_parameters()})
+    keep = masks.keeper(flow)
+    for _ in range(2):
+        with torch.no_grad():
+            for parameter in flow.parameters():
+                parameter.data = torch.ones_like(parameter)  # as a training does, which moves them into one vector
+        keep(flow)
+        assert all(torch.equal(p, masks[name].float()) for name, p in flow.named_parameters())
+    with pytest.raises(InputError):
+        masks.keeper(build_flow(FlowSpec(hidden=[5, 5]), 2, seed=0))
