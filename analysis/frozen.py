@@ -18,19 +18,11 @@ from sparseflows.errors import RunError
 from sparseflows.flow.fields import Field
 from sparseflows.flow.model import Block, Flow, standard_normal_log_prob
 from sparseflows.flow.ode import Solver, State, Status, solve
+from sparseflows.flow.tableaus import TABLEAUS
 
-# Dormand and Prince (1980), "A family of embedded Runge-Kutta formulae", table 2: RK5(4)7M without its last
-# stage, which only the error estimate needs.
-NODES = (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0)
-STAGES = (
-    (),
-    (1 / 5,),
-    (3 / 40, 9 / 40),
-    (44 / 45, -56 / 15, 32 / 9),
-    (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
-    (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
-)
-WEIGHTS = (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84)
+_DOPRI5 = TABLEAUS["dopri5"]
+# The fifth-order step of Dormand and Prince; its error estimate is not needed on steps that are held.
+STAGES, WEIGHTS, NODES = (_DOPRI5.a, _DOPRI5.b, _DOPRI5.c)
 
 
 @dataclass(frozen=True)

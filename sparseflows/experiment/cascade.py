@@ -85,7 +85,7 @@ def _mention_engine(spec: Spec, progress: Progress) -> None:
     """Compile the engine before the workers would, or say that there is none."""
     missing = why_not(getattr(torch, spec.dtype)) if spec.network is None and spec.device == "cpu" else None
     if missing is not None:
-        progress.say(f"{missing}: small flows take the plain path, some three times slower; the numbers are the same")
+        progress.say(f"{missing}: small flows take the plain path, which is slower; the numbers agree to the tolerance")
 
 
 def describe(splits: Mapping[int, Splits]) -> dict[str, Any]:
