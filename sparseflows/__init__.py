@@ -23,6 +23,7 @@ _PUBLIC = {
     "shrink": "sparseflows.pruning.structured",
     "Spec": "sparseflows.specs",
     "load_spec": "sparseflows.experiment.params",
+    "load_sweep": "sparseflows.experiment.sweep",
     "load": "sparseflows.experiment.loading",
     "load_network": "sparseflows.experiment.loading",
     "load_masks": "sparseflows.experiment.loading",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -55,15 +54,24 @@ def main() -> None:
 def check(param: ParamFile, settings: Settings = None, as_json: Json = False) -> None:
     """Dry run: print the resolved settings, the dense params, the stages and steps. Needs no data.
 
+    Of a sweep: its points, with the params, stages and steps of each.
+
     \b
     Example: sparseflows check param/toy/gaussian_spiral/ffjord.yaml --set train.epochs=10
     """
-    from sparseflows.experiment.params import dump_spec, load_spec
+    from sparseflows.experiment.params import dump_spec
     from sparseflows.experiment.plan import plan, plan_text
+    from sparseflows.experiment.sweep import Sweep, load_experiment
 
-    spec = load_spec(param, settings or ())
-    found = plan(spec)
-    print_result(found | {"settings": spec.model_dump()} if as_json else f"{dump_spec(spec)}\n{plan_text(found)}")
+    found = load_experiment(param, settings or ())
+    if isinstance(found, Sweep):
+        from sparseflows.experiment.sweep_summary import sweep_plan, sweep_plan_text
+
+        planned = sweep_plan(found)
+        print_result(planned if as_json else sweep_plan_text(planned))
+        return
+    planned = plan(found)
+    print_result(planned | {"settings": found.model_dump()} if as_json else f"{dump_spec(found)}\n{plan_text(planned)}")
 
 
 @app.command()
@@ -73,48 +81,69 @@ def run(
         "runs"
     ),
     settings: Settings = None,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, max=256, help="Cascades to work on side by side.")] = 1,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", min=1, max=256, help="Cascades to work on side by side. [1]")
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Start over; the old folder is kept as <name>.old-<n>.")
     ] = False,
+    join: Annotated[
+        bool, typer.Option("--join", help="Take part in a run that is at work in the same folder: share its cascades.")
+    ] = False,
+    backend: Annotated[
+        Literal["local", "dask", "ray"], typer.Option("--backend", help="Who works: this machine, or a cluster.")
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option("--address", metavar="ADDRESS", help="dask: tcp://HOST:8786; ray: HOST:6379. [ray: auto]"),
+    ] = None,
+    gpus: Annotated[
+        float | None,
+        typer.Option("--gpus-per-task", min=0.01, max=64, help="dask, ray: share of a GPU that a cascade takes."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train a dense flow for every seed, prune and retrain it in a cascade for every method, and print the table.
 
     The results are in DIR/<name>. The same command after an interruption goes on where it was; other
-    settings get a folder of their own.
+    settings get a folder of their own. A param file with a `sweep:` is one such experiment for every point
+    of it, in DIR/<name>/<point>.
 
     \b
-    Example: sparseflows run param/quick.yaml --set seeds=[0,1,2] --jobs 2
+    Examples:
+      sparseflows run param/quick.yaml --set seeds=[0,1,2] --jobs 2
+      sparseflows run param/sweeps/activation.yaml --backend dask --address tcp://10.0.0.5:8786
     """
-    from sparseflows.experiment.params import load_spec
-    from sparseflows.experiment.plan import check_keep_ratios, count_stages, prepare
-    from sparseflows.experiment.store import RunFolder
-    from sparseflows.experiment.summary import results_text
+    from sparseflows.experiment.sweep import Sweep, load_experiment
 
-    spec = load_spec(param, settings or ())
+    found = load_experiment(param, settings or ())
     try:
-        splits, digest = prepare(spec)
-        any_rows = next(iter(splits.values()))
-        check_keep_ratios(spec, any_rows.train.shape[1], any_rows.classes)
-        if spec.device != "cpu":  # only PyTorch knows; asked before a folder is made
-            from sparseflows.experiment.cascade import check_device
+        from sparseflows.cli_run import RunOptions, run_one, run_sweep_of
 
-            check_device(spec.device)
-        folder = RunFolder.claim(out, spec, digest, force=force)
-        with folder.lock():
-            for note in dict.fromkeys(note for one in splits.values() for note in (*one.warnings, *one.notes)):
-                print(f"note: {note}", file=sys.stderr)
-            print(f"{spec.name}: results go to {folder.path}", file=sys.stderr)
-            from sparseflows.experiment.cascade import run_experiment
-            from sparseflows.experiment.progress import Progress
-
-            records = run_experiment(spec, folder, splits, Progress(count_stages(spec)), jobs)
+        options = RunOptions(out, force, join, backend, jobs, address, gpus, as_json)
+        if isinstance(found, Sweep):
+            run_sweep_of(found, options)
+        else:
+            run_one(found, options)
     except KeyboardInterrupt:
         same = "the same command without --force" if force else "the same command"
         raise Interrupted(f"interrupted; {same} goes on from the last checkpoint") from None
-    stages = [{name: _finite(value) for name, value in vars(record).items()} for record in records]
-    print_result({"run": str(folder.path), "stages": stages} if as_json else results_text(records, folder.path))
+
+
+@app.command()
+def status(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run or of a sweep.")],
+    as_json: Json = False,
+) -> None:
+    """Print how far a run or a sweep has come: stages done and failed, who is at work where, the time left.
+
+    \b
+    Example: sparseflows status runs/quick
+    """
+    from sparseflows.experiment.status import status_json, status_of, status_text
+
+    found = status_of(folder)
+    print_result(status_json(folder, found) if as_json else status_text(folder, found))
 
 
 @app.command()
@@ -194,10 +223,6 @@ def map_points(
     from sparseflows.experiment.use import carry_points
 
     _save(output, carry_points(run, stage, points, to, tol, dtype))
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _check_tolerance(tol: float | None) -> None:

@@ -25,6 +25,10 @@ class RunError(SparseFlowsError, RuntimeError):
     """The input was fine, the work failed."""
 
 
+class DiskError(RunError):
+    """A file could not be written: whatever comes next on that disk would fail as well."""
+
+
 def suggest(name: object, known: list[str]) -> str:
     """`"; did you mean 'tanh'?"` where a known name is close to `name`, else an empty string."""
     close = difflib.get_close_matches(str(name), known, n=1)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 from pathlib import Path
 
-from sparseflows.errors import InputError, RunError
+from sparseflows.errors import DiskError, InputError
 
 
 def output_folder(folder: Path, remedy: str) -> Path:
@@ -30,10 +31,11 @@ def write_whole(path: Path, content: str | bytes) -> None:
     """Write `path` so that no reader ever sees part of it; what was there before stays until the end.
 
     Raises:
-        RunError: the disk is full, or the folder went away.
+        DiskError: the disk is full, or the folder went away.
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
-    beside = path.with_name(f".{path.name}-{os.getpid()}.tmp")
+    # Not the process number: processes of several machines may share the disk.
+    beside = path.with_name(f".{path.name}-{secrets.token_hex(4)}.tmp")
     try:
         with beside.open("wb") as stream:
             stream.write(data)
@@ -41,7 +43,19 @@ def write_whole(path: Path, content: str | bytes) -> None:
             os.fsync(stream.fileno())
         beside.replace(path)
     except OSError as error:
-        raise RunError(f"{path}: could not be written ({error.strerror})") from error
+        raise DiskError(f"{path}: could not be written ({error.strerror})") from error
     finally:
         with contextlib.suppress(OSError):
             beside.unlink()
+
+
+def make_folder(path: Path) -> None:
+    """Make `path` and what is missing above it.
+
+    Raises:
+        DiskError: the disk is full, or not to be written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DiskError(f"{path}: could not be made ({error.strerror})") from error

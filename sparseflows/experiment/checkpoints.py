@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from sparseflows.files import write_whole
+from sparseflows.files import make_folder, write_whole
 
 Checkpoint = dict[str, Any]
 LAYOUT = 2  # of what a training saves: its parameters, and their moments, as one vector
@@ -39,7 +39,7 @@ class Checkpoints:
         torch.save({**checkpoint, "attempt": attempt, "layout": LAYOUT}, buffer)
         content = buffer.getvalue()
         digest = hashlib.sha256(content).hexdigest()[:12]
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         write_whole(
             self.folder / f"stage-{self.stage}-attempt-{attempt}-step-{checkpoint['step']}-{digest}.pt",
             content,

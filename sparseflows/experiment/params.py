@@ -107,14 +107,21 @@ def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
     Raises:
         InputError: the file cannot be read, or a key or value in it is wrong.
     """
+    document, changed = load_document(path, overrides)
+    if "sweep" in document:
+        raise InputError(f"{path}: a sweep, that is many experiments; sparseflows.load_sweep gives them all")
+    return validate(document, str(path), changed)
+
+
+def load_document(path: str | Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], list[tuple[str, ...]]]:
+    """A param file as YAML has it, with `overrides` applied, and the keys that they changed; raises as `load_spec`."""
     path = Path(path)
     document = parse_yaml(_read(path), str(path))
     if document is None:
         raise InputError(f"{path}: the file is empty; a param file needs at least name, data and train")
     if not isinstance(document, dict):
         raise InputError(f"{path}: a param file is a mapping of keys (name, data, train, …), not {_kind(document)}")
-    changed = [_override(document, item) for item in overrides]
-    return validate(document, str(path), changed)
+    return document, [_override(document, item) for item in overrides]
 
 
 def validate(document: dict[str, Any], source: str, changed: Sequence[tuple[str, ...]] = ()) -> Spec:

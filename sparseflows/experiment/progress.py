@@ -35,22 +35,25 @@ class Progress:
         self.bars = self.stream.isatty() if bars is None else bars
         self.finished, self.worked = 0, 0
         self.started = time.monotonic()
+        self.where = ""  # which experiment of a sweep
         self.label, self.stage_started, self.last_line = "", 0.0, 0.0
-        self.first_step = 0
+        self.first_step, self.at = 0, (0, 0)
         self._bar: Any = None
 
     def say(self, message: str) -> None:
         """One line."""
         self._close_bar()
-        print(message, file=self.stream, flush=True)
+        self.stream.write(message + "\n")  # at once: lines of several processes must not run into one another
+        self.stream.flush()
 
     def begin(self, label: str) -> None:
         """A stage begins."""
         self.label, self.stage_started = label, time.monotonic()
-        self.last_line, self.first_step = self.stage_started, -1
+        self.last_line, self.first_step, self.at = self.stage_started, -1, (0, 0)
 
     def step(self, step: int, total: int, loss: float) -> None:
         """A training step of the stage is done."""
+        self.at = (step, total)
         if self.first_step < 0:
             self.first_step = step - 1
         if self.bars:
@@ -60,11 +63,18 @@ class Progress:
         if now - self.last_line >= LINE_EVERY and step < total:
             self.last_line = now
             left = (now - self.stage_started) / (step - self.first_step) * (total - step)
-            self.say(f"  {self.label}: step {step}/{total}, loss {loss:.4g}, {duration(left)} left in this stage")
+            self.say(
+                f"  {self.where}{self.label}: step {step}/{total}, loss {loss:.4g}, {duration(left)} left in this stage"
+            )
 
     def found(self, record: Record) -> None:
         """A stage was there already."""
         self.finished += 1
+
+    def place(self) -> dict[str, Any]:
+        """The stage in progress, its step and their number: what a cascade's lock says of its holder."""
+        step, total = self.at
+        return {"stage": self.label, "step": step, "total": total}
 
     def done(self, record: Record) -> None:
         """A stage is finished and written."""
@@ -72,7 +82,7 @@ class Progress:
         remaining = self.stages - self.finished
         each = (time.monotonic() - self.started) / self.worked
         left = f"; about {duration(each * remaining)} left" if remaining > 0 else ""
-        self.say(f"{self._place(self.finished)}{record.cascade}/{record.stage}  {outcome(record)}{left}")
+        self.say(f"{self._place(self.finished)}{self.where}{record.cascade}/{record.stage}  {outcome(record)}{left}")
 
     def close(self) -> None:
         """Take the bar away."""
@@ -88,7 +98,7 @@ class Progress:
             self._bar = tqdm(
                 total=total,
                 initial=step - 1,
-                desc=self._place(self.finished + 1) + self.label,
+                desc=self._place(self.finished + 1) + self.where + self.label,
                 unit="step",
                 leave=False,
                 file=self.stream,

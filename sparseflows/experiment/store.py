@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from sparseflows.data.tabular import Standardiser
-from sparseflows.errors import InputError, RunError
+from sparseflows.errors import DiskError, InputError, RunError
 from sparseflows.experiment.params import dump_spec, parse_yaml, validate
 from sparseflows.experiment.records import CASCADE, DENSE, Record, cascade_name, to_csv
-from sparseflows.files import write_whole
+from sparseflows.files import make_folder, write_whole
 from sparseflows.specs import FORMAT, Spec
 
 SPEC, RUN, DATA, RESULTS, METRICS, LOCK = (
@@ -28,6 +30,7 @@ SPEC, RUN, DATA, RESULTS, METRICS, LOCK = (
     "run.lock",
 )
 RECORD, MODEL, MASKS = "record.json", "model.safetensors", "masks.safetensors"
+NOTICEABLE = 0.05  # seconds
 
 
 def identity(spec: Spec, data_fingerprint: str | None) -> str:
@@ -47,6 +50,7 @@ class RunFolder:
 
     def __init__(self, path: Path, spec: Spec) -> None:
         self.path, self.spec = path, spec
+        self._not_before = 0.0  # the next refresh of the tables
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -78,13 +82,13 @@ class RunFolder:
         name already. With `force` what these settings made before is moved to `<folder>.old-<n>`.
         """
         wanted = identity(spec, data_fingerprint)
-        paths = (out / spec.name, out / f"{spec.name}-{wanted[:8]}")
+        paths = _places(out, spec, wanted)
         for path in paths:
             if _identity_of(path) == wanted:
                 if not force:
                     return cls(path, spec)
                 with cls(path, spec).lock():  # nobody is writing there
-                    _move_aside(path)
+                    move_aside(path)
         for path in paths:
             if not os.path.exists(path):
                 _create(path, spec, wanted, data_fingerprint)
@@ -92,28 +96,38 @@ class RunFolder:
                 return cls(path, spec)
         raise InputError(f"{path}: taken by something else; give another folder with --out")
 
+    @classmethod
+    def at(cls, path: Path, spec: Spec, data_fingerprint: str | None) -> RunFolder:
+        """The folder of this experiment at `path` itself, made where it is missing.
+
+        Raises:
+            InputError: something else is there.
+        """
+        wanted = identity(spec, data_fingerprint)
+        if not os.path.exists(path):
+            _create(path, spec, wanted, data_fingerprint)
+        if _identity_of(path) != wanted:
+            raise InputError(f"{path}: taken by something else; give another folder with --out")
+        return cls(path, spec)
+
+    @classmethod
+    def place(cls, out: Path, spec: Spec, data_fingerprint: str | None) -> Path:
+        """Where `claim` would put this experiment, as the folders are now; nothing is made."""
+        wanted = identity(spec, data_fingerprint)
+        first, second = _places(out, spec, wanted)
+        return first if _identity_of(first) == wanted or not os.path.exists(first) else second
+
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, join: bool = False) -> Iterator[None]:
         """Hold the folder against other runs; the lock goes with the process, however that ends.
+
+        Args:
+            join: share it with other runs; what keeps them apart are the locks of the cascades.
 
         Raises:
             InputError: another run holds it, or the folder cannot be written to.
         """
-        try:
-            stream = (self.path / LOCK).open("a+")
-        except OSError as error:
-            raise InputError(
-                f"{self.path}: cannot write here ({error.strerror}); give another folder with --out"
-            ) from None
-        with stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                self._sweep()
-                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)  # our own workers share it
-            except OSError:
-                raise InputError(
-                    f"{self.path}: another `sparseflows run` is at work in this folder; wait for it"
-                ) from None
+        with hold_folder(self.path, self._sweep, join):
             yield
 
     @contextlib.contextmanager
@@ -143,6 +157,11 @@ class RunFolder:
         stored = json.loads((self.path / RUN).read_text(encoding="utf-8"))
         return "data" not in stored or stored["data"] == data_fingerprint
 
+    def data_digest(self) -> str | None:
+        """What the files of the run's data were known by when it began; None where there are none."""
+        stored = json.loads((self.path / RUN).read_text(encoding="utf-8")).get("data")
+        return None if stored is None else str(stored)
+
     def write_data(self, description: dict[str, Any]) -> None:
         """Keep the statistics of the data: `score`, `map` and `sample` need them, the rows they do not."""
         write_whole(self.path / DATA, json.dumps(description, indent=1))
@@ -171,7 +190,7 @@ class RunFolder:
         final = self.stage(record.cascade, record.stage)
         beside = final.with_name(f".writing-{record.stage}")
         shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
+        make_folder(beside)
         digests = {}
         for name, content in tensors.items():
             write_whole(beside / name, content)
@@ -182,8 +201,8 @@ class RunFolder:
             os.rename(beside, final)
             _sync_folder(final.parent)
         except OSError as error:
-            raise RunError(f"{final}: could not be written ({error.strerror})") from error
-        self.write_results()
+            raise DiskError(f"{final}: could not be written ({error.strerror})") from error
+        self._refresh_results()
 
     def read_stage(self, cascade: str, stage: int) -> Record | None:
         """The record of a whole stage; None where there is none.
@@ -200,6 +219,15 @@ class RunFolder:
                 raise DamagedStage(folder, name)
         return Record.from_dict(document)
 
+    def peek(self, cascade: str, stage: int) -> Record | None:
+        """The record of a stage, its files unchecked; None where there is none. Raises as `read_stage`."""
+        folder = self.stage(cascade, stage)
+        return Record.from_dict(self._document(folder)) if folder.is_dir() else None
+
+    def is_there(self, cascade: str, stage: int) -> bool:
+        """Whether a stage has been put in its place, whole or damaged since."""
+        return os.path.isdir(self.stage(cascade, stage))
+
     def set_aside(self, damaged: Path) -> Path:
         """Rename a damaged stage or checkpoint out of the way; nothing is deleted."""
         n = 1
@@ -211,6 +239,16 @@ class RunFolder:
     def records(self) -> list[Record]:
         """Records of all whole stages: by seed, then in the order of the methods, then by stage."""
         return [Record.from_dict(document) for document in self._documents()]
+
+    def _refresh_results(self) -> None:
+        """`write_results`, but in runs of thousands of stages only now and then: it reads them all."""
+        if time.monotonic() < self._not_before:
+            return
+        started = time.monotonic()
+        self.write_results()
+        spent = time.monotonic() - started
+        if spent > NOTICEABLE:
+            self._not_before = time.monotonic() + 50 * spent
 
     def write_results(self) -> None:
         """results.csv and metrics.jsonl, made anew from the stages that are there."""
@@ -238,6 +276,37 @@ class RunFolder:
         except (OSError, ValueError, TypeError):
             pass
         raise DamagedStage(folder, RECORD)
+
+
+@contextlib.contextmanager
+def hold_folder(path: Path, when_alone: Callable[[], None], join: bool = False) -> Iterator[None]:
+    """Hold `path` against others who ask for the same, for as long as this process lives.
+
+    Args:
+        path: a folder.
+        when_alone: called where nobody else holds it.
+        join: share it with others who join.
+
+    Raises:
+        InputError: another holds it, or it cannot be written to.
+    """
+    try:
+        stream = (path / LOCK).open("a+")
+    except OSError as error:
+        raise InputError(f"{path}: cannot write here ({error.strerror}); give another folder with --out") from None
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            when_alone()
+        except OSError:
+            if not join:
+                raise InputError(f"{path}: another `sparseflows run` is at work in this folder; wait for it") from None
+        fcntl.flock(stream, fcntl.LOCK_SH)  # our own workers share it
+        yield
+
+
+def _places(out: Path, spec: Spec, wanted: str) -> tuple[Path, Path]:
+    return out / spec.name, out / f"{spec.name}-{wanted[:8]}"
 
 
 def _place(document: dict[str, Any]) -> dict[str, Any]:
@@ -299,6 +368,7 @@ def _create(path: Path, spec: Spec, wanted: str, data_fingerprint: str | None) -
         ) from None
 
 
+@functools.cache
 def _versions() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
@@ -309,7 +379,8 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _move_aside(path: Path) -> None:
+def move_aside(path: Path) -> None:
+    """Rename `path` to the first free `<name>.old-<n>`."""
     n = 1
     while (aside := path.with_name(f"{path.name}.old-{n}")).exists():
         n += 1

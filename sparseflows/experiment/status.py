@@ -1,0 +1,152 @@
+"""How far a run or a sweep has come, and who works at it: `sparseflows status`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from sparseflows.errors import InputError, RunError
+from sparseflows.experiment.locks import Signature, read_signature
+from sparseflows.experiment.progress import duration
+from sparseflows.experiment.records import CASCADE, DENSE, FAILED, Record, cascade_name
+from sparseflows.experiment.store import RUN, RunFolder
+from sparseflows.experiment.sweep_folder import SweepFolder
+
+LISTED = 40  # cascades
+STATES = ("done", "at work", "begun", "waiting")
+
+
+@dataclass(frozen=True)
+class CascadeStatus:
+    """One cascade of a run.
+
+    Attributes:
+        name: with its point in front, in a sweep.
+        stages: how many it is to have.
+        done, failed, damaged: of them.
+        reason: of the first failure.
+        holder: who works at it: host, pid, stage, step, total.
+        seconds: mean training time of a stage that is done.
+    """
+
+    name: str
+    stages: int
+    done: int
+    failed: int
+    damaged: int
+    reason: str | None
+    holder: Signature | None
+    seconds: float | None
+
+    @property
+    def state(self) -> str:
+        """One of STATES."""
+        if self.holder is not None:
+            return "at work"
+        there = self.done + self.failed
+        return "done" if there == self.stages else "begun" if there else "waiting"
+
+
+def status_of(path: Path) -> list[CascadeStatus]:
+    """Every cascade of a run folder, or of all runs of a sweep's folder.
+
+    Raises:
+        InputError: neither of the two.
+    """
+    if SweepFolder.is_one(path):
+        found = []
+        for label, _, place in SweepFolder(path).runs():
+            if (place / RUN).is_file():
+                found += _of_run(RunFolder.open(place), f"{label}/")
+            else:
+                found.append(CascadeStatus(label, 1, 0, 0, 0, None, None, None))
+        return found
+    if not (path / RUN).is_file():
+        raise InputError(f"{path}: neither the folder of a run nor of a sweep; give one that `sparseflows run` wrote")
+    return _of_run(RunFolder.open(path), "")
+
+
+def _of_run(run: RunFolder, prefix: str) -> list[CascadeStatus]:
+    found = []
+    for seed in run.spec.seeds:
+        found.append(_of_cascade(run, prefix, cascade_name(DENSE, seed, CASCADE), range(1)))
+        for protocol, method in run.spec.prune.sequences():
+            stages = range(1, len(run.spec.prune.keep_ratios) + 1)
+            found.append(_of_cascade(run, prefix, cascade_name(method, seed, protocol), stages))
+    return found
+
+
+def _of_cascade(run: RunFolder, prefix: str, name: str, stages: range) -> CascadeStatus:
+    records: list[Record] = []
+    damaged = 0
+    for stage in stages:
+        try:
+            record = run.peek(name, stage)
+        except RunError:
+            damaged += 1
+            continue
+        if record is not None:
+            records.append(record)
+    failed = [record for record in records if record.status == FAILED]
+    seconds = [record.train_seconds for record in records if record.train_seconds]
+    return CascadeStatus(
+        prefix + name,
+        len(stages),
+        len(records) - len(failed),
+        len(failed),
+        damaged,
+        failed[0].reason if failed else None,
+        read_signature(run.cascade(name)),
+        fmean(seconds) if seconds else None,
+    )
+
+
+def status_json(path: Path, found: list[CascadeStatus]) -> dict[str, Any]:
+    """For a program."""
+    return {
+        "folder": str(path),
+        "stages": sum(one.stages for one in found),
+        "done": sum(one.done for one in found),
+        "failed": sum(one.failed for one in found),
+        "damaged": sum(one.damaged for one in found),
+        "cascades": [vars(one) | {"state": one.state} for one in found],
+    }
+
+
+def status_text(path: Path, found: list[CascadeStatus]) -> str:
+    """For a person: what is at work, what has failed, and the sums; finished and waiting cascades are counted."""
+    total = status_json(path, found)
+    lines = []
+    at_work = [one for one in found if one.holder is not None]
+    for one in at_work[:LISTED]:
+        holder = one.holder or {}
+        step = f", step {holder['step']}/{holder['total']}" if holder.get("total") else ""
+        place = str(holder.get("stage", "")).rpartition("/")[2]
+        where = f"stage {place}{step}" if place else "starting"
+        lines.append(f"  {one.name}: {where}, {one.done}/{one.stages} done ({holder.get('host')}, {holder.get('pid')})")
+    if len(at_work) > LISTED:
+        lines.append(f"  … and {len(at_work) - LISTED} more")
+    failed = [one for one in found if one.failed or one.damaged]
+    troubles = [
+        f"  {one.name}: " + (f"{one.failed} failed ({one.reason})" if one.failed else f"{one.damaged} damaged")
+        for one in failed[:LISTED]
+    ]
+    states = [one.state for one in found]
+    counts = ", ".join(
+        f"{states.count(state)} {state}" for state in ("done", "at work", "begun", "waiting") if state in states
+    )
+    there = total["done"] + total["failed"]
+    text = [f"{path}: {there} of {total['stages']} stages there, {total['failed']} failed; cascades: {counts}"]
+    seconds = [one.seconds for one in found if one.seconds]
+    if at_work and seconds and there < total["stages"]:
+        left = fmean(seconds) * (total["stages"] - there) / len(at_work)
+        text.append(f"about {duration(left)} of training left with {len(at_work)} at work")
+    if at_work:
+        text += ["at work:", *lines]
+    elif there < total["stages"]:
+        text.append("nobody is at work; the same `sparseflows run` goes on from here")
+    if troubles:
+        text += ["failed:", *troubles]
+    return "\n".join(text)

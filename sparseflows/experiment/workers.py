@@ -1,0 +1,237 @@
+"""Who carries the tasks of a run out: this process, processes of this machine, or a Dask or Ray cluster; by joblib."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from sparseflows.errors import InputError
+
+CONNECT_WITHIN = 10.0  # seconds
+EXTRA = "pip install 'sparseflows[{0}]'"
+
+Errors = tuple[type[BaseException], ...]
+
+
+class Workers(Protocol):
+    """What `dispatch.run_tasks` needs to know of those who work.
+
+    Attributes:
+        share_memory: they are of this machine, so large arrays need not be read again.
+        inline: there are none: the work is done in this process.
+    """
+
+    share_memory: ClassVar[bool]
+
+    @property
+    def inline(self) -> bool:
+        """Whether there are none."""
+        ...
+
+    def connected(self) -> contextlib.AbstractContextManager[Errors]:
+        """joblib is set up for them within; gives the errors that say that one of them was lost.
+
+        Raises:
+            InputError: they cannot be reached, or what they need is not installed.
+        """
+        ...
+
+    def parallel(self) -> Any:
+        """A `joblib.Parallel`, within `connected`."""
+        ...
+
+
+@dataclass(frozen=True)
+class LocalWorkers:
+    """Processes of this machine; with one job, this process itself."""
+
+    jobs: int = 1
+    share_memory: ClassVar[bool] = True
+
+    @property
+    def inline(self) -> bool:
+        """Whether the work is done in this process."""
+        return self.jobs == 1
+
+    @contextlib.contextmanager
+    def connected(self) -> Iterator[Errors]:
+        """Nothing to reach."""
+        yield (BrokenProcessPool,)
+
+    def parallel(self) -> Any:
+        """Processes that Ctrl-C ends, all of them."""
+        from joblib import Parallel
+
+        # Memory they share is copied when written to (mode c), because PyTorch warns of arrays that cannot be.
+        return Parallel(n_jobs=self.jobs, mmap_mode="c")
+
+
+@dataclass(frozen=True)
+class DaskWorkers:
+    """The workers of a Dask cluster that is there already.
+
+    Attributes:
+        address: of its scheduler, as tcp://host:8786.
+        gpus: share of a worker's resource "GPU" that a task takes.
+    """
+
+    address: str | None
+    gpus: float | None = None
+    share_memory: ClassVar[bool] = False
+    inline: ClassVar[bool] = False
+
+    @contextlib.contextmanager
+    def connected(self) -> Iterator[Errors]:
+        """A client of the scheduler."""
+        distributed = _import("distributed", "dask")
+        from joblib import parallel_config
+
+        if self.address is None:
+            raise InputError("--backend dask: give the scheduler's address: --address tcp://HOST:8786")
+        silence = contextlib.ExitStack()
+        with silence:
+            for name in ("distributed.comm.core", "distributed.client"):
+                silence.enter_context(_quiet(name))
+            try:
+                client = distributed.Client(self.address, timeout=CONNECT_WITHIN, set_as_default=False)
+            except (OSError, ValueError, TypeError) as error:
+                raise InputError(
+                    f"--address {self.address}: no Dask scheduler answers there ({_first_line(error)}); "
+                    "give what `dask scheduler` prints, as tcp://HOST:8786"
+                ) from None
+        with client:
+            workers = client.scheduler_info(n_workers=-1)["workers"]
+            if not workers:
+                raise InputError(f"--address {self.address}: the scheduler has no worker; start some: dask worker …")
+            if self.gpus and not any(one["resources"].get("GPU", 0) >= self.gpus for one in workers.values()):
+                raise InputError(
+                    f"--gpus-per-task {self.gpus:g}: no worker has that much of the resource GPU; start them with "
+                    "--resources GPU=1"
+                )
+            options: dict[str, Any] = {"resources": {"GPU": self.gpus}} if self.gpus else {}
+            with parallel_config("dask", client=client, pure=False, **options):
+                yield (distributed.scheduler.KilledWorker, distributed.client.FutureCancelledError)
+
+    def parallel(self) -> Any:
+        """As many at a time as the cluster has threads."""
+        from joblib import Parallel
+
+        return Parallel(n_jobs=-1)
+
+
+@dataclass(frozen=True)
+class RayWorkers:
+    """The processors of a Ray cluster that is there already.
+
+    Attributes:
+        address: host:port of its head, or `auto`: the one that runs on this machine.
+        gpus: share of a GPU that a task takes.
+    """
+
+    address: str | None = None
+    gpus: float | None = None
+    share_memory: ClassVar[bool] = False
+    inline: ClassVar[bool] = False
+
+    @contextlib.contextmanager
+    def connected(self) -> Iterator[Errors]:
+        """A driver of the cluster."""
+        # None of these is wanted by a user who runs a sweep, and each opens a port or sends something somewhere.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        ray = _import("ray", "ray")
+        from joblib import parallel_config
+        from ray.util.joblib import register_ray
+
+        address = self.address or "auto"
+        if address != "auto":
+            _knock(address)
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+        except (ConnectionError, ValueError, RuntimeError, TypeError) as error:
+            raise InputError(
+                f"--address {address}: no Ray cluster answers there ({_first_line(error)}); start one with "
+                "`ray start --head`, or give its host:port"
+            ) from None
+        try:
+            register_ray()
+            resources: dict[str, Any] = {"num_cpus": 1}
+            slots = int(ray.cluster_resources().get("CPU", 0))
+            if self.gpus:
+                there = ray.cluster_resources().get("GPU", 0.0)
+                slots = min(slots, int(there / self.gpus))
+                resources["num_gpus"] = self.gpus
+            if slots < 1:
+                raise InputError(f"--gpus-per-task {self.gpus or 0:g}: the Ray cluster has no room for such a task")
+            with parallel_config("ray", n_jobs=slots, ray_remote_args=resources):
+                yield (
+                    ray.exceptions.RayActorError,
+                    ray.exceptions.WorkerCrashedError,
+                    ray.exceptions.NodeDiedError,
+                )
+        finally:
+            ray.shutdown()
+
+    def parallel(self) -> Any:
+        """As many at a time as the cluster has processors."""
+        from joblib import Parallel
+
+        return Parallel()
+
+
+def choose_workers(backend: str, jobs: int | None, address: str | None, gpus: float | None) -> Workers:
+    """The workers that the command line asks for.
+
+    Raises:
+        InputError: options that do not go together.
+    """
+    if backend == "local":
+        for option, value in (("--address", address), ("--gpus-per-task", gpus)):
+            if value is not None:
+                raise InputError(f"{option} goes with --backend dask or ray; the local one works on this machine")
+        return LocalWorkers(jobs or 1)
+    if jobs is not None:
+        raise InputError(f"--jobs goes with the local backend; --backend {backend} takes all workers of the cluster")
+    return DaskWorkers(address, gpus) if backend == "dask" else RayWorkers(address, gpus)
+
+
+def _import(module: str, extra: str) -> Any:
+    from importlib import import_module
+
+    try:
+        return import_module(module)
+    except ImportError:
+        raise InputError(f"--backend {extra}: {module} is not installed: {EXTRA.format(extra)}") from None
+
+
+def _knock(address: str) -> None:
+    """Ray itself would try for half a minute, and then end the process."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_WITHIN).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise InputError(
+            f"--address {address}: no Ray cluster answers there ({_first_line(error)}); give the host:port that "
+            "`ray start --head` prints, or auto"
+        ) from None
+
+
+@contextlib.contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    import logging
+
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:160]
