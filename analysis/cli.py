@@ -9,7 +9,21 @@ import typer
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
-Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, as 'sparseflows run' wrote them.")]
+
+def _with_sweeps(runs: list[Path] | None) -> list[Path] | None:
+    from analysis.sweeps import with_sweeps
+
+    return None if runs is None else with_sweeps(runs)
+
+
+Runs = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="RUN...",
+        help="Run folders, as 'sparseflows run' wrote them; that of a sweep stands for all its runs.",
+        callback=_with_sweeps,
+    ),
+]
 Stages = Annotated[
     list[str] | None,
     typer.Option(
@@ -205,7 +219,10 @@ def cost(
 @app.command()
 def table(
     runs: Annotated[
-        list[Path] | None, typer.Argument(metavar="RUN", help="Run folders; none is needed with --published.")
+        list[Path] | None,
+        typer.Argument(
+            metavar="RUN", help="Run folders, or a sweep's; none is needed with --published.", callback=_with_sweeps
+        ),
     ] = None,
     tabular: Annotated[
         bool, typer.Option("--tabular", help="One table in the published layout: a row a model, a pair a data set.")

@@ -15,6 +15,7 @@ from analysis.compare_notes import nothing_to_compare
 from analysis.compare_types import Comparison
 from analysis.plots.compare import compare_arrays, compare_figure
 from analysis.records import Run, read_run
+from analysis.sweeps import folder_for_all
 from sparseflows.errors import InputError
 from sparseflows.files import output_folder
 
@@ -22,7 +23,7 @@ from sparseflows.files import output_folder
 def command(runs: Sequence[Path], as_json: bool, out: Path | None) -> None:
     """Print and write the comparisons of `runs`; see `analysis compare --help`."""
     found = _comparisons(runs, out)
-    folder = output_folder(out or runs[0] / "analysis", remedy=REMEDY)
+    folder = output_folder(out or folder_for_all(runs), remedy=REMEDY)
     comparisons = [one for several in found.values() for one in several]
     text = compare_formats.to_text(comparisons)
     document = compare_formats.to_json(comparisons, [str(run) for run in runs])
@@ -44,8 +45,8 @@ def _comparisons(runs: Sequence[Path], out: Path | None) -> dict[Run, list[Compa
     """
     if len({run.resolve() for run in runs}) < len(runs):
         raise InputError("the same run folder is given twice; give each once")
-    if out is None and len(runs) > 1:
-        raise InputError(f"{len(runs)} runs, and no folder for what compares them; name one with --out DIR")
+    if out is None:
+        folder_for_all(runs)
     found = {run: compare(run) for run in map(read_run, runs)}
     reasons = [
         f"{run.folder}: {reason}" for run, several in found.items() for one in several for reason in _reason(one)

@@ -22,6 +22,7 @@ from analysis.plots.nll import (
 )
 from analysis.records import Run, read_run
 from analysis.report_data import Key, Values, read_stages
+from analysis.sweeps import folder_for_all
 from analysis.tables import CLASSIFIES, Table, tabulate
 from sparseflows.errors import InputError
 from sparseflows.files import output_folder
@@ -53,10 +54,9 @@ def open_runs(runs: Sequence[Path], out: Path | None) -> tuple[list[Run], Path]:
     """
     if len({run.resolve() for run in runs}) < len(runs):
         raise InputError("the same run folder is given twice; give each once")
-    if out is None and len(runs) > 1:
-        raise InputError(f"{len(runs)} runs, and no folder for what compares them; name one with --out DIR")
+    folder = out or folder_for_all(runs)
     read = [read_run(run) for run in runs]
-    return read, output_folder(out or runs[0] / "analysis", remedy=REMEDY)
+    return read, output_folder(folder, remedy=REMEDY)
 
 
 def table_files(runs: Sequence[Run], hessians: Hessians) -> dict[str, str | bytes]:

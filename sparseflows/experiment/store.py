@@ -29,6 +29,7 @@ SPEC, RUN, DATA, RESULTS, METRICS, LOCK = (
     "metrics.jsonl",
     "run.lock",
 )
+SWEEP_INDEX = "sweep.json"  # what the folder of a sweep has in their place
 RECORD, MODEL, MASKS = "record.json", "model.safetensors", "masks.safetensors"
 NOTICEABLE = 0.05  # seconds
 
@@ -61,6 +62,8 @@ class RunFolder:
         """
         if not os.path.isdir(path):  # unlike Path.is_dir, no exception where we may not look
             raise InputError(f"{path}: no such run folder; give the folder that `sparseflows run` wrote")
+        if os.path.isfile(path / SWEEP_INDEX):
+            raise InputError(f"{path}: the folder of a sweep; give one of the runs in it")
         if not os.path.isfile(path / SPEC) or not os.path.isfile(path / RUN):
             raise InputError(
                 f"{path}: not a run folder (it has no {SPEC} and {RUN}); give the one `sparseflows run` wrote"

@@ -13,12 +13,13 @@ is 2 × 2 × 2 points. `zip` may be a list of such groups, each crossed with the
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,14 @@ class Point:
     label: str
     changes: Changes
     spec: Spec
+
+    @contextlib.contextmanager
+    def named(self) -> Iterator[None]:
+        """Errors that are raised within say which point they are of."""
+        try:
+            yield
+        except InputError as error:
+            raise InputError(f"{SWEEP} point {self.label}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -126,7 +135,7 @@ def label_of(changes: Mapping[str, Any]) -> str:
 
 def _word(value: Any) -> str:
     if isinstance(value, list):
-        if len(value) > 1 and all(isinstance(one, int) and one == value[0] for one in value):
+        if value and all(isinstance(one, int) and 0 < one == value[0] for one in value):
             return f"{len(value)}x{value[0]}"
         return "-".join(map(_word, value)) or "none"
     if isinstance(value, bool) or value is None:
@@ -181,7 +190,8 @@ def _lists(given: Mapping[str, Any], where: str, prefix: str = "") -> dict[str, 
         elif isinstance(value, list) and value:
             found[whole] = value
         else:
-            raise InputError(f"{where}.{whole}: give a list of values to try, as [{'…' if value is None else value}]")
+            given_was = "an empty list" if value == [] else "one value" if value is not None else "nothing"
+            raise InputError(f"{where}.{whole}: give a list of values to try, not {given_was}")
     return found
 
 

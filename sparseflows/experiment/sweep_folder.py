@@ -14,11 +14,9 @@ from typing import Any
 
 from sparseflows.errors import InputError
 from sparseflows.experiment.records import Record
-from sparseflows.experiment.store import RESULTS, RUN, RunFolder, hold_folder, move_aside
+from sparseflows.experiment.store import RESULTS, RUN, SWEEP_INDEX, RunFolder, hold_folder, move_aside
 from sparseflows.experiment.sweep import Point, Sweep
 from sparseflows.files import write_whole
-
-INDEX = "sweep.json"
 
 
 class SweepFolder:
@@ -47,7 +45,7 @@ class SweepFolder:
         try:
             path.mkdir(parents=True, exist_ok=True)
             if not cls.is_one(path):
-                write_whole(path / INDEX, json.dumps({"name": sweep.name, "points": {}}))
+                write_whole(path / SWEEP_INDEX, json.dumps({"name": sweep.name, "points": {}}))
         except OSError as error:
             raise InputError(
                 f"{path}: cannot write a folder here ({error.strerror}); give another with --out"
@@ -57,7 +55,7 @@ class SweepFolder:
     @staticmethod
     def is_one(path: Path) -> bool:
         """Whether `path` is the folder of a sweep."""
-        return os.path.isfile(path / INDEX) and not os.path.exists(path / RUN)
+        return os.path.isfile(path / SWEEP_INDEX) and not os.path.exists(path / RUN)
 
     @contextlib.contextmanager
     def lock(self, join: bool = False) -> Iterator[None]:
@@ -66,7 +64,7 @@ class SweepFolder:
             yield
 
     def _remove_litter(self) -> None:
-        for pattern in (".coordinator-*", f".{INDEX}-*.tmp", f".{RESULTS}-*.tmp"):
+        for pattern in (".coordinator-*", f".{SWEEP_INDEX}-*.tmp", f".{RESULTS}-*.tmp"):
             for path in self.path.glob(pattern):
                 with contextlib.suppress(OSError):
                     path.unlink()
@@ -79,7 +77,7 @@ class SweepFolder:
         """sweep.json: the keys, and what every point changes."""
         points = {path.name: point.changes for point, path in zip(sweep.points, places, strict=True)}
         document = {"name": sweep.name, "keys": list(sweep.keys), "points": points}
-        write_whole(self.path / INDEX, json.dumps(document, indent=1))
+        write_whole(self.path / SWEEP_INDEX, json.dumps(document, indent=1))
 
     def read_index(self) -> dict[str, Any]:
         """What `write_index` wrote.
@@ -88,10 +86,10 @@ class SweepFolder:
             InputError: it is damaged.
         """
         try:
-            found = json.loads((self.path / INDEX).read_text(encoding="utf-8"))
+            found = json.loads((self.path / SWEEP_INDEX).read_text(encoding="utf-8"))
             return {"name": found["name"], "keys": found.get("keys", []), "points": dict(found["points"])}
         except (OSError, ValueError, TypeError, KeyError):
-            raise InputError(f"{self.path / INDEX}: damaged; run the sweep again with the same command") from None
+            raise InputError(f"{self.path / SWEEP_INDEX}: damaged; run the sweep again with the same command") from None
 
     def runs(self) -> Iterator[tuple[str, dict[str, Any], Path]]:
         """(label, changes, run folder) of every point of the index."""

@@ -50,12 +50,14 @@ def check_points(sweep: Sweep) -> tuple[list[str | None], list[str]]:
         if data.path is None and data.name not in BENCHMARKS:
             known[key] = None
         elif key not in known:
-            splits, known[key] = prepare(point.spec)
+            with point.named():
+                splits, known[key] = prepare(point.spec)
             for one in splits.values():
                 notes |= dict.fromkeys((*one.warnings, *one.notes))
         digests.append(known[key])
     for point in _distinct(sweep):
-        plan(point.spec)
+        with point.named():
+            plan(point.spec)
     return digests, list(notes)
 
 

@@ -45,7 +45,10 @@ def failures_text(failed: Sequence[tuple[str, str]]) -> list[str]:
 
 def sweep_plan(sweep: Sweep) -> dict[str, Any]:
     """What a sweep would do: `plan` of every point, and the sums."""
-    points = [{"point": one.label, "changes": one.changes} | plan(one.spec) for one in sweep.points]
+    points = []
+    for one in sweep.points:
+        with one.named():
+            points.append({"point": one.label, "changes": one.changes} | plan(one.spec))
     cascades = sum(len(p.spec.seeds) * max(1, len(p.spec.prune.sequences())) for p in sweep.points)
     return {
         "name": sweep.name,

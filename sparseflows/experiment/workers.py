@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, ClassVar, Protocol
 
 from sparseflows.errors import InputError
 
 CONNECT_WITHIN = 10.0  # seconds
+DASK_REMEDY = "give what `dask scheduler` prints, as tcp://HOST:8786"
+LOOPBACK = ("127.", "localhost")
 EXTRA = "pip install 'sparseflows[{0}]'"
 
 Errors = tuple[type[BaseException], ...]
@@ -88,22 +92,15 @@ class DaskWorkers:
     @contextlib.contextmanager
     def connected(self) -> Iterator[Errors]:
         """A client of the scheduler."""
-        distributed = _import("distributed", "dask")
-        from joblib import parallel_config
-
         if self.address is None:
             raise InputError("--backend dask: give the scheduler's address: --address tcp://HOST:8786")
-        silence = contextlib.ExitStack()
-        with silence:
-            for name in ("distributed.comm.core", "distributed.client"):
-                silence.enter_context(_quiet(name))
-            try:
-                client = distributed.Client(self.address, timeout=CONNECT_WITHIN, set_as_default=False)
-            except (OSError, ValueError, TypeError) as error:
-                raise InputError(
-                    f"--address {self.address}: no Dask scheduler answers there ({_first_line(error)}); "
-                    "give what `dask scheduler` prints, as tcp://HOST:8786"
-                ) from None
+        _require("distributed", "dask")
+        _knock("Dask scheduler", self.address, DASK_REMEDY)
+        import distributed
+        from joblib import parallel_config
+
+        _ask_dask(distributed, self.address)
+        client = distributed.Client(self.address, timeout=CONNECT_WITHIN, set_as_default=False)
         with client:
             workers = client.scheduler_info(n_workers=-1)["workers"]
             if not workers:
@@ -141,17 +138,20 @@ class RayWorkers:
     @contextlib.contextmanager
     def connected(self) -> Iterator[Errors]:
         """A driver of the cluster."""
-        # None of these is wanted by a user who runs a sweep, and each opens a port or sends something somewhere.
+        _require("ray", "ray")
+        address = self.address or "auto"
+        if address != "auto":
+            _knock("Ray cluster", address, "give the HOST:PORT that `ray start --head` prints, or auto")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        ray = _import("ray", "ray")
+        if address.startswith(LOOPBACK):
+            # Ray's name for: listen on the loopback interface only. Read when it is imported.
+            os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        import ray
         from joblib import parallel_config
         from ray.util.joblib import register_ray
 
-        address = self.address or "auto"
-        if address != "auto":
-            _knock(address)
         try:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
         except (ConnectionError, ValueError, RuntimeError, TypeError) as error:
             raise InputError(
                 f"--address {address}: no Ray cluster answers there ({_first_line(error)}); start one with "
@@ -199,38 +199,40 @@ def choose_workers(backend: str, jobs: int | None, address: str | None, gpus: fl
     return DaskWorkers(address, gpus) if backend == "dask" else RayWorkers(address, gpus)
 
 
-def _import(module: str, extra: str) -> Any:
-    from importlib import import_module
+def _require(module: str, backend: str) -> None:
+    if find_spec(module) is None:
+        raise InputError(f"--backend {backend}: {module} is not installed: {EXTRA.format(backend)}")
 
+
+def _knock(kind: str, address: str, remedy: str) -> None:
+    """Whether anything listens there: both libraries would try for half a minute first."""
+    scheme, _, place = address.rpartition("://")
+    host, _, port = place.rpartition(":")
+    if scheme not in ("", "tcp", "tls", "ray"):
+        return
     try:
-        return import_module(module)
-    except ImportError:
-        raise InputError(f"--backend {extra}: {module} is not installed: {EXTRA.format(extra)}") from None
-
-
-def _knock(address: str) -> None:
-    """Ray itself would try for half a minute, and then end the process."""
-    host, _, port = address.rpartition("://")[2].rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=CONNECT_WITHIN).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_WITHIN).close()
     except (OSError, ValueError, OverflowError) as error:
-        raise InputError(
-            f"--address {address}: no Ray cluster answers there ({_first_line(error)}); give the host:port that "
-            "`ray start --head` prints, or auto"
-        ) from None
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else _first_line(error)
+        raise InputError(f"--address {address}: no {kind} answers there ({reason}); {remedy}") from None
 
 
-@contextlib.contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    import logging
+def _ask_dask(distributed: Any, address: str) -> None:
+    """Ask the scheduler who it is: a client that finds none would go on trying, and complain while it ends."""
+    import asyncio
 
-    logger = logging.getLogger(name)
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
+    async def ask() -> None:
+        async with distributed.rpc(address, timeout=CONNECT_WITHIN) as scheduler:
+            found = await scheduler.identity()
+            if found.get("type") != "Scheduler":
+                raise ValueError(f"a {found.get('type')} does")
+
     try:
-        yield
-    finally:
-        logger.setLevel(before)
+        asyncio.run(asyncio.wait_for(ask(), CONNECT_WITHIN))
+    except (OSError, ValueError, TypeError, AttributeError, TimeoutError) as error:
+        raise InputError(
+            f"--address {address}: no Dask scheduler answers there ({_first_line(error)}); {DASK_REMEDY}"
+        ) from None
 
 
 def _first_line(error: BaseException) -> str:
