@@ -129,7 +129,7 @@ def label_of(changes: Mapping[str, Any]) -> str:
     last = {key: key.rsplit(".", 1)[-1] for key in changes}
     shared = Counter(last.values())
     parts = [f"{last[key] if shared[last[key]] == 1 else key}-{_word(value)}" for key, value in changes.items()]
-    label = "_".join(parts)
+    label = "_".join(parts).lstrip("._-")
     return label if len(label) <= LONGEST_LABEL else _cut(label, changes)
 
 
@@ -140,8 +140,10 @@ def _word(value: Any) -> str:
         return "-".join(map(_word, value)) or "none"
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "none"}[value]
-    text = f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
-    return re.sub("[^A-Za-z0-9.-]+", "-", text).strip("-.") or "x"
+    if isinstance(value, (int, float)):
+        text = f"{value:g}" if float(f"{value:g}") == value else repr(value)
+        return text.replace("+", "")
+    return re.sub("[^A-Za-z0-9.-]+", "-", str(value)).strip("-.") or "x"
 
 
 def _cut(label: str, changes: Mapping[str, Any]) -> str:

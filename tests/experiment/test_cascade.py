@@ -19,14 +19,15 @@ import torch
 from sparseflows import load
 from sparseflows.data.splits import make_splits
 from sparseflows.errors import InputError
-from sparseflows.experiment import cascade
 from sparseflows.experiment import stage as stage_module
+from sparseflows.experiment import tasks
 from sparseflows.experiment.cascade import check_device, run_experiment, whitening_matrix
 from sparseflows.experiment.params import load_spec
 from sparseflows.experiment.plan import prepare
 from sparseflows.experiment.progress import Progress
 from sparseflows.experiment.records import Record
 from sparseflows.experiment.store import RunFolder
+from sparseflows.experiment.workers import LocalWorkers
 from sparseflows.flow.ode import Solver
 
 
@@ -102,8 +103,9 @@ def test_two_jobs_compute_what_one_computes(param, finished, tmp_path, numbers):
     assert numbers(tmp_path / "tiny") == numbers(finished)
     said = (tmp_path / "log").read_text().splitlines()
     assert said[0] == f"tiny: results go to {tmp_path / 'tiny'}"
-    assert said[1].startswith("dense-s0/0  122 params, PR 0.0 %, NLL ")
+    assert said[1].startswith("[1/7] dense-s0/0  122 params, PR 0.0 %, NLL ")
     assert len([line for line in said[2:8] if " params, PR " in line]) == 6  # as they come
+    assert [line.split("]")[0] for line in said[1:8]] == [f"[{n}/7" for n in range(1, 8)]
     assert said[8].startswith("stage  ")
 
 
@@ -135,26 +137,27 @@ def wait_for(condition, seconds: float = 60.0) -> None:
         time.sleep(0.01)
 
 
-def test_a_broken_pool_is_one_line(param, tmp_path, call, monkeypatch):
-    class Pool:
-        def __init__(self, n_jobs, mmap_mode):
-            assert n_jobs == 3
+def test_workers_that_are_lost_again_and_again_are_one_line(param, tmp_path, call, monkeypatch):
+    calls = []
 
+    class Pool:
         def __call__(self, tasks):
+            calls.append(len(list(tasks)))
             raise BrokenProcessPool("A worker process managed by the executor was unexpectedly terminated.")
 
-    monkeypatch.setattr(cascade, "Parallel", Pool)
+    monkeypatch.setattr(LocalWorkers, "parallel", lambda self: Pool())
     said = call("run", param, "--out", tmp_path, "--jobs", "3")
     assert said.status == 1
+    assert calls == [2, 2, 2]
     assert said.err.splitlines()[-1].startswith(f"sparseflows: {tmp_path / 'tiny'}: a worker process was killed (")
 
 
 def test_a_worker_ends_with_its_parent(monkeypatch):
     parents, ended = iter([7, 7, 7, 1]), threading.Event()
-    monkeypatch.setattr(cascade.os, "getppid", lambda: next(parents))
-    monkeypatch.setattr(cascade.os, "_exit", lambda status: ended.set())
-    monkeypatch.setattr(cascade.time, "sleep", lambda seconds: None)
-    cascade._end_with(7)
+    monkeypatch.setattr(tasks.os, "getppid", lambda: next(parents))
+    monkeypatch.setattr(tasks.os, "_exit", lambda status: ended.set())
+    monkeypatch.setattr(tasks.time, "sleep", lambda seconds: None)
+    tasks.end_with.__wrapped__(7)
     assert ended.wait(10)
     assert next(parents, None) is None
 
@@ -177,13 +180,17 @@ def test_killed_workers_and_killed_parents(changed, tmp_path):
     process, workers = start()
     assert len(workers) == 2
     os.kill(workers[0], signal.SIGKILL)
-    assert process.wait(60) == 1
-    assert log.read_text().splitlines() == [
+    wait_for(lambda: len(log.read_text().splitlines()) > 1)
+    assert log.read_text().splitlines()[:2] == [
         f"tiny: results go to {run}",  # and no warning of arrays that cannot be written to
-        f"sparseflows: {run}: a worker process was killed (out of memory? try a smaller --jobs); "
-        "the same command goes on from the last checkpoint",
+        "a worker was lost; another one goes on from the last checkpoint of its cascade",
     ]
+    wait_for(lambda: len(workers_of(process.pid)) == 2 and not set(workers) & set(workers_of(process.pid)))
+    process.kill()
+    wait_for(lambda: not any(map(is_alive, workers)), 30)
+    assert not list(run.rglob("record.json"))
 
+    wait_for(lambda: not refused(run), 30)
     process, workers = start()
     process.kill()
     process.wait()
