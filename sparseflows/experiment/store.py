@@ -130,7 +130,7 @@ class RunFolder:
         Raises:
             InputError: another run holds it, or the folder cannot be written to.
         """
-        with hold_folder(self.path, self._sweep, join):
+        with hold_folder(self.path, functools.partial(remove_litter, self.path), join):
             yield
 
     @contextlib.contextmanager
@@ -139,13 +139,6 @@ class RunFolder:
         with (self.path / LOCK).open("a+") as stream:
             fcntl.flock(stream, fcntl.LOCK_SH)
             yield
-
-    def _sweep(self) -> None:
-        """Remove what killed processes had begun to write; for who holds the folder alone."""
-        begun = [path for name in (DATA, RESULTS, METRICS) for path in self.path.glob(f".{name}-*.tmp")]
-        for path in (*begun, *(self.path / "cascades").rglob(".*.tmp")):
-            with contextlib.suppress(OSError):
-                path.unlink()
 
     def cascade(self, name: str) -> Path:
         """Folder of one cascade."""
@@ -306,6 +299,14 @@ def hold_folder(path: Path, when_alone: Callable[[], None], join: bool = False) 
                 raise InputError(f"{path}: another `sparseflows run` is at work in this folder; wait for it") from None
         fcntl.flock(stream, fcntl.LOCK_SH)  # our own workers share it
         yield
+
+
+def remove_litter(run: Path) -> None:
+    """Remove what killed processes had begun to write in a run folder; for who holds it alone."""
+    begun = [path for name in (DATA, RESULTS, METRICS) for path in run.glob(f".{name}-*.tmp")]
+    for path in (*begun, *run.glob(".coordinator-*"), *(run / "cascades").rglob(".*.tmp")):
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _places(out: Path, spec: Spec, wanted: str) -> tuple[Path, Path]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from sparseflows.errors import InputError
 from sparseflows.experiment.records import Record
-from sparseflows.experiment.store import RESULTS, RUN, SWEEP_INDEX, RunFolder, hold_folder, move_aside
+from sparseflows.experiment.store import RESULTS, RUN, SWEEP_INDEX, RunFolder, hold_folder, move_aside, remove_litter
 from sparseflows.experiment.sweep import Point, Sweep
 from sparseflows.files import write_whole
 
@@ -68,6 +68,9 @@ class SweepFolder:
             for path in self.path.glob(pattern):
                 with contextlib.suppress(OSError):
                     path.unlink()
+        for path in self.path.iterdir():
+            if path.is_dir():
+                remove_litter(path)
 
     def place(self, point: Point, data_digest: str | None) -> Path:
         """The run folder of a point."""

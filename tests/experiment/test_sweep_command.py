@@ -107,7 +107,7 @@ def test_again_is_instant_and_a_longer_list_adds_points(swept, sweep_file, call,
     assert said.out.replace(str(folder), str(swept[0])) == swept[1].out
     longer = call("run", sweep_file, "--out", tmp_path, "--set", "sweep.flow.activation=[silu, tanh, relu]")
     assert longer.status == 0, longer.err
-    assert "[25/36]" in longer.err  # 24 were there
+    assert len([line for line in longer.err.splitlines() if line.startswith("[")]) == 12  # 24 were there
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert len(rows_of(folder)) == 36
 
