@@ -77,6 +77,10 @@ def run(
     force: Annotated[
         bool, typer.Option("--force", help="Start over; the old folder is kept as <name>.old-<n>.")
     ] = False,
+    log: Annotated[
+        list[str] | None,
+        typer.Option("--log", metavar="NAME", help="Tell a logger too: tensorboard, or MODULE:ATTRIBUTE of your own."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train a dense flow for every seed, prune and retrain it in a cascade for every method, and print the table.
@@ -87,12 +91,14 @@ def run(
     \b
     Example: sparseflows run param/quick.yaml --set seeds=[0,1,2] --jobs 2
     """
+    from sparseflows.experiment.logger_names import check_loggers
     from sparseflows.experiment.params import load_spec
     from sparseflows.experiment.plan import check_keep_ratios, count_stages, prepare
     from sparseflows.experiment.store import RunFolder
     from sparseflows.experiment.summary import results_text
 
     spec = load_spec(param, settings or ())
+    loggers = check_loggers(log or ())
     try:
         splits, digest = prepare(spec)
         any_rows = next(iter(splits.values()))
@@ -109,7 +115,7 @@ def run(
             from sparseflows.experiment.cascade import run_experiment
             from sparseflows.experiment.progress import Progress
 
-            records = run_experiment(spec, folder, splits, Progress(count_stages(spec)), jobs)
+            records = run_experiment(spec, folder, splits, Progress(count_stages(spec)), jobs, loggers)
     except KeyboardInterrupt:
         same = "the same command without --force" if force else "the same command"
         raise Interrupted(f"interrupted; {same} goes on from the last checkpoint") from None

@@ -6,7 +6,7 @@ import functools
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
@@ -19,6 +19,7 @@ from sparseflows.data.mapped import Rows
 from sparseflows.data.splits import Splits, with_labels
 from sparseflows.errors import InputError, RunError
 from sparseflows.evaluation import subset
+from sparseflows.experiment.logger_names import open_loggers
 from sparseflows.experiment.networks import untrained
 from sparseflows.experiment.plan import dense_params
 from sparseflows.experiment.progress import Progress
@@ -35,7 +36,12 @@ WHITENED_BY = 200_000  # training rows at most
 
 
 def run_experiment(
-    spec: Spec, run: RunFolder, splits: Mapping[int, Splits], progress: Progress, jobs: int = 1
+    spec: Spec,
+    run: RunFolder,
+    splits: Mapping[int, Splits],
+    progress: Progress,
+    jobs: int = 1,
+    log: Iterable[str] = (),
 ) -> list[Record]:
     """Make every stage that is not there yet; gives the records of all. The caller holds the folder's lock.
 
@@ -48,6 +54,7 @@ def run_experiment(
         splits: seed → its rows.
         progress: who is told.
         jobs: cascades to work on side by side, each in a process of its own.
+        log: names of the loggers that every process is to have; see `logger_names`.
     """
     check_device(spec.device)
     run.write_data(describe(splits))
@@ -56,7 +63,7 @@ def run_experiment(
     try:
         if jobs == 1:
             for seed in spec.seeds:
-                bench = make_bench(spec, run, splits[seed], progress, seed)
+                bench = make_bench(spec, run, splits[seed], progress, seed, log)
                 make_dense(bench, seed)
                 for _, sequences in tasks(spec.model_copy(update={"seeds": [seed]})):
                     for protocol, method in sequences:
@@ -66,9 +73,9 @@ def run_experiment(
             # because PyTorch warns of arrays that cannot be.
             side_by_side = Parallel(n_jobs=jobs, mmap_mode="c")
             me = os.getpid()
-            side_by_side(delayed(_dense_task)(me, spec, run, splits[seed], seed) for seed in spec.seeds)
+            side_by_side(delayed(_dense_task)(me, spec, run, splits[seed], seed, log) for seed in spec.seeds)
             side_by_side(
-                delayed(_sequences_task)(me, spec, run, splits[seed], seed, which) for seed, which in tasks(spec)
+                delayed(_sequences_task)(me, spec, run, splits[seed], seed, log, which) for seed, which in tasks(spec)
             )
     except BrokenProcessPool:
         raise RunError(
@@ -103,7 +110,9 @@ def describe(splits: Mapping[int, Splits]) -> dict[str, Any]:
     } | ({} if shared else {"seeds": own})
 
 
-def make_bench(spec: Spec, run: RunFolder, splits: Splits, progress: Progress, seed: int) -> Bench:
+def make_bench(
+    spec: Spec, run: RunFolder, splits: Splits, progress: Progress, seed: int, log: Iterable[str] = ()
+) -> Bench:
     """What the stages of a seed share, in this process."""
     torch.set_num_threads(spec.threads)
     dtype = getattr(torch, spec.dtype)
@@ -117,6 +126,7 @@ def make_bench(spec: Spec, run: RunFolder, splits: Splits, progress: Progress, s
         if spec.data.whiten
         else None,
         progress,
+        open_loggers(log, run.path, progress.say),
     )
 
 
@@ -125,18 +135,24 @@ def _training_rows(spec: Spec, splits: Splits) -> Rows:
     return with_labels(splits) if spec.train.objective == "cross_entropy" else splits.train
 
 
-def _dense_task(parent: int, spec: Spec, run: RunFolder, splits: Splits, seed: int) -> None:
+def _dense_task(parent: int, spec: Spec, run: RunFolder, splits: Splits, seed: int, log: Iterable[str]) -> None:
     with run.share_lock():
         _end_with(parent)
-        make_dense(make_bench(spec, run, splits, Progress(bars=False), seed), seed)
+        make_dense(make_bench(spec, run, splits, Progress(bars=False), seed, log), seed)
 
 
 def _sequences_task(
-    parent: int, spec: Spec, run: RunFolder, splits: Splits, seed: int, sequences: list[tuple[str, str]]
+    parent: int,
+    spec: Spec,
+    run: RunFolder,
+    splits: Splits,
+    seed: int,
+    log: Iterable[str],
+    sequences: list[tuple[str, str]],
 ) -> None:
     with run.share_lock():
         _end_with(parent)
-        bench = make_bench(spec, run, splits, Progress(bars=False), seed)
+        bench = make_bench(spec, run, splits, Progress(bars=False), seed, log)
         for protocol, method in sequences:
             run_sequence(bench, protocol, method, seed)
 
