@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
-import numpy as np
-
 from sparseflows.experiment.live import Live
 from sparseflows.experiment.records import CASCADE, Record, cascade_name
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from sparseflows.data.mapped import Rows
 
 Values = Mapping[str, float]
 LOGGED = "logged"  # folder of a run: which logger has been told of which stage
@@ -54,7 +54,7 @@ class StageStart:
     step: int
     steps: int
     history: tuple[Values, ...]
-    validation: np.ndarray
+    validation: Rows
 
     @property
     def cascade(self) -> str:
