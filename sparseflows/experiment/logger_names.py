@@ -18,7 +18,7 @@ from sparseflows.experiment.tracking import METHODS, Logger, Loggers, told
 
 GROUP = "sparseflows.loggers"  # entry points of installed packages
 OWN = (
-    "your own: --log MODULE:ATTRIBUTE, what makes, from the folder of a run, an object with the methods "
+    "your own: --log MODULE:ATTRIBUTE, which, called with the folder of a run, gives an object with the methods "
     f"{', '.join(METHODS[:-1])} and {METHODS[-1]}"
 )
 
