@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.records import Run, Stage
-from analysis.tables import tabulate
+from analysis.tables import CLASSIFIES, tabulate
 from sparseflows.experiment.params import dump_spec
 from sparseflows.experiment.records import CASCADE, DENSE, DONE, Record
 from sparseflows.experiment.store import RunFolder
@@ -101,8 +101,8 @@ class TensorBoard:
         from sparseflows.flow.model import Flow
 
         rows = self._stage.validation if self._stage is not None else None
-        if rows is None or rows.shape[1] != 2 or not isinstance(network, Flow):
-            return
+        if rows is None or rows.shape[1] != 2 or not isinstance(network, Flow) or record.objective == CLASSIFIES:
+            return  # a classifier's field leads to no noise
         from analysis.glance import glance
         from analysis.plots.glance import glance_figure
         from sparseflows.evaluation import subset
