@@ -101,6 +101,10 @@ def run(
         float | None,
         typer.Option("--gpus-per-task", min=0.01, max=64, help="dask, ray: share of a GPU that a cascade takes."),
     ] = None,
+    log: Annotated[
+        list[str] | None,
+        typer.Option("--log", metavar="NAME", help="Tell a logger too: tensorboard, or MODULE:ATTRIBUTE of your own."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train a dense flow for every seed, prune and retrain it in a cascade for every method, and print the table.
@@ -119,8 +123,9 @@ def run(
     found = load_experiment(param, settings or ())
     try:
         from sparseflows.cli_run import RunOptions, run_one, run_sweep_of
+        from sparseflows.experiment.logger_names import check_loggers
 
-        options = RunOptions(out, force, join, backend, jobs, address, gpus, as_json)
+        options = RunOptions(out, force, join, backend, jobs, address, gpus, check_loggers(log or ()), as_json)
         if isinstance(found, Sweep):
             run_sweep_of(found, options)
         else:

@@ -30,6 +30,7 @@ class RunOptions:
     jobs: int | None
     address: str | None
     gpus: float | None
+    log: tuple[str, ...]
     as_json: bool
 
     def check(self, device: str) -> None:
@@ -61,7 +62,7 @@ def run_one(spec: Spec, options: RunOptions) -> None:
             from sparseflows.experiment.cascade import run_experiment
             from sparseflows.experiment.progress import Progress
 
-            records = run_experiment(spec, folder, splits, Progress(count_stages(spec)), workers, lost)
+            records = run_experiment(spec, folder, splits, Progress(count_stages(spec)), workers, lost, options.log)
     result = {"run": str(folder.path), "stages": [_plain(record) for record in records]}
     print_result(result if options.as_json else results_text(records, folder.path))
 
@@ -90,7 +91,7 @@ def run_sweep_of(sweep: Sweep, options: RunOptions) -> None:
             from sparseflows.experiment.sweep_run import run_sweep
             from sparseflows.experiment.sweep_summary import sweep_text
 
-            results = run_sweep(sweep, folder, digests, workers, lost, Progress(stages))
+            results = run_sweep(sweep, folder, digests, workers, lost, Progress(stages), options.log)
     runs = [
         {"run": str(place), "point": place.name, "changes": point.changes, "stages": [_plain(one) for one in records]}
         for point, place, records in zip(sweep.points, results.places, results.records, strict=True)

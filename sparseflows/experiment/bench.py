@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from sparseflows.data.prepared import manifest_digest
 from sparseflows.data.splits import Splits, fingerprint, make_splits, prepared_folder, with_labels
 from sparseflows.errors import InputError
 from sparseflows.evaluation import subset
+from sparseflows.experiment.logger_names import open_loggers
 from sparseflows.experiment.networks import untrained
 from sparseflows.experiment.plan import dense_params
 from sparseflows.experiment.progress import Progress
@@ -76,7 +77,9 @@ def describe(splits: Mapping[int, Splits]) -> dict[str, Any]:
     } | ({} if shared else {"seeds": own})
 
 
-def make_bench(spec: Spec, run: RunFolder, splits: Splits, progress: Progress, seed: int) -> Bench:
+def make_bench(
+    spec: Spec, run: RunFolder, splits: Splits, progress: Progress, seed: int, log: Iterable[str] = ()
+) -> Bench:
     """What the stages of a seed share, in this process."""
     torch.set_num_threads(spec.threads)
     dtype = getattr(torch, spec.dtype)
@@ -90,6 +93,7 @@ def make_bench(spec: Spec, run: RunFolder, splits: Splits, progress: Progress, s
         if spec.data.whiten
         else None,
         progress,
+        open_loggers(log, run.path, progress.say),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 
 import torch
@@ -28,6 +28,7 @@ def run_experiment(
     progress: Progress,
     workers: Workers | int = 1,
     lost: Errors = (BrokenProcessPool,),
+    log: Sequence[str] = (),
 ) -> list[Record]:
     """Make every stage that is not there yet; gives the records of all. The caller holds the folder's lock.
 
@@ -41,6 +42,7 @@ def run_experiment(
         progress: who is told.
         workers: who works (within `workers.connected()`), or how many processes of this machine.
         lost: errors that say that a worker was lost.
+        log: names of the loggers that every process is to have; see `logger_names`.
     """
     workers = LocalWorkers(workers) if isinstance(workers, int) else workers
     if workers.share_memory:
@@ -48,7 +50,7 @@ def run_experiment(
     run.write_data(describe(splits))
     run.write_results()
     mention_engine(spec, progress)
-    tasks = tasks_of(spec, run.path, run.data_digest(), splits if workers.share_memory else None)
+    tasks = tasks_of(spec, run.path, run.data_digest(), splits if workers.share_memory else None, log=tuple(log))
     try:
         run_tasks(tasks, workers, progress, run.path, lost)
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from sparseflows.experiment.networks import from_tensors
 from sparseflows.experiment.progress import Progress
 from sparseflows.experiment.records import CASCADE, DENSE, DONE, FAILED, Record, cascade_name
 from sparseflows.experiment.store import MASKS, MODEL, DamagedStage, RunFolder
+from sparseflows.experiment.tracking import Loggers, StageStart
 from sparseflows.flow.model import Flow
 from sparseflows.flow.ode import Solver, Status
 from sparseflows.pruning.masks import Masks
@@ -52,6 +53,7 @@ class Bench:
     rows: Batches  # standardised training rows
     whitening: Tensor | None  # (D, D), of all its flows
     progress: Progress
+    loggers: Loggers = field(default_factory=Loggers)
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ def find_stage(bench: Bench, name: StageName) -> Record | None:
         return None
     if record:
         _checkpoints(bench, name).clear()  # whoever wrote the stage may have been killed before doing so
+        _catch_up(bench, name, record)
     return record
 
 
@@ -138,6 +141,8 @@ def make_stage(bench: Bench, name: StageName, work: Work, params_dense: int) -> 
     attempt = saved["attempt"] if saved else 0
     while True:
         pruned = work.start()
+        steps = work.settings.steps_for(len(bench.rows))[0] if work.settings else 0
+        bench.loggers.begin(_start(bench, name, steps, attempt, saved))
         outcome = _train(bench, name, pruned, work, saved, attempt, checkpoints)
         if work.gradually is not None and outcome.status is Status.DONE:
             pruned = work.gradually.finish(pruned)
@@ -203,7 +208,41 @@ def finish(bench: Bench, record: Record, pruned: Pruned[nn.Module] | None, metri
         masks = {name: mask.cpu().contiguous() for name, mask in pruned.dense_masks.items()}
         tensors = {MODEL: save_tensors(state), MASKS: save_tensors(masks)}
     bench.run.write_stage(record, tensors, metrics)
+    bench.loggers.end(record, pruned.flow if tensors and pruned is not None else None)
     bench.progress.done(record)
+
+
+def _start(
+    bench: Bench, name: StageName, steps: int, attempt: int = 0, saved: dict[str, Any] | None = None
+) -> StageStart:
+    """What loggers are told of a stage that begins, or goes on from `saved`."""
+    return StageStart(
+        run=bench.run.path,
+        protocol=name.protocol,
+        method=name.method,
+        seed=name.seed,
+        stage=name.stage,
+        keep_ratio=name.keep_ratio,
+        attempt=attempt,
+        step=saved["step"] if saved else 0,
+        steps=steps,
+        history=tuple(dict(line) for line in saved["history"]) if saved else (),
+        validation=bench.splits.validation,
+    )
+
+
+def _catch_up(bench: Bench, name: StageName, record: Record) -> None:
+    """Loggers that have not heard of a whole stage are told of it as if it had just been made."""
+
+    def network() -> nn.Module | None:
+        return read_pruned(bench, name).flow.eval() if record.status == DONE else None
+
+    bench.loggers.catch_up(
+        record,
+        stage=lambda: _start(bench, name, record.train_steps or 0),
+        lines=lambda: (line for line in bench.run.metrics(name.cascade, name.stage) if "step" in line),
+        network=network,
+    )
 
 
 def _train(
@@ -232,6 +271,7 @@ def _train(
         validate=lambda flow: validation_loss(bench, flow),
         save=lambda checkpoint: checkpoints.save(checkpoint, attempt),
         progress=bench.progress.step,
+        record=bench.loggers.step,
     )
     pruned.flow.train()
     outcome = train(

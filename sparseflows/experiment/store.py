@@ -224,6 +224,14 @@ class RunFolder:
         """Whether a stage has been put in its place, whole or damaged since."""
         return os.path.isdir(self.stage(cascade, stage))
 
+    def metrics(self, cascade: str, stage: int) -> list[dict[str, Any]]:
+        """The lines of a whole stage in metrics.jsonl, without its name.
+
+        Raises:
+            DamagedStage: its record is missing or not what was written.
+        """
+        return list(self._document(self.stage(cascade, stage))["metrics"])
+
     def set_aside(self, damaged: Path) -> Path:
         """Rename a damaged stage or checkpoint out of the way; nothing is deleted."""
         n = 1

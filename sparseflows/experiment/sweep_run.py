@@ -79,6 +79,7 @@ def run_sweep(
     workers: Workers,
     lost: Errors,
     progress: Progress,
+    log: tuple[str, ...] = (),
 ) -> SweepResults:
     """Make every stage of every point that is not there yet; the caller holds the folder's lock.
 
@@ -88,7 +89,7 @@ def run_sweep(
     folder.write_index(sweep, places)
     tasks: list[Task] = []
     for point, place, digest in zip(sweep.points, places, digests, strict=True):
-        tasks += tasks_of(point.spec, place, digest, label=place.name)
+        tasks += tasks_of(point.spec, place, digest, label=place.name, log=log)
     mention_engine(sweep.points[0].spec, progress)
     try:
         failed = run_tasks(tasks, workers, progress, folder.path, lost, collect=True)

@@ -44,6 +44,7 @@ class Task:
         label: names its experiment among those of a sweep; empty where there is one only.
         here: the folder that relative paths in the settings start from.
         splits: the rows, where they are sent along; else the worker reads them.
+        log: names of the loggers that the worker is to have.
     """
 
     folder: Path
@@ -54,6 +55,7 @@ class Task:
     label: str = ""
     here: Path = field(default_factory=Path.cwd)
     splits: Splits | None = None
+    log: tuple[str, ...] = ()
 
     def stages(self) -> Iterator[tuple[str, int]]:
         """(cascade, stage) of all that it makes, the dense network first."""
@@ -138,6 +140,7 @@ def tasks_of(
     data_digest: str | None,
     splits: Mapping[int, Splits] | None = None,
     label: str = "",
+    log: tuple[str, ...] = (),
 ) -> list[Task]:
     """The tasks of one experiment, seed by seed; what stands on one another is one task."""
     together: dict[str, list[tuple[str, str]]] = {}
@@ -147,7 +150,7 @@ def tasks_of(
     for sequences in together.values():
         sequences.sort(key=lambda one: one[0] in (SCRATCH, REWIND))
     return [
-        Task(folder, spec, data_digest, seed, tuple(group), label, splits=splits[seed] if splits else None)
+        Task(folder, spec, data_digest, seed, tuple(group), label, splits=splits[seed] if splits else None, log=log)
         for seed in spec.seeds
         for group in (together.values() or [[]])
     ]
@@ -199,7 +202,7 @@ def carry_out_here(task: Task, progress: Progress, wait: bool = True) -> bool:
         if not (run.path / DATA).exists():
             seeds = task.spec.seeds if task.spec.data.split_by_seed else [task.seed]
             run.write_data(describe({s: load_splits(task.spec, s, task.here, task.data_digest) for s in seeds}))
-        bench = make_bench(task.spec, run, splits, progress, task.seed)
+        bench = make_bench(task.spec, run, splits, progress, task.seed, task.log)
         with hold_cascade(run.cascade(cascade_name(DENSE, task.seed)), progress.place):
             make_dense(bench, task.seed)
         for protocol, method in task.sequences:

@@ -38,12 +38,14 @@ class Hooks:
         validate: the validation NLL of a flow, for `select: best_val`; NaN where it cannot be had.
         save: a checkpoint, every 1/20 of the training. Its tensors are the live ones: write or copy them at once.
         progress: step, total, loss.
+        record: a line of the history, when it is written.
     """
 
     after_step: Callable[[nn.Module], None] | None = None
     validate: Callable[[nn.Module], float] | None = None
     save: Callable[[Checkpoint], None] | None = None
     progress: Callable[[int, int, float], None] | None = None
+    record: Callable[[dict[str, float]], None] | None = None
 
 
 @dataclass
@@ -54,7 +56,8 @@ class Outcome:
         status: DONE, or why it stopped.
         steps: optimiser steps taken.
         seconds: time spent, over all resumptions.
-        history: one record for each 1/40 of the training: step, loss (mean since the last), lr, nfe.
+        history: one line for each 1/40 of the training: step, loss (mean since the last), lr, nfe. Where weights are
+            selected, one for each finite value they are selected by: step, val.
         best_val: lowest validation NLL seen, where it was asked for.
     """
 
@@ -242,6 +245,8 @@ class _State:
             candidate = copy.deepcopy(self.flow)
             self.average.copy_to(candidate)
         nll = self.hooks.validate(candidate)
+        if math.isfinite(nll):
+            self._note({"step": self.step, "val": nll})
         if math.isfinite(nll) and (self.best_val is None or nll < self.best_val):
             self.best_val = nll
             self.best = {name: tensor.clone() for name, tensor in candidate.state_dict().items()}
@@ -250,6 +255,11 @@ class _State:
         total_loss, total_nfe, count = self.since_record
         total_loss, total_nfe, count = total_loss + loss, total_nfe + nfe, count + 1
         if self.is_due(RECORDS):
-            self.history.append({"step": self.step, "loss": total_loss / count, "lr": rate, "nfe": total_nfe / count})
+            self._note({"step": self.step, "loss": total_loss / count, "lr": rate, "nfe": total_nfe / count})
             total_loss, total_nfe, count = 0.0, 0.0, 0.0
         self.since_record = [total_loss, total_nfe, count]
+
+    def _note(self, line: dict[str, float]) -> None:
+        self.history.append(line)
+        if self.hooks.record:
+            self.hooks.record(line)
