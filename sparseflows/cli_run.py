@@ -97,7 +97,8 @@ def run_sweep_of(sweep: Sweep, options: RunOptions) -> None:
         for point, place, records in zip(sweep.points, results.places, results.records, strict=True)
     ]
     failed = [{"cascade": name, "reason": reason} for name, reason in results.failed]
-    result = {"sweep": str(folder.path), "runs": runs, "failed": failed}
+    seconds = {"work_seconds": round(results.work, 3), "wall_seconds": round(results.wall, 3)}
+    result = {"sweep": str(folder.path), "runs": runs, "failed": failed} | seconds
     print_result(result if options.as_json else sweep_text(sweep, results, folder.path))
     if results.stopped:
         raise RunError(f"{folder.path}: {results.stopped} of the cascades could not be carried out; see the list above")

@@ -6,7 +6,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,19 @@ LOSSES = 3  # in a row, without a stage finished in between
 ASK_AGAIN = 1.0  # seconds, for cascades that another run is at work on
 
 
+@dataclass(frozen=True)
+class Tally:
+    """What came of the tasks.
+
+    Attributes:
+        failed: those that failed, with the reason.
+        seconds: of work, summed over the workers; what a lost one had done is not in it.
+    """
+
+    failed: list[tuple[Task, str]]
+    seconds: float
+
+
 def run_tasks(
     tasks: Sequence[Task],
     workers: Workers,
@@ -28,8 +41,8 @@ def run_tasks(
     lost: Errors = (),
     *,
     collect: bool = False,
-) -> list[tuple[Task, str]]:
-    """Carry all tasks out; gives those that failed, with the reason.
+) -> Tally:
+    """Carry all tasks out.
 
     The numbers depend neither on the workers nor on the order. A worker that is killed loses the stage it was at,
     back to its last checkpoint; another one goes on there.
@@ -50,7 +63,7 @@ def run_tasks(
     watch = Watch(tasks, progress, folder, heard=not workers.share_memory)
     failed: dict[int, str] = {}
     with watch:
-        left, wait, losses, finished = _order(tasks), False, 0, watch.finished
+        left, wait, losses, finished, seconds = _order(tasks), False, 0, watch.finished, 0.0
         while left:
             try:
                 outcomes = _side_by_side(tasks, left, workers, watch, wait, collect)
@@ -68,11 +81,12 @@ def run_tasks(
             except ImportError as error:
                 raise RunError(f"{folder}: a worker cannot import {error.name}; install it where it runs") from None
             failed |= {i: one.message for i, one in zip(left, outcomes, strict=True) if one.status == FAILED}
+            seconds += sum(one.seconds for one in outcomes)
             busy = [i for i, one in zip(left, outcomes, strict=True) if one.status == BUSY]
             if busy and not wait:
                 progress.say(f"{len(busy)} cascades are another run's at the moment; waiting for them")
             left, wait = busy, True
-    return [(tasks[index], message) for index, message in sorted(failed.items())]
+    return Tally([(tasks[index], message) for index, message in sorted(failed.items())], seconds)
 
 
 def _merged(tasks: Sequence[Task]) -> list[Task]:
@@ -106,8 +120,8 @@ def _side_by_side(
     return found
 
 
-def _inline(tasks: Sequence[Task], progress: Progress, collect: bool) -> list[tuple[Task, str]]:
-    failed, left = [], _merged(tasks)
+def _inline(tasks: Sequence[Task], progress: Progress, collect: bool) -> Tally:
+    failed, left, started = [], _merged(tasks), time.perf_counter()
     while left:
         busy = []
         for task in left:
@@ -125,4 +139,4 @@ def _inline(tasks: Sequence[Task], progress: Progress, collect: bool) -> list[tu
         if len(busy) == len(left):
             time.sleep(ASK_AGAIN)
         left = busy
-    return failed
+    return Tally(failed, time.perf_counter() - started)

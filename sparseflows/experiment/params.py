@@ -41,7 +41,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]  # in C where that was built
     """Puts quotes around text that `_Loader` would read as a number: a run may be called 1e5."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,12 +28,16 @@ class SweepResults:
         records: their stages.
         failed: (cascade, reason) of what could not be carried out, and of stages that failed.
         stopped: how many could not be carried out.
+        work: seconds that the workers were at work, summed.
+        wall: seconds that it took.
     """
 
     places: tuple[Path, ...]
     records: tuple[tuple[Record, ...], ...]
     failed: tuple[tuple[str, str], ...]
     stopped: int
+    work: float
+    wall: float
 
 
 def check_points(sweep: Sweep) -> tuple[list[str | None], list[str]]:
@@ -90,17 +95,18 @@ def run_sweep(
     tasks: list[Task] = []
     for point, place, digest in zip(sweep.points, places, digests, strict=True):
         tasks += tasks_of(point.spec, place, digest, label=place.name, log=log)
+    started = time.monotonic()
     mention_engine(sweep.points[0].spec, progress)
     try:
-        failed = run_tasks(tasks, workers, progress, folder.path, lost, collect=True)
+        tally = run_tasks(tasks, workers, progress, folder.path, lost, collect=True)
     finally:
         progress.close()
         records = _records(sweep, places)
         folder.write_results({place.name: found for place, found in zip(places, records, strict=True)})
-    told = [(f"{task.label}/{next(reversed([*task.stages()]))[0]}", reason) for task, reason in failed]
+    told = [(f"{task.label}/{next(reversed([*task.stages()]))[0]}", reason) for task, reason in tally.failed]
     for place, found in zip(places, records, strict=True):
         told += [(f"{place.name}/{r.cascade}/{r.stage}", r.reason or "") for r in found if r.status != DONE]
-    return SweepResults(places, records, tuple(told), len(failed))
+    return SweepResults(places, records, tuple(told), len(tally.failed), tally.seconds, time.monotonic() - started)
 
 
 def _records(sweep: Sweep, places: tuple[Path, ...]) -> tuple[tuple[Record, ...], ...]:

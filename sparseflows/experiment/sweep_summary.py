@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from sparseflows.experiment.plan import count_stages, plan
+from sparseflows.experiment.progress import duration
 from sparseflows.experiment.records import DENSE, DONE, Record
 from sparseflows.experiment.sweep import Sweep
 from sparseflows.experiment.sweep_run import SweepResults, count_sweep_stages
@@ -32,6 +33,7 @@ def sweep_text(sweep: Sweep, results: SweepResults, folder: Path) -> str:
         lines.append(f"{name:<{wide}} {_params(dense):>9} {_mean(dense):>14} {pruned[0]:>12} {pruned[1]:>7} {there:>9}")
     unit = "share of the test rows" if classifies else "NLL in nats, standardised coordinates"
     lines.append(f"{unit}; dense: mean over the seeds, pruned: the best stage; every stage in {folder / 'results.csv'}")
+    lines.append(f"{duration(results.work)} of work in {duration(results.wall)}")
     return "\n".join(lines + failures_text(results.failed))
 
 

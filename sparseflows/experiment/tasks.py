@@ -72,10 +72,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a task ended: DONE; BUSY, another run has its cascade; or FAILED with a message."""
+    """How a task ended: DONE; BUSY, another run has its cascade; or FAILED with a message.
+
+    `seconds`: what the work took, where it took place.
+    """
 
     status: str
     message: str = ""
+    seconds: float = 0.0
 
 
 @dataclass
@@ -177,7 +181,9 @@ def carry_out(
         if parent is not None:
             end_with(parent)
         progress.begin("")
-        return Outcome(DONE if carry_out_here(task, progress, wait) else BUSY)
+        started = time.perf_counter()
+        done = carry_out_here(task, progress, wait)
+        return Outcome(DONE if done else BUSY, "", time.perf_counter() - started)
     except (DiskError, Abandoned):
         raise
     except SparseFlowsError as error:

@@ -46,5 +46,7 @@ WORKS: dict[str, Work] = {
     "hessian": Work("work_hessian:run", "products, largest eigenvalue, trace, against PyHessian", 40, 200),
     "cascade": Work("work_cascade:run", "a whole cascade's wall seconds, training and the rest", 25, 100),
     "scaling": Work("work_scaling:run", "a step by batch, width, dimension and prune ratio", 10, 150),
+    "sweep": Work("work_sweep:sweep", "24 cascades by two processes against one", 120, 900),
+    "scheduling": Work("work_sweep:scheduling", "what a task costs beside its work, 2,000 tiny cascades", 240, 1200),
     "memory": Work("work_memory:run", "peak memory of a step against the plain adjoint", 60, 300),
 }
