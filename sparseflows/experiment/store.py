@@ -105,10 +105,14 @@ class RunFolder:
 
         Raises:
             InputError: something else is there.
+            DiskError: it cannot be made.
         """
         wanted = identity(spec, data_fingerprint)
         if not os.path.exists(path):
-            _create(path, spec, wanted, data_fingerprint)
+            try:
+                _create(path, spec, wanted, data_fingerprint)
+            except InputError as error:
+                raise DiskError(str(error)) from None
         if _identity_of(path) != wanted:
             raise InputError(f"{path}: taken by something else; give another folder with --out")
         return cls(path, spec)
@@ -136,7 +140,11 @@ class RunFolder:
     @contextlib.contextmanager
     def share_lock(self) -> Iterator[None]:
         """Hold the folder as a worker of the process that locked it, so that it stays held should that be killed."""
-        with (self.path / LOCK).open("a+") as stream:
+        try:
+            stream = (self.path / LOCK).open("a+")
+        except OSError as error:
+            raise DiskError(f"{self.path / LOCK}: could not be written ({error.strerror})") from error
+        with stream:
             fcntl.flock(stream, fcntl.LOCK_SH)
             yield
 
