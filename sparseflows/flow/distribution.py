@@ -78,7 +78,10 @@ class FlowDistribution(Distribution):
             raise InputError(f"unknown coordinates '{coordinates}' (known: data, standardised)")
         self.flow, self.coordinates, self.solver, self.chunk = flow, coordinates, solver, chunk
         self.generator = generator
-        self._shift, self._scale = _statistics(flow) if coordinates == "data" else (None, None)
+        self._shift: Tensor | None = None
+        self._scale: Tensor | None = None
+        if coordinates == "data":
+            self._shift, self._scale = _statistics(flow)
         super().__init__(Size(), Size((_dimension(flow, dim),)), validate_args=validate_args)
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> FlowDistribution:
@@ -118,7 +121,7 @@ class FlowDistribution(Distribution):
         found = self.flow.log_prob(points, solver=self.solver, chunk=self.chunk) - log_scale
         return found.view(value.shape[:-1]).expand(shape)
 
-    def rsample(self, sample_shape: Sequence[int] = Size()) -> Tensor:  # noqa: B008 (torch's own default)
+    def rsample(self, sample_shape: Sequence[int] = Size()) -> Tensor:
         """Samples of sample_shape + batch_shape + (D,), through the solve: gradients reach the flow's parameters."""
         shape = self._extended_shape(Size(sample_shape))
         noise = self._noise(shape)
@@ -131,7 +134,7 @@ class FlowDistribution(Distribution):
             samples = samples * self._scale.to(samples) + self._shift.to(samples)
         return samples
 
-    def sample(self, sample_shape: Sequence[int] = Size()) -> Tensor:  # noqa: B008
+    def sample(self, sample_shape: Sequence[int] = Size()) -> Tensor:
         """`rsample` without gradients."""
         with torch.no_grad():
             return self.rsample(sample_shape)

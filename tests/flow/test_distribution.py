@@ -222,12 +222,12 @@ def test_validation_can_be_switched_off_and_survives_expand():
 
 
 def test_another_precision_is_refused_by_name():
-    with pytest.raises(InputError, match=r"dtype torch.float32, the flow torch.float64"):
+    with pytest.raises(InputError, match=r"dtype torch\.float32, the flow torch\.float64"):
         linear().distribution(dim=2).log_prob(torch.zeros(2))
 
 
 def test_what_is_missing_is_said():
-    with pytest.raises(InputError, match="pass dim=D"):
+    with pytest.raises(InputError, match="pass dim"):
         linear().distribution()
     with pytest.raises(InputError, match="dim=3, but the flow has 2"):
         curved().distribution(dim=3)
