@@ -199,7 +199,7 @@ def test_validation_is_torchs(wrong):
     ours, theirs = linear().distribution(dim=2), gaussian()
     value = torch.zeros(wrong).double()
     for one in (ours, theirs):
-        with pytest.raises(ValueError, match="shape|dim"):
+        with pytest.raises(ValueError, match=r"shape|dim"):
             one.log_prob(value)
 
 
