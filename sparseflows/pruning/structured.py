@@ -16,7 +16,16 @@ from sparseflows.flow.fields import MLPField
 from sparseflows.flow.model import Flow
 from sparseflows.pruning.allocation import best_of_layers, nearest_prefix, put_first, rank
 from sparseflows.pruning.chains import Chain
-from sparseflows.pruning.groups import Keep, block_chains, chains, check_keep, hidden_layers, known_dim, params_counter
+from sparseflows.pruning.groups import (
+    HiddenLayer,
+    Keep,
+    block_chains,
+    chains,
+    check_keep,
+    hidden_layers,
+    known_dim,
+    params_counter,
+)
 from sparseflows.pruning.scores import neuron_l1
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -41,9 +50,7 @@ def choose_neurons(
     Raises:
         InputError: scores that do not fit the network.
     """
-    layers = hidden_layers(network)
-    if not layers:
-        raise InputError(f"{_no_units(network)}, so it has no units to remove; prune its weights instead")
+    layers = removable_layers(network)
     if scores is None:
         parameters = dict(network.named_parameters())
         scores = [neuron_l1(parameters[layer.link.weight].flatten(1)) for layer in layers]
@@ -63,6 +70,14 @@ def choose_neurons(
         return params([int(kept.sum()) for kept in keep_for(n)])
 
     return keep_for(nearest_prefix(sum(least), len(order), count, target))
+
+
+def removable_layers(network: nn.Module) -> list[HiddenLayer]:
+    """The hidden layers of `network`; raises InputError where there are none."""
+    layers = hidden_layers(network)
+    if not layers:
+        raise InputError(f"{_no_units(network)}, so it has no units to remove; prune its weights instead")
+    return layers
 
 
 def _no_units(network: nn.Module) -> str:
