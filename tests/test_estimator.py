@@ -14,7 +14,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 
 import sparseflows
-from sparseflows import SparseFlowDensity
+from sparseflows import SparseFlowDensity, estimator
 from sparseflows.errors import InputError, RunError
 from sparseflows.flow.fields import AutogradField, MLPField
 from sparseflows.flow.ode import Solver
@@ -124,6 +124,39 @@ def test_a_field_of_ones_own_is_trained_by_the_likelihood():
     losses = [record["loss"] for record in density.history_ if record["stage"] == 0]
     assert losses[-1] < losses[0]
     assert density.sample(7, random_state=0).shape == (7, 2)
+
+
+def test_a_field_of_ones_own_by_flow_matching():
+    density = tiny(field=Own, objective="flow_matching", steps=60, keep_ratio=0.6, lr=0.03).fit(gaussian())
+    losses = [record["loss"] for record in density.history_ if record["stage"] == 0]
+    assert np.mean(losses[-10:]) < np.mean(losses[:10])
+    assert density.masks_.kept(density.flow_) == density.params_
+
+
+def test_the_rows_beside_a_row_matter_no_more_than_the_tolerance():
+    density, rows = tiny(hidden=(16,), steps=50).fit(gaussian()), gaussian(20, seed=1)
+    whole = density.score_samples(rows)
+    alone = np.concatenate([density.score_samples(row[None]) for row in rows])
+    assert np.abs(whole - alone).max() < 1e-3  # some tens of steps at 1e-5 each
+    with pytest.raises(AssertionError):
+        np.testing.assert_allclose(whole, alone, rtol=1e-10)  # and they do matter
+
+
+def test_lost_samples_are_drawn_again_and_at_last_given_up(monkeypatch):
+    density, calls = tiny().fit(gaussian()), []
+
+    def drawn(flow, dim, n, seed):
+        calls.append(n)
+        found = np.full((n, dim), float(len(calls)))
+        found[: n // 2] = np.nan
+        return found
+
+    monkeypatch.setattr(estimator, "draw_standardised", drawn)
+    assert np.isfinite(density.sample(4, random_state=0)).all()
+    assert calls == [4, 2, 1]
+    monkeypatch.setattr(estimator, "draw_standardised", lambda flow, dim, n, seed: np.full((n, dim), np.nan))
+    with pytest.raises(RunError, match="3 of 3 samples run off to infinity"):
+        density.sample(3, random_state=0)
 
 
 def test_weights_are_chosen_on_rows_that_are_held_out(capsys):

@@ -26,7 +26,7 @@ A field of one's own, trained by its likelihood, pruned, retrained:
 >>> flow = sf.Flow(Residual(2))
 >>> rows = 0.4 * torch.randn(512, 2) + 1.0
 >>> loss = NegativeLogLikelihood(sf.Solver("dopri5", 1e-3, 1e-3))
->>> settings = TrainSpec(steps=15, batch=128, lr=0.05)
+>>> settings = TrainSpec(steps=10, batch=128, lr=0.05)
 >>> _ = train(flow, loss, rows, settings, seed=0, purpose="dense")
 >>> smaller = sf.prune("structured", sf.unpruned(flow), flow, 200)  # whole neurons: the block's
 >>> flow.chain()[0].field.module.block[0], smaller.flow.chain()[0].field.module.block[0]
