@@ -201,6 +201,12 @@ class AutogradField(nn.Module):
         super().__init__()
         self.module = module
 
+    @property
+    def dim(self) -> int | None:
+        """D, where the module says it by an attribute of that name."""
+        dim = getattr(self.module, "dim", None)
+        return dim if isinstance(dim, int) else None
+
     def forward(self, t: Tensor, z: Tensor) -> Tensor:
         """f(t, z): (B, D)."""
         result: Tensor = self.module(t, z)

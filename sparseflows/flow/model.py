@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,9 @@ from sparseflows.flow.fields import Field, MLPField, as_field
 from sparseflows.flow.ode import SolveFailed, Solver, Status
 from sparseflows.flow.transform import DivergenceRule, Transformed, transform
 from sparseflows.rng import torch_generator
+
+if TYPE_CHECKING:
+    from sparseflows.flow.distribution import FlowDistribution
 
 DivergenceKind = Literal["exact", "hutchinson"]
 
@@ -209,6 +212,12 @@ class Flow(nn.Module):
         if result.status is not Status.DONE:
             raise SolveFailed(result.status, result.nfe)
         return result.points, standard_normal_log_prob(noise) + result.trace
+
+    def distribution(self, **options: Any) -> FlowDistribution:
+        """This density as a `torch.distributions.Distribution`; options as `flow.distribution.FlowDistribution`."""
+        from sparseflows.flow.distribution import FlowDistribution
+
+        return FlowDistribution(self, **options)
 
     def compact(self) -> Flow:
         """A new flow without the dead neurons, its outputs the same to rounding; see `flow.compact.compact`."""

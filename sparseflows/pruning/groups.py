@@ -59,16 +59,36 @@ Keep = list[Tensor]
 
 
 def chains(network: nn.Module) -> list[Chain]:
-    """The chains of weight layers of `network`: one a block of a flow, one of any other module.
+    """The chains of weight layers of `network`: of a flow's fields in order, or the one of any other module.
+
+    An `MLPField` is one chain; a field of one's own may have several (see `field_chains`).
 
     Raises:
         InputError: layers that cannot be followed; the first is named.
     """
     if isinstance(network, Flow):
-        return [_field_chain(block, field) for block, field in enumerate(mlp_fields(network))]
+        return [chain for block in range(len(network.blocks)) for chain in block_chains(network, block)]
     from sparseflows.pruning.follow import follow  # torch.fx takes a while to load, and flows do not need it
 
     return [follow(network).links]
+
+
+def block_chains(flow: Flow, block: int) -> list[Chain]:
+    """The chains of one block of a flow; raises as `chains`."""
+    field = flow.chain()[block].field
+    if isinstance(field, MLPField):
+        return [_field_chain(block, field)]
+    from sparseflows.pruning.field_chains import field_chains  # torch.fx takes a while to load here too
+
+    try:
+        return field_chains(field, f"blocks.{block}.field", known_dim(flow))
+    except InputError as error:
+        raise InputError(f"block {block}: {error}") from None
+
+
+def known_dim(flow: Flow) -> int | None:
+    """D, where the fields or the whitening say it."""
+    return flow.dim if flow.whitening is None else len(flow.whitening)
 
 
 def _field_chain(block: int, field: MLPField) -> Chain:
@@ -94,20 +114,6 @@ def _field_chain(block: int, field: MLPField) -> Chain:
 
 def _constants(layer: Layer, sigma: Callable[[Tensor], Tensor]) -> Tensor:
     return sigma(layer.bias.detach())
-
-
-def mlp_fields(flow: Flow) -> list[MLPField]:
-    """The fields of `flow`.
-
-    Raises:
-        InputError: one of them is no `MLPField`, so that its layers cannot be followed.
-    """
-    fields = []
-    for index, field in enumerate(flow.fields()):
-        if not isinstance(field, MLPField):
-            raise InputError(f"block {index} is a {type(field).__name__}; pruning follows the layers of an MLPField")
-        fields.append(field)
-    return fields
 
 
 def layer_name(block: int, index: int) -> str:

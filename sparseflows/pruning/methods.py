@@ -18,7 +18,7 @@ from sparseflows.pruning.pfp import choose_by_pfp
 from sparseflows.pruning.promises import Promise
 from sparseflows.pruning.removal import compensate
 from sparseflows.pruning.sipp import Choice, Sipp
-from sparseflows.pruning.structured import Network, choose_neurons, floor_of, shrink
+from sparseflows.pruning.structured import Network, choose_neurons, floor_of, removable_layers, shrink
 from sparseflows.pruning.unstructured import Scores, prune_weights
 
 
@@ -195,7 +195,7 @@ def _prune_units(
     seed: int,
 ) -> Pruned[Network]:
     network = state.flow
-    least = floor_of([layer.size for layer in hidden_layers(dense)], floor)
+    least = floor_of([layer.size for layer in removable_layers(dense)], floor)
     promises: tuple[Promise, ...] = ()
     if method.criterion == "pfp":
         assert sample is not None

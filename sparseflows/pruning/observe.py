@@ -20,13 +20,16 @@ from torch.overrides import TorchFunctionMode
 
 from sparseflows.errors import InputError
 from sparseflows.flow.divergence import Divergence
-from sparseflows.flow.fields import Field
+from sparseflows.flow.fields import Field, MLPField
 from sparseflows.flow.model import Flow, standard_normal_log_prob
 from sparseflows.flow.ode import Solver, Status
 from sparseflows.pruning.groups import chains
+from sparseflows.pruning.observe_fields import gradients_by_row, own_statistics, values_of
 from sparseflows.pruning.statistics import Observed, Statistics
 
 STEPS = 8
+OBSERVED = Solver("rk4", steps=STEPS, norm="batch")
+OWN_ROWS = 32  # of fields of one's own, whose gradients are held for each row
 ENTRIES = 2**24  # of recorded products held at once
 ExampleLoss = Callable[[Tensor], Tensor]
 """Outputs (B, K) of a network that is no density → the loss of each example (B,)."""
@@ -81,7 +84,9 @@ def observe(network: nn.Module, sample: Sample, gradients: bool = True) -> list[
     network = copy.deepcopy(network).double().cpu().requires_grad_(True)
     rows = sample.rows.detach().double().cpu()
     if isinstance(network, Flow):
-        return _observe_flow(network, rows, sample.loss, gradients)
+        if all(isinstance(own, MLPField) for own in network.fields()):
+            return _observe_flow(network, rows, sample.loss, gradients)
+        return _observe_own(network, rows, sample.loss, gradients)
     from sparseflows.pruning.recording import record
 
     links = [link for chain in chains(network) for link in chain]
@@ -110,13 +115,34 @@ def _observe_flow(flow: Flow, rows: Tensor, loss: ExampleLoss | None, gradients:
     return total
 
 
+def _observe_own(flow: Flow, rows: Tensor, loss: ExampleLoss | None, gradients: bool) -> list[Statistics]:
+    """The same of a flow with fields of one's own."""
+    links = [link for chain in chains(flow) for link in chain]
+    parameters = dict(flow.named_parameters())
+    weights = [parameters[link.weight] for link in links]
+    products = _Products(weights)
+    with torch.no_grad(), products:
+        result = flow.transform(rows, solver=OBSERVED, divergence=None)
+    if result.status is not Status.DONE:
+        raise InputError(f"the flow cannot be observed on this sample: {result.status.value}")
+    found: list[list[Tensor]] = [[] for _ in links]
+    size = len(rows) if loss is not None else OWN_ROWS
+    for part in rows.split(size) if gradients else []:
+        for place, own in zip(found, gradients_by_row(flow, weights, part, OBSERVED, loss), strict=True):
+            place.append(own)
+    return [
+        own_statistics(weight, values_of(link.name, tape.calls, len(rows)), torch.cat(own) if own else None)
+        for link, weight, tape, own in zip(links, weights, products.tapes, found, strict=True)
+    ]
+
+
 def _seen(
     flow: Flow, weights: Sequence[Tensor], rows: Tensor, loss: ExampleLoss | None, gradients: bool
 ) -> list[Observed]:
     products = _Products(weights)
     divergence = exact_by_row if gradients and loss is None else None
     with torch.set_grad_enabled(gradients), products:
-        result = flow.transform(rows, solver=Solver("rk4", steps=STEPS, norm="batch"), divergence=divergence)
+        result = flow.transform(rows, solver=OBSERVED, divergence=divergence)
         if result.status is not Status.DONE:
             raise InputError(f"the flow cannot be observed on this sample: {result.status.value}")
         if not gradients:

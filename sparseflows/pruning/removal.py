@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sparseflows.errors import InputError
-from sparseflows.pruning.chains import Link
+from sparseflows.pruning.chains import Chain, Link
 from sparseflows.pruning.follow import ModuleChain, follow
 from sparseflows.pruning.groups import Keep, check_keep
 from sparseflows.pruning.passages import NORMS
@@ -52,6 +52,24 @@ def remove_units(module: nn.Module, keep: Keep, *, fold: bool = False) -> nn.Mod
         for part in (link.name, *norms):
             _note_sizes(smaller.get_submodule(part))
     return smaller
+
+
+def cut_chain(network: nn.Module, chain: Chain, keep: Keep) -> None:
+    """Take the units not in `keep` out of the linear layers of a chain of `network`, in place.
+
+    Args:
+        network: has the chain's layers by their names.
+        chain: of linear layers.
+        keep: for every layer but the last a bool tensor (n_out,).
+    """
+    for link, rows, columns in zip(chain, [*keep, None], [None, *keep], strict=True):
+        layer = network.get_submodule(link.name)
+        if columns is not None:
+            _cut(layer, "weight", _columns(link, columns), dim=1)
+        if rows is not None:
+            for name in ("weight", "bias"):
+                _cut(layer, name, rows)
+        _note_sizes(layer)
 
 
 def fold_constants(module: nn.Module) -> tuple[nn.Module, Keep]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import TypeVar, cast
@@ -11,9 +12,20 @@ from torch import Tensor, nn
 
 from sparseflows.errors import InputError
 from sparseflows.flow.compact import cut_field, with_fields
+from sparseflows.flow.fields import MLPField
 from sparseflows.flow.model import Flow
 from sparseflows.pruning.allocation import best_of_layers, nearest_prefix, put_first, rank
-from sparseflows.pruning.groups import Keep, check_keep, hidden_layers, mlp_fields, params_counter
+from sparseflows.pruning.chains import Chain
+from sparseflows.pruning.groups import (
+    HiddenLayer,
+    Keep,
+    block_chains,
+    chains,
+    check_keep,
+    hidden_layers,
+    known_dim,
+    params_counter,
+)
 from sparseflows.pruning.scores import neuron_l1
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -38,9 +50,7 @@ def choose_neurons(
     Raises:
         InputError: scores that do not fit the network.
     """
-    layers = hidden_layers(network)
-    if not layers:
-        raise InputError("the network has no hidden layer, so it has no units to remove; prune its weights instead")
+    layers = removable_layers(network)
     if scores is None:
         parameters = dict(network.named_parameters())
         scores = [neuron_l1(parameters[layer.link.weight].flatten(1)) for layer in layers]
@@ -60,6 +70,25 @@ def choose_neurons(
         return params([int(kept.sum()) for kept in keep_for(n)])
 
     return keep_for(nearest_prefix(sum(least), len(order), count, target))
+
+
+def removable_layers(network: nn.Module) -> list[HiddenLayer]:
+    """The hidden layers of `network`; raises InputError where there are none."""
+    layers = hidden_layers(network)
+    if not layers:
+        raise InputError(f"{_no_units(network)}, so it has no units to remove; prune its weights instead")
+    return layers
+
+
+def _no_units(network: nn.Module) -> str:
+    fields = list(network.fields()) if isinstance(network, Flow) else []
+    own = next((field for field in fields if not isinstance(field, MLPField)), None)
+    if own is None or not isinstance(network, Flow):
+        return "the network has no hidden layer"
+    from sparseflows.pruning.field_chains import why_no_units
+
+    why = why_no_units(own, known_dim(network))
+    return f"in this flow no Linear layer alone reads another one's units ({why})"
 
 
 def check_unit_scores(network: nn.Module, scores: Sequence[Tensor]) -> None:
@@ -99,5 +128,19 @@ def shrink_flow(flow: Flow, keep: Keep) -> Flow:
     """`shrink` of a flow; `keep` has been checked."""
     remaining = iter(keep)
     device = next(flow.parameters()).device
-    fields = [cut_field(field, [next(remaining).to(device) for _ in field.hidden]) for field in mlp_fields(flow)]
-    return with_fields(flow, fields)
+    fields: list[nn.Module] = []
+    owned: list[tuple[Chain, Keep]] = []
+    for block, field in enumerate(flow.fields()):
+        if isinstance(field, MLPField):
+            fields.append(cut_field(field, [next(remaining).to(device) for _ in field.hidden]))
+            continue
+        fields.append(copy.deepcopy(field))
+        owned += [(chain, [next(remaining) for _ in chain[1:]]) for chain in block_chains(flow, block)]
+    smaller = with_fields(flow, fields)
+    if owned:
+        from sparseflows.pruning.removal import cut_chain
+
+        for chain, kept in owned:
+            cut_chain(smaller, chain, kept)
+        chains(smaller)  # evaluates the fields: one that needs the old sizes is refused here
+    return smaller

@@ -12,7 +12,7 @@ from sparseflows.errors import InputError
 from sparseflows.flow.build import build_flow
 from sparseflows.flow.fields import LinearField, MLPField
 from sparseflows.flow.model import Flow
-from sparseflows.pruning.groups import count_params, hidden_layers, mlp_fields, vector_names, weight_names
+from sparseflows.pruning.groups import count_params, hidden_layers, vector_names, weight_names
 from sparseflows.pruning.masks import Masks, masks_of_neurons, neurons_of_masks
 from sparseflows.specs import FlowSpec
 
@@ -195,8 +195,8 @@ def test_hidden_layers_and_weights_by_name():
 def test_a_field_without_known_layers_is_refused_by_name():
     linear = LinearField(torch.eye(2))
     flow = Flow([MLPField(2, [3]), linear])
-    for function in (mlp_fields, hidden_layers, weight_names):
-        assert "block 1 is a LinearField; pruning follows the layers of an MLPField" in refusal(function, flow)
+    for function in (hidden_layers, weight_names):
+        assert "block 1: the field LinearField has no Linear layer; pruning follows" in refusal(function, flow)
     assert count_params(Flow(linear)) == 4
 
 

@@ -1,0 +1,219 @@
+"""A flow where a `torch.distributions.Distribution` is wanted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, cast
+
+import torch
+from torch import Size, Tensor
+from torch.distributions import Distribution, constraints
+
+from sparseflows.errors import InputError
+from sparseflows.flow.model import Flow, standard_normal_log_prob
+from sparseflows.flow.ode import SolveFailed, Solver, Status
+
+Coordinates = Literal["standardised", "data"]
+ENTROPY_SAMPLES = 4096
+
+
+class Entropy(NamedTuple):
+    """A Monte Carlo estimate in nats and its standard error, tensors of the distribution's batch shape."""
+
+    value: Tensor
+    error: Tensor
+
+
+class FlowDistribution(Distribution):
+    """The density of a flow: batch shape () at first, event shape (D,).
+
+    The flow is held, not copied: what changes its parameters changes the distribution, and gradients reach them.
+
+    Args:
+        flow: the flow.
+        coordinates: `standardised`, the flow's own, or `data`, which `flow.standardiser` leads to; there log p is
+            less by Σ log s, so that it integrates to 1 over the data's own space.
+        dim: D, of flows whose fields do not say it.
+        solver: instead of the flow's own.
+        generator: of all draws; None takes PyTorch's own.
+        chunk: rows solved together; None solves all at once.
+        validate_args: as everywhere in `torch.distributions`; None takes the default that is set there.
+
+    Raises:
+        InputError: unknown coordinates, `data` of a flow without a standardiser, or a dimension that is missing or
+            contradicts the flow's.
+
+    >>> import torch
+    >>> from sparseflows.flow.fields import LinearField
+    >>> from sparseflows.flow.model import Flow
+    >>> p = Flow(LinearField(torch.zeros(2, 2))).distribution(dim=2)  # the field that stands still: N(0, I)
+    >>> p.batch_shape, p.event_shape
+    (torch.Size([]), torch.Size([2]))
+    >>> p.log_prob(torch.zeros(5, 2)).shape
+    torch.Size([5])
+    >>> copies = p.expand((3,))
+    >>> copies.sample((4,)).shape
+    torch.Size([4, 3, 2])
+    >>> f"{p.entropy().item():.4f}"  # log 2πe
+    '2.8379'
+    """
+
+    arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012 (torch's own classes have it so)
+    support = constraints.real_vector
+    has_rsample = True
+
+    def __init__(
+        self,
+        flow: Flow,
+        *,
+        coordinates: Coordinates = "standardised",
+        dim: int | None = None,
+        solver: Solver | None = None,
+        generator: torch.Generator | None = None,
+        chunk: int | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        if coordinates not in ("standardised", "data"):
+            raise InputError(f"unknown coordinates '{coordinates}' (known: data, standardised)")
+        self.flow, self.coordinates, self.solver, self.chunk = flow, coordinates, solver, chunk
+        self.generator = generator
+        self._shift: Tensor | None = None
+        self._scale: Tensor | None = None
+        if coordinates == "data":
+            self._shift, self._scale = _statistics(flow)
+        super().__init__(Size(), Size((_dimension(flow, dim),)), validate_args=validate_args)
+
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> FlowDistribution:
+        """Independent copies, in `batch_shape`; the flow is shared."""
+        shape = torch.empty(self.batch_shape).expand(torch.Size(batch_shape)).shape  # refuses what does not fit
+        new = cast(FlowDistribution, self._get_checked_instance(FlowDistribution, _instance))
+        for name in ("flow", "coordinates", "solver", "chunk", "generator", "_shift", "_scale"):
+            setattr(new, name, getattr(self, name))
+        super(FlowDistribution, new).__init__(shape, self.event_shape, validate_args=False)
+        new._validate_args = self._validate_args
+        return new
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log p in nats of value (…, D): the shape of … broadcast with the batch shape.
+
+        Gradients reach the value and the flow's parameters.
+
+        Raises:
+            ValueError: a value of another shape, or NaN, where arguments are validated.
+            InputError: another precision than the flow's.
+            SolveFailed: the solver did not reach the end.
+        """
+        if self._validate_args:
+            self._validate_sample(value)
+        like = self._like()
+        if like is not None and value.dtype != like.dtype:
+            raise InputError(
+                f"value has dtype {value.dtype}, the flow {like.dtype}; convert one: value.to({like.dtype})"
+            )
+        shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
+        points, log_scale = value.reshape(-1, value.shape[-1]), 0.0
+        if self._shift is not None and self._scale is not None:
+            shift, scale = self._shift.to(value), self._scale.to(value)
+            points, log_scale = (points - shift) / scale, float(self._scale.log().sum())
+        if len(points) == 0:
+            return points.sum(-1).view(value.shape[:-1]).expand(shape)
+        found = self.flow.log_prob(points, solver=self.solver, chunk=self.chunk) - log_scale
+        return found.view(value.shape[:-1]).expand(shape)
+
+    def rsample(self, sample_shape: Sequence[int] = Size()) -> Tensor:
+        """Samples of sample_shape + batch_shape + (D,), through the solve: gradients reach the flow's parameters."""
+        shape = self._extended_shape(Size(sample_shape))
+        noise = self._noise(shape)
+        rows = noise.view(-1, shape[-1])
+        if len(rows) == 0:
+            return noise
+        parts = [self.flow.to_data(part, solver=self.solver) for part in rows.split(self.chunk or len(rows))]
+        samples = torch.cat(parts).view(shape)
+        if self._shift is not None and self._scale is not None:
+            samples = samples * self._scale.to(samples) + self._shift.to(samples)
+        return samples
+
+    def sample(self, sample_shape: Sequence[int] = Size()) -> Tensor:
+        """`rsample` without gradients."""
+        with torch.no_grad():
+            return self.rsample(sample_shape)
+
+    def entropy(self) -> Tensor:
+        """−E log p in nats, of the batch shape, by Monte Carlo over 4,096 samples; see `entropy_with_error`."""
+        return self.entropy_with_error().value
+
+    def entropy_with_error(self, n: int = ENTROPY_SAMPLES, generator: torch.Generator | None = None) -> Entropy:
+        """The entropy from `n` samples, with its standard error; gradients reach the flow's parameters.
+
+        Samples and log p come from one solve. Where the samples' noise z lies has a known mean, E log N(z; 0, I) =
+        −D/2 log 2πe, so log N(z) serves as a control variate (its coefficient is fitted, which costs a bias of order
+        1/n): where log p differs from it by a constant, as of any Gaussian, the error is that of the solver alone.
+
+        Args:
+            n: samples, at least 3.
+            generator: instead of the distribution's own.
+
+        Raises:
+            InputError: fewer than 3 samples.
+            SolveFailed: the solver did not reach the end.
+        """
+        if n < 3:
+            raise InputError(f"an entropy from {n} samples has no error; give n of at least 3")
+        dim = self.event_shape[0]
+        noise = self._noise(Size((n, dim)), generator)
+        traces = []
+        for part in noise.split(self.chunk or n):
+            carried = self.flow.transform(part, reverse=True, solver=self.solver)
+            if carried.status is not Status.DONE:
+                raise SolveFailed(carried.status, carried.nfe)
+            traces.append(carried.trace)
+        base = standard_normal_log_prob(noise)
+        log_prob = base + torch.cat(traces)
+        off = base + 0.5 * dim * math.log(2 * math.pi * math.e)  # of mean 0
+        centred = off - off.mean()
+        slope = (centred @ log_prob.detach()) / (centred @ centred)
+        values = -(log_prob - slope * off)
+        error = values.detach().std() * math.sqrt((n - 1) / (n - 2) / n)
+        log_scale = 0.0 if self._scale is None else float(self._scale.log().sum())
+        return Entropy((values.mean() + log_scale).expand(self.batch_shape), error.expand(self.batch_shape))
+
+    def __repr__(self) -> str:
+        shapes = f"batch_shape={tuple(self.batch_shape)}, event_shape={tuple(self.event_shape)}"
+        return f"FlowDistribution({shapes}, coordinates='{self.coordinates}')"
+
+    def _like(self) -> Tensor | None:
+        return next(self.flow.parameters(), None)
+
+    def _noise(self, shape: Size, generator: torch.Generator | None = None) -> Tensor:
+        like = self._like()
+        like = torch.empty(0) if like is None else like
+        return torch.randn(shape, generator=generator or self.generator, dtype=like.dtype, device=like.device)
+
+
+def _dimension(flow: Flow, dim: int | None) -> int:
+    """D, of the flow or as it was given."""
+    own = flow.dim
+    if own is None and flow.whitening is not None:
+        own = len(flow.whitening)
+    shift = getattr(flow.standardiser, "shift", None)
+    if own is None and shift is not None:
+        own = len(shift)
+    if dim is not None and own is not None and dim != own:
+        raise InputError(f"dim={dim}, but the flow has {own} dimensions; leave dim out")
+    found = dim or own
+    if found is None:
+        raise InputError("this flow's fields do not say their dimension; pass dim=D")
+    return found
+
+
+def _statistics(flow: Flow) -> tuple[Tensor, Tensor]:
+    """Shift and scale of the data, (D,) float64."""
+    statistics = flow.standardiser
+    shift, scale = getattr(statistics, "shift", None), getattr(statistics, "scale", None)
+    if shift is None or scale is None:
+        raise InputError(
+            'coordinates="data" needs the statistics of the data, and this flow has no standardiser; '
+            'load it from a run, set flow.standardiser, or take coordinates="standardised"'
+        )
+    return torch.as_tensor(shift, dtype=torch.float64), torch.as_tensor(scale, dtype=torch.float64)
