@@ -213,7 +213,11 @@ REFUSED = {
     "a column too many": (flow_of, Sample(points(3)), "points have shape (7, 3); the flow takes (B, 2)"),
     "a column too few": (lambda: make("mlp"), Sample(points(3)), "does not take inputs (7, 3)"),
     "a flow that blows up": (far_flow, Sample(points()), "the flow cannot be observed on this sample: the state"),
-    "another field": (lambda: Flow(LinearField(torch.eye(2))), Sample(points()), "block 0: the field LinearField has no Linear layer"),
+    "another field": (
+        lambda: Flow(LinearField(torch.eye(2))),
+        Sample(points()),
+        "block 0: the field LinearField has no Linear layer",
+    ),
     "a flow's loss of the batch": (
         flow_of,
         Sample(points(), lambda z: F.cross_entropy(z, z.new_zeros(7).long())),
