@@ -45,7 +45,7 @@ def gaussian(rows=300, seed=0):
     return np.random.default_rng(seed).normal(MEAN, SCALE, size=(rows, 2))
 
 
-# None is expected to fail. The default tolerance is what `check_methods_subset_invariance` asks for: rows that are solved
+# None is expected to fail. The tolerance is what `check_methods_subset_invariance` asks for: rows that are solved
 # together share their steps, and it compares densities to 1e-7 with those of the rows one by one.
 @parametrize_with_checks([tiny(hidden=(4,), steps=4, batch=16)])
 def test_scikit_learns_own_checks(estimator, check):

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -150,6 +151,8 @@ class RayWorkers:
         from joblib import parallel_config
         from ray.util.joblib import register_ray
 
+        told = contextlib.ExitStack()  # what Ray tells of lost workers is no result
+        told.enter_context(contextlib.redirect_stdout(sys.stderr))
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
         except (ConnectionError, ValueError, RuntimeError, TypeError) as error:
