@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from sparseflows.cli_data import Json, data_app
 from sparseflows.console import print_result
 from sparseflows.errors import InputError, Interrupted
+
+if TYPE_CHECKING:
+    from sparseflows.experiment.records import Record
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
@@ -90,9 +93,20 @@ def run(
     from sparseflows.experiment.params import load_spec
     from sparseflows.experiment.plan import check_keep_ratios, count_stages, prepare
     from sparseflows.experiment.store import RunFolder
-    from sparseflows.experiment.summary import results_text
+    from sparseflows.torchrun import launched, said_once
 
-    spec = load_spec(param, settings or ())
+    place = launched()
+    with said_once(place):
+        spec = load_spec(param, settings or ())
+        if place is not None and jobs > 1:
+            raise InputError(f"--jobs {jobs} works on cascades side by side, torchrun on one flow; use one of the two")
+    if place is not None:
+        from sparseflows.experiment.together import run_together
+
+        done = run_together(place, spec, out, force)
+        if done is not None:
+            _print_records(*done, as_json)
+        return
     try:
         splits, digest = prepare(spec)
         any_rows = next(iter(splits.values()))
@@ -113,8 +127,14 @@ def run(
     except KeyboardInterrupt:
         same = "the same command without --force" if force else "the same command"
         raise Interrupted(f"interrupted; {same} goes on from the last checkpoint") from None
+    _print_records(folder.path, records, as_json)
+
+
+def _print_records(folder: Path, records: list[Record], as_json: bool) -> None:
+    from sparseflows.experiment.summary import results_text
+
     stages = [{name: _finite(value) for name, value in vars(record).items()} for record in records]
-    print_result({"run": str(folder.path), "stages": stages} if as_json else results_text(records, folder.path))
+    print_result({"run": str(folder), "stages": stages} if as_json else results_text(records, folder))
 
 
 @app.command()

@@ -112,7 +112,7 @@ def make_bench(spec: Spec, run: RunFolder, splits: Splits, progress: Progress, s
         spec,
         splits,
         spec.data.seed_for(seed),
-        batches_of(_training_rows(spec, splits), dtype, torch.device(spec.device)),
+        batches_of(_training_rows(spec, splits), dtype, torch.device(run.processes.device(spec.device))),
         whitening_matrix(subset(splits.train, WHITENED_BY, spec.data.seed_for(seed), "whitening")).to(dtype)
         if spec.data.whiten
         else None,

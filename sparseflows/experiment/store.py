@@ -17,6 +17,7 @@ from sparseflows.errors import InputError, RunError
 from sparseflows.experiment.params import dump_spec, parse_yaml, validate
 from sparseflows.experiment.records import CASCADE, DENSE, Record, cascade_name, to_csv
 from sparseflows.files import write_whole
+from sparseflows.processes import ALONE, Processes
 from sparseflows.specs import FORMAT, Spec
 
 SPEC, RUN, DATA, RESULTS, METRICS, LOCK = (
@@ -43,7 +44,13 @@ def sha256(path: Path) -> str:
 
 
 class RunFolder:
-    """One run folder. Reading needs no lock; `sparseflows run` holds one while it writes."""
+    """One run folder. Reading needs no lock; `sparseflows run` holds one while it writes.
+
+    Attributes:
+        processes: that train its flows together (`together.SharedFolder`).
+    """
+
+    processes: Processes = ALONE
 
     def __init__(self, path: Path, spec: Spec) -> None:
         self.path, self.spec = path, spec
