@@ -25,11 +25,13 @@ class Share:
         rows: its rows of the batch.
         whole: rows of the batch.
         weight: what the mean over its rows counts for in the batch's mean; over all processes they sum to 1.
+        processes: that solve these rows together with others.
     """
 
     rows: slice
     whole: int
     weight: float
+    processes: Processes
 
     def part(self, mean: Tensor) -> Tensor:
         """The mean over the share's rows → its part of the batch's mean: the parts of all processes add up to it."""
@@ -57,12 +59,12 @@ class Processes:
         """Of a batch of so many rows: a contiguous run, as long as the others' or longer by one.
 
         A batch with fewer rows than there are processes (the last one of an epoch may be that small) is computed
-        whole by each of them: a solve of no rows is not a thing.
+        whole by each, and the first one's counts: a solve of no rows is not a thing.
         """
         if rows < self.world:
-            return Share(slice(0, rows), rows, 1 / self.world)
+            return Share(slice(0, rows), rows, float(self.rank == 0), ALONE)
         first, last = (rank * rows // self.world for rank in (self.rank, self.rank + 1))
-        return Share(slice(first, last), rows, (last - first) / rows)
+        return Share(slice(first, last), rows, (last - first) / rows, self)
 
     def device(self, name: str) -> str:
         """The device that this process computes on, of `device` in the param file."""

@@ -73,7 +73,9 @@ class SharedNorm:
         if not all(bool(torch.isfinite(tensor).all()) for tensor in self.counted.last[: self.tensors]):
             # A finite error may hide a state that is not; then one process alone would stop after this step.
             squares = [torch.full_like(square, torch.inf) for square in squares]
-        total = self._round(squares, [tensor.numel() for tensor in state], None)
+        total = self._vote(squares, [tensor.numel() for tensor in state], None)
+        if total[-1].item() > 0:
+            raise SolveFailed(decided(total[2 * self.tensors : -1]), self.counted.nfe)
         found = [(total[i] / total[self.tensors + i]).sqrt() for i in range(self.tensors)]
         return max(found).to(self.like.dtype)
 
@@ -82,14 +84,8 @@ class SharedNorm:
         nothing = [torch.zeros((), dtype=torch.float64, device=self.like.device)] * self.tensors
         while True:
             total = self._vote(nothing, [0] * self.tensors, status)
-            if round(float(total[-1])) == self.processes.world:
+            if round(total[-1].item()) == self.processes.world:
                 return decided(total[2 * self.tensors : -1])
-
-    def _round(self, squares: list[Tensor], counts: list[int], status: Status | None) -> Tensor:
-        total = self._vote(squares, counts, status)
-        if float(total[-1]) > 0:
-            raise SolveFailed(decided(total[2 * self.tensors : -1]), self.counted.nfe)
-        return total
 
     def _vote(self, squares: list[Tensor], counts: list[int], status: Status | None) -> Tensor:
         votes = [*counts, *(float(status is one) for one in FAILURES), float(status is not None)]

@@ -77,7 +77,7 @@ class NegativeLogLikelihood:
         share = self.processes.share(len(rows))
         result = flow.transform(
             rows[share.rows],
-            solver=replace(self.solver, processes=self.processes),
+            solver=replace(self.solver, processes=share.processes),
             divergence=self.divergence,
             noise=functools.partial(draw_for_share, self.noise, share),
             generator=generator,
@@ -165,7 +165,7 @@ class CrossEntropy:
         single = flow.training and len(rows) == 1  # an epoch's last batch: batch norm has no variance to divide by
         if single:
             flow.eval()
-        found, status, nfe = logits(flow, points, replace(self.solver, processes=self.processes))
+        found, status, nfe = logits(flow, points, replace(self.solver, processes=share.processes))
         if single:
             flow.train()
         if int(labels.max()) >= found.shape[1]:
