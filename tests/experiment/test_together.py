@@ -6,39 +6,35 @@ import contextlib
 import csv
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pairs import free_port, launch_environment
 
-RUN = [sys.executable, "-m", "sparseflows", "run"]
+SHORT = {"train.steps": 20, "train.select": "best_val", "prune.keep_ratios": [0.5], "prune.retrain": {"steps": 10}}
 NUMBERS = ("nll_val", "nll_test", "nll_train", "kl_gap")
 
 
 class Started:
     """Two processes of one run, as torchrun would start them, and what they say."""
 
-    def __init__(self, folder: Path, *arguments: object) -> None:
-        port, self.texts, self.processes = free_port(), [], []
-        for rank in range(2):
-            self.texts.append(folder / f"said-{port}-{rank}")
-            with self.texts[-1].open("w") as stream:
-                self.processes.append(
-                    subprocess.Popen(
-                        [*RUN, *map(str, arguments)],
-                        env={**os.environ, **launch_environment(rank, 2, port)},
-                        stdout=stream,
-                        stderr=stream,
-                    )
-                )
+    def __init__(self, start_process: Callable[..., Any], folder: Path, *arguments: object, before: str) -> None:
+        port = free_port()
+        self.texts = [folder / f"said-{port}-{rank}" for rank in range(2)]
+        self.processes = [
+            start_process(
+                arguments, text, f"import os; os.environ.update({launch_environment(rank, 2, port)})\n{before}"
+            )
+            for rank, text in enumerate(self.texts)
+        ]
 
-    def wait(self, seconds: float = 120) -> list[int]:
+    def wait(self, seconds: float = 120) -> list[int | None]:
         """Both exit statuses."""
         return [process.wait(seconds) for process in self.processes]
 
@@ -49,18 +45,17 @@ class Started:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Started]]:
+def start(tmp_path: Path, start_process: Callable[..., Any]) -> Iterator[Callable[..., Started]]:
     begun: list[Started] = []
 
-    def begin(*arguments: object) -> Started:
-        begun.append(Started(tmp_path, *arguments))
+    def begin(*arguments: object, before: str = "") -> Started:
+        begun.append(Started(start_process, tmp_path, "run", *arguments, before=before))
         return begun[-1]
 
     yield begin
     for one in begun:
         for process in one.processes:
             process.kill()
-            process.wait(10)
 
 
 def table(folder: Path) -> list[dict[str, str]]:
@@ -78,26 +73,36 @@ def same_table(one: Path, other: Path) -> None:
 
 
 def test_the_folder_of_two_is_that_of_one(
-    start: Callable[..., Started], changed: Callable[..., Path], finished: Path, stages, tmp_path: Path
+    start: Callable[..., Started], changed: Callable[..., Path], call, stages, tmp_path: Path
 ) -> None:
-    run = start(changed({}), "--out", tmp_path / "two")
+    param = changed(SHORT)
+    run = start(param, "--out", tmp_path / "two")
     assert run.wait() == [0, 0], run.said
     folder = tmp_path / "two" / "tiny"
-    assert len(stages(folder)) == 7
-    same_table(folder, finished)
+    assert len(stages(folder)) == 3
+    assert call("run", param, "--out", tmp_path / "one").status == 0
+    same_table(folder, tmp_path / "one" / "tiny")
     first, second = run.said
     assert second == ""  # the first one speaks for both
-    assert first.count("training rows/s, 2 processes") == 7
+    assert first.count("training rows/s, 2 processes") == 3
     assert "tiny: 2 processes; results go to" in first
     summaries = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     with_rate = [one for one in summaries if "rows_per_second" in one]
-    assert len(with_rate) == 7
+    assert len(with_rate) == 3
     assert all(one["processes"] == 2 and one["rows_per_second"] > 0 for one in with_rate)
     assert not list(folder.rglob("*.pt"))
     assert not list(folder.rglob(".*.tmp"))
 
 
-LONG = {"train.steps": 4000, "prune.methods": ["unstructured"], "prune.keep_ratios": [0.5]}
+LONG = {"train.steps": 200, "prune.methods": ["unstructured"], "prune.keep_ratios": [0.5]}
+
+
+SLOW = """
+import time
+import sparseflows.experiment.checkpoints as checkpoints
+write = checkpoints.write_whole
+checkpoints.write_whole = lambda path, content: (write(path, content), time.sleep(0.2))
+"""
 
 
 def begun(folder: Path, run: Started) -> None:
@@ -105,7 +110,7 @@ def begun(folder: Path, run: Started) -> None:
     last = time.monotonic() + 90
     while not list(folder.rglob("*.pt")):
         assert time.monotonic() < last, run.said
-        assert all(process.poll() is None for process in run.processes), run.said
+        assert all(process.wait(0) is None for process in run.processes), run.said
         time.sleep(0.02)
 
 
@@ -136,7 +141,7 @@ def test_two_go_on_where_one_was_killed(
     start: Callable[..., Started], changed: Callable[..., Path], start_process, call, tmp_path: Path
 ) -> None:
     param, folder = changed(LONG), tmp_path / "one" / "tiny"
-    alone = start_process(["run", param, "--out", tmp_path / "one"], tmp_path / "log")
+    alone = start_process(["run", param, "--out", tmp_path / "one"], tmp_path / "log", SLOW)
     last = time.monotonic() + 60
     while not list(folder.rglob("*.pt")):
         assert time.monotonic() < last
@@ -156,7 +161,7 @@ def test_ctrl_c_ends_both_with_one_line(
     run = start(changed(LONG), "--out", tmp_path / "two")
     begun(tmp_path / "two" / "tiny", run)
     for process in run.processes:
-        process.send_signal(signal.SIGINT)
+        os.kill(process.pid, signal.SIGINT)
     assert set(run.wait(30)) <= {1, 130}
     together = "".join(run.said)
     assert "Traceback" not in together
@@ -187,27 +192,34 @@ def test_wrong_input_is_one_line_and_status_2(
     assert wanted in together
 
 
+FULL = """
+import sparseflows.experiment.checkpoints as checkpoints
+from sparseflows.errors import RunError
+def full(path, content):
+    raise RunError(f"{path}: could not be written (No space left on device)")
+checkpoints.write_whole = full
+"""
+
+
 def test_a_full_disk_ends_both_with_one_line(
     start: Callable[..., Started], changed: Callable[..., Path], tmp_path: Path
 ) -> None:
-    run = start(changed(LONG), "--out", tmp_path / "two")
-    begun(tmp_path / "two" / "tiny", run)
-    checkpoints = next((tmp_path / "two" / "tiny").rglob("checkpoints"))
-    shutil.rmtree(checkpoints)
-    checkpoints.write_text("in the way")  # no file can be written there any more
-    assert set(run.wait(60)) == {1}
+    run = start(changed(LONG), "--out", tmp_path / "two", before=FULL)
+    assert run.wait(60) == [1, 1]
     together = "".join(run.said)
     assert "Traceback" not in together
-    assert together.count("sparseflows:") == 1
+    assert together.count("No space left on device") == 1
 
 
 # Everything on 127.0.0.1: torchrun itself would keep its store open to the network (see docs/howto/torchrun.md).
 LOOPBACK = ["--rdzv-backend", "c10d", "--rdzv-conf", "store_type=file"]
 
 
-def test_torchrun(changed: Callable[..., Path], finished: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_torchrun(changed: Callable[..., Path], call, tmp_path: Path) -> None:
+    param = changed(SHORT)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *LOOPBACK]
-    command += ["--rdzv-endpoint", str(tmp_path / "meet"), "-m", "sparseflows", "run", str(changed({"train.steps": 60}))]
+    command += ["--rdzv-endpoint", str(tmp_path / "meet"), "-m", "sparseflows", "run", str(param)]
     environment = {**os.environ, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*command, "--out", str(tmp_path / "two"), "--json"],
@@ -217,5 +229,6 @@ def test_torchrun(changed: Callable[..., Path], finished: Path, tmp_path: Path) 
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    assert len(json.loads(done.stdout)["stages"]) == 7  # one document on standard output
-    same_table(tmp_path / "two" / "tiny", finished)
+    assert len(json.loads(done.stdout)["stages"]) == 3  # one document on standard output
+    assert call("run", param, "--out", tmp_path / "one").status == 0
+    same_table(tmp_path / "two" / "tiny", tmp_path / "one" / "tiny")
