@@ -117,9 +117,11 @@ def furthest(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> fl
 # The same numbers ------------------------------------------------------------------------------------------
 
 # Sums in another order differ in the last bit, 2e-16 of them in float64, and 50 steps of Adam carry that on. In
-# float32 it is 1e-7 of gradients that Adam divides by their size, however small they are: the target is 1e-5.
+# float32 it is 1e-7 of gradients that Adam divides by their size, however small they are: the target is 1e-5. Where the
+# steps follow the error, so do their lengths; there one process alone is 4e-5 off when its rows come in reverse order.
 QUICK = ["flow matching", "held, exact", "classifier"]
-FLOAT32 = {"dopri5, exact": 2e-4}
+FLOAT32 = dict.fromkeys(["dopri5, exact", "dopri8, gaussian hutchinson", "regularised", "adjoint, exact"], 2e-4)
+FLOAT32 |= dict.fromkeys(["adjoint, hutchinson", "classifier with an ODE"], 2e-4)
 
 
 @pytest.mark.parametrize("name", QUICK)
