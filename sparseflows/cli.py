@@ -118,14 +118,19 @@ def run(
       sparseflows run param/quick.yaml --set seeds=[0,1,2] --jobs 2
       sparseflows run param/sweeps/activation.yaml --backend dask --address tcp://10.0.0.5:8786
     """
+    from sparseflows.cli_run import RunOptions, run_one, run_shared, run_sweep_of
+    from sparseflows.experiment.logger_names import check_loggers
     from sparseflows.experiment.sweep import Sweep, load_experiment
+    from sparseflows.torchrun import launched, said_once
 
-    found = load_experiment(param, settings or ())
-    try:
-        from sparseflows.cli_run import RunOptions, run_one, run_sweep_of
-        from sparseflows.experiment.logger_names import check_loggers
-
+    place = launched()
+    with said_once(place):
+        found = load_experiment(param, settings or ())
         options = RunOptions(out, force, join, backend, jobs, address, gpus, check_loggers(log or ()), as_json)
+        if place is not None:
+            run_shared(place, found, options)
+            return
+    try:
         if isinstance(found, Sweep):
             run_sweep_of(found, options)
         else:

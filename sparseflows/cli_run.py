@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparseflows.console import print_result
 from sparseflows.errors import InputError, RunError
@@ -17,6 +17,9 @@ from sparseflows.experiment.store import RunFolder
 from sparseflows.experiment.summary import results_text
 from sparseflows.experiment.sweep import Sweep
 from sparseflows.specs import Spec
+
+if TYPE_CHECKING:
+    from sparseflows.torchrun import Place
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,30 @@ def run_one(spec: Spec, options: RunOptions) -> None:
             from sparseflows.experiment.progress import Progress
 
             records = run_experiment(spec, folder, splits, Progress(count_stages(spec)), workers, lost, options.log)
-    result = {"run": str(folder.path), "stages": [_plain(record) for record in records]}
-    print_result(result if options.as_json else results_text(records, folder.path))
+    _print_records(folder.path, records, options.as_json)
+
+
+def run_shared(place: Place, found: Spec | Sweep, options: RunOptions) -> None:
+    """The same in one of the processes that torchrun has started; the first prints the table.
+
+    Raises:
+        InputError: what does not go with torchrun.
+    """
+    if isinstance(found, Sweep):
+        raise InputError(
+            f"{found.name}: a sweep shares out its cascades, torchrun the rows of one flow; run them apart"
+        )
+    if (options.jobs or 1) > 1:
+        jobs = f"--jobs {options.jobs}"
+        raise InputError(f"{jobs} works on cascades side by side, torchrun on one flow; use one of the two")
+    if options.backend != "local" or options.join:
+        option = "--join" if options.join else f"--backend {options.backend}"
+        raise InputError(f"{option} shares out cascades, torchrun the rows of one flow; use one of the two")
+    from sparseflows.experiment.together import run_together
+
+    done = run_together(place, found, options.out, options.force, options.log)
+    if done is not None:
+        _print_records(*done, options.as_json)
 
 
 def run_sweep_of(sweep: Sweep, options: RunOptions) -> None:
@@ -102,6 +127,11 @@ def run_sweep_of(sweep: Sweep, options: RunOptions) -> None:
     print_result(result if options.as_json else sweep_text(sweep, results, folder.path))
     if results.stopped:
         raise RunError(f"{folder.path}: {results.stopped} of the cascades could not be carried out; see the list above")
+
+
+def _print_records(folder: Path, records: list[Record], as_json: bool) -> None:
+    result = {"run": str(folder), "stages": [_plain(record) for record in records]}
+    print_result(result if as_json else results_text(records, folder))
 
 
 def _note(notes: Iterable[str]) -> None:

@@ -6,7 +6,7 @@ import json
 import sys
 from typing import Any
 
-from sparseflows.errors import Interrupted, SparseFlowsError
+from sparseflows.errors import Interrupted, SaidElsewhere, SparseFlowsError
 
 INTERRUPTED = Interrupted.exit_code
 
@@ -21,6 +21,8 @@ def run_app(app: Any, prog: str, args: list[str] | None = None) -> int:
         if status == INTERRUPTED:  # Typer's own way to pass Ctrl-C on: without a word
             return _say(prog, "interrupted", INTERRUPTED)
         return int(status) if isinstance(status, int) else 0
+    except SaidElsewhere as error:
+        return error.exit_code
     except SparseFlowsError as error:
         return _say(prog, str(error), error.exit_code)
     except KeyboardInterrupt:

@@ -51,3 +51,11 @@ class Interrupted(SparseFlowsError):
     """Ctrl-C while something was going on that can be taken up again."""
 
     exit_code = 130
+
+
+class SaidElsewhere(SparseFlowsError):
+    """Ends this process without a word: another one of the same run says why."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__("")
+        self.exit_code = exit_code

@@ -114,21 +114,22 @@ def test_objectives(objective):
     assert isinstance(next(density.flow_.fields()), MLPField)
     gaussians = -gaussian(500, seed=2)  # far off
     assert density.score(gaussian(500, seed=1)) > density.score(gaussians) + 1
-    first, last = density.history_[0]["loss"], density.history_[-1]["loss"]
+    losses = [record["loss"] for record in density.history_ if "loss" in record]
+    first, last = losses[0], losses[-1]
     assert last < first
 
 
 def test_a_field_of_ones_own_is_trained_by_the_likelihood():
     density = tiny(field=Own, steps=10, keep_ratio=0.6, lr=0.03).fit(gaussian())
     assert isinstance(next(density.flow_.fields()), AutogradField)
-    losses = [record["loss"] for record in density.history_ if record["stage"] == 0]
+    losses = [record["loss"] for record in density.history_ if record["stage"] == 0 and "loss" in record]
     assert losses[-1] < losses[0]
     assert density.sample(7, random_state=0).shape == (7, 2)
 
 
 def test_a_field_of_ones_own_by_flow_matching():
     density = tiny(field=Own, objective="flow_matching", steps=60, keep_ratio=0.6, lr=0.03).fit(gaussian())
-    losses = [record["loss"] for record in density.history_ if record["stage"] == 0]
+    losses = [record["loss"] for record in density.history_ if record["stage"] == 0 and "loss" in record]
     assert np.mean(losses[-10:]) < np.mean(losses[:10])
     assert density.masks_.kept(density.flow_) == density.params_
 

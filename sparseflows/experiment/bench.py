@@ -25,6 +25,7 @@ from sparseflows.experiment.protocols import Sequence
 from sparseflows.experiment.records import DENSE, Record
 from sparseflows.experiment.stage import Bench, StageName, Work, find_stage, make_stage
 from sparseflows.experiment.store import RunFolder
+from sparseflows.experiment.tracking import Loggers
 from sparseflows.pruning.methods import unpruned
 from sparseflows.specs import DataSpec, Spec
 from sparseflows.training.batches import batches_of
@@ -88,12 +89,12 @@ def make_bench(
         spec,
         splits,
         spec.data.seed_for(seed),
-        batches_of(_training_rows(spec, splits), dtype, torch.device(spec.device)),
+        batches_of(_training_rows(spec, splits), dtype, torch.device(run.processes.device(spec.device))),
         whitening_matrix(subset(splits.train, WHITENED_BY, spec.data.seed_for(seed), "whitening")).to(dtype)
         if spec.data.whiten
         else None,
         progress,
-        open_loggers(log, run.path, progress.say),
+        open_loggers(log, run.path, progress.say) if run.processes.rank == 0 else Loggers(),
     )
 
 

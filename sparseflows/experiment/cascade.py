@@ -46,13 +46,13 @@ def run_experiment(
     """
     workers = LocalWorkers(workers) if isinstance(workers, int) else workers
     if workers.share_memory:
-        check_device(spec.device)
+        check_device(run.processes.device(spec.device))
     run.write_data(describe(splits))
     run.write_results()
     mention_engine(spec, progress)
     tasks = tasks_of(spec, run.path, run.data_digest(), splits if workers.share_memory else None, log=tuple(log))
     try:
-        run_tasks(tasks, workers, progress, run.path, lost)
+        run_tasks(tasks, workers, progress, run.path, lost, run=run)
     finally:
         progress.close()
     run.write_results()

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from sparseflows.files import make_folder, write_whole
+from sparseflows.processes import Processes
 
 Checkpoint = dict[str, Any]
 LAYOUT = 2  # of what a training saves: its parameters, and their moments, as one vector
@@ -76,3 +77,39 @@ class Checkpoints:
             if match:
                 found.append(((int(match[2]), int(match[3])), path))
         return [path for _, path in sorted(found, reverse=True)]
+
+
+class SharedCheckpoints(Checkpoints):
+    """Checkpoints that the first of several processes reads and writes.
+
+    Args:
+        own: the first's.
+        processes: all of them.
+        device: where this process wants what is loaded.
+    """
+
+    def __init__(self, own: Checkpoints, processes: Processes, device: torch.device) -> None:
+        self._own, self._processes, self._device = own, processes, device
+
+    def save(self, checkpoint: Checkpoint, attempt: int) -> None:
+        """See `Checkpoints`; all processes call it."""
+        self._processes.first(lambda: self._own.save(checkpoint, attempt))
+
+    def load_newest(self) -> Checkpoint | None:
+        """See `Checkpoints`; all processes call it, and get the same."""
+        content = self._processes.first(self._load)
+        if content is None:
+            return None
+        return dict(torch.load(io.BytesIO(content), map_location=self._device, weights_only=True))
+
+    def clear(self) -> None:
+        """See `Checkpoints`; all processes call it."""
+        self._processes.first(self._own.clear)
+
+    def _load(self) -> bytes | None:
+        found = self._own.load_newest()
+        if found is None:
+            return None
+        buffer = io.BytesIO()
+        torch.save(found, buffer)  # as bytes: a pickled tensor would go to the first process's GPU
+        return buffer.getvalue()

@@ -12,6 +12,7 @@ from typing import Any
 
 from sparseflows.errors import DiskError, RunError, SparseFlowsError
 from sparseflows.experiment.progress import Progress
+from sparseflows.experiment.store import RunFolder
 from sparseflows.experiment.tasks import BUSY, FAILED, Leash, Outcome, Task, carry_out, carry_out_here
 from sparseflows.experiment.watch import Watch
 from sparseflows.experiment.workers import Errors, Workers
@@ -41,6 +42,7 @@ def run_tasks(
     lost: Errors = (),
     *,
     collect: bool = False,
+    run: RunFolder | None = None,
 ) -> Tally:
     """Carry all tasks out.
 
@@ -54,12 +56,13 @@ def run_tasks(
         folder: of the run or sweep.
         lost: errors that say that a worker was lost, as `workers.connected()` gives them.
         collect: go on when a task fails; else its error is raised.
+        run: the folder of all tasks where they have one in common, its data described; for work in this process.
 
     Raises:
         RunError: workers are lost again and again, or the disk is full.
     """
     if workers.inline:
-        return _inline(tasks, progress, collect)
+        return _inline(tasks, progress, collect, run)
     watch = Watch(tasks, progress, folder, heard=not workers.share_memory)
     failed: dict[int, str] = {}
     with watch:
@@ -120,14 +123,14 @@ def _side_by_side(
     return found
 
 
-def _inline(tasks: Sequence[Task], progress: Progress, collect: bool) -> Tally:
+def _inline(tasks: Sequence[Task], progress: Progress, collect: bool, run: RunFolder | None) -> Tally:
     failed, left, started = [], _merged(tasks), time.perf_counter()
     while left:
         busy = []
         for task in left:
             progress.where = f"{task.label}/" if task.label else ""
             try:
-                if not carry_out_here(task, progress, wait=len(left) == 1):
+                if not carry_out_here(task, progress, wait=len(left) == 1, run=run):
                     busy.append(task)
             except DiskError:
                 raise

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from sparseflows.classification import evaluate_classifier, labelled_subset, logits_of
 from sparseflows.data.splits import Splits
 from sparseflows.evaluation import Array, evaluate, likelihood, reporting_solver, subset
-from sparseflows.experiment.checkpoints import Checkpoints
+from sparseflows.experiment.checkpoints import Checkpoints, SharedCheckpoints
 from sparseflows.experiment.gradual import Gradual
 from sparseflows.experiment.networks import from_tensors
 from sparseflows.experiment.progress import Progress
@@ -26,6 +26,7 @@ from sparseflows.experiment.store import MASKS, MODEL, DamagedStage, RunFolder
 from sparseflows.experiment.tracking import Loggers, StageStart
 from sparseflows.flow.model import Flow
 from sparseflows.flow.ode import Solver, Status
+from sparseflows.processes import Processes
 from sparseflows.pruning.masks import Masks
 from sparseflows.pruning.methods import METHODS, Pruned
 from sparseflows.rng import torch_generator
@@ -54,6 +55,11 @@ class Bench:
     whitening: Tensor | None  # (D, D), of all its flows
     progress: Progress
     loggers: Loggers = field(default_factory=Loggers)
+
+    @property
+    def processes(self) -> Processes:
+        """That train together."""
+        return self.run.processes
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,8 @@ def find_stage(bench: Bench, name: StageName) -> Record | None:
 
 def _checkpoints(bench: Bench, name: StageName) -> Checkpoints:
     folder = bench.run.cascade(name.cascade) / "checkpoints"
-    return Checkpoints(folder, name.stage, bench.run.set_aside, bench.progress.say)
+    own = Checkpoints(folder, name.stage, bench.run.set_aside, bench.progress.say)
+    return SharedCheckpoints(own, bench.processes, bench.rows.device) if bench.processes.several else own
 
 
 def read_pruned(bench: Bench, name: StageName) -> Pruned[nn.Module]:
@@ -140,10 +147,11 @@ def make_stage(bench: Bench, name: StageName, work: Work, params_dense: int) -> 
     saved = checkpoints.load_newest()
     attempt = saved["attempt"] if saved else 0
     while True:
-        pruned = work.start()
+        pruned = bench.processes.first(work.start)
         steps = work.settings.steps_for(len(bench.rows))[0] if work.settings else 0
         bench.loggers.begin(_start(bench, name, steps, attempt, saved))
         outcome = _train(bench, name, pruned, work, saved, attempt, checkpoints)
+        _say_throughput(bench, name, outcome, work.settings)
         if work.gradually is not None and outcome.status is Status.DONE:
             pruned = work.gradually.finish(pruned)
         reason = (
@@ -186,17 +194,19 @@ def make_stage(bench: Bench, name: StageName, work: Work, params_dense: int) -> 
         steps_total=work.steps_before + outcome.steps,
         **numbers,
     )
-    finish(bench, record, pruned, _metrics(bench, outcome, attempt, pruned))
+    finish(bench, record, pruned, _metrics(bench, outcome, attempt, pruned, work.settings))
     checkpoints.clear()
     return record
 
 
 def _evaluate(bench: Bench, network: nn.Module) -> dict[str, Any] | Status:
     if bench.spec.train.objective == "cross_entropy":
-        classified = evaluate_classifier(network, bench.splits, bench.spec.evaluate, bench.data_seed)
+        classified = bench.processes.first(
+            lambda: evaluate_classifier(network, bench.splits, bench.spec.evaluate, bench.data_seed)
+        )
         return classified if isinstance(classified, Status) else asdict(classified)
     assert isinstance(network, Flow)
-    found = evaluate(network, bench.splits, bench.spec.evaluate, bench.data_seed)
+    found = evaluate(network, bench.splits, bench.spec.evaluate, bench.data_seed, bench.processes)
     return found if isinstance(found, Status) else asdict(found)
 
 
@@ -276,7 +286,7 @@ def _train(
     pruned.flow.train()
     outcome = train(
         pruned.flow,
-        build_objective(bench.spec, work.settings),
+        build_objective(bench.spec, work.settings, bench.processes),
         bench.rows,
         work.settings,
         seed=name.seed,
@@ -301,9 +311,9 @@ def validation_loss(bench: Bench, network: nn.Module) -> float:
     """
     solver = replace(reporting_solver(bench.spec.evaluate), norm="batch").at(SELECTION_TOLERANCE)
     if bench.spec.train.objective == "cross_entropy":
-        return _validation_cross_entropy(bench, network, solver)
+        return bench.processes.first(lambda: _validation_cross_entropy(bench, network, solver))
     assert isinstance(network, Flow)
-    found = likelihood(network, selection_rows(bench), solver, bench.spec.dtype)
+    found = likelihood(network, selection_rows(bench), solver, bench.spec.dtype, processes=bench.processes)
     return found.nll if found.status is Status.DONE else math.nan
 
 
@@ -316,9 +326,26 @@ def _validation_cross_entropy(bench: Bench, network: nn.Module, solver: Solver) 
     return float(F.cross_entropy(found, wanted)) if status is Status.DONE else math.nan
 
 
-def _metrics(bench: Bench, outcome: Outcome, attempt: int, pruned: Pruned[nn.Module]) -> list[dict[str, Any]]:
+def rows_per_second(bench: Bench, outcome: Outcome, settings: TrainSpec) -> float:
+    """Training rows that all processes together got through in a second of the training, its selections included."""
+    epochs, steps = divmod(outcome.steps, settings.steps_for(len(bench.rows))[1])
+    return (epochs * len(bench.rows) + steps * settings.batch) / outcome.seconds
+
+
+def _say_throughput(bench: Bench, name: StageName, outcome: Outcome, settings: TrainSpec | None) -> None:
+    if bench.processes.several and settings is not None and outcome.steps > 0:
+        rate = rows_per_second(bench, outcome, settings)
+        bench.progress.say(f"  {name.label}: {rate:,.0f} training rows/s, {bench.processes.world} processes")
+
+
+def _metrics(
+    bench: Bench, outcome: Outcome, attempt: int, pruned: Pruned[nn.Module], settings: TrainSpec | None
+) -> list[dict[str, Any]]:
     network, promises = pruned.flow, pruned.promises
     summary: dict[str, Any] = {"attempts": attempt + 1, "best_val": outcome.best_val}
+    if bench.processes.several and settings is not None and outcome.steps > 0:  # timings are no one process's numbers
+        summary["rows_per_second"] = round(rows_per_second(bench, outcome, settings), 1)
+        summary["processes"] = bench.processes.world
     trained = outcome.steps > 0 and outcome.status is Status.DONE
     if bench.spec.train.objective == "nll" and trained and isinstance(network, Flow):
         summary["solver_discrepancy"] = solver_discrepancy(bench, network)
@@ -332,7 +359,8 @@ def solver_discrepancy(bench: Bench, flow: Flow) -> float | None:
     """
     rows = selection_rows(bench)
     trained = _trained_nll(bench, flow, rows)
-    exact = likelihood(flow, rows, reporting_solver(bench.spec.evaluate), bench.spec.evaluate.dtype)
+    settings = bench.spec.evaluate
+    exact = likelihood(flow, rows, reporting_solver(settings), settings.dtype, processes=bench.processes)
     if trained is None or exact.status is not Status.DONE:
         return None
     difference = trained - exact.nll
@@ -350,7 +378,7 @@ def _trained_nll(bench: Bench, flow: Flow, rows: Array) -> float | None:
     solve = bench.spec.solve
     if solve.hold_grid is None:
         solver = replace(training_solver(solve), gradient="backprop")
-        found = likelihood(flow, rows, solver, bench.spec.dtype)
+        found = likelihood(flow, rows, solver, bench.spec.dtype, processes=bench.processes)
         return found.nll if found.status is Status.DONE else None
     objective = held_grid(solve)
     points = torch.as_tensor(rows, dtype=bench.rows.dtype, device=bench.rows.device)

@@ -16,9 +16,11 @@ from typing import Any
 
 from sparseflows.data.tabular import Standardiser
 from sparseflows.errors import DiskError, InputError, RunError
+from sparseflows.experiment.locks import Signature, hold_cascade
 from sparseflows.experiment.params import dump_spec, parse_yaml, validate
 from sparseflows.experiment.records import CASCADE, DENSE, Record, cascade_name, to_csv
 from sparseflows.files import make_folder, write_whole
+from sparseflows.processes import ALONE, Processes
 from sparseflows.specs import FORMAT, Spec
 
 SPEC, RUN, DATA, RESULTS, METRICS, LOCK = (
@@ -47,7 +49,13 @@ def sha256(path: Path) -> str:
 
 
 class RunFolder:
-    """One run folder. Reading needs no lock; `sparseflows run` holds one while it writes."""
+    """One run folder. Reading needs no lock; `sparseflows run` holds one while it writes.
+
+    Attributes:
+        processes: that train its flows together (`together.SharedFolder`).
+    """
+
+    processes: Processes = ALONE
 
     def __init__(self, path: Path, spec: Spec) -> None:
         self.path, self.spec = path, spec
@@ -147,6 +155,12 @@ class RunFolder:
         with stream:
             fcntl.flock(stream, fcntl.LOCK_SH)
             yield
+
+    @contextlib.contextmanager
+    def hold(self, cascade: str, describe: Callable[[], Signature] = dict, wait: bool = True) -> Iterator[bool]:
+        """Hold a cascade against other workers; see `locks.hold_cascade`."""
+        with hold_cascade(self.cascade(cascade), describe, wait) as held:
+            yield held
 
     def cascade(self, name: str) -> Path:
         """Folder of one cascade."""

@@ -20,7 +20,6 @@ from sparseflows.experiment.bench import (
     make_dense,
     run_sequence,
 )
-from sparseflows.experiment.locks import hold_cascade
 from sparseflows.experiment.progress import Progress
 from sparseflows.experiment.records import DENSE, Record, cascade_name
 from sparseflows.experiment.store import DATA, RunFolder
@@ -199,20 +198,23 @@ def carry_out(
         return Outcome(FAILED, f"{type(error).__name__}: {error} ({Path(where.filename).name}, line {where.lineno})")
 
 
-def carry_out_here(task: Task, progress: Progress, wait: bool = True) -> bool:
-    """The same in this process, with the progress shown; gives False where another run has one of the cascades."""
-    check_device(task.spec.device)
-    run = RunFolder.at(task.folder, task.spec, task.data_digest)
+def carry_out_here(task: Task, progress: Progress, wait: bool = True, run: RunFolder | None = None) -> bool:
+    """The same in this process, with the progress shown; gives False where another run has one of the cascades.
+
+    `run` is the folder where the caller has it already, and has described its data there.
+    """
+    described, run = run is not None, run or RunFolder.at(task.folder, task.spec, task.data_digest)
+    check_device(run.processes.device(task.spec.device))
     with run.share_lock():
         splits = task.splits or load_splits(task.spec, task.seed, task.here, task.data_digest)
-        if not (run.path / DATA).exists():
+        if not described and not (run.path / DATA).exists():
             seeds = task.spec.seeds if task.spec.data.split_by_seed else [task.seed]
             run.write_data(describe({s: load_splits(task.spec, s, task.here, task.data_digest) for s in seeds}))
         bench = make_bench(task.spec, run, splits, progress, task.seed, task.log)
-        with hold_cascade(run.cascade(cascade_name(DENSE, task.seed)), progress.place):
+        with run.hold(cascade_name(DENSE, task.seed), progress.place):
             make_dense(bench, task.seed)
         for protocol, method in task.sequences:
-            with hold_cascade(run.cascade(cascade_name(method, task.seed, protocol)), progress.place, wait) as held:
+            with run.hold(cascade_name(method, task.seed, protocol), progress.place, wait) as held:
                 if not held:
                     return False
                 run_sequence(bench, protocol, method, task.seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -59,8 +60,16 @@ def hutchinson(field: Field, t: Tensor, z: Tensor, noise: Tensor) -> Divergence:
     return Divergence(velocity, (pushed[0] * noise).sum(1), pushed[0].square().sum(1))
 
 
-def draw_noise(kind: str, like: Tensor, generator: torch.Generator) -> Tensor:
-    """Probes (B, D) with E[eeᵀ] = I: `rademacher` (±1) or `gaussian`; drawn once for a whole solve."""
+Drawer = Callable[[Tensor, torch.Generator], Tensor]
+
+
+def draw_noise(kind: str | Drawer, like: Tensor, generator: torch.Generator) -> Tensor:
+    """Probes (B, D) with E[eeᵀ] = I: `rademacher` (±1) or `gaussian`; drawn once for a whole solve.
+
+    A function (like, generator) → probes may stand for the name.
+    """
+    if callable(kind):
+        return kind(like, generator)
     if kind == "rademacher":
         signs = torch.randint(0, 2, like.shape, generator=generator, device=like.device)
         return signs.to(like.dtype) * 2 - 1

@@ -94,7 +94,7 @@ class Flow(nn.Module):
         reverse: bool = False,
         solver: Solver | None = None,
         divergence: DivergenceKind | DivergenceRule | None = "exact",
-        noise: str = "rademacher",
+        noise: str | div.Drawer = "rademacher",
         generator: torch.Generator | None = None,
         regularise: bool = False,
     ) -> Transformed:
@@ -105,7 +105,7 @@ class Flow(nn.Module):
             reverse: noise to data.
             solver: instead of the flow's own.
             divergence: exact, hutchinson, a rule of one's own, or None to leave the trace out.
-            noise: of hutchinson: rademacher or gaussian, drawn once a block and solve.
+            noise: of hutchinson: rademacher, gaussian, or a function that draws; once a block and solve.
             generator: of hutchinson's noise.
             regularise: accumulate the RNODE integrals too.
 
@@ -250,7 +250,10 @@ class Flow(nn.Module):
 
     @staticmethod
     def _rule(
-        kind: DivergenceKind | DivergenceRule | None, noise: str, like: Tensor, generator: torch.Generator | None
+        kind: DivergenceKind | DivergenceRule | None,
+        noise: str | div.Drawer,
+        like: Tensor,
+        generator: torch.Generator | None,
     ) -> DivergenceRule | None:
         if callable(kind):
             return kind

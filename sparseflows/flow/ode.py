@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torchdiffeq import odeint, odeint_adjoint
 
 from sparseflows.errors import InputError, RunError, lookup
+from sparseflows.processes import ALONE, Processes
 
 State = tuple[Tensor, ...]
 ADAPTIVE_METHODS = ("dopri5", "bosh3", "dopri8", "adaptive_heun", "fehlberg2")
@@ -57,6 +58,8 @@ class Solver:
             single rows go wrong by a hundred tolerances.
         compiled: without gradients, dopri5 and bosh3 are left to the compiled engine where it takes the field; False
             keeps to torchdiffeq.
+        processes: that have a share of the batch each: an adaptive method with the norm `batch` takes the steps that
+            one process would take for all of it (`shared.solve_together`).
     """
 
     method: str = "dopri5"
@@ -67,6 +70,7 @@ class Solver:
     gradient: str = "backprop"
     norm: str = "rows"
     compiled: bool = True
+    processes: Processes = ALONE
 
     def __post_init__(self) -> None:
         lookup("solver method", self.method, dict.fromkeys((*ADAPTIVE_METHODS, *FIXED_METHODS)))
@@ -77,6 +81,8 @@ class Solver:
                 f"steps goes with the fixed-step methods ({', '.join(FIXED_METHODS)}) and with them only; "
                 f"method is {self.method}"
             )
+        if self.processes.several and self.norm != "batch":
+            raise InputError("a batch that several processes share is solved with the norm 'batch'")
 
     def at(self, tol: float) -> Solver:
         """The same solver at rtol = atol = `tol`."""
@@ -102,7 +108,7 @@ class Solution:
         return self
 
 
-class _Counted(nn.Module):
+class Counted(nn.Module):
     """The right-hand side with its evaluations counted and capped (a module: the adjoint wants one)."""
 
     def __init__(self, function: Callable[[Tensor, State], State], max_nfe: int) -> None:
@@ -113,6 +119,7 @@ class _Counted(nn.Module):
         self.steps: list[float] = []
 
     def forward(self, t: Tensor, state: State) -> State:
+        """The rates, counted; raises `SolveFailed` where that was one too many."""
         if self.nfe >= self.max_nfe:
             raise SolveFailed(Status.OUT_OF_STEPS, self.nfe)
         self.nfe += 1
@@ -121,7 +128,7 @@ class _Counted(nn.Module):
         return rates
 
 
-class _Stepping(_Counted):
+class Stepping(Counted):
     """The same for an adaptive method, which tells its steps; torchdiffeq warns where a fixed one is asked to."""
 
     def callback_accept_step(self, t: Tensor, state: State, step: Tensor) -> None:
@@ -166,7 +173,7 @@ def solve(
         The state at the end. A solve that fails comes back with its status; only the backward pass of the
         adjoint, which has no caller to come back to, raises: `SolveFailed`, or torchdiffeq's AssertionError.
     """
-    counted = (_Stepping if solver.steps is None else _Counted)(function, solver.max_nfe)
+    counted = (Stepping if solver.steps is None else Counted)(function, solver.max_nfe)
     first = state[0]
     # Time is a scalar of the state's precision at least; the last point is a step of its own, because
     # the interpolation that torchdiffeq ends with is of lower order than its steps.
@@ -181,17 +188,26 @@ def solve(
         if solver.norm == "rows":
             there["norm"] = _worst_row
     arguments = {"rtol": solver.rtol, "atol": solver.atol, "method": solver.method, "options": there}
-    try:
+
+    def integrate() -> State:
         if solver.gradient == "adjoint" and torch.is_grad_enabled():
             arguments["adjoint_params"] = tuple(parameters)
             path = odeint_adjoint(counted, state, times, adjoint_options=dict(back), **arguments)
         else:
             path = odeint(counted, state, times, **arguments)
+        return tuple(tensor[-1] for tensor in path)
+
+    return attempt(counted, state, integrate)
+
+
+def attempt(counted: Counted, state: State, integrate: Callable[[], State]) -> Solution:
+    """What `integrate` gives from `state`, and how that ended; `counted` is the function it evaluates."""
+    try:
+        end = integrate()
     except SolveFailed as failure:
         return Solution(state, counted.nfe, failure.status)
     except AssertionError:
         finite = all(bool(torch.isfinite(tensor).all()) for tensor in counted.last)
         return Solution(state, counted.nfe, Status.UNDERFLOW if finite else Status.NON_FINITE)
-    end = tuple(tensor[-1] for tensor in path)
     finite = all(bool(torch.isfinite(tensor).all()) for tensor in end)
     return Solution(end, counted.nfe, Status.DONE if finite else Status.NON_FINITE, tuple(counted.steps))

@@ -16,6 +16,7 @@ from sparseflows.flow.compiled import engine
 from sparseflows.flow.divergence import Divergence, Hutchinson, exact, exact_trace
 from sparseflows.flow.fields import Field, MLPField
 from sparseflows.flow.ode import Solver, State, Status, solve
+from sparseflows.flow.shared import solve_together
 from sparseflows.flow.tableaus import TABLEAUS
 
 DivergenceRule = Callable[[Field, Tensor, Tensor], Divergence]
@@ -86,7 +87,9 @@ def transform(
 
     extra = 0 if divergence is None else 3 if regularise else 1
     start = (points, *(zeros for _ in range(extra)))
-    solution = solve(rates, start, solver, reverse=reverse, parameters=(*parameters, end_time))
+    # Rows on fixed steps know nothing of one another.
+    how = solve_together if solver.processes.several and solver.steps is None else solve
+    solution = how(rates, start, solver, reverse=reverse, parameters=(*parameters, end_time))
     sign = -1.0 if reverse else 1.0
     trace, kinetic, jacobian = [sign * tensor for tensor in solution.state[1:]] + [zeros] * (3 - extra)
     return Transformed(solution.state[0], trace, kinetic, jacobian, solution.nfe, solution.status)

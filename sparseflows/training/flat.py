@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class FlatParameters:
@@ -24,15 +24,19 @@ class FlatParameters:
             parameter.grad = self.vector.grad[first:last].view(parameter.shape)
             first = last
 
+    @property
+    def gradient(self) -> Tensor:
+        """Of the vector: all gradients."""
+        assert self.vector.grad is not None
+        return self.vector.grad
+
     def zero_gradients(self) -> None:
         """Set all gradients to 0, in place."""
-        assert self.vector.grad is not None
-        self.vector.grad.zero_()
+        self.gradient.zero_()
 
     def clip(self, largest: float) -> None:
         """Scale the gradient down to the norm `largest` where it is longer."""
-        gradient = self.vector.grad
-        assert gradient is not None
+        gradient = self.gradient
         gradient.mul_((largest / (gradient.norm() + 1e-6)).clamp_(max=1.0))
 
     def release(self) -> None:

@@ -25,6 +25,7 @@ from sparseflows.flow.grid_solve import GridSolver, Steps, choose_grid, grid_sol
 from sparseflows.flow.model import DivergenceKind, Flow, standard_normal_log_prob
 from sparseflows.flow.ode import Solver, Status
 from sparseflows.flow.tableaus import TABLEAUS
+from sparseflows.processes import ALONE, Processes
 from sparseflows.training.losses import Loss, with_gradients
 
 FIRST_STEP = 0.1  # of the very first choice
@@ -44,6 +45,7 @@ class HeldGridLikelihood:
         max_nfe: evaluations after which a choice is given up.
         compiled: leave the solve to the compiled engine where it takes the field.
         recompute: without the engine: evaluate once more on the way back, so that memory does not grow with the steps.
+        processes: that share the rows of a batch; each chooses the same steps, by the same rows of the whole batch.
     """
 
     method: str = "bosh3"
@@ -56,6 +58,7 @@ class HeldGridLikelihood:
     max_nfe: int = 5000
     compiled: bool = True
     recompute: bool = False
+    processes: Processes = ALONE
 
     def __post_init__(self) -> None:
         self.grids: list[Steps] = []
@@ -92,7 +95,9 @@ class HeldGridLikelihood:
             if status is not Status.DONE:
                 return Loss(points.sum() * 0, nfe, status)
         nfe += sum(map(len, self.grids)) * len(TABLEAUS[self.method].b)
-        value = self._mean(flow, points, probes) - log_det
+        share = self.processes.share(len(points))
+        own = [None if probe is None else probe[share.rows] for probe in probes]
+        value = share.part(self._mean(flow, points[share.rows], own) - log_det)
         return Loss(value, nfe, Status.DONE if bool(torch.isfinite(value)) else Status.NON_FINITE)
 
     def choose(self, flow: Flow, points: Tensor, probes: Sequence[Tensor | None]) -> tuple[int, Status]:

@@ -16,7 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparseflows.errors import InputError
 from sparseflows.flow.ode import SolveFailed, Status
+from sparseflows.flow.shared import agreed
+from sparseflows.processes import ALONE, Processes
 from sparseflows.rng import torch_generator
 from sparseflows.specs import TrainSpec
 from sparseflows.training.averaging import WeightAverage
@@ -91,9 +94,16 @@ def train(
         hooks: callbacks.
         resume: a checkpoint that `hooks.save` received.
         lr_scale: factor on the learning rate (a retry after divergence).
+
+    Raises:
+        InputError: the objective's batches are shared by several processes, and `flow` has batch norm.
     """
     batches = as_batches(rows)
+    processes = getattr(objective, "processes", ALONE)
+    if processes.several:
+        refuse_batch_norm(flow)
     flat = FlatParameters(flow)
+    processes.copy_first_(flat.vector.data)
     try:
         return _run(flow, flat, objective, batches, settings, seed, purpose, hooks or Hooks(), resume, lr_scale)
     finally:
@@ -137,6 +147,15 @@ def _run(
     return Outcome(Status.DONE, run.step, time.perf_counter() - started, run.history, run.best_val)
 
 
+def refuse_batch_norm(network: nn.Module) -> None:
+    """Raise InputError where a network takes the mean and variance of whole batches, which no process then sees."""
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()):
+        raise InputError(
+            "network.batch_norm takes the statistics of a whole batch, and several processes share each batch; "
+            "train it in one process, or without batch norm"
+        )
+
+
 class _State:
     """A training between two steps: all that a checkpoint holds."""
 
@@ -151,6 +170,7 @@ class _State:
         hooks: Hooks,
     ) -> None:
         self.flow, self.flat, self.objective, self.average = flow, flat, objective, average
+        self.processes: Processes = getattr(objective, "processes", ALONE)
         self.remembers = objective if isinstance(objective, Remembers) else None
         self.optimiser = build_optimiser(settings, [flat.vector])
         self.total, self.settings, self.hooks = total, settings, hooks
@@ -168,9 +188,9 @@ class _State:
         if self.remembers:
             self.remembers.begin_step(self.step, self.total)
         loss = self.objective(self.flow, batch, generator)
-        if loss.status is not Status.DONE:
-            return loss.status
-        value = loss.value.item()
+        value, status = agreed(self.processes, loss.value, loss.status)
+        if status is not Status.DONE:
+            return status
         if not abs(value) < float("inf"):
             return Status.NON_FINITE
         try:
@@ -179,6 +199,7 @@ class _State:
             return failure.status
         except AssertionError:  # torchdiffeq's, from the adjoint's backward solve
             return Status.UNDERFLOW
+        self.processes.add_(self.flat.gradient)
         if self.settings.clip:
             self.flat.clip(self.settings.clip)
         self.optimiser.step()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -10,17 +11,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparseflows.errors import InputError
+from sparseflows.flow import divergence as div
 from sparseflows.flow.compiled import engine
 from sparseflows.flow.fields import MLPField
 from sparseflows.flow.model import DivergenceKind, Flow, standard_normal_log_prob
 from sparseflows.flow.ode import Solver, Status
+from sparseflows.processes import ALONE, Processes, Share
 from sparseflows.specs import SolveSpec, Spec, TrainSpec
 from sparseflows.training.held_grid import HeldGridLikelihood
 from sparseflows.training.losses import Loss, with_gradients
 
 
 class Objective(Protocol):
-    """Rows (B, D) and a generator → loss."""
+    """Rows (B, D) and a generator → loss.
+
+    One that has an attribute `processes` may be trained by several: each gives it the whole batch and draws the noise
+    of the whole batch, so that the numbers are those of one process, then computes its share of the rows. The loss is
+    its part of the batch's mean.
+    """
 
     def __call__(self, flow: Any, rows: Tensor, generator: torch.Generator) -> Loss:
         """The loss of one batch."""
@@ -54,6 +62,7 @@ class NegativeLogLikelihood:
         noise: of hutchinson, drawn once a solve.
         kinetic: weight of the mean ∫|f|² dt.
         jacobian: weight of the mean ∫‖∂f/∂z‖²_F dt.
+        processes: that share the rows of a batch.
     """
 
     solver: Solver
@@ -61,21 +70,28 @@ class NegativeLogLikelihood:
     noise: str = "rademacher"
     kinetic: float = 0.0
     jacobian: float = 0.0
+    processes: Processes = ALONE
 
     def __call__(self, flow: Flow, rows: Tensor, generator: torch.Generator) -> Loss:
         """NLL of the batch in nats, plus the weighted regularisers."""
+        share = self.processes.share(len(rows))
         result = flow.transform(
-            rows,
-            solver=self.solver,
+            rows[share.rows],
+            solver=replace(self.solver, processes=share.processes),
             divergence=self.divergence,
-            noise=self.noise,
+            noise=functools.partial(draw_for_share, self.noise, share),
             generator=generator,
             regularise=bool(self.kinetic or self.jacobian),
         )
         value = -(standard_normal_log_prob(result.points) + result.trace).mean()
         if self.kinetic or self.jacobian:
             value = value + self.kinetic * result.kinetic.mean() + self.jacobian * result.jacobian.mean()
-        return Loss(value, result.nfe, result.status)
+        return Loss(share.part(value), result.nfe, result.status)
+
+
+def draw_for_share(kind: str, share: Share, like: Tensor, generator: torch.Generator) -> Tensor:
+    """The share's rows of the probes that are drawn for the whole batch; `like` (n, D) are its points."""
+    return div.draw_noise(kind, like.new_empty(share.whole, like.shape[1]), generator)[share.rows]
 
 
 @dataclass(frozen=True)
@@ -88,21 +104,26 @@ class FlowMatching:
     Attributes:
         time_power: above 1 it looks closer at the data.
         compiled: leave loss and gradient to the compiled engine where it takes the field.
+        processes: that share the rows of a batch.
     """
 
     time_power: float = 1.0
     compiled: bool = True
+    processes: Processes = ALONE
 
     def __call__(self, flow: Flow, rows: Tensor, generator: torch.Generator) -> Loss:
         """The mean squared error of the velocity, summed over the coordinates."""
-        noise, t = self.draw(rows, generator)
+        share = self.processes.share(len(rows))
+        noise, t = (drawn[share.rows] for drawn in self.draw(rows, generator))
+        rows = rows[share.rows]
         field = next(flow.fields())
         points, _ = flow.whiten(rows)
         if not (self.compiled and torch.is_grad_enabled() and engine.takes(field, points, exact=False)):
-            return Loss(self.errors(flow, rows, noise, t).mean(), 1, Status.DONE)
+            return Loss(share.part(self.errors(flow, rows, noise, t).mean()), 1, Status.DONE)
         assert isinstance(field, MLPField)
         value, gradients = engine.match(field, t, torch.lerp(points, noise, t), noise - points)
-        return Loss(with_gradients(rows.new_tensor(value), engine.tensors_of(field), gradients), 1, Status.DONE)
+        known = with_gradients(rows.new_tensor(value), engine.tensors_of(field), gradients)
+        return Loss(share.part(known), 1, Status.DONE)
 
     def draw(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Noise (B, D) and times (B, 1) for rows (B, D)."""
@@ -126,9 +147,11 @@ class CrossEntropy:
 
     Attributes:
         solver: of a flow's solves; networks have none.
+        processes: that share the rows of a batch.
     """
 
     solver: Solver
+    processes: Processes = ALONE
 
     def __call__(self, flow: nn.Module, rows: Tensor, generator: torch.Generator) -> Loss:
         """The mean cross-entropy of the batch.
@@ -137,15 +160,17 @@ class CrossEntropy:
             InputError: labels that are no whole numbers, or not those of a logit.
         """
         points, labels = split_labels(rows)
+        share = self.processes.share(len(rows))
+        points, labels = points[share.rows], labels[share.rows]
         single = flow.training and len(rows) == 1  # an epoch's last batch: batch norm has no variance to divide by
         if single:
             flow.eval()
-        found, status, nfe = logits(flow, points, self.solver)
+        found, status, nfe = logits(flow, points, replace(self.solver, processes=share.processes))
         if single:
             flow.train()
         if int(labels.max()) >= found.shape[1]:
             raise InputError(f"label {int(labels.max())} has no logit: there are {found.shape[1]}, counted from 0")
-        return Loss(F.cross_entropy(found, labels), nfe, status)
+        return Loss(share.part(F.cross_entropy(found, labels)), nfe, status)
 
 
 def split_labels(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -195,19 +220,20 @@ def training_solver(settings: SolveSpec) -> Solver:
     )
 
 
-def build_objective(spec: Spec, train: TrainSpec) -> Objective:
-    """The objective of a param file."""
+def build_objective(spec: Spec, train: TrainSpec, processes: Processes = ALONE) -> Objective:
+    """The objective of a param file, for the `processes` that share its batches."""
     if train.objective == "flow_matching":
-        return FlowMatching(train.time_power)
+        return FlowMatching(train.time_power, processes=processes)
     if train.objective == "cross_entropy":
-        return CrossEntropy(training_solver(spec.solve))
+        return CrossEntropy(training_solver(spec.solve), processes)
     solve = spec.solve
     if solve.hold_grid is not None:
-        return held_grid(solve)
-    return NegativeLogLikelihood(training_solver(solve), solve.divergence, solve.noise, train.kinetic, train.jacobian)
+        return held_grid(solve, processes)
+    solver = training_solver(solve)
+    return NegativeLogLikelihood(solver, solve.divergence, solve.noise, train.kinetic, train.jacobian, processes)
 
 
-def held_grid(settings: SolveSpec) -> HeldGridLikelihood:
+def held_grid(settings: SolveSpec, processes: Processes = ALONE) -> HeldGridLikelihood:
     """The NLL on held steps that the `solve` section describes."""
     assert settings.hold_grid is not None
     return HeldGridLikelihood(
@@ -219,4 +245,5 @@ def held_grid(settings: SolveSpec) -> HeldGridLikelihood:
         settings.divergence,
         settings.noise,
         settings.max_nfe,
+        processes=processes,
     )
