@@ -69,25 +69,28 @@ def run_one(spec: Spec, options: RunOptions) -> None:
     _print_records(folder.path, records, options.as_json)
 
 
-def run_shared(place: Place, found: Spec | Sweep, options: RunOptions) -> None:
-    """The same in one of the processes that torchrun has started; the first prints the table.
+def check_shared(found: Spec | Sweep, options: RunOptions) -> Spec:
+    """What several processes train together.
 
     Raises:
         InputError: what does not go with torchrun.
     """
     if isinstance(found, Sweep):
-        raise InputError(
-            f"{found.name}: a sweep shares out its cascades, torchrun the rows of one flow; run them apart"
-        )
+        raise InputError(f"{found.name}: a sweep shares out cascades, torchrun the rows of one flow; run them apart")
     if (options.jobs or 1) > 1:
         jobs = f"--jobs {options.jobs}"
         raise InputError(f"{jobs} works on cascades side by side, torchrun on one flow; use one of the two")
     if options.backend != "local" or options.join:
         option = "--join" if options.join else f"--backend {options.backend}"
         raise InputError(f"{option} shares out cascades, torchrun the rows of one flow; use one of the two")
+    return found
+
+
+def run_shared(place: Place, spec: Spec, options: RunOptions) -> None:
+    """Carry one experiment out in one of the processes that torchrun has started; the first prints the table."""
     from sparseflows.experiment.together import run_together
 
-    done = run_together(place, found, options.out, options.force, options.log)
+    done = run_together(place, spec, options.out, options.force, options.log)
     if done is not None:
         _print_records(*done, options.as_json)
 
