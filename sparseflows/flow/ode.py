@@ -57,6 +57,16 @@ class Solver:
             single rows go wrong by a hundred tolerances.
         compiled: without gradients, dopri5 and bosh3 are left to the compiled engine where it takes the field; False
             keeps to torchdiffeq.
+
+    Example:
+        >>> Solver().at(1e-8).rtol
+        1e-08
+        >>> Solver("rk4", steps=20).steps
+        20
+        >>> Solver("rk4")
+        Traceback (most recent call last):
+        ...
+        sparseflows.errors.InputError: steps goes with the fixed-step methods (euler, midpoint, rk4) and ...
     """
 
     method: str = "dopri5"

@@ -1,0 +1,83 @@
+"""Every command and every piece of Python on the pages is executed, in the order in which it stands there."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+import tomllib
+
+import pytest
+from doc_pages import ROOT, Block, blocks_of, name_of, pages
+
+pytestmark = pytest.mark.docs
+
+LANGUAGES = {"sh", "python", ""}  # "": what is shown and not to be typed
+ALL = [block for page in pages() for block in blocks_of(page)]
+PAGES = [page for page in pages() if any(block.language in ("sh", "python") for block in blocks_of(page))]
+USES_QUICK = re.compile(r"runs/quick\b")
+MAKES_QUICK = re.compile(r"sparseflows run param/quick\.yaml(?!.*--set name=)")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_the_blocks_of_a_page_run_in_order(page, beside_param, execute, quick, monkeypatch):
+    blocks = [block for block in blocks_of(page) if block.language in ("sh", "python")]
+    text = "".join(block.text for block in blocks)
+    if USES_QUICK.search(text) and not MAKES_QUICK.search(text):  # made by the page that it follows
+        shutil.copytree(quick, beside_param / "runs" / "quick")
+    monkeypatch.chdir(beside_param)
+    names: dict[str, object] = {"__name__": name_of(page)}
+    for block in blocks:
+        if block.mark.startswith("not executed"):
+            continue
+        if block.language == "python":
+            exec(compile(block.text, f"{page}, line {block.line}", "exec"), names)
+            continue
+        commands = "\n".join(line for line in block.text.splitlines() if not is_install(line))
+        if commands.strip():
+            execute(commands, beside_param)
+
+
+@pytest.mark.parametrize("block", ALL, ids=lambda block: f"{name_of(block.page)}:{block.line}")
+def test_blocks_say_what_they_are(block: Block):
+    assert block.language in LANGUAGES | {"yaml"}, "the tests execute ```sh and ```python; name another one here"
+    assert block.mark in ("", "long") or re.match(r"not executed: \w+", block.mark)
+    if block.language == "":
+        first = block.text.lstrip().split(maxsplit=1)[0]
+        assert first not in ("pip", "python", "sparseflows", "for", "torchrun") or block.mark, "a command to type belongs in ```sh"
+    for line in block.text.splitlines():
+        if is_install(line):
+            installable(line)
+
+
+def is_install(line: str) -> bool:
+    return line.startswith("pip install")
+
+
+def installable(line: str) -> None:
+    """The files and extras that an install line names exist."""
+    constraints = re.search(r"-c (\S+)", line)
+    assert constraints is None or (ROOT / constraints[1]).is_file()
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for extras in re.findall(r"\.\[([^\]]+)\]", line):
+        assert set(extras.split(",")) <= set(known), f"{line}: the extras are {sorted(known)}"
+
+
+def test_a_shorter_run_is_the_same_command(monkeypatch):
+    import short_sparseflows as short
+
+    monkeypatch.chdir(ROOT)
+    args = ["run", "param/toy/gaussian_spiral/ffjord.yaml", "--set", "seeds=[0]", "--jobs", "2"]
+    found = short.shorter(args)
+    assert found[: len(args)] == args
+    assert "seeds=[0]" in found[len(args) :]
+    assert any(re.fullmatch(r"prune.keep_ratios=\[0.8, 0\.7\d+\]", word) for word in found)
+    assert short.shorter(["check", "x.yaml"]) == ["check", "x.yaml"]
+    assert "prune.keep_ratios=[]" in short.shorter(
+        [*args, "--set", "prune.keep_ratios=[]", "--set", "prune.methods=[]"]
+    )
+
+
+def test_the_pages_are_found():
+    assert {"start", "tour", "paper", "howto/own_data"} <= {name_of(page) for page in PAGES}
+    assert sys.version_info >= (3, 11)
