@@ -23,7 +23,7 @@ RUN_SETTINGS = {
     "evaluate.max_rows": "24",
 }
 BUNDLED = ("wine", "diabetes", "breast_cancer", "digits", "digits_labelled", "table")  # take all their rows
-MOST_SEEDS, MOST_RATIOS = 2, 2
+MOST_SEEDS, MOST_METHODS, MOST_RATIOS = 1, 2, 2
 
 
 def shorter(args: list[str]) -> list[str]:
@@ -38,6 +38,9 @@ def shorter(args: list[str]) -> list[str]:
         del changes["data.n_train"]
     for key, most in (("seeds", MOST_SEEDS), ("prune.keep_ratios", MOST_RATIOS)):
         changes[key] = str(_value(settings, given, key)[:most])
+    methods = _value(settings, given, "prune.methods")
+    if len(methods) > MOST_METHODS:  # the last is the random one, where there is one
+        changes["prune.methods"] = str([methods[0], methods[-1]])
     return [*args, *(word for key, value in changes.items() for word in ("--set", f"{key}={value}"))]
 
 

@@ -44,7 +44,8 @@ def test_blocks_say_what_they_are(block: Block):
     assert block.mark in ("", "long") or re.match(r"not executed: \w+", block.mark)
     if block.language == "":
         first = block.text.lstrip().split(maxsplit=1)[0]
-        assert first not in ("pip", "python", "sparseflows", "for", "torchrun") or block.mark, "a command to type belongs in ```sh"
+        typed = ("pip", "python", "sparseflows", "for", "torchrun")
+        assert first not in typed or block.mark, "a command to type belongs in ```sh"
     for line in block.text.splitlines():
         if is_install(line):
             installable(line)
