@@ -11,17 +11,16 @@ from pathlib import Path
 import pytest
 from doc_pages import DOCS, ROOT
 
+SHORTER = Path(__file__).with_name("shorter_programs.py")
+
 
 @pytest.fixture(scope="session")
 def shell_environment(tmp_path_factory) -> dict[str, str]:
-    """PATH begins with `sparseflows` (shorter runs) and `python` of this checkout."""
+    """PATH begins with `sparseflows` and `python` of this checkout, which do less work."""
     programs = tmp_path_factory.mktemp("bin")
-    for name, words in {
-        "sparseflows": f'"{sys.executable}" "{Path(__file__).with_name("short_sparseflows.py")}"',
-        "python": f'"{sys.executable}"',
-    }.items():
+    for name in ("sparseflows", "python"):
         script = programs / name
-        script.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{SHORTER}" {name} "$@"\n')
         script.chmod(0o755)
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     return {

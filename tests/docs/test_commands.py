@@ -9,6 +9,7 @@ import tomllib
 
 import pytest
 from doc_pages import ROOT, Block, blocks_of, name_of, pages
+from shorter_programs import shorter
 
 pytestmark = pytest.mark.docs
 
@@ -64,19 +65,24 @@ def installable(line: str) -> None:
         assert set(extras.split(",")) <= set(known), f"{line}: the extras are {sorted(known)}"
 
 
-def test_a_shorter_run_is_the_same_command(monkeypatch):
-    import short_sparseflows as short
-
+def test_a_shorter_run_is_the_same_command_with_less_behind_it(monkeypatch):
     monkeypatch.chdir(ROOT)
-    args = ["run", "param/toy/gaussian_spiral/ffjord.yaml", "--set", "seeds=[0]", "--jobs", "2"]
-    found = short.shorter(args)
+    args = ["run", "param/toy/gaussian_spiral/ffjord.yaml", "--set", "seeds=[3]", "--jobs", "2"]
+    found = shorter("sparseflows", args)
     assert found[: len(args)] == args
-    assert "seeds=[0]" in found[len(args) :]
+    assert "seeds=[3]" in found[len(args) :]
     assert any(re.fullmatch(r"prune.keep_ratios=\[0.8, 0\.7\d+\]", word) for word in found)
-    assert short.shorter(["check", "x.yaml"]) == ["check", "x.yaml"]
-    assert "prune.keep_ratios=[]" in short.shorter(
-        [*args, "--set", "prune.keep_ratios=[]", "--set", "prune.methods=[]"]
-    )
+    dense = shorter("sparseflows", [*args, "--set", "prune.keep_ratios=[]", "--set", "prune.methods=[]"])
+    assert "prune.keep_ratios=[]" in dense[len(args) + 4 :]
+    assert shorter("sparseflows", ["check", "x.yaml"]) == ["check", "x.yaml"]
+
+
+def test_a_shorter_analysis_is_the_same_command_with_less_behind_it():
+    args = ["-m", "analysis", "field", "RUN"]
+    found = shorter("python", args)
+    assert found[:4] == args
+    assert "--frames" in found[4:]
+    assert shorter("python", ["-m", "analysis", "table", "RUN"]) == ["-m", "analysis", "table", "RUN"]
 
 
 def test_the_pages_are_found():

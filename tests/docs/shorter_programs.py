@@ -1,11 +1,12 @@
-"""`sparseflows` for the documentation's commands: `run` on fewer rows, steps, seeds and stages, all else as it is.
+"""`sparseflows` and `python -m analysis` for the documentation's commands: less work, all else as it is.
 
-The tests put a script on the PATH that calls `main`, so that a page's block is executed to the letter, and only the
-work that it asks for is made shorter. Settings that a command sets itself stay, but for the lengths.
+The tests put scripts on the PATH that call `main`, so that a page's block is executed to the letter, and only the work
+that it asks for is made shorter: fewer rows, steps, seeds, methods and stages.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -24,12 +25,24 @@ RUN_SETTINGS = {
 }
 BUNDLED = ("wine", "diabetes", "breast_cancer", "digits", "digits_labelled", "table")  # take all their rows
 MOST_SEEDS, MOST_METHODS, MOST_RATIOS = 1, 2, 2
+ANALYSES = {
+    "hessian": "--stage best --subset 4 --products 9 --tol 1e-2",
+    "modes": "--samples 200",
+    "field": "--stage best --frames 2",
+    "cost": "--rows 64 --repeats 1",
+}
 
 
-def shorter(args: list[str]) -> list[str]:
-    """The arguments of `sparseflows` with those of a shorter run behind them; others than `run` as they are."""
-    if args[:1] != ["run"]:
-        return args
+def shorter(program: str, args: list[str]) -> list[str]:
+    """The arguments of `sparseflows` or `python` with those of less work behind them."""
+    if program == "sparseflows" and args[:1] == ["run"]:
+        return [*args, *_run_options(args)]
+    if program == "python" and args[:2] == ["-m", "analysis"] and len(args) > 2:
+        return [*args, *ANALYSES.get(args[2], "").split()]
+    return args
+
+
+def _run_options(args: list[str]) -> list[str]:
     given = dict(word.split("=", 1) for before, word in pairwise(args) if before == "--set")
     param = next(word for word in args[1:] if word.endswith((".yaml", ".yml")))
     settings = yaml.safe_load(Path(param).read_text(encoding="utf-8"))
@@ -41,7 +54,8 @@ def shorter(args: list[str]) -> list[str]:
     methods = _value(settings, given, "prune.methods")
     if len(methods) > MOST_METHODS:  # the last is the random one, where there is one
         changes["prune.methods"] = str([methods[0], methods[-1]])
-    return [*args, *(word for key, value in changes.items() for word in ("--set", f"{key}={value}"))]
+    jobs = [] if Path(param).name == "quick.yaml" else ["--jobs", "1"]  # two more processes take longer than the work
+    return [*(word for key, value in changes.items() for word in ("--set", f"{key}={value}")), *jobs]
 
 
 def _value(settings: dict, given: dict[str, str], key: str) -> list:
@@ -59,11 +73,12 @@ def _value(settings: dict, given: dict[str, str], key: str) -> list:
 
 
 def main() -> None:
-    """Run the command line with the shorter arguments."""
-    from sparseflows.__main__ import main as program
-
-    sys.argv[1:] = shorter(sys.argv[1:])
-    program()
+    """Become the program named by the first argument, with the others, of less work."""
+    program, *args = sys.argv[1:]
+    words = shorter(program, args)
+    if program == "sparseflows":
+        words = ["-m", "sparseflows", *words]
+    os.execv(sys.executable, [sys.executable, *words])
 
 
 if __name__ == "__main__":
