@@ -32,7 +32,7 @@ myst_heading_anchors = 3
 
 nb_execution_mode = "force"  # a cache would not notice that the package has changed
 nb_execution_raise_on_error = True
-nb_execution_timeout = 240
+nb_execution_timeout = 900  # seconds a cell: a busy machine is no error, a hang is
 nb_merge_streams = True
 
 autodoc_member_order = "bysource"
