@@ -8,9 +8,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-BLOCK = re.compile(
-    r"(?:^<!-- (?P<mark>[^>]*?) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
-)
+FENCE = re.compile(r"^(?P<fence>`{3,})(?P<language>\S*).*$")
+MARK = re.compile(r"^<!-- (?P<mark>.*?) -->$")
 
 
 @dataclass(frozen=True)
@@ -29,11 +28,21 @@ class Block:
 
 def blocks_of(page: Path) -> list[Block]:
     """All fenced blocks of a page that name a language or none; directives, `{…}`, are no such blocks."""
-    source = page.read_text(encoding="utf-8")
-    return [
-        Block(page, source[: m.start("language")].count("\n") + 1, m["language"], m["text"], m["mark"] or "")
-        for m in BLOCK.finditer(source)
-    ]
+    found: list[Block] = []
+    lines = page.read_text(encoding="utf-8").splitlines()
+    number = 0
+    while number < len(lines):
+        opening = FENCE.match(lines[number])
+        if opening is None:
+            number += 1
+            continue
+        end = lines.index(opening["fence"], number + 1)
+        before = MARK.match(lines[number - 1]) if number else None
+        if not opening["language"].startswith("{"):
+            text = "\n".join(lines[number + 1 : end]) + "\n"
+            found.append(Block(page, number + 1, opening["language"], text, before["mark"] if before else ""))
+        number = end + 1
+    return found
 
 
 def pages() -> list[Path]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import sys
 import tomllib
 
 import pytest
@@ -85,6 +84,12 @@ def test_a_shorter_analysis_is_the_same_command_with_less_behind_it():
     assert shorter("python", ["-m", "analysis", "table", "RUN"]) == ["-m", "analysis", "table", "RUN"]
 
 
+def test_blocks_are_told_from_directives(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("```{image} a.png\n```\n\n<!-- long -->\n```sh\nls\n```\n\n```python\n1\n```\n\n```\nshown\n```\n")
+    found = [(block.line, block.language, block.text, block.mark) for block in blocks_of(page)]
+    assert found == [(5, "sh", "ls\n", "long"), (9, "python", "1\n", ""), (13, "", "shown\n", "")]
+
+
 def test_the_pages_are_found():
     assert {"start", "tour", "paper", "howto/own_data"} <= {name_of(page) for page in PAGES}
-    assert sys.version_info >= (3, 11)
