@@ -38,6 +38,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
     The i-th smallest of m is multiplied by m - i + 1; none is smaller than one before it, or larger than 1. The
     family's error is at most 5 % when what is at or below 0.05 is rejected, however the tests depend on each other.
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
     """
     adjusted = [0.0] * len(p_values)
     largest = 0.0

@@ -152,6 +152,14 @@ def lanczos(
     Raises:
         InputError: a starting vector is zero, the shapes do not fit, or steps is below 1.
         RunError: a product is not finite.
+
+    Example:
+        Two distinct eigenvalues end the run after two steps.
+
+        >>> from scipy.sparse.linalg import aslinearoperator
+        >>> (run,) = lanczos(aslinearoperator(np.diag([1.0, 1.0, 4.0])), np.ones((3, 1)), steps=10)
+        >>> run.products, [round(float(value), 9) for value in run.ritz()[0]]
+        (2, [1.0, 4.0])
     """
     products = operator if isinstance(operator, Products) else Products(operator)
     if starts.ndim != 2 or starts.shape[0] != products.size:
@@ -209,6 +217,12 @@ def extreme_eigenvalues(
     Raises:
         InputError: neither rng nor start, or start is zero or of the wrong length.
         RunError: a product is not finite.
+
+    Example:
+        >>> from scipy.sparse.linalg import aslinearoperator
+        >>> found = extreme_eigenvalues(aslinearoperator(np.diag(np.arange(-3.0, 100.0))), rng=np.random.default_rng(0))
+        >>> round(found.lambda_max, 6), round(found.lambda_min, 6), found.converged
+        (99.0, -3.0, True)
     """
     products = Products(operator)
     if start is None:

@@ -30,7 +30,12 @@ class Mean:
 
 
 def status_of(done: int, seeds: int) -> str:
-    """`done`, `failed`, or how many of the seeds are done, as in `2 of 3`."""
+    """`done`, `failed`, or how many of the seeds are done, as in `2 of 3`.
+
+    Example:
+        >>> status_of(3, 3), status_of(2, 3), status_of(0, 3)
+        ('done', '2 of 3', 'failed')
+    """
     if done == seeds:
         return "done"
     return f"{done} of {seeds}" if done else FAILED

@@ -15,7 +15,12 @@ _RATIOS = (
 
 
 def count_label(count: float) -> str:
-    """A count in few characters: `500`, `1.5k`, `2M`."""
+    """A count in few characters: `500`, `1.5k`, `2M`.
+
+    Example:
+        >>> count_label(500), count_label(1500), count_label(2e6)
+        ('500', '1.5k', '2M')
+    """
     for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if count >= unit:
             return f"{count / unit:g}{name}"
@@ -27,6 +32,10 @@ def count_ticks(low: float, high: float) -> list[float]:
 
     Raises:
         ValueError: the interval is empty, or not positive.
+
+    Example:
+        >>> count_ticks(80, 9000)
+        [100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0]
     """
     if not 0 < low < high:
         raise ValueError(f"a log axis needs 0 < low < high, not {low:g} and {high:g}")

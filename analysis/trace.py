@@ -90,6 +90,16 @@ def hutch_plus_plus(
     Raises:
         InputError: fewer than 4 products, where P is larger.
         RunError: a product is not finite.
+
+    Example:
+        A matrix of rank 2 is caught whole by the sketch.
+
+        >>> from scipy.sparse.linalg import aslinearoperator
+        >>> matrix = np.zeros((50, 50))
+        >>> matrix[3, 3], matrix[7, 7] = 5.0, 2.0
+        >>> trace = hutch_plus_plus(aslinearoperator(matrix), 12, np.random.default_rng(0))
+        >>> round(trace.value, 9), trace.se < 1e-9
+        (7.0, True)
     """
     multiply = Products(operator)
     rows = [slice(None), *(blocks or {}).values()]

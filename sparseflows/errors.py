@@ -40,6 +40,12 @@ def lookup(kind: str, name: str, table: Mapping[str, T]) -> T:
 
     Raises:
         InputError: no such name; the message lists the known ones.
+
+    Example:
+        >>> lookup("solver", "rk5", {"rk4": 4, "euler": 1})
+        Traceback (most recent call last):
+        ...
+        sparseflows.errors.InputError: unknown solver 'rk5'; did you mean 'rk4'? (known: euler, rk4)
     """
     if name not in table:
         known = sorted(table)

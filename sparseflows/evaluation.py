@@ -50,7 +50,12 @@ class Likelihood:
 
 
 def standard_error(values: Array) -> float:
-    """Sample standard deviation / √n; NaN for fewer than two values."""
+    """Sample standard deviation / √n; NaN for fewer than two values.
+
+    Example:
+        >>> standard_error(np.array([1.0, 2.0, 3.0, 4.0])) == math.sqrt(5 / 3 / 4)
+        True
+    """
     return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
 
 

@@ -164,8 +164,8 @@ class SolveSpec(Section):
     """How the training objective solves the ODE (the reported NLL has its own solver: `evaluate`)."""
 
     method: Literal["dopri5", "bosh3", "dopri8", "adaptive_heun", "fehlberg2", "euler", "midpoint", "rk4"] = "dopri5"
-    rtol: Tolerance = 1e-5
-    atol: Tolerance = 1e-5
+    rtol: Tolerance = Field(1e-5, description="relative tolerance of an adaptive method")
+    atol: Tolerance = Field(1e-5, description="absolute tolerance")
     steps: Annotated[int, Field(ge=1, le=100_000)] | None = Field(None, description="of a fixed-step method")
     max_nfe: Annotated[int, Field(ge=10, le=10_000_000)] = Field(
         5000, description="a solve that needs more evaluations of the field than this is stopped and said so"
@@ -219,10 +219,10 @@ class TrainSpec(Section):
     )
     epochs: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(None, description="either this …")
     steps: Steps | None = Field(None, description="… or this")
-    batch: Annotated[int, Field(ge=1, le=10_000_000)] = 1024
+    batch: Annotated[int, Field(ge=1, le=10_000_000)] = Field(1024, description="rows a step")
     optimiser: Literal["adamw", "adam", "sgd"] = "adamw"
-    lr: Annotated[float, Field(gt=0, le=100)] = 1e-3
-    weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.0
+    lr: Annotated[float, Field(gt=0, le=100)] = Field(1e-3, description="(top) learning rate")
+    weight_decay: Annotated[float, Field(ge=0, le=10)] = Field(0.0, description="decoupled with adamw")
     beta2: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.999, description="of adam and adamw: decay of the mean squared gradient; 0.99 forgets a rough start sooner"
     )
@@ -373,13 +373,13 @@ class PruneSpec(Section):
 class EvaluateSpec(Section):
     """How every reported likelihood is computed: adaptive dopri5, exact divergence."""
 
-    rtol: Annotated[float, Field(ge=1e-10, le=1e-5)] = 1e-5
-    atol: Annotated[float, Field(ge=1e-10, le=1e-5)] = 1e-5
+    rtol: Annotated[float, Field(ge=1e-10, le=1e-5)] = Field(1e-5, description="relative tolerance")
+    atol: Annotated[float, Field(ge=1e-10, le=1e-5)] = Field(1e-5, description="absolute tolerance")
     dtype: Literal["float32", "float64"] = "float64"
     max_rows: Annotated[int, Field(ge=1, le=100_000_000)] | None = Field(
         None, description="at most so many (seeded) rows of each part; of training rows never more than 2,048"
     )
-    max_nfe: Annotated[int, Field(ge=10, le=10_000_000)] = 20_000
+    max_nfe: Annotated[int, Field(ge=10, le=10_000_000)] = Field(20_000, description="evaluations a solve may take")
 
     @model_validator(mode="after")
     def _float32_cannot_hold_it(self) -> EvaluateSpec:
@@ -393,7 +393,9 @@ class Spec(Section):
 
     format: Literal[1] = 1
     name: str = Field(description="of the run folder: letters, digits, '.', '_' and '-'")
-    seeds: Annotated[list[Seed], Field(min_length=1, max_length=1000)] = [0]
+    seeds: Annotated[list[Seed], Field(min_length=1, max_length=1000)] = Field(
+        [0], description="one dense flow, and one cascade a method, for each"
+    )
     device: str = Field("cpu", description="cpu or cuda")
     dtype: Literal["float32", "float64"] = Field("float32", description="of training")
     threads: Annotated[int, Field(ge=1, le=1024)] = Field(

@@ -156,7 +156,13 @@ def split(
 
 @dataclass(frozen=True)
 class Standardiser:
-    """z = (x − shift) / scale, column by column; both (D,) float64."""
+    """z = (x − shift) / scale, column by column; both (D,) float64.
+
+    Example:
+        >>> s = Standardiser.fit_columns(np.array([[0.0, 10.0], [2.0, 30.0]]))
+        >>> s.apply(np.array([1.0, 40.0])).tolist(), round(s.log_scale, 4)  # log 1 + log 10
+        ([0.0, 2.0], 2.3026)
+    """
 
     shift: np.ndarray
     scale: np.ndarray

@@ -21,6 +21,12 @@ def build_flow(spec: Spec | FlowSpec, dim: int = 2, *, seed: int = 0, whitening:
         dim: D, 2 for the toy densities.
         seed: of the initial weights.
         whitening: (D, D), see `Flow`.
+
+    Example:
+        >>> from sparseflows.specs import FlowSpec
+        >>> flow = build_flow(FlowSpec(hidden=[16, 16], activation="tanh"), dim=2, seed=0)
+        >>> sum(p.numel() for p in flow.parameters())  # 2-16-16-2
+        354
     """
     settings = spec.flow if isinstance(spec, Spec) else spec
     flow = _empty(settings, dim, [settings.hidden] * settings.blocks, whitening)

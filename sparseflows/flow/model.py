@@ -167,6 +167,15 @@ class Flow(nn.Module):
 
         Raises:
             SolveFailed: the solver did not reach the end.
+
+        Example:
+            dz/dt = A z for a diagonal A, whose log-determinant is the sum of the diagonal.
+
+            >>> from sparseflows.flow.fields import LinearField
+            >>> flow = Flow(LinearField(torch.diag(torch.tensor([0.5, -0.25], dtype=torch.float64))))
+            >>> origin = torch.zeros(1, 2, dtype=torch.float64)
+            >>> round(flow.log_prob(origin).item(), 4)  # -log(2 pi) + 0.25
+            -1.5879
         """
         self._check(points)
         parts = []

@@ -60,6 +60,16 @@ class Solver:
             keeps to torchdiffeq.
         processes: that have a share of the batch each: an adaptive method with the norm `batch` takes the steps that
             one process would take for all of it (`shared.solve_together`).
+
+    Example:
+        >>> Solver().at(1e-8).rtol
+        1e-08
+        >>> Solver("rk4", steps=20).steps
+        20
+        >>> Solver("rk4")
+        Traceback (most recent call last):
+        ...
+        sparseflows.errors.InputError: steps goes with the fixed-step methods (euler, midpoint, rk4) and ...
     """
 
     method: str = "dopri5"

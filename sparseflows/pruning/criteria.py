@@ -115,6 +115,13 @@ def score(
     Raises:
         InputError: an unknown criterion, one that needs data without data or a loss without a loss, or a network
             that cannot be followed.
+
+    Example:
+        >>> network = nn.Sequential(nn.Linear(2, 3, bias=False), nn.ReLU(), nn.Linear(3, 1, bias=False))
+        >>> with torch.no_grad():
+        ...     _ = network[0].weight.copy_(torch.tensor([[1.0, -2.0], [0.5, 0.0], [-1.0, 1.0]]))
+        >>> score("neuron_l1", network)["0.weight"].tolist()
+        [3.0, 0.5, 2.0]
     """
     rule = lookup("criterion", criterion, CRITERIA)
     if not isinstance(network, nn.Module):

@@ -16,7 +16,17 @@ from sparseflows.pruning.groups import Keep, by_unit, check_keep, hidden_layers
 
 
 class Masks(Mapping[str, Tensor]):
-    """Parameter name → bool tensor of its shape, True where the entry is kept. Names left out are kept whole."""
+    """Parameter name → bool tensor of its shape, True where the entry is kept. Names left out are kept whole.
+
+    Example:
+        >>> network = nn.Linear(3, 2)
+        >>> masks = Masks({"weight": torch.tensor([[True, False, True], [False, True, True]])})
+        >>> masks.kept(network)  # four weights, two biases
+        6
+        >>> masks.apply_(network)
+        >>> int((network.weight == 0).sum())
+        2
+    """
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self._tensors = {name: tensor.to(torch.bool) for name, tensor in tensors.items()}

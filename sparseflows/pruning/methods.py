@@ -111,6 +111,16 @@ def prune(
     Raises:
         InputError: an unknown method or allocation, a method that needs data without data, or a network that cannot
             be followed.
+
+    Example:
+        >>> from sparseflows.flow.build import build_flow
+        >>> from sparseflows.specs import FlowSpec
+        >>> dense = build_flow(FlowSpec(hidden=[16, 16], activation="tanh"), seed=0)  # 354 params
+        >>> pruned = prune("structured", unpruned(dense), dense, 150)
+        >>> [field.hidden for field in pruned.flow.fields()], pruned.params
+        ([[10, 9]], 149)
+        >>> prune("unstructured", unpruned(dense), dense, 150).params
+        150
     """
     chosen = lookup("pruning method", method, METHODS)
     if (chosen.needs_data or compensated) and sample is None:
@@ -165,6 +175,12 @@ def prune_by_masks(network: Network, masks: Mapping[str, Tensor]) -> Pruned[Netw
 
     Raises:
         InputError: a mask that does not fit, or that leaves nothing of a layer's weights.
+
+    Example:
+        >>> import torch
+        >>> network = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))  # 13 params
+        >>> prune_by_masks(network, {"0.weight": torch.tensor([[True, False], [True, True], [False, True]])}).params
+        11
     """
     Masks(masks).check(network)
     for name in weight_names(network):

@@ -22,6 +22,10 @@ def expand_keep_ratios(value: object) -> list[float]:
 
     Raises:
         ValueError: not such a list, a ratio outside (0, 1), or a sequence that does not fall.
+
+    Example:
+        >>> expand_keep_ratios([0.9, {"geometric": [0.8, 0.2, 3]}, {"linear": [0.1, 0.05, 2]}])
+        [0.9, 0.8, 0.4, 0.2, 0.1, 0.05]
     """
     if not isinstance(value, list):
         raise ValueError("keep_ratios is a list, for example [0.8, 0.5] or [{geometric: [0.8, 0.2, 20]}]")

@@ -6,23 +6,13 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import yaml
-
-ROOT = Path(__file__).resolve().parents[2]
-ENVIRONMENT = os.environ | {
-    "PYTHONPATH": str(ROOT),
-    "OMP_NUM_THREADS": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    # Ray's name for: listen on the loopback interface, not on all of them.
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-}
+from clusters import ENVIRONMENT, dask_cluster, family, ray_cluster, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -46,35 +36,6 @@ def tensors_of(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("stages/[0-9]*/*.safetensors")}
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
-def wait_for(condition, seconds=90.0):
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.1)
-    return found
-
-
-def family(pid: int) -> set[int]:
-    """A process and all below it."""
-    children: dict[int, list[int]] = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, IndexError):
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            children.setdefault(parent, []).append(int(folder.name))
-    found, ahead = set(), [pid]
-    while ahead:
-        one = ahead.pop()
-        found.add(one)
-        ahead += children.get(one, [])
-    return found
-
-
 def listening(pids) -> set[str]:
     """Addresses, in hexadecimal as /proc has them, on which any of the processes listens."""
     inodes = set()
@@ -93,35 +54,6 @@ def listening(pids) -> set[str]:
 
 
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
-
-
-@contextlib.contextmanager
-def dask_cluster(folder: Path):
-    """(address, processes) of a scheduler and two workers of one thread each."""
-    port, log = free_port(), (folder / "dask.log").open("w")
-    here = ["--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0"]
-    address, started = f"tcp://127.0.0.1:{port}", []
-
-    def start(what, *options):
-        command = [sys.executable, "-m", "distributed.cli." + what, *here, *options]
-        started.append(subprocess.Popen(command, stdout=log, stderr=log, env=ENVIRONMENT, cwd=folder))
-
-    try:
-        start("dask_scheduler", "--port", str(port))
-        for number in range(2):
-            start("dask_worker", address, "--nthreads", "1", "--local-directory", str(folder / f"worker-{number}"))
-
-        from distributed import Client
-
-        with Client(address, timeout=60, set_as_default=False) as client:
-            client.wait_for_workers(2, timeout=90)
-        yield address, started
-    finally:
-        for process in started:
-            process.terminate()
-        for process in started:
-            process.wait(30)
-        log.close()
 
 
 def start_run(sweep_file, out, *options) -> subprocess.Popen[str]:
@@ -181,43 +113,14 @@ def test_dask_workers_stop_when_the_command_is_gone(sweep_file, tmp_path, call):
         wait_for(lambda: "nobody is at work" in call("status", tmp_path / "out" / "sweep").out, 30)
 
 
-@pytest.fixture(scope="module")
-def ray_cluster(tmp_path_factory):
+def test_ray(sweep_file, tensors, tmp_path):
     pytest.importorskip("ray")
-    port = free_port()
-    # A short path: those of its sockets are limited to 107 letters.
-    folder = Path("/tmp") / f"ray-test-{os.getpid()}"
-    options = ["--node-ip-address=127.0.0.1", f"--port={port}", "--include-dashboard=false", "--disable-usage-stats"]
-    options += ["--num-cpus=2", "--object-store-memory=100000000", f"--temp-dir={folder}", "--block"]
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", *options]
-    with (tmp_path_factory.mktemp("ray") / "log").open("w") as log:
-        head = subprocess.Popen(command, stdout=log, stderr=log, env=ENVIRONMENT, start_new_session=True)
-        try:
-            wait_for(lambda: _answers(port))
-            yield f"127.0.0.1:{port}", head
-        finally:
-            below = family(head.pid)
-            head.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                head.wait(20)
-            for pid in below:
-                with contextlib.suppress(OSError):
-                    os.kill(pid, signal.SIGKILL)
+    with ray_cluster(tmp_path) as (address, (head,)):
+        run = start_run(sweep_file, tmp_path / "out", "--backend", "ray", "--address", address)
+        wait_for(lambda: holders(tmp_path / "out" / "sweep"))
+        assert listening(family(head.pid) | family(run.pid)) <= LOOPBACK
+        check_end(run, tmp_path / "out" / "sweep", tensors)
 
-
-def _answers(port):
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-        return True
-    return False
-
-
-def test_ray(sweep_file, tensors, tmp_path, ray_cluster):
-    address, head = ray_cluster
-    run = start_run(sweep_file, tmp_path / "out", "--backend", "ray", "--address", address)
-    wait_for(lambda: holders(tmp_path / "out" / "sweep"))
-    assert listening(family(head.pid) | family(run.pid)) <= LOOPBACK
-    check_end(run, tmp_path / "out" / "sweep", tensors)
-
-    run = start_run(sweep_file, tmp_path / "killed", "--backend", "ray", "--address", address)
-    kill_one(tmp_path / "killed" / "sweep")
-    check_end(run, tmp_path / "killed" / "sweep", tensors)
+        run = start_run(sweep_file, tmp_path / "killed", "--backend", "ray", "--address", address)
+        kill_one(tmp_path / "killed" / "sweep")
+        check_end(run, tmp_path / "killed" / "sweep", tensors)

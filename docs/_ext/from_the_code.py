@@ -1,0 +1,137 @@
+"""Directives whose text is the code's own, so that it cannot go stale: `cli-help` and `settings-table`."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import os
+from typing import Any, ClassVar, Literal, get_args, get_origin
+
+from docutils import nodes
+from docutils.parsers.rst import directives
+from pydantic.fields import FieldInfo
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+APPS = {
+    "sparseflows": ("sparseflows.cli", "sparseflows"),
+    "analysis": ("analysis.cli", "python -m analysis"),
+}
+
+
+def help_of(program: str, path: list[str]) -> str:
+    """What `--help` prints for the command at `path` of one of `APPS`."""
+    from sparseflows.console import run_app
+
+    module, called = APPS[program]
+    os.environ["COLUMNS"] = "100"
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        status = run_app(importlib.import_module(module).app, called, [*path, "--help"])
+    if status:
+        raise RuntimeError(f"{called} {' '.join(path)} --help ended with {status}")
+    return out.getvalue().strip("\n")
+
+
+def commands_of(program: str) -> list[list[str]]:
+    """Every command of a program as the words that call it, those of groups included."""
+    import typer
+
+    def walk(command: Any, path: list[str]) -> list[list[str]]:
+        below = getattr(command, "commands", None)
+        if not below:
+            return [path]
+        return [found for name, one in below.items() for found in walk(one, [*path, name])]
+
+    return walk(typer.main.get_command(importlib.import_module(APPS[program][0]).app), [])
+
+
+class CliHelp(SphinxDirective):
+    """A section for every command of a program, with its help text."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """The sections."""
+        program = self.arguments[0]
+        sections: list[nodes.Node] = []
+        for path in commands_of(program):
+            called = f"{APPS[program][1]} {' '.join(path)}"
+            section = nodes.section(ids=[nodes.make_id(called)], names=[called])
+            section += nodes.title(called, called)
+            text = help_of(program, path)
+            section += nodes.literal_block(text, text, language="none")
+            self.state.document.note_explicit_target(section)
+            sections.append(section)
+        return sections
+
+
+class SettingsTable(SphinxDirective):
+    """The keys of one section of a param file: defaults, values, meaning."""
+
+    required_arguments = 1  # a class of sparseflows.specs
+    option_spec: ClassVar[dict[str, Any]] = {"skip": directives.unchanged}
+
+    def run(self) -> list[nodes.Node]:
+        """The table."""
+        section = getattr(importlib.import_module("sparseflows.specs"), self.arguments[0])
+        skip = self.options.get("skip", "").split()
+        table = nodes.table(classes=["settings"])
+        group = nodes.tgroup(cols=3)
+        table += group
+        for width in (2, 2, 6):
+            group += nodes.colspec(colwidth=width)
+        head, body = nodes.thead(), nodes.tbody()
+        group += [head, body]
+        head += _row("key", "default", "meaning")
+        for name, field in section.model_fields.items():
+            if name not in skip:
+                body += _row(nodes.literal(name, name), _default(field), _meaning(field))
+        return [table]
+
+
+def _row(*cells: str | nodes.Node | list[nodes.Node]) -> nodes.row:
+    row = nodes.row()
+    for cell in cells:
+        content = [nodes.Text(cell)] if isinstance(cell, str) else cell if isinstance(cell, list) else [cell]
+        row += nodes.entry("", nodes.paragraph("", "", *content))
+    return row
+
+
+def _default(field: FieldInfo) -> str | nodes.Node:
+    if field.is_required():
+        return "required"
+    value = field.default
+    if value is None:
+        return "–"
+    text = str(value).lower() if isinstance(value, bool) else str(value).replace("'", "")
+    return nodes.literal(text, text)
+
+
+def _meaning(field: FieldInfo) -> list[nodes.Node]:
+    found: list[nodes.Node] = []
+    if field.description:
+        for index, part in enumerate(field.description.split("`")):
+            found.append(nodes.literal(part, part) if index % 2 else nodes.Text(part))
+    names = _names(field.annotation)
+    if names:
+        found.append(nodes.Text("; one of " if found else "one of "))
+        for index, name in enumerate(names):
+            found += [nodes.Text(", ")] if index else []
+            found.append(nodes.literal(name, name))
+    return found
+
+
+def _names(annotation: Any) -> list[str]:
+    if get_origin(annotation) is Literal:
+        return [str(name) for one in get_args(annotation) for name in (_names(one) or [one])]
+    if get_origin(annotation) is list:
+        return [name for one in get_args(annotation) for name in _names(one)]
+    return []
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register the directives."""
+    app.add_directive("cli-help", CliHelp)
+    app.add_directive("settings-table", SettingsTable)
+    return {"version": "1", "parallel_read_safe": True}
