@@ -29,11 +29,7 @@ MAKES_QUICK = re.compile(r"sparseflows run param/quick\.yaml(?!.*--set name=)")
 def test_the_blocks_of_a_page_run_in_order(page, beside_param, execute, quick, monkeypatch):
     blocks = [block for block in blocks_of(page) if block.language in ("sh", "python")]
     text = "".join(block.text for block in blocks)
-    if USES_QUICK.search(text) and not CLUSTERS = {
-    "dask": ("distributed", "tcp://127.0.0.1:8786", dask_cluster),
-    "ray": ("ray", "127.0.0.1:6379", ray_cluster),
-}
-MAKES_QUICK.search(text):  # made by the page that it follows
+    if USES_QUICK.search(text) and not MAKES_QUICK.search(text):  # made by the page that it follows
         shutil.copytree(quick, beside_param / "runs" / "quick")
     monkeypatch.chdir(beside_param)
     names: dict[str, object] = {"__name__": name_of(page)}
