@@ -86,9 +86,7 @@ def dask_cluster(folder: Path) -> Iterator[tuple[str, list[subprocess.Popen[byte
 def ray_cluster(folder: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
     """(address, processes) of a head with two processors."""
     port = free_port()
-    sockets = Path(
-        tempfile.mkdtemp(prefix="ray-", dir="/tmp")
-    )  # a short path: those of sockets have 107 letters at most
+    sockets = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # short: paths of sockets have 107 letters at most
     options = ["--node-ip-address=127.0.0.1", f"--port={port}", "--include-dashboard=false", "--disable-usage-stats"]
     options += ["--num-cpus=2", "--object-store-memory=100000000", f"--temp-dir={sockets}", "--block"]
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", *options]

@@ -23,6 +23,14 @@ RUN_SETTINGS = {
     "prune.retrain": "{}",
     "evaluate.max_rows": "24",
 }
+SWEEP_SETTINGS = {
+    "solve.rtol": "1e-2",
+    "solve.atol": "1e-2",
+    "data.n_train": "64",
+    "train.steps": "2",
+    "prune.methods": "[structured]",
+    "prune.keep_ratios": "[0.5]",
+}
 BUNDLED = ("wine", "diabetes", "breast_cancer", "digits", "digits_labelled", "table")  # take all their rows
 MOST_SEEDS, MOST_METHODS, MOST_RATIOS = 1, 2, 2
 ANALYSES = {
@@ -54,7 +62,9 @@ def _run_options(args: list[str], jobs: bool = True) -> list[str]:
     for key, most in (("seeds", MOST_SEEDS), ("prune.keep_ratios", MOST_RATIOS)):
         changes[key] = str(_value(settings, given, key)[:most])
     methods = _value(settings, given, "prune.methods")
-    if len(methods) > MOST_METHODS:  # the last is the random one, where there is one
+    if "sweep" in settings:  # so many times the work of one
+        changes |= SWEEP_SETTINGS
+    elif len(methods) > MOST_METHODS:  # the last is the random one, where there is one
         changes["prune.methods"] = str([methods[0], methods[-1]])
     settings_ = [word for key, value in changes.items() for word in ("--set", f"{key}={value}")]
     # Two more processes take longer than the work.
