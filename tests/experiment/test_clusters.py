@@ -14,6 +14,8 @@ import pytest
 import yaml
 from clusters import ENVIRONMENT, dask_cluster, family, ray_cluster, wait_for
 
+pytestmark = pytest.mark.cluster
+
 
 @pytest.fixture(scope="module")
 def sweep_file(tiny_params, tmp_path_factory):

@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 from pairs import free_port, launch_environment
 
+pytestmark = pytest.mark.cluster
+
 SHORT = {"train.steps": 20, "train.select": "best_val", "prune.keep_ratios": [0.5], "prune.retrain": {"steps": 10}}
 NUMBERS = ("nll_val", "nll_test", "nll_train", "kl_gap")
 

@@ -25,6 +25,8 @@ from sparseflows.training.loop import Hooks, Outcome, train
 from sparseflows.training.losses import Loss
 from sparseflows.training.objectives import CrossEntropy, FlowMatching, NegativeLogLikelihood, Objective
 
+pytestmark = pytest.mark.cluster
+
 ROWS, BATCH = 100, 33  # an epoch's last batch is a single row, which two processes cannot share
 
 
