@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,6 +45,10 @@ def _runs_of(sweep: Path) -> list[Path]:
     except (OSError, ValueError, TypeError, KeyError):
         raise InputError(f"{sweep / INDEX}: damaged; run the sweep again with the same command") from None
     found = [sweep / name for name in names if (sweep / name / "results.csv").is_file()]
+    if len(found) < len(names):
+        print(
+            f"{sweep}: {len(names) - len(found)} of {len(names)} runs have not begun, and are left out", file=sys.stderr
+        )
     if not found:
         raise InputError(f"{sweep}: no run of this sweep has begun yet")
     return found

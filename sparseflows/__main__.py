@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 
@@ -10,7 +11,13 @@ def main() -> None:
     from sparseflows.cli import app
     from sparseflows.console import run_app
 
+    signal.signal(signal.SIGTERM, _as_ctrl_c)
     sys.exit(run_app(app, "sparseflows"))
+
+
+def _as_ctrl_c(number: int, frame: object) -> None:
+    """A job scheduler's way to end a process: it ends as by Ctrl-C, and says how to go on."""
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

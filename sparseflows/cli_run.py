@@ -109,6 +109,12 @@ def run_sweep_of(sweep: Sweep, options: RunOptions) -> None:
         options.check(device)
     workers = choose_workers(options.backend, options.jobs, options.address, options.gpus)
     digests, notes = check_points(sweep)
+    devices = {point.spec.device for point in sweep.points} - {"cpu"}
+    if devices and options.backend == "local":
+        from sparseflows.experiment.bench import check_device
+
+        for device in sorted(devices):
+            check_device(device)
     with workers.connected() as lost:
         folder = SweepFolder.claim(options.out, sweep, force=options.force)
         with folder.lock(options.join):

@@ -74,7 +74,8 @@ class Progress:
     def place(self) -> dict[str, Any]:
         """The stage in progress, its step and their number: what a cascade's lock says of its holder."""
         step, total = self.at
-        return {"stage": self.label, "step": step, "total": total}
+        seconds = round(time.monotonic() - self.stage_started, 1)
+        return {"stage": self.label, "step": step, "total": total, "seconds": seconds}
 
     def done(self, record: Record) -> None:
         """A stage is finished and written."""

@@ -11,7 +11,7 @@ from sparseflows.errors import InputError, RunError
 from sparseflows.experiment.locks import Signature, read_signature
 from sparseflows.experiment.progress import duration
 from sparseflows.experiment.records import CASCADE, DENSE, FAILED, Record, cascade_name
-from sparseflows.experiment.store import RUN, RunFolder
+from sparseflows.experiment.store import RUN, RunFolder, is_held
 from sparseflows.experiment.sweep_folder import SweepFolder
 
 LISTED = 40  # cascades
@@ -57,11 +57,13 @@ def status_of(path: Path) -> list[CascadeStatus]:
     """
     if SweepFolder.is_one(path):
         found = []
-        for label, _, place in SweepFolder(path).runs():
+        for label, cascades, place in SweepFolder(path).runs():
             if (place / RUN).is_file():
                 found += _of_run(RunFolder.open(place), f"{label}/")
             else:
-                found.append(CascadeStatus(label, 1, 0, 0, 0, None, None, None))
+                found += [
+                    CascadeStatus(f"{label}/{name}", n, 0, 0, 0, None, None, None) for name, n in cascades.items()
+                ]
         return found
     if not (path / RUN).is_file():
         raise InputError(f"{path}: neither the folder of a run nor of a sweep; give one that `sparseflows run` wrote")
@@ -139,12 +141,18 @@ def status_text(path: Path, found: list[CascadeStatus]) -> str:
     )
     there = total["done"] + total["failed"]
     text = [f"{path}: {there} of {total['stages']} stages there, {total['failed']} failed; cascades: {counts}"]
-    seconds = [one.seconds for one in found if one.seconds]
+    seconds = [one.seconds for one in found if one.seconds] or [
+        one.holder["seconds"] * one.holder["total"] / one.holder["step"]
+        for one in at_work
+        if one.holder and one.holder.get("step") and "seconds" in one.holder
+    ]
     if at_work and seconds and there < total["stages"]:
         left = fmean(seconds) * (total["stages"] - there) / len(at_work)
         text.append(f"about {duration(left)} of training left with {len(at_work)} at work")
     if at_work:
         text += ["at work:", *lines]
+    elif there < total["stages"] and is_held(path):
+        text.append("a `sparseflows run` has it in hand, and begins")
     elif there < total["stages"]:
         text.append("nobody is at work; the same `sparseflows run` goes on from here")
     if troubles:

@@ -8,6 +8,7 @@ import functools
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -97,6 +98,7 @@ class RunFolder:
         for path in paths:
             if _identity_of(path) == wanted:
                 if not force:
+                    _mend_spec(path, spec)
                     return cls(path, spec)
                 with cls(path, spec).lock():  # nobody is writing there
                     move_aside(path)
@@ -121,6 +123,8 @@ class RunFolder:
                 _create(path, spec, wanted, data_fingerprint)
             except InputError as error:
                 raise DiskError(str(error)) from None
+        elif _identity_of(path) == wanted:
+            _mend_spec(path, spec)
         if _identity_of(path) != wanted:
             raise InputError(f"{path}: taken by something else; give another folder with --out")
         return cls(path, spec)
@@ -331,6 +335,18 @@ def hold_folder(path: Path, when_alone: Callable[[], None], join: bool = False) 
         yield
 
 
+def is_held(path: Path) -> bool:
+    """Whether a `sparseflows run` of this machine holds the folder."""
+    try:
+        with (path / LOCK).open() as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def remove_litter(run: Path) -> None:
     """Remove what killed processes had begun to write in a run folder; for who holds it alone."""
     begun = [path for name in (DATA, RESULTS, METRICS) for path in run.glob(f".{name}-*.tmp")]
@@ -381,7 +397,7 @@ def _identity_of(path: Path) -> str | None:
 
 
 def _create(path: Path, spec: Spec, wanted: str, data_fingerprint: str | None) -> None:
-    beside = path.with_name(f".{path.name}-{os.getpid()}.tmp")
+    beside = path.with_name(f".{path.name}-{secrets.token_hex(4)}.tmp")
     try:
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
@@ -400,6 +416,16 @@ def _create(path: Path, spec: Spec, wanted: str, data_fingerprint: str | None) -
         raise InputError(
             f"{path}: cannot write a run folder here ({error.strerror}); give another with --out"
         ) from None
+
+
+def _mend_spec(path: Path, spec: Spec) -> None:
+    """Write spec.yaml anew where it is damaged: run.json says that these are the settings."""
+    text = dump_spec(spec)
+    with contextlib.suppress(OSError, UnicodeDecodeError, InputError):
+        found = (path / SPEC).read_text(encoding="utf-8")
+        if found == text or RunFolder.open(path).spec == spec:  # an older version may have written it otherwise
+            return
+    write_whole(path / SPEC, text)
 
 
 @functools.cache

@@ -32,6 +32,8 @@ from sparseflows.specs import Spec
 SWEEP, ZIP = "sweep", "zip"
 MOST_POINTS = 20_000
 LONGEST_LABEL = 64  # the longest name of a run
+_WIDTHS = ("hidden", "channels")
+_SECTIONS = ("data", "flow", "network", "solve", "train", "prune", "evaluate")
 _NOT_SWEPT = ("name", "format", SWEEP)
 
 Changes = dict[str, Any]  # dotted key → value
@@ -67,6 +69,20 @@ class Sweep:
     name: str
     keys: tuple[str, ...]
     points: tuple[Point, ...]
+
+    @property
+    def identity(self) -> str:
+        """What sweeps have in common that differ in their lists of values only: all settings that are not swept."""
+        settings = self.points[0].spec.model_dump()
+        settings["name"] = self.name
+        for key in self.keys:
+            *sections, last = key.split(".")
+            node = settings
+            for section in sections:
+                node = node.get(section) or {}
+            node.pop(last, None)
+        text = json.dumps([settings, sorted(self.keys)], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Spec | Sweep:
@@ -119,7 +135,9 @@ def expand(document: Mapping[str, Any], source: str, changed: Sequence[tuple[str
         points.append(Point(label, changes, validate(settings, f"{source}, {SWEEP} point {label}", changed)))
     again = next((label for label, count in Counter(point.label for point in points).items() if count > 1), None)
     if again is not None:
-        raise InputError(f"{source}: {SWEEP}: the point {again} comes twice; give each value of a list once")
+        twice = next(point.changes for point in points if point.label == again)
+        values = ", ".join(f"{key}: {value}" for key, value in twice.items())
+        raise InputError(f"{source}: {SWEEP}: the point {values} comes twice; give each value of a list once")
     name = validate(_changed(base, combinations[0], source), source, changed).name
     return Sweep(name, tuple(combinations[0]), tuple(points))
 
@@ -128,14 +146,14 @@ def label_of(changes: Mapping[str, Any]) -> str:
     """`activation-tanh_hidden-3x64`: the last words of the keys, whole keys where two share one; at most 64 letters."""
     last = {key: key.rsplit(".", 1)[-1] for key in changes}
     shared = Counter(last.values())
-    parts = [f"{last[key] if shared[last[key]] == 1 else key}-{_word(value)}" for key, value in changes.items()]
+    parts = [f"{last[key] if shared[last[key]] == 1 else key}-{_word(value, key)}" for key, value in changes.items()]
     label = "_".join(parts).lstrip("._-")
     return label if len(label) <= LONGEST_LABEL else _cut(label, changes)
 
 
-def _word(value: Any) -> str:
+def _word(value: Any, key: str = "") -> str:
     if isinstance(value, list):
-        if value and all(isinstance(one, int) and 0 < one == value[0] for one in value):
+        if value and key.endswith(_WIDTHS) and all(one == value[0] for one in value):
             return f"{len(value)}x{value[0]}"
         return "-".join(map(_word, value)) or "none"
     if isinstance(value, bool) or value is None:
@@ -189,6 +207,8 @@ def _lists(given: Mapping[str, Any], where: str, prefix: str = "") -> dict[str, 
             raise InputError(f"{where}: {whole} cannot be swept")
         if isinstance(value, dict):
             found |= _lists(value, where, f"{whole}.")
+        elif whole in _SECTIONS:
+            raise InputError(f"{where}: {whole} is a section; name the key in it that is to be swept")
         elif isinstance(value, list) and value:
             found[whole] = value
         else:

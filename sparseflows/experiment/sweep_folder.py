@@ -7,16 +7,20 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from sparseflows.errors import InputError
-from sparseflows.experiment.records import Record
+from sparseflows.experiment.records import DENSE, Record, cascade_name
 from sparseflows.experiment.store import RESULTS, RUN, SWEEP_INDEX, RunFolder, hold_folder, move_aside, remove_litter
 from sparseflows.experiment.sweep import Point, Sweep
 from sparseflows.files import write_whole
+from sparseflows.specs import Spec
+
+_NONE = ""
 
 
 class SweepFolder:
@@ -27,30 +31,43 @@ class SweepFolder:
 
     @classmethod
     def claim(cls, out: Path, sweep: Sweep, *, force: bool = False) -> SweepFolder:
-        """The folder of the sweep below `out`: `<name>`, or `<name>-sweep` where a run has that name.
+        """The folder of the sweep below `out`: `<name>`, or `<name>-<8 hex digits>` where something else has that name.
 
-        A sweep that has been changed keeps its folder: points that are there already are not made again, new ones
-        are added. With `force` the whole folder is moved to `<name>.old-<n>`.
+        Sweeps that differ in their lists of values only have one folder: points that are there already are not made
+        again, new ones are added. With `force` the whole folder is moved to `<name>.old-<n>`.
 
         Raises:
             InputError: both names are taken, or nothing can be written there.
         """
-        paths = [out / sweep.name, out / f"{sweep.name}-sweep"]
-        path = next((one for one in paths if cls.is_one(one) or not os.path.exists(one)), None)
+        wanted = sweep.identity
+        paths = [out / sweep.name, out / f"{sweep.name}-{wanted[:8]}"]
+        path = next((one for one in paths if cls._identity_of(one) in (wanted, _NONE)), None)
         if path is None:
-            raise InputError(f"{paths[0]}: taken by something else; give another folder with --out")
+            raise InputError(f"{paths[1]}: taken by something else; give another folder with --out")
         if force and os.path.exists(path):
             with cls(path).lock():
                 move_aside(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
             if not cls.is_one(path):
-                write_whole(path / SWEEP_INDEX, json.dumps({"name": sweep.name, "points": {}}))
+                write_whole(path / SWEEP_INDEX, json.dumps({"name": sweep.name, "identity": wanted, "points": {}}))
         except OSError as error:
             raise InputError(
                 f"{path}: cannot write a folder here ({error.strerror}); give another with --out"
             ) from None
         return cls(path)
+
+    @classmethod
+    def _identity_of(cls, path: Path) -> str:
+        """What the sweep in `path` is known by; _NONE where nothing is there, or an index that is damaged."""
+        if not os.path.exists(path):
+            return _NONE
+        if not cls.is_one(path):
+            return "something else"
+        try:
+            return str(json.loads((path / SWEEP_INDEX).read_text(encoding="utf-8"))["identity"])
+        except (OSError, ValueError, TypeError, KeyError):
+            return _NONE
 
     @staticmethod
     def is_one(path: Path) -> bool:
@@ -64,10 +81,13 @@ class SweepFolder:
             yield
 
     def _remove_litter(self) -> None:
-        for pattern in (".coordinator-*", f".{SWEEP_INDEX}-*.tmp", f".{RESULTS}-*.tmp"):
-            for path in self.path.glob(pattern):
-                with contextlib.suppress(OSError):
-                    path.unlink()
+        for path in self.path.glob(".*.tmp"):  # files, and folders of points
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+        for path in self.path.glob(".coordinator-*"):
+            path.unlink(missing_ok=True)
         for path in self.path.iterdir():
             if path.is_dir():
                 remove_litter(path)
@@ -76,11 +96,23 @@ class SweepFolder:
         """The run folder of a point."""
         return RunFolder.place(self.path, point.spec, data_digest)
 
-    def write_index(self, sweep: Sweep, places: Sequence[Path]) -> None:
-        """sweep.json: the keys, and what every point changes."""
-        points = {path.name: point.changes for point, path in zip(sweep.points, places, strict=True)}
-        document = {"name": sweep.name, "keys": list(sweep.keys), "points": points}
-        write_whole(self.path / SWEEP_INDEX, json.dumps(document, indent=1))
+    def write_index(self, sweep: Sweep, places: Sequence[Path]) -> int:
+        """sweep.json: what every point changes, and the stages that each of its cascades is to have.
+
+        Points that an earlier list had stay in it, behind the others; gives their number.
+        """
+        try:
+            before = self.read_index()["points"]
+        except InputError:
+            before = {}
+        points = {
+            path.name: {"changes": point.changes, "cascades": stages_of_cascades(point.spec)}
+            for point, path in zip(sweep.points, places, strict=True)
+        }
+        others = {label: found for label, found in before.items() if label not in points}
+        document = {"name": sweep.name, "identity": sweep.identity, "keys": list(sweep.keys)}
+        write_whole(self.path / SWEEP_INDEX, json.dumps(document | {"points": points | others}, indent=1))
+        return len(others)
 
     def read_index(self) -> dict[str, Any]:
         """What `write_index` wrote.
@@ -90,27 +122,46 @@ class SweepFolder:
         """
         try:
             found = json.loads((self.path / SWEEP_INDEX).read_text(encoding="utf-8"))
-            return {"name": found["name"], "keys": found.get("keys", []), "points": dict(found["points"])}
-        except (OSError, ValueError, TypeError, KeyError):
+            points = {str(label): dict(one) for label, one in found["points"].items()}
+            return {"name": found["name"], "keys": found.get("keys", []), "points": points}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
             raise InputError(f"{self.path / SWEEP_INDEX}: damaged; run the sweep again with the same command") from None
 
-    def runs(self) -> Iterator[tuple[str, dict[str, Any], Path]]:
-        """(label, changes, run folder) of every point of the index."""
-        for label, changes in self.read_index()["points"].items():
-            yield label, changes, self.path / label
+    def runs(self) -> Iterator[tuple[str, dict[str, int], Path]]:
+        """(label, cascade → stages, run folder) of every point of the index."""
+        for label, found in self.read_index()["points"].items():
+            yield label, dict(found.get("cascades", {})), self.path / label
 
-    def write_results(self, records: Mapping[str, Sequence[Record]]) -> None:
-        """results.csv: the point, its swept keys, then the columns of a run's results.csv."""
+    def write_results(self) -> None:
+        """results.csv: the point, its swept keys, then the columns of a run's results.csv; of all points there are."""
         index = self.read_index()
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
-        columns = [one.name for one in fields(Record)]
-        writer.writerow(["point", *index["keys"], *columns])
-        for label, changes in index["points"].items():
-            swept = [_cell(changes.get(key)) for key in index["keys"]]
-            for record in records.get(label, ()):
-                writer.writerow([label, *swept, *map(_cell, asdict(record).values())])
+        writer.writerow(["point", *index["keys"], *(one.name for one in fields(Record))])
+        for label, found in index["points"].items():
+            swept = [_cell(found.get("changes", {}).get(key)) for key in index["keys"]]
+            for row in _rows(self.path / label / RESULTS):
+                writer.writerow([label, *swept, *row])
         write_whole(self.path / RESULTS, buffer.getvalue())
+
+
+def stages_of_cascades(spec: Spec) -> dict[str, int]:
+    """Cascade → stages that it is to have, dense networks included."""
+    found = {}
+    for seed in spec.seeds:
+        found[cascade_name(DENSE, seed)] = 1
+        for protocol, method in spec.prune.sequences():
+            found[cascade_name(method, seed, protocol)] = len(spec.prune.keep_ratios)
+    return found
+
+
+def _rows(results: Path) -> list[list[str]]:
+    """A run's results.csv without its head; none where it is not there."""
+    try:
+        with results.open(newline="", encoding="utf-8") as stream:
+            return list(csv.reader(stream))[1:]
+    except OSError:
+        return []
 
 
 def _cell(value: Any) -> Any:

@@ -91,7 +91,9 @@ def run_sweep(
     A cascade that cannot be carried out does not stop the others.
     """
     places = tuple(folder.place(point, digest) for point, digest in zip(sweep.points, digests, strict=True))
-    folder.write_index(sweep, places)
+    others = folder.write_index(sweep, places)
+    if others:
+        progress.say(f"{folder.path} has {others} more points, of earlier lists: they stay in its table")
     tasks: list[Task] = []
     for point, place, digest in zip(sweep.points, places, digests, strict=True):
         tasks += tasks_of(point.spec, place, digest, label=place.name, log=log)
@@ -102,7 +104,7 @@ def run_sweep(
     finally:
         progress.close()
         records = _records(sweep, places)
-        folder.write_results({place.name: found for place, found in zip(places, records, strict=True)})
+        folder.write_results()
     told = [(f"{task.label}/{next(reversed([*task.stages()]))[0]}", reason) for task, reason in tally.failed]
     for place, found in zip(places, records, strict=True):
         told += [(f"{place.name}/{r.cascade}/{r.stage}", r.reason or "") for r in found if r.status != DONE]

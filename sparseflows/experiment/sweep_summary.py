@@ -14,6 +14,7 @@ from sparseflows.experiment.sweep import Sweep
 from sparseflows.experiment.sweep_run import SweepResults, count_sweep_stages
 
 LISTED = 20  # failures
+SHOWN = 100  # points
 
 
 def sweep_text(sweep: Sweep, results: SweepResults, folder: Path) -> str:
@@ -24,13 +25,14 @@ def sweep_text(sweep: Sweep, results: SweepResults, folder: Path) -> str:
     judged = "accuracy" if classifies else "NLL"
     head = f"{'point':<{wide}} {'params':>9} {'dense ' + judged:>14} {'best pruned':>12} {'at PR':>7} {'stages':>9}"
     lines = [head, "-" * len(head)]
-    for name, point, found in zip(names, sweep.points, results.records, strict=True):
+    for name, point, found in [*zip(names, sweep.points, results.records, strict=True)][:SHOWN]:
         done = [record for record in found if record.status == DONE]
         dense = [record for record in done if record.method == DENSE and record.stage == 0]
         best = _best([record for record in done if record.stage > 0])
         pruned = ("", "") if best is None else (_mean([best]), f"{100 * (best.prune_ratio or 0):.1f} %")
         there = f"{len(done)}/{count_stages(point.spec)}"
         lines.append(f"{name:<{wide}} {_params(dense):>9} {_mean(dense):>14} {pruned[0]:>12} {pruned[1]:>7} {there:>9}")
+    lines += _more(len(names))
     unit = "share of the test rows" if classifies else "NLL in nats, standardised coordinates"
     lines.append(f"{unit}; dense: mean over the seeds, pruned: the best stage; every stage in {folder / 'results.csv'}")
     lines.append(f"{duration(results.work)} of work in {duration(results.wall)}")
@@ -66,15 +68,20 @@ def sweep_plan_text(found: dict[str, Any]) -> str:
     wide = max([20, *(len(point["point"]) for point in found["points"])])
     head = f"{'point':<{wide}} {'dense params':>12} {'stages':>7} {'steps':>8} {'retrain':>8}"
     lines = [head, "-" * len(head)]
-    for point in found["points"]:
+    for point in found["points"][:SHOWN]:
         numbers = (point["params_dense"], point["stages"], point["steps_dense"], point["steps_retrain"])
         params, stages, steps, retrain = ("–" if value is None else f"{value:,}" for value in numbers)
         lines.append(f"{point['point']:<{wide}} {params:>12} {stages:>7} {steps:>8} {retrain:>8}")
+    lines += _more(len(found["points"]))
     lines.append(
         f"{len(found['points']):,} points, {found['cascades']:,} cascades, {found['stages']:,} stages; every setting "
         "of a point is in its run folder's spec.yaml"
     )
     return "\n".join(lines)
+
+
+def _more(points: int) -> list[str]:
+    return [f"… and {points - SHOWN:,} points more"] if points > SHOWN else []
 
 
 def _best(records: Sequence[Record]) -> Record | None:

@@ -153,7 +153,16 @@ def tasks_of(
     for sequences in together.values():
         sequences.sort(key=lambda one: one[0] in (SCRATCH, REWIND))
     return [
-        Task(folder, spec, data_digest, seed, tuple(group), label, splits=splits[seed] if splits else None, log=log)
+        Task(
+            folder.absolute(),
+            spec,
+            data_digest,
+            seed,
+            tuple(group),
+            label,
+            splits=splits[seed] if splits else None,
+            log=log,
+        )
         for seed in spec.seeds
         for group in (together.values() or [[]])
     ]

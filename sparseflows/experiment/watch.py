@@ -43,7 +43,7 @@ class Watch:
 
     def __init__(self, tasks: Sequence[Task], progress: Progress, folder: Path, heard: bool = False) -> None:
         self.progress, self.heard = progress, heard
-        self.beat = folder / f".coordinator-{secrets.token_hex(4)}"
+        self.beat = folder.absolute() / f".coordinator-{secrets.token_hex(4)}"
         self.finished = 0
         self._open: list[_Followed] = []
         self._told = time.monotonic()

@@ -74,6 +74,7 @@ def test_labels_name_folders(several):
 def test_labels_say_what_was_changed():
     assert label_of({"flow.hidden": [64, 64, 64]}) == "hidden-3x64"
     assert label_of({"flow.hidden": [1700]}) == "hidden-1x1700"
+    assert label_of({"seeds": [1, 1]}) == "seeds-1-1"
     assert label_of({"prune.keep_ratios": [0.5, 0.25]}) == "keep_ratios-0.5-0.25"
     assert label_of({"train.weight_decay": 1e-7, "solve.steps": None}) == "weight_decay-1e-07_steps-none"
     assert label_of({"train.lr": 0.1, "prune.retrain.lr": 0.2}) == "train.lr-0.1_prune.retrain.lr-0.2"
@@ -105,6 +106,7 @@ def test_a_point_is_the_experiment_written_out():
         ({"train.lr": []}, "sweep.train.lr: give a list of values to try, not an empty list"),
         ({"train.lr": [0.1, -1.0]}, "sweep point lr--1: train.lr"),
         ({"name": ["a", "b"]}, "name cannot be swept"),
+        ({"train": [{"lr": 1}]}, "sweep: train is a section; name the key in it that is to be swept"),
         ({"sweep": {"train.lr": [1]}}, "s.yaml: sweep: sweep cannot be swept"),
         ({}, "give a mapping of keys to lists"),
         (7, "give a mapping of keys to lists"),

@@ -68,7 +68,9 @@ def test_what_a_sweep_leaves(swept):
     assert {(row["train.lr"], row["train.batch"]) for row in rows} == {("0.02", "64"), ("0.01", "32")}
     assert all(row["status"] == "done" for row in rows)
     index = json.loads((folder / "sweep.json").read_text())
-    assert index["points"][labels[1]] == {"train.lr": 0.02, "train.batch": 64, "flow.activation": "tanh"}
+    changes = {"train.lr": 0.02, "train.batch": 64, "flow.activation": "tanh"}
+    cascades = {f"{method}-s{seed}": 1 for seed in (0, 1) for method in ("dense", "unstructured", "structured")}
+    assert index["points"][labels[1]] == {"changes": changes, "cascades": cascades}
     for label in labels:
         assert [line.split()[0] for line in said.out.splitlines()].count(label) == 1
     assert "[24/24]" in said.err
@@ -112,6 +114,38 @@ def test_again_is_instant_and_a_longer_list_adds_points(swept, sweep_file, call,
     assert len([line for line in longer.err.splitlines() if line.startswith("[")]) == 12  # 24 were there
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert len(rows_of(folder)) == 36
+    shorter = call("run", sweep_file, "--out", tmp_path)
+    assert "has 2 more points, of earlier lists" in shorter.err
+    assert len(rows_of(folder)) == 36
+    assert "36 of 36 stages there" in call("status", folder).out
+
+
+def test_other_settings_are_another_sweep_and_names_that_are_taken_are_left_alone(sweep_file, call, tmp_path):
+    quick = ["--set", "sweep.flow={activation: [relu]}", "--set", "sweep.zip={train.lr: [0.01]}", "--set", "seeds=[0]"]
+    quick += ["--set", "prune.methods=[structured]", "--out", tmp_path]
+    assert call("run", sweep_file, *quick, "--set", "sweep={train.lr: [0.1]}").status == 0
+    assert call("run", sweep_file, *quick, "--set", "sweep={train.lr: [0.2]}").status == 0
+    assert call("run", sweep_file, *quick, "--set", "sweep={train.lr: [0.1]}", "--set", "train.steps=3").status == 0
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert len(names) == 2
+    assert re.fullmatch("sweep-[0-9a-f]{8}", names[1])
+    assert [len(rows_of(tmp_path / name)) for name in names] == [4, 2]
+
+
+def test_a_damaged_spec_is_written_anew(swept, sweep_file, call, tmp_path):
+    folder = shutil.copytree(swept[0], tmp_path / "sweep")
+    spec = folder / "lr-0.01_batch-32_activation-tanh" / "spec.yaml"
+    right = spec.read_text()
+    for text in ("", "7", "name: x\nnonsense: 3\n"):
+        spec.write_text(text)
+        assert call("run", sweep_file, "--out", tmp_path).status == 0
+        assert spec.read_text() == right
+
+
+def test_status_counts_what_has_not_begun(swept, call, tmp_path):
+    folder = shutil.copytree(swept[0], tmp_path / "sweep")
+    shutil.rmtree(folder / "lr-0.01_batch-32_activation-tanh")
+    assert "18 of 24 stages there" in call("status", folder).out
 
 
 def test_what_cannot_be_done_does_not_stop_the_rest_and_is_listed(sweep_file, call, tmp_path, monkeypatch):
@@ -149,7 +183,7 @@ def test_status(swept, sweep_file, call, tmp_path, start_process):
     shutil.rmtree(part / "lr-0.01_batch-32_activation-tanh")
     shutil.rmtree(part / "lr-0.01_batch-32_activation-silu" / "cascades" / "structured-s1" / "stages" / "1")
     said = call("status", part).out
-    assert "17 of" in said
+    assert "17 of 24" in said
     assert "nobody is at work" in said
 
     process = start_process(
@@ -246,8 +280,8 @@ def test_a_disk_that_cannot_be_written_to(sweep_file, call, tmp_path):
 def test_ctrl_c_and_kill_go_on_where_they_were(sweep_file, swept, call, tmp_path, start_process):
     for signal_, jobs in ((signal.SIGINT, "1"), (signal.SIGKILL, "2"), (signal.SIGINT, "2")):
         process = start_process(["run", sweep_file, "--out", tmp_path, "--jobs", jobs], tmp_path / "log")
-        end, before = time.monotonic() + 60, len(list(tmp_path.rglob("record.json")))
-        while len(list(tmp_path.rglob("record.json"))) < before + 3:
+        end, before = time.monotonic() + 60, len(list(tmp_path.glob("sweep/lr-*/cascades/*/stages/[0-9]*")))
+        while len(list(tmp_path.glob("sweep/lr-*/cascades/*/stages/[0-9]*"))) < before + 3:
             assert time.monotonic() < end
             time.sleep(0.01)
         os.kill(process.pid, signal_)
