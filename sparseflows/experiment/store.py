@@ -280,6 +280,17 @@ class RunFolder:
         if spent > NOTICEABLE:
             self._not_before = time.monotonic() + 50 * spent
 
+    def settle(self) -> list[Record]:
+        """`records`; the tables are made anew where they are of others: two workers may have written them at once."""
+        found = self.records()
+        try:
+            current = (self.path / RESULTS).read_text(encoding="utf-8") == to_csv(found)
+        except (OSError, UnicodeDecodeError):
+            current = False
+        if not current:
+            self.write_results()
+        return found
+
     def write_results(self) -> None:
         """results.csv and metrics.jsonl, made anew from the stages that are there."""
         documents = list(self._documents())

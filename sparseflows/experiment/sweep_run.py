@@ -113,7 +113,7 @@ def run_sweep(
 
 def _records(sweep: Sweep, places: tuple[Path, ...]) -> tuple[tuple[Record, ...], ...]:
     return tuple(
-        tuple(RunFolder(place, point.spec).records()) if place.is_dir() else ()
+        tuple(RunFolder(place, point.spec).settle()) if place.is_dir() else ()
         for point, place in zip(sweep.points, places, strict=True)
     )
 

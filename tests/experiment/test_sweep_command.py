@@ -84,6 +84,7 @@ def test_a_point_is_the_run_it_would_be_alone(swept, call, tmp_path):
     assert tensors_of(tmp_path / label) == tensors_of(folder / label)
 
 
+@pytest.mark.cluster
 def test_the_same_numbers_from_processes_in_any_order(swept, sweep_file, call, tmp_path):
     folder, _ = swept
     document = yaml.safe_load(sweep_file.read_text())
@@ -171,6 +172,7 @@ def test_what_cannot_be_done_does_not_stop_the_rest_and_is_listed(sweep_file, ca
     assert len(rows_of(tmp_path / "sweep")) == 24
 
 
+@pytest.mark.cluster
 def test_status(swept, sweep_file, call, tmp_path, start_process):
     folder, _ = swept
     said = call("status", folder)
@@ -203,6 +205,7 @@ def test_status(swept, sweep_file, call, tmp_path, start_process):
     assert "neither the folder of a run nor of a sweep" in refused.err
 
 
+@pytest.mark.cluster
 def test_two_at_once_no_stage_twice_no_file_torn(sweep_file, swept, call, tmp_path, start_process):
     two_at_once(4, sweep_file, swept[0], tmp_path, start_process)
 
@@ -248,6 +251,7 @@ def two_at_once(tries, sweep_file, finished, tmp_path, start_process):
         ]
 
 
+@pytest.mark.cluster
 def test_a_full_disk_is_one_line_and_loses_nothing(sweep_file, swept, call, tmp_path):
     disk = tmp_path / "disk"
     with small_disk(disk, 200):
@@ -277,6 +281,7 @@ def test_a_disk_that_cannot_be_written_to(sweep_file, call, tmp_path):
     )
 
 
+@pytest.mark.cluster
 def test_ctrl_c_and_kill_go_on_where_they_were(sweep_file, swept, call, tmp_path, start_process):
     for signal_, jobs in ((signal.SIGINT, "1"), (signal.SIGKILL, "2"), (signal.SIGINT, "2")):
         process = start_process(["run", sweep_file, "--out", tmp_path, "--jobs", jobs], tmp_path / "log")
