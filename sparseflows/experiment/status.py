@@ -11,7 +11,8 @@ from sparseflows.errors import InputError, RunError
 from sparseflows.experiment.locks import Signature, read_signature
 from sparseflows.experiment.progress import duration
 from sparseflows.experiment.records import CASCADE, DENSE, FAILED, Record, cascade_name
-from sparseflows.experiment.store import RUN, RunFolder, is_held
+from sparseflows.experiment.run_lock import is_held
+from sparseflows.experiment.store import RUN, RunFolder
 from sparseflows.experiment.sweep_folder import SweepFolder
 
 LISTED = 40  # cascades

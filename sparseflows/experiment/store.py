@@ -20,18 +20,12 @@ from sparseflows.errors import DiskError, InputError, RunError
 from sparseflows.experiment.locks import Signature, hold_cascade
 from sparseflows.experiment.params import dump_spec, parse_yaml, validate
 from sparseflows.experiment.records import CASCADE, DENSE, Record, cascade_name, to_csv
+from sparseflows.experiment.run_lock import LOCK, hold_folder
 from sparseflows.files import make_folder, write_whole
 from sparseflows.processes import ALONE, Processes
 from sparseflows.specs import FORMAT, Spec
 
-SPEC, RUN, DATA, RESULTS, METRICS, LOCK = (
-    "spec.yaml",
-    "run.json",
-    "data.json",
-    "results.csv",
-    "metrics.jsonl",
-    "run.lock",
-)
+SPEC, RUN, DATA, RESULTS, METRICS = "spec.yaml", "run.json", "data.json", "results.csv", "metrics.jsonl"
 SWEEP_INDEX = "sweep.json"  # what the folder of a sweep has in their place
 RECORD, MODEL, MASKS = "record.json", "model.safetensors", "masks.safetensors"
 NOTICEABLE = 0.05  # seconds
@@ -317,45 +311,6 @@ class RunFolder:
         except (OSError, ValueError, TypeError):
             pass
         raise DamagedStage(folder, RECORD)
-
-
-@contextlib.contextmanager
-def hold_folder(path: Path, when_alone: Callable[[], None], join: bool = False) -> Iterator[None]:
-    """Hold `path` against others who ask for the same, for as long as this process lives.
-
-    Args:
-        path: a folder.
-        when_alone: called where nobody else holds it.
-        join: share it with others who join.
-
-    Raises:
-        InputError: another holds it, or it cannot be written to.
-    """
-    try:
-        stream = (path / LOCK).open("a+")
-    except OSError as error:
-        raise InputError(f"{path}: cannot write here ({error.strerror}); give another folder with --out") from None
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            when_alone()
-        except OSError:
-            if not join:
-                raise InputError(f"{path}: another `sparseflows run` is at work in this folder; wait for it") from None
-        fcntl.flock(stream, fcntl.LOCK_SH)  # our own workers share it
-        yield
-
-
-def is_held(path: Path) -> bool:
-    """Whether a `sparseflows run` of this machine holds the folder."""
-    try:
-        with (path / LOCK).open() as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def remove_litter(run: Path) -> None:

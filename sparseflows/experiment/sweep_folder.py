@@ -15,7 +15,8 @@ from typing import Any
 
 from sparseflows.errors import InputError
 from sparseflows.experiment.records import DENSE, Record, cascade_name
-from sparseflows.experiment.store import RESULTS, RUN, SWEEP_INDEX, RunFolder, hold_folder, move_aside, remove_litter
+from sparseflows.experiment.run_lock import hold_folder
+from sparseflows.experiment.store import RESULTS, RUN, SWEEP_INDEX, RunFolder, move_aside, remove_litter
 from sparseflows.experiment.sweep import Point, Sweep
 from sparseflows.files import write_whole
 from sparseflows.specs import Spec
