@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sparseflows.errors import InputError
 from sparseflows.experiment.params import MAX_BYTES, MAX_DEPTH, dump_spec, load_spec, parse_yaml, validate
 from sparseflows.experiment.plan import count_stages, plan, plan_text, prepare
+from sparseflows.experiment.sweep import Sweep, load_experiment
 from sparseflows.specs import Spec
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -587,7 +588,13 @@ def test_dump_and_load_give_an_equal_spec(tmp_path_factory, spec):
 
 @pytest.mark.parametrize("path", PARAM_FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_param_file_that_comes_along_is_fine(path, tmp_path):
-    spec = load_spec(path)
+    assert path.read_text().startswith("# ")  # it says what it is
+    found = load_experiment(path)
+    for spec in [point.spec for point in found.points] if isinstance(found, Sweep) else [found]:
+        check_comes_along(spec, tmp_path)
+
+
+def check_comes_along(spec, tmp_path):
     found = plan(spec)
     prune = spec.prune
     of_dense = [protocol for protocol in prune.protocols if protocol in ("reduced", "control")]
@@ -596,12 +603,11 @@ def test_every_param_file_that_comes_along_is_fine(path, tmp_path):
     assert found["params_dense"] is None or found["params_dense"] > 0
     assert (found["params_dense"] is None) == (spec.data.name == "table")
     assert round_trip(spec, tmp_path) == spec
-    assert path.read_text().startswith("# ")  # it says what it is
 
 
 def test_param_files_come_along():
     assert ROOT / "param" / "quick.yaml" in PARAM_FILES
-    names = [load_spec(path).name for path in PARAM_FILES]
+    names = [load_experiment(path).name for path in PARAM_FILES]
     assert len(set(names)) == len(names)  # each its own run folder
 
 
