@@ -118,14 +118,15 @@ def run(
       sparseflows run param/quick.yaml --set seeds=[0,1,2] --jobs 2
       sparseflows run param/sweeps/activation.yaml --backend dask --address tcp://10.0.0.5:8786
     """
-    from sparseflows.cli_run import RunOptions, check_shared, run_one, run_shared, run_sweep_of
-    from sparseflows.experiment.logger_names import check_loggers
     from sparseflows.experiment.sweep import Sweep, load_experiment
     from sparseflows.torchrun import launched, said_once
 
     place = launched()
     with said_once(place):
         found = load_experiment(param, settings or ())
+        from sparseflows.cli_run import RunOptions, check_shared, run_one, run_shared, run_sweep_of
+        from sparseflows.experiment.logger_names import check_loggers
+
         options = RunOptions(out, force, join, backend, jobs, address, gpus, check_loggers(log or ()), as_json)
         shared = check_shared(found, options) if place is not None else None
     if place is not None and shared is not None:

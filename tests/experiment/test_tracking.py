@@ -303,8 +303,8 @@ def test_a_training_that_diverges_begins_again(spies, selecting, tmp_path, call,
 def test_stages_that_fail_end_without_a_network(spies, selecting, tmp_path, call, monkeypatch, rows):
     objective = stage_module.build_objective
 
-    def never(spec, settings):
-        found = objective(spec, settings)
+    def never(*given):
+        found = objective(*given)
         return lambda *arguments: replace(found(*arguments), value=found(*arguments).value * math.nan)
 
     monkeypatch.setattr(stage_module, "build_objective", never)
