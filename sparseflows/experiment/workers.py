@@ -151,33 +151,32 @@ class RayWorkers:
         from joblib import parallel_config
         from ray.util.joblib import register_ray
 
-        told = contextlib.ExitStack()  # what Ray tells of lost workers is no result
-        told.enter_context(contextlib.redirect_stdout(sys.stderr))
-        try:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
-        except (ConnectionError, ValueError, RuntimeError, TypeError) as error:
-            raise InputError(
-                f"--address {address}: no Ray cluster answers there ({_first_line(error)}); start one with "
-                "`ray start --head`, or give its host:port"
-            ) from None
-        try:
-            register_ray()
-            resources: dict[str, Any] = {"num_cpus": 1}
-            slots = int(ray.cluster_resources().get("CPU", 0))
-            if self.gpus:
-                there = ray.cluster_resources().get("GPU", 0.0)
-                slots = min(slots, int(there / self.gpus))
-                resources["num_gpus"] = self.gpus
-            if slots < 1:
-                raise InputError(f"--gpus-per-task {self.gpus or 0:g}: the Ray cluster has no room for such a task")
-            with parallel_config("ray", n_jobs=slots, ray_remote_args=resources):
-                yield (
-                    ray.exceptions.RayActorError,
-                    ray.exceptions.WorkerCrashedError,
-                    ray.exceptions.NodeDiedError,
-                )
-        finally:
-            ray.shutdown()
+        with contextlib.redirect_stdout(sys.stderr):  # what Ray tells of lost workers is no result
+            try:
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+            except (ConnectionError, ValueError, RuntimeError, TypeError) as error:
+                raise InputError(
+                    f"--address {address}: no Ray cluster answers there ({_first_line(error)}); start one with "
+                    "`ray start --head`, or give its host:port"
+                ) from None
+            try:
+                register_ray()
+                resources: dict[str, Any] = {"num_cpus": 1}
+                slots = int(ray.cluster_resources().get("CPU", 0))
+                if self.gpus:
+                    there = ray.cluster_resources().get("GPU", 0.0)
+                    slots = min(slots, int(there / self.gpus))
+                    resources["num_gpus"] = self.gpus
+                if slots < 1:
+                    raise InputError(f"--gpus-per-task {self.gpus or 0:g}: the Ray cluster has no room for such a task")
+                with parallel_config("ray", n_jobs=slots, ray_remote_args=resources):
+                    yield (
+                        ray.exceptions.RayActorError,
+                        ray.exceptions.WorkerCrashedError,
+                        ray.exceptions.NodeDiedError,
+                    )
+            finally:
+                ray.shutdown()
 
     def parallel(self) -> Any:
         """As many at a time as the cluster has processors."""
