@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sparseflows.errors import InputError
-
-INDEX = "sweep.json"
+from sparseflows.experiment.store import RESULTS
+from sparseflows.experiment.store import SWEEP_INDEX as INDEX
 
 
 def with_sweeps(given: Sequence[Path]) -> list[Path]:
@@ -44,7 +44,7 @@ def _runs_of(sweep: Path) -> list[Path]:
         names = list(json.loads((sweep / INDEX).read_text(encoding="utf-8"))["points"])
     except (OSError, ValueError, TypeError, KeyError):
         raise InputError(f"{sweep / INDEX}: damaged; run the sweep again with the same command") from None
-    found = [sweep / name for name in names if (sweep / name / "results.csv").is_file()]
+    found = [sweep / name for name in names if (sweep / name / RESULTS).is_file()]
     if len(found) < len(names):
         print(
             f"{sweep}: {len(names) - len(found)} of {len(names)} runs have not begun, and are left out", file=sys.stderr

@@ -105,7 +105,7 @@ def run_sweep(
         progress.close()
         records = _records(sweep, places)
         folder.write_results()
-    told = [(f"{task.label}/{next(reversed([*task.stages()]))[0]}", reason) for task, reason in tally.failed]
+    told = [(f"{task.label}/{[*task.stages()][-1][0]}", reason) for task, reason in tally.failed]
     for place, found in zip(places, records, strict=True):
         told += [(f"{place.name}/{r.cascade}/{r.stage}", r.reason or "") for r in found if r.status != DONE]
     return SweepResults(places, records, tuple(told), len(tally.failed), tally.seconds, time.monotonic() - started)
