@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from analysis.cli import app
-from sparseflows.console import run_app
+from analysis.cli.app import app
+from sparseflows.cli.console import run_app
 
 
 def main() -> None:

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sparseflows.errors import SparseFlowsError
-from sparseflows.evaluation import likelihood, rows_per_chunk
+from sparseflows.evaluation.likelihood import likelihood, rows_per_chunk
 from sparseflows.flow.fields import Layer, MLPField
 from sparseflows.flow.model import Flow
-from sparseflows.flow.ode import SolveFailed, Status
-from sparseflows.flow.sparse import SparseField
+from sparseflows.flow.smaller.sparse import SparseField
+from sparseflows.flow.solvers.ode import SolveFailed, Status
 
 Array = NDArray[np.float64]
 Kept = Mapping[str, Tensor]  # parameter name → bool, True where the entry survives

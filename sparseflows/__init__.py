@@ -5,34 +5,38 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from sparseflows.moved import keep_old_names
+
 __version__ = "0.1.0"
 
 # Public name → module. They are imported when first used: `sparseflows --help` must not wait for PyTorch.
 _PUBLIC = {
     "Flow": "sparseflows.flow.model",
-    "Solver": "sparseflows.flow.ode",
+    "Solver": "sparseflows.flow.solvers.ode",
     "build_flow": "sparseflows.flow.build",
-    "Masks": "sparseflows.pruning.masks",
-    "Sample": "sparseflows.pruning.observe",
-    "classification_loss": "sparseflows.pruning.observe",
-    "score": "sparseflows.pruning.criteria",
+    "Masks": "sparseflows.pruning.graph.masks",
+    "Sample": "sparseflows.pruning.observing.observe",
+    "classification_loss": "sparseflows.pruning.observing.observe",
+    "score": "sparseflows.pruning.scoring.criteria",
     "unpruned": "sparseflows.pruning.methods",
     "prune": "sparseflows.pruning.methods",
     "prune_by_scores": "sparseflows.pruning.methods",
     "prune_by_masks": "sparseflows.pruning.methods",
-    "shrink": "sparseflows.pruning.structured",
-    "SparseFlowDensity": "sparseflows.estimator",
-    "pipeline_score_samples": "sparseflows.pipelines",
-    "pipeline_nll": "sparseflows.pipelines",
-    "Spec": "sparseflows.specs",
-    "load_spec": "sparseflows.experiment.params",
-    "load_sweep": "sparseflows.experiment.sweep",
+    "shrink": "sparseflows.pruning.cutting.structured",
+    "SparseFlowDensity": "sparseflows.integrations.estimator",
+    "pipeline_score_samples": "sparseflows.integrations.pipelines",
+    "pipeline_nll": "sparseflows.integrations.pipelines",
+    "Spec": "sparseflows.specs.settings",
+    "load_spec": "sparseflows.specs.yaml",
+    "load_sweep": "sparseflows.experiment.sweep.points",
     "load": "sparseflows.experiment.loading",
     "load_network": "sparseflows.experiment.loading",
     "load_masks": "sparseflows.experiment.loading",
 }
 
 __all__ = ["__version__", *_PUBLIC]
+
+keep_old_names()
 
 
 def __getattr__(name: str) -> Any:

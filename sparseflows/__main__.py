@@ -8,8 +8,8 @@ import sys
 
 def main() -> None:
     """Run the command line and exit with its status."""
-    from sparseflows.cli import app
-    from sparseflows.console import run_app
+    from sparseflows.cli.app import app
+    from sparseflows.cli.console import run_app
 
     signal.signal(signal.SIGTERM, _as_ctrl_c)
     sys.exit(run_app(app, "sparseflows"))

@@ -10,9 +10,9 @@ import torch
 
 from sparseflows.flow.build import build_flow
 from sparseflows.flow.model import Flow
-from sparseflows.flow.ode import Solver
+from sparseflows.flow.solvers.ode import Solver
 from sparseflows.pruning.methods import prune, unpruned
-from sparseflows.specs import FlowSpec
+from sparseflows.specs.settings import FlowSpec
 
 CHUNKS = (1024, 4096, 8192)
 

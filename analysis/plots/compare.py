@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.compare_types import CONTROL, KINDS, ONE_SHOT, RANDOM, RANDOM_OF, REDUCED, Comparison
+from analysis.compare.types import CONTROL, KINDS, ONE_SHOT, RANDOM, RANDOM_OF, REDUCED, Comparison
 from analysis.plots.style import COLOURS, Arrays, render
-from analysis.records import DENSE
-from analysis.ticks import count_label
+from analysis.runs.records import DENSE
+from analysis.tables.ticks import count_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +36,7 @@ _LOOKS = {
 _OTHER = (COLOURS[4], "*")
 _LEAST_KEPT = 1e-4
 _FAR = 8.0  # from stage to stage: an axis that has to show so many times the smallest is logarithmic
-_FAR = 50.0  # times the median: beyond it a value is not drawn
+_OFF_SCALE = 50.0  # times the median: beyond it a value is not drawn
 _ROOM = {1: 0.085, 2: 0.11}  # of the axis, for the label of a tick, by panels side by side
 _MORE_ROOM = 0.13
 _MOST_TICKS = 7
@@ -121,7 +121,7 @@ def _on_scale(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], 
     for name in ("value", "random_difference"):
         values = np.abs(arrays[name])
         if values.size:
-            far = values > _FAR * np.median(values)
+            far = values > _OFF_SCALE * np.median(values)
             entries = [
                 key for key, array in arrays.items() if array.ndim and key.startswith("random_") == (name != "value")
             ]

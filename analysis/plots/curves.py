@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis.hessian_table import average
+from analysis.curvature.table import average
 from analysis.plots.style import COLOURS, MARKERS, Arrays, render
-from analysis.records import DENSE, FAILED, Run
-from analysis.report_data import Key, Values, number
-from analysis.tables import Mean
-from analysis.ticks import count_label, count_ticks, ratio_ticks
+from analysis.runs.analyses import Key, Values, number
+from analysis.runs.records import DENSE, FAILED, Run
+from analysis.tables.means import Mean
+from analysis.tables.ticks import count_label, count_ticks, ratio_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

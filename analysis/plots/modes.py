@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analysis.plots.style import COLOURS, MARKERS, Arrays, render
-from analysis.ticks import ratio_ticks
-from sparseflows.experiment.records import DENSE
+from analysis.tables.ticks import ratio_ticks
+from sparseflows.experiment.folder.records import DENSE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analysis.plots.style import COLOURS, MARKERS, SIZE_INCHES, Arrays, render
-from analysis.records import DENSE
-from analysis.tables import CASCADE, OVER_SEEDS, OVER_TEST_SET, Mean, Row, Table
-from analysis.ticks import count_label, count_ticks, ratio_ticks
+from analysis.runs.records import DENSE
+from analysis.tables.means import CASCADE, OVER_SEEDS, OVER_TEST_SET, Mean, Row, Table
+from analysis.tables.ticks import count_label, count_ticks, ratio_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analysis.plots.style import COLOURS, Arrays, render
-from analysis.records import DENSE
-from analysis.tabular import OBJECTIVES, OURS, OURS_SPARSE, PUBLISHED, PUBLISHED_SPARSE, TabularTable
-from analysis.ticks import count_label, count_ticks
+from analysis.runs.records import DENSE
+from analysis.tables.ticks import count_label, count_ticks
+from analysis.tabular.table import OBJECTIVES, OURS, OURS_SPARSE, PUBLISHED, PUBLISHED_SPARSE, TabularTable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,14 +15,14 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 APPS = {
-    "sparseflows": ("sparseflows.cli", "sparseflows"),
-    "analysis": ("analysis.cli", "python -m analysis"),
+    "sparseflows": ("sparseflows.cli.app", "sparseflows"),
+    "analysis": ("analysis.cli.app", "python -m analysis"),
 }
 
 
 def help_of(program: str, path: list[str]) -> str:
     """What `--help` prints for the command at `path` of one of `APPS`."""
-    from sparseflows.console import run_app
+    from sparseflows.cli.console import run_app
 
     module, called = APPS[program]
     os.environ["COLUMNS"] = "100"
@@ -69,12 +69,12 @@ class CliHelp(SphinxDirective):
 class SettingsTable(SphinxDirective):
     """The keys of one section of a param file: defaults, values, meaning."""
 
-    required_arguments = 1  # a class of sparseflows.specs
+    required_arguments = 1  # a class of sparseflows.specs.settings
     option_spec: ClassVar[dict[str, Any]] = {"skip": directives.unchanged}
 
     def run(self) -> list[nodes.Node]:
         """The table."""
-        section = getattr(importlib.import_module("sparseflows.specs"), self.arguments[0])
+        section = getattr(importlib.import_module("sparseflows.specs.settings"), self.arguments[0])
         skip = self.options.get("skip", "").split()
         table = nodes.table(classes=["settings"])
         group = nodes.tgroup(cols=3)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from sparseflows.data.benchmarks import BENCHMARKS
-from sparseflows.data.bundled import BUNDLED
-from sparseflows.data.labelled import IDX, LABELLED
-from sparseflows.data.toy import TOYS
+from sparseflows.data.benchmarks.facts import BENCHMARKS
+from sparseflows.data.images.labelled import IDX, LABELLED
+from sparseflows.data.tables.bundled import BUNDLED
+from sparseflows.data.toy.toy import TOYS
 
 TABLE = "table"
 

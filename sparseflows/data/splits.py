@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from sparseflows.data.bundled import BUNDLED
+from sparseflows.data.benchmarks.prepared import open_prepared
+from sparseflows.data.files.reading import fingerprint
+from sparseflows.data.images.labelled import LABELLED, LabelledParts, idx_parts, labelled_parts
 from sparseflows.data.known import TABLE, KnownSet, known_sets
-from sparseflows.data.labelled import LABELLED, LabelledParts, idx_parts, labelled_parts
-from sparseflows.data.mapped import (
+from sparseflows.data.tables.bundled import BUNDLED
+from sparseflows.data.tables.mapped import (
     IN_MEMORY_BYTES,
     TEST,
     TRAIN,
@@ -24,10 +26,8 @@ from sparseflows.data.mapped import (
     fit_columns,
     is_large,
 )
-from sparseflows.data.prepared import open_prepared
-from sparseflows.data.reading import fingerprint
-from sparseflows.data.tabular import Standardiser, load_table, recurring_columns, split
-from sparseflows.data.toy import TOYS, Modes, Toy
+from sparseflows.data.tables.tabular import Standardiser, load_table, recurring_columns, split
+from sparseflows.data.toy.toy import TOYS, Modes, Toy
 from sparseflows.errors import InputError, lookup
 from sparseflows.rng import numpy_generator
 

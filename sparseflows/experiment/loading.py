@@ -8,12 +8,12 @@ from safetensors.torch import load as load_tensors
 from torch import nn
 
 from sparseflows.errors import InputError
-from sparseflows.evaluation import reporting_solver
+from sparseflows.evaluation.likelihood import reporting_solver
+from sparseflows.experiment.folder.folder import MASKS, MODEL, DamagedStage, RunFolder
+from sparseflows.experiment.folder.records import DONE, Record
 from sparseflows.experiment.networks import from_tensors
-from sparseflows.experiment.records import DONE, Record
-from sparseflows.experiment.store import MASKS, MODEL, DamagedStage, RunFolder
 from sparseflows.flow.model import Flow
-from sparseflows.pruning.masks import Masks
+from sparseflows.pruning.graph.masks import Masks
 
 
 def find(run: RunFolder, stage: str = "best") -> Record:

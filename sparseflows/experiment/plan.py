@@ -5,49 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, get_args
 
-from sparseflows.data.benchmarks import BENCHMARKS
-from sparseflows.data.idx import digest_of, training_shape
-from sparseflows.data.labelled import IDX
-from sparseflows.data.mapped import MappedRows, is_large
-from sparseflows.data.prepared import manifest_digest, read_manifest, verify
-from sparseflows.data.splits import Splits, fingerprint, known_sets, make_splits, prepared_folder
-from sparseflows.data.tabular import load_table
+from sparseflows.data.benchmarks.prepared import read_manifest
+from sparseflows.data.images.idx import training_shape
+from sparseflows.data.splits import known_sets, prepared_folder
+from sparseflows.data.tables.mapped import MappedRows, is_large
+from sparseflows.data.tables.tabular import load_table
 from sparseflows.errors import InputError, lookup
-from sparseflows.specs import DataSpec, NetworkSpec, Spec, TrainSpec, UnitMethod
-
-
-def prepare(spec: Spec) -> tuple[dict[int, Splits], str | None]:
-    """Seed → the rows of an experiment, and the digest of the files they come from where there are any.
-
-    Seeds share one object unless `data.split_by_seed` is set.
-
-    Raises:
-        InputError: the data are missing or not fit to be trained on.
-    """
-    data = spec.data
-    made: dict[int, Splits] = {}
-    for seed in spec.seeds:
-        own = data.seed_for(seed)
-        if own not in made:
-            made[own] = make_splits(data.name, data.path, data.n_train, data.val_fraction, data.test_fraction, own)
-    return {seed: made[data.seed_for(seed)] for seed in spec.seeds}, digest(data)
-
-
-def digest(data: DataSpec) -> str | None:
-    """What the files of the data are known by; None for sets without files.
-
-    A prepared set is known by its manifest, and every file in it is read and compared with that.
-
-    Raises:
-        InputError: a file is missing, cannot be read, or is not the one that was prepared.
-    """
-    if data.name in BENCHMARKS:
-        folder = prepared_folder(data.name, data.path)
-        verify(folder)
-        return manifest_digest(folder)
-    if data.name == IDX and data.path is not None:
-        return digest_of(Path(data.path))
-    return None if data.path is None else fingerprint(Path(data.path))
+from sparseflows.specs.settings import NetworkSpec, Spec, TrainSpec, UnitMethod
 
 
 def count_stages(spec: Spec) -> int:

@@ -8,12 +8,12 @@ from statistics import fmean
 from typing import Any
 
 from sparseflows.errors import InputError, RunError
-from sparseflows.experiment.locks import Signature, read_signature
-from sparseflows.experiment.progress import duration
-from sparseflows.experiment.records import CASCADE, DENSE, FAILED, Record, cascade_name
-from sparseflows.experiment.run_lock import is_held
-from sparseflows.experiment.store import RUN, RunFolder
-from sparseflows.experiment.sweep_folder import SweepFolder
+from sparseflows.experiment.folder.folder import RUN, RunFolder
+from sparseflows.experiment.folder.locks import Signature, read_signature
+from sparseflows.experiment.folder.records import CASCADE, DENSE, FAILED, Record, cascade_name
+from sparseflows.experiment.folder.run_lock import is_held
+from sparseflows.experiment.monitoring.progress import duration
+from sparseflows.experiment.sweep.folder import SweepFolder
 
 LISTED = 40  # cascades
 STATES = ("done", "at work", "begun", "waiting")

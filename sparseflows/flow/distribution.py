@@ -12,7 +12,7 @@ from torch.distributions import Distribution, constraints
 
 from sparseflows.errors import InputError
 from sparseflows.flow.model import Flow, standard_normal_log_prob
-from sparseflows.flow.ode import SolveFailed, Solver, Status
+from sparseflows.flow.solvers.ode import SolveFailed, Solver, Status
 
 Coordinates = Literal["standardised", "data"]
 ENTROPY_SAMPLES = 4096

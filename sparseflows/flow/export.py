@@ -17,7 +17,7 @@ from torch import Tensor
 from sparseflows.errors import InputError, RunError
 from sparseflows.flow.fields import MLPField
 from sparseflows.flow.model import Flow
-from sparseflows.flow.sparse import SparseField
+from sparseflows.flow.smaller.sparse import SparseField
 from sparseflows.rng import torch_generator
 
 TOLERANCE = 1e-5  # of max |difference| / max(1, max |f|); float32 leaves 1e-6

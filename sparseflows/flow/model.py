@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sparseflows.errors import InputError
 from sparseflows.flow import divergence as div
 from sparseflows.flow.fields import Field, MLPField, as_field
-from sparseflows.flow.ode import SolveFailed, Solver, Status
+from sparseflows.flow.solvers.ode import SolveFailed, Solver, Status
 from sparseflows.flow.transform import DivergenceRule, Transformed, transform
 from sparseflows.rng import torch_generator
 
@@ -230,7 +230,7 @@ class Flow(nn.Module):
 
     def compact(self) -> Flow:
         """A new flow without the dead neurons, its outputs the same to rounding; see `flow.compact.compact`."""
-        from sparseflows.flow.compact import compact
+        from sparseflows.flow.smaller.compact import compact
 
         return compact(self)
 
@@ -240,7 +240,7 @@ class Flow(nn.Module):
         Its outputs are the same to rounding. `threshold` is the share of zeros above which a matrix is
         executed as sparse; None takes the measured break-even, `flow.sparse.BREAK_EVEN`.
         """
-        from sparseflows.flow.sparse import to_sparse
+        from sparseflows.flow.smaller.sparse import to_sparse
 
         return to_sparse(self, threshold)
 

@@ -15,9 +15,9 @@ from torch import Tensor
 from sparseflows.flow.compiled import engine
 from sparseflows.flow.divergence import Divergence, Hutchinson, exact, exact_trace
 from sparseflows.flow.fields import Field, MLPField
-from sparseflows.flow.ode import Solver, State, Status, solve
-from sparseflows.flow.shared import solve_together
-from sparseflows.flow.tableaus import TABLEAUS
+from sparseflows.flow.solvers.ode import Solver, State, Status, solve
+from sparseflows.flow.solvers.ode_shared import solve_together
+from sparseflows.flow.solvers.tableaus import TABLEAUS
 
 DivergenceRule = Callable[[Field, Tensor, Tensor], Divergence]
 

@@ -10,16 +10,16 @@ from typing import Generic, Literal, cast
 from torch import Tensor, nn
 
 from sparseflows.errors import InputError, lookup
-from sparseflows.pruning.criteria import CRITERIA, score
-from sparseflows.pruning.groups import chains, count_params, hidden_layers, least_params, weight_names
-from sparseflows.pruning.masks import Masks, masks_of_neurons, neurons_of_masks
-from sparseflows.pruning.observe import Sample, observe
-from sparseflows.pruning.pfp import choose_by_pfp
-from sparseflows.pruning.promises import Promise
-from sparseflows.pruning.removal import compensate
-from sparseflows.pruning.sipp import Choice, Sipp
-from sparseflows.pruning.structured import Network, choose_neurons, floor_of, removable_layers, shrink
-from sparseflows.pruning.unstructured import Scores, prune_weights
+from sparseflows.pruning.cutting.pfp import choose_by_pfp
+from sparseflows.pruning.cutting.removal import compensate
+from sparseflows.pruning.cutting.structured import Network, choose_neurons, floor_of, removable_layers, shrink
+from sparseflows.pruning.cutting.unstructured import Scores, prune_weights
+from sparseflows.pruning.graph.groups import chains, count_params, hidden_layers, least_params, weight_names
+from sparseflows.pruning.graph.masks import Masks, masks_of_neurons, neurons_of_masks
+from sparseflows.pruning.observing.observe import Sample, observe
+from sparseflows.pruning.scoring.criteria import CRITERIA, score
+from sparseflows.pruning.scoring.promises import Promise
+from sparseflows.pruning.scoring.sipp import Choice, Sipp
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def prune(
 
     Example:
         >>> from sparseflows.flow.build import build_flow
-        >>> from sparseflows.specs import FlowSpec
+        >>> from sparseflows.specs.settings import FlowSpec
         >>> dense = build_flow(FlowSpec(hidden=[16, 16], activation="tanh"), seed=0)  # 354 params
         >>> pruned = prune("structured", unpruned(dense), dense, 150)
         >>> [field.hidden for field in pruned.flow.fields()], pruned.params

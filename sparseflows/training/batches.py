@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparseflows.data.mapped import MappedRows, Rows
+from sparseflows.data.tables.mapped import MappedRows, Rows
 from sparseflows.rng import torch_generator
 
 BUFFER_BYTES = 2**28  # of rows that are shuffled among each other in memory

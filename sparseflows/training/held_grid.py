@@ -17,15 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparseflows.distributed.processes import ALONE, Processes
 from sparseflows.flow import divergence as div
 from sparseflows.flow.compiled import engine
 from sparseflows.flow.compiled.engine import Carried
 from sparseflows.flow.fields import MLPField
-from sparseflows.flow.grid_solve import GridSolver, Steps, choose_grid, grid_solve
 from sparseflows.flow.model import DivergenceKind, Flow, standard_normal_log_prob
-from sparseflows.flow.ode import Solver, Status
-from sparseflows.flow.tableaus import TABLEAUS
-from sparseflows.processes import ALONE, Processes
+from sparseflows.flow.solvers.grid import GridSolver, Steps, choose_grid, grid_solve
+from sparseflows.flow.solvers.ode import Solver, Status
+from sparseflows.flow.solvers.tableaus import TABLEAUS
 from sparseflows.training.losses import Loss, with_gradients
 
 FIRST_STEP = 0.1  # of the very first choice

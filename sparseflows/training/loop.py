@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparseflows.distributed.processes import ALONE, Processes
 from sparseflows.errors import InputError
-from sparseflows.flow.ode import SolveFailed, Status
-from sparseflows.flow.shared import agreed
-from sparseflows.processes import ALONE, Processes
+from sparseflows.flow.solvers.ode import SolveFailed, Status
+from sparseflows.flow.solvers.ode_shared import agreed
 from sparseflows.rng import torch_generator
-from sparseflows.specs import TrainSpec
+from sparseflows.specs.settings import TrainSpec
 from sparseflows.training.averaging import WeightAverage
 from sparseflows.training.batches import Batches, as_batches
 from sparseflows.training.flat import FlatParameters

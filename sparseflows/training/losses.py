@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparseflows.flow.ode import Status
+from sparseflows.flow.solvers.ode import Status
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sparseflows.distributed.processes import ALONE, Processes, Share
 from sparseflows.errors import InputError
 from sparseflows.flow import divergence as div
 from sparseflows.flow.compiled import engine
 from sparseflows.flow.fields import MLPField
 from sparseflows.flow.model import DivergenceKind, Flow, standard_normal_log_prob
-from sparseflows.flow.ode import Solver, Status
-from sparseflows.processes import ALONE, Processes, Share
-from sparseflows.specs import SolveSpec, Spec, TrainSpec
+from sparseflows.flow.solvers.ode import Solver, Status
+from sparseflows.specs.settings import SolveSpec, Spec, TrainSpec
 from sparseflows.training.held_grid import HeldGridLikelihood
 from sparseflows.training.losses import Loss, with_gradients
 

@@ -102,10 +102,10 @@ def rows_of() -> Callable[..., list[dict[str, Any]]]:
 @pytest.fixture(scope="session")
 def _tiny_run_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import yaml
-    from tiny import SETTINGS
+    from support.tiny import SETTINGS
 
-    from sparseflows.cli import app
-    from sparseflows.console import run_app
+    from sparseflows.cli.app import app
+    from sparseflows.cli.console import run_app
 
     folder = tmp_path_factory.mktemp("tiny")
     (folder / "tiny.yaml").write_text(yaml.safe_dump(SETTINGS))

@@ -10,7 +10,7 @@ from sparseflows.errors import RunError
 from sparseflows.flow import divergence
 from sparseflows.flow.fields import LinearField, MLPField
 from sparseflows.flow.model import Flow, seeded_initialise
-from sparseflows.flow.ode import Solver
+from sparseflows.flow.solvers.ode import Solver
 
 TIMES = ["none", "concat", "concat_squash"]
 

@@ -6,11 +6,11 @@ import time
 
 import pytest
 
-from tests.benchmarks import report, running
-from tests.benchmarks.__main__ import chosen_works, main
-from tests.benchmarks.context import Context, Settings, Skipped
-from tests.benchmarks.measure import OURS_OVER_PEER, Goal, Measurement, Spread, in_turns, ratios
-from tests.benchmarks.works import WORKS, Work
+from benchmarks import report, running
+from benchmarks.__main__ import chosen_works, main
+from benchmarks.context import Context, Settings, Skipped
+from benchmarks.measure import OURS_OVER_PEER, Goal, Measurement, Spread, in_turns, ratios
+from benchmarks.works import WORKS, Work
 
 SETTINGS = Settings(quick=True, seeds=2, repeats=3)
 

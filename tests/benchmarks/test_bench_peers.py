@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.plain_ffjord import PlainFFJORD
+from benchmarks.reaching import GapCheck, Watch, train_plain
+from benchmarks.work_hessian import MeanLossModule, pyhessian_of
+from benchmarks.work_steps import Products, products
+from benchmarks.zuko_peer import ZukoCNF
 from sparseflows.flow.build import build_flow
-from sparseflows.flow.ode import Solver
+from sparseflows.flow.solvers.ode import Solver
 from sparseflows.rng import torch_generator
-from sparseflows.specs import FlowSpec
+from sparseflows.specs.settings import FlowSpec
 from sparseflows.training.objectives import NegativeLogLikelihood
-from tests.benchmarks.plain_ffjord import PlainFFJORD
-from tests.benchmarks.reaching import GapCheck, Watch, train_plain
-from tests.benchmarks.work_hessian import MeanLossModule, pyhessian_of
-from tests.benchmarks.work_steps import Products, products
-from tests.benchmarks.zuko_peer import ZukoCNF
 
 HIDDEN = [16, 16]
 needs_zuko = pytest.mark.skipif(importlib.util.find_spec("zuko") is None, reason="zuko is not installed (extra bench)")
@@ -124,8 +124,8 @@ def test_zuko_has_the_gradients_of_our_flow() -> None:
 def test_pyhessian_is_given_our_loss() -> None:
     from pyhessian.utils import hessian_vector_product
 
-    from analysis.losses import NLL
-    from analysis.operators import HessianOperator, Survivors
+    from analysis.curvature.losses import NLL
+    from analysis.curvature.operators import HessianOperator, Survivors
 
     flow, rows = flow_and_rows(8)
     loss = NLL.of(flow, rows, 1e-3)

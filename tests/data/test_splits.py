@@ -5,11 +5,11 @@ import pickle
 import numpy as np
 import pytest
 
-from sparseflows.data.benchmarks import BENCHMARKS
-from sparseflows.data.bundled import BUNDLED
-from sparseflows.data.labelled import LABELLED
+from sparseflows.data.benchmarks.facts import BENCHMARKS
+from sparseflows.data.images.labelled import LABELLED
 from sparseflows.data.splits import known_sets, make_splits
-from sparseflows.data.toy import TOYS
+from sparseflows.data.tables.bundled import BUNDLED
+from sparseflows.data.toy.toy import TOYS
 from sparseflows.errors import InputError
 from sparseflows.rng import numpy_generator
 

@@ -80,7 +80,7 @@ def _value(settings: dict, given: dict[str, str], key: str) -> list:
         settings = settings.get(name, {})
     found = settings.get(last, [0] if last == "seeds" else [])
     if found and isinstance(found[0], dict):  # a run of ratios, written short
-        from sparseflows.pruning.schedule import expand_keep_ratios
+        from sparseflows.specs.keep_ratios import expand_keep_ratios
 
         found = expand_keep_ratios(found)
     return list(found)

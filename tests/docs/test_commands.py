@@ -8,9 +8,9 @@ import shutil
 import tomllib
 
 import pytest
-from clusters import dask_cluster, ray_cluster
 from doc_pages import ROOT, Block, blocks_of, name_of, pages
 from shorter_programs import shorter
+from support.clusters import dask_cluster, ray_cluster
 
 pytestmark = pytest.mark.docs
 

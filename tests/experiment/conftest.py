@@ -42,8 +42,8 @@ class Said(NamedTuple):
 
 def command(*args: object) -> Said:
     """A `sparseflows` command in this process."""
-    from sparseflows.cli import app
-    from sparseflows.console import run_app
+    from sparseflows.cli.app import app
+    from sparseflows.cli.console import run_app
 
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -186,8 +186,8 @@ def stages() -> Callable[[Path], dict[str, str]]:
 # The whole of such a process. As text, because it cannot import a file named conftest of its own accord.
 CHILD = """
 import os, signal
-from sparseflows.cli import app
-from sparseflows.console import run_app
+from sparseflows.cli.app import app
+from sparseflows.cli.console import run_app
 
 # A suite that a shell started in the background has Ctrl-C ignored, and passes that on.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -232,7 +232,7 @@ def start_process() -> Iterator[Callable[..., Process]]:
     It takes the arguments, the file for the output, and Python code to run `before`.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pytest", "sparseflows.experiment.cascade", "torch._dynamo"])
+    context.set_forkserver_preload(["pytest", "sparseflows.experiment.scheduling.run", "torch._dynamo"])
     started: list[Process] = []
 
     def start(args: list[object], log: Path, before: str = "") -> Process:

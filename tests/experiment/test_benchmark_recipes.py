@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from prepared_folders import write_prepared
+from support.prepared_folders import write_prepared
 
 PARAM = Path(__file__).parents[2] / "param" / "tabular"
 SMALL = {

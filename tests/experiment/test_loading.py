@@ -10,9 +10,9 @@ import sparseflows
 from sparseflows import Flow, build_flow, load, load_masks, load_spec
 from sparseflows.data.splits import make_splits
 from sparseflows.errors import InputError
-from sparseflows.evaluation import likelihood, subset
-from sparseflows.flow.ode import Solver
-from sparseflows.pruning.groups import count_params
+from sparseflows.evaluation.likelihood import likelihood, subset
+from sparseflows.flow.solvers.ode import Solver
+from sparseflows.pruning.graph.groups import count_params
 
 LABELS = ["dense-s0/0", *(f"{method}-s0/{k}" for method in ("unstructured", "structured") for k in (1, 2, 3))]
 
@@ -93,8 +93,8 @@ def test_best_is_the_lowest_validation_nll(finished, rows):
 
 
 def test_best_passes_over_failed_stages(changed, tmp_path, call, monkeypatch):
-    from sparseflows.experiment import stage
-    from sparseflows.flow.ode import Status
+    from sparseflows.experiment.stages import stage
+    from sparseflows.flow.solvers.ode import Status
 
     evaluate, count = stage.evaluate, []
 
@@ -123,7 +123,7 @@ def test_refusals(finished, tmp_path, loader):
 
 
 def test_a_run_without_a_stage(param, tmp_path):
-    from sparseflows.experiment.store import RunFolder
+    from sparseflows.experiment.folder.folder import RunFolder
 
     run = RunFolder.claim(tmp_path, load_spec(param), None).path
     assert "no stage is finished yet; run the experiment first" in refusal(load, run)

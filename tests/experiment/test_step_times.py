@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from sparseflows.data.benchmarks import BENCHMARKS
-from sparseflows.experiment.params import load_spec
+from sparseflows.data.benchmarks.facts import BENCHMARKS
 from sparseflows.flow.build import build_flow
 from sparseflows.rng import torch_generator
+from sparseflows.specs.yaml import load_spec
 from sparseflows.training.loop import train
 from sparseflows.training.objectives import build_objective
 

@@ -6,18 +6,18 @@ import math
 import numpy as np
 import pytest
 import torch
-import truths
+from support import truths
 from torch import distributions as td
 from torch import nn
 
-from sparseflows.data.tabular import Standardiser
+from sparseflows.data.tables.tabular import Standardiser
 from sparseflows.errors import InputError
 from sparseflows.flow.build import build_flow
 from sparseflows.flow.distribution import FlowDistribution
 from sparseflows.flow.fields import LinearField
 from sparseflows.flow.model import Flow
-from sparseflows.flow.ode import SolveFailed, Solver
-from sparseflows.specs import FlowSpec
+from sparseflows.flow.solvers.ode import SolveFailed, Solver
+from sparseflows.specs.settings import FlowSpec
 
 TIGHT = Solver("dopri5", 1e-9, 1e-9)
 CLOSE = {"rtol": 1e-6, "atol": 1e-6}  # some tens of steps at 1e-9 each

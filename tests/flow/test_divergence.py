@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from truths import (
+from support.truths import (
     FULL,
     gaussian_variance,
     generator,

@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 import torch
-from sparse_flows import points, zeroed_field
+from support.sparse_flows import points, zeroed_field
 
 from sparseflows.errors import InputError, RunError
 from sparseflows.flow import export

@@ -6,8 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.truths import FULL, generator, jacobians, normal, tolerance
 from torch import nn
-from truths import FULL, generator, jacobians, normal, tolerance
 
 from sparseflows.errors import InputError
 from sparseflows.flow.activations import ACTIVATIONS

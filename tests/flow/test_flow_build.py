@@ -4,13 +4,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from truths import normal
+from support.truths import normal
 
 from sparseflows.errors import InputError
 from sparseflows.flow.build import build_flow, flow_from_tensors
 from sparseflows.flow.fields import MLPField
-from sparseflows.flow.ode import Solver
-from sparseflows.specs import FlowSpec, Spec
+from sparseflows.flow.solvers.ode import Solver
+from sparseflows.specs.settings import FlowSpec, Spec
 
 # Dimension, hidden layers, blocks and the published number of trainable scalars (FFJORD's tabular flows, dense).
 PUBLISHED = {

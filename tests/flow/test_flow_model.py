@@ -5,8 +5,7 @@ import math
 
 import pytest
 import torch
-from torch import nn
-from truths import (
+from support.truths import (
     FULL,
     SHEAR,
     SPIRAL,
@@ -24,12 +23,13 @@ from truths import (
     tight,
     tolerance,
 )
+from torch import nn
 
 from sparseflows.errors import InputError
 from sparseflows.flow.divergence import draw_noise, hutchinson
 from sparseflows.flow.fields import AutogradField, LinearField, MLPField
 from sparseflows.flow.model import Flow, seeded_initialise, standard_normal_log_prob
-from sparseflows.flow.ode import SolveFailed, Solver, Status
+from sparseflows.flow.solvers.ode import SolveFailed, Solver, Status
 from sparseflows.flow.transform import transform
 
 WHITENING = ((1.4, -0.3), (0.2, 0.9))  # det W = 1.32

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from flow.plain_solve import drawn, drawn_field
+from support.plain_solve import drawn, drawn_field
 
 from sparseflows.flow import shallow
 from sparseflows.flow.activations import ACTIVATIONS

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.integrate import solve_ivp
-from truths import (
+from support.truths import (
     FULL,
     SPIRAL,
     SineField,
@@ -20,7 +20,7 @@ from truths import (
 
 from sparseflows.flow.divergence import exact
 from sparseflows.flow.fields import LinearField, MLPField, as_field, gaussian_velocity
-from sparseflows.flow.ode import Solver, Status
+from sparseflows.flow.solvers.ode import Solver, Status
 from sparseflows.flow.transform import transform
 
 END_TIMES = [1.0, 0.4, 1.7]

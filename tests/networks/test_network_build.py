@@ -4,13 +4,13 @@ import math
 
 import pytest
 import torch
+from support.truths import normal
 from torch import nn
-from truths import normal
 
 from sparseflows.errors import InputError
 from sparseflows.networks.build import build_network, network_from_tensors, seeded_initialise
 from sparseflows.rng import torch_generator
-from sparseflows.specs import NetworkSpec
+from sparseflows.specs.settings import NetworkSpec
 
 SCALAR = {
     "relu": lambda x: max(x, 0.0),

@@ -4,18 +4,18 @@ import copy
 import math
 from itertools import pairwise
 
-import naive_criteria
 import pytest
 import torch
-from naive_pruning import make_flow, points
-from networks import assert_same_state, make, sample, state_of
+from support import naive_criteria
+from support.naive_pruning import make_flow, points
+from support.networks import assert_same_state, make, sample, state_of
 from torch import nn
 
 from sparseflows.errors import InputError
-from sparseflows.pruning.follow import follow
-from sparseflows.pruning.masks import Masks
+from sparseflows.pruning.graph.masks import Masks
+from sparseflows.pruning.graph.module_chains import follow
 from sparseflows.pruning.methods import METHODS, Pruned, prune, unpruned
-from sparseflows.pruning.observe import Sample, classification_loss
+from sparseflows.pruning.observing.observe import Sample, classification_loss
 
 WEIGHTS = [name for name, method in METHODS.items() if method.kind == "weights"]
 UNITS = [name for name, method in METHODS.items() if method.kind == "units"]

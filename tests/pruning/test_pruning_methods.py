@@ -4,16 +4,16 @@ import copy
 
 import pytest
 import torch
-from naive_pruning import TIMES, make_flow, points, velocities
+from support.naive_pruning import TIMES, make_flow, points, velocities
 
 import sparseflows
 from sparseflows.errors import InputError
 from sparseflows.flow.fields import AutogradField, LinearField
 from sparseflows.flow.model import Flow
-from sparseflows.pruning.groups import count_params
-from sparseflows.pruning.masks import Masks
+from sparseflows.pruning.graph.groups import count_params
+from sparseflows.pruning.graph.masks import Masks
 from sparseflows.pruning.methods import METHODS, Pruned, prune, unpruned
-from sparseflows.pruning.observe import Sample
+from sparseflows.pruning.observing.observe import Sample
 
 RATIOS = (0.7, 0.5, 0.3, 0.15)
 SAMPLE = Sample(points(rows=5))

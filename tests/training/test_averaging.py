@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from truths import normal
+from support.truths import normal
 
 from sparseflows.flow.fields import MLPField
 from sparseflows.flow.model import Flow, seeded_initialise

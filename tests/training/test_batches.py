@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from sparseflows.data import mapped
-from sparseflows.data.mapped import MappedRows
+from sparseflows.data.tables import mapped
+from sparseflows.data.tables.mapped import MappedRows
 from sparseflows.training import batches
 from sparseflows.training.batches import InMemory, OnDisk, batches_of
 

@@ -4,15 +4,15 @@ import math
 
 import pytest
 import torch
+from support.truths import StraightGaussian, gaussian_log_prob, generator, jacobians, normal
 from torch import nn
-from truths import StraightGaussian, gaussian_log_prob, generator, jacobians, normal
 
 from sparseflows.errors import InputError
 from sparseflows.flow.divergence import draw_noise
 from sparseflows.flow.fields import LinearField, MLPField
 from sparseflows.flow.model import Flow, seeded_initialise
-from sparseflows.flow.ode import Solver, Status
-from sparseflows.specs import SolveSpec, Spec, TrainSpec
+from sparseflows.flow.solvers.ode import Solver, Status
+from sparseflows.specs.settings import SolveSpec, Spec, TrainSpec
 from sparseflows.training.objectives import (
     FlowMatching,
     NegativeLogLikelihood,

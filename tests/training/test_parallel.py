@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 import torch
-from pairs import Pair
+from support.pairs import Pair
 from torch import nn
 
+from sparseflows.distributed.processes import ALONE, Processes
 from sparseflows.errors import InputError
 from sparseflows.flow.fields import MLPField
 from sparseflows.flow.model import Flow, seeded_initialise
-from sparseflows.flow.ode import Solver, Status
+from sparseflows.flow.solvers.ode import Solver, Status
 from sparseflows.networks.dense import dense_network
-from sparseflows.processes import ALONE, Processes
 from sparseflows.rng import torch_generator
-from sparseflows.specs import TrainSpec
+from sparseflows.specs.settings import TrainSpec
 from sparseflows.training.held_grid import HeldGridLikelihood
 from sparseflows.training.loop import Hooks, Outcome, train
 from sparseflows.training.losses import Loss

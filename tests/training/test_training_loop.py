@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
+from support.truths import gaussian_entropy, generator, normal
 from torch import nn
-from truths import gaussian_entropy, generator, normal
 
-from sparseflows.evaluation import likelihood
+from sparseflows.evaluation.likelihood import likelihood
 from sparseflows.flow.fields import MLPField
 from sparseflows.flow.model import Flow, seeded_initialise
-from sparseflows.flow.ode import Solver, Status
+from sparseflows.flow.solvers.ode import Solver, Status
 from sparseflows.rng import torch_generator
-from sparseflows.specs import TrainSpec
+from sparseflows.specs.settings import TrainSpec
 from sparseflows.training.loop import CHECKPOINTS, RECORDS, Hooks, train
 from sparseflows.training.objectives import FlowMatching, Loss, NegativeLogLikelihood
 

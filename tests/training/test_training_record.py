@@ -6,11 +6,11 @@ import math
 
 import pytest
 import torch
-from truths import normal
+from support.truths import normal
 
 from sparseflows.flow.fields import MLPField
 from sparseflows.flow.model import Flow, seeded_initialise
-from sparseflows.specs import TrainSpec
+from sparseflows.specs.settings import TrainSpec
 from sparseflows.training.loop import RECORDS, Hooks, train
 from sparseflows.training.objectives import FlowMatching
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sparseflows.data.containers import Member, Wanted
-from sparseflows.data.sources import Meter
-from sparseflows.data.streaming import Blocks, Moments, blocks
+from sparseflows.data.files.containers import Member, Wanted
+from sparseflows.data.files.sources import Meter
+from sparseflows.data.files.streaming import Blocks, Moments, blocks
 from sparseflows.errors import InputError
 
 GIB = 1 << 30

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from sparseflows.data.benchmarks import BENCHMARKS, PARTS
-from sparseflows.data.containers import Member, Wanted
-from sparseflows.data.rawtext import free_path
+from sparseflows.data.benchmarks.facts import BENCHMARKS, PARTS
+from sparseflows.data.files.containers import Member, Wanted
+from sparseflows.data.files.rawtext import free_path
+from sparseflows.data.files.sources import MIB, one_line
+from sparseflows.data.files.streaming import blocks
 from sparseflows.data.recipes.base import Kit, Made, Part, Recipe, Table, limit
-from sparseflows.data.sources import MIB, one_line
-from sparseflows.data.streaming import blocks
 from sparseflows.errors import InputError
 
 COLUMNS = 63

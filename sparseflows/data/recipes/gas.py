@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from sparseflows.data.containers import Member, Wanted
-from sparseflows.data.rawtext import free_path, numbers, skip_header, text_blocks
+from sparseflows.data.files.containers import Member, Wanted
+from sparseflows.data.files.rawtext import free_path, numbers, skip_header, text_blocks
+from sparseflows.data.files.streaming import Spool, blocks, correlation, gathered, moments, refuse_constant
 from sparseflows.data.recipes.base import Kit, Made, Recipe, Table, limit, standardised, tenths
 from sparseflows.data.recipes.frames import read_frame
-from sparseflows.data.streaming import Spool, blocks, correlation, gathered, moments, refuse_constant
 
 RAW_COLUMNS = 19  # time, two concentrations, sixteen sensors
 DROPPED = ("Time", "Meth", "Eth")  # of the pickle

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sparseflows.data.containers import Member, Wanted
-from sparseflows.data.rawtext import free_path, numbers, skip_header, text_blocks
+from sparseflows.data.files.containers import Member, Wanted
+from sparseflows.data.files.rawtext import free_path, numbers, skip_header, text_blocks
+from sparseflows.data.files.streaming import Spool, blocks, moments, refuse_constant
 from sparseflows.data.recipes.base import Kit, Made, Recipe, Table, limit, spiked, standardised
-from sparseflows.data.streaming import Spool, blocks, moments, refuse_constant
 from sparseflows.errors import InputError
 
 RAW_COLUMNS = 28  # the label and 27 features; the test file may have one more, which nothing uses

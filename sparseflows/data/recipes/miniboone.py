@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from sparseflows.data.containers import Member, Wanted
-from sparseflows.data.rawtext import copy_npy, free_path, numbers, text_blocks
-from sparseflows.data.reading import counted
+from sparseflows.data.files.containers import Member, Wanted
+from sparseflows.data.files.rawtext import copy_npy, free_path, numbers, text_blocks
+from sparseflows.data.files.reading import counted
+from sparseflows.data.files.streaming import Spool, blocks, moments, refuse_constant
 from sparseflows.data.recipes.base import Kit, Made, Recipe, Table, limit, spiked, standardised, tenths
-from sparseflows.data.streaming import Spool, blocks, moments, refuse_constant
 from sparseflows.errors import InputError
 
 RAW_COLUMNS = 50

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from sparseflows.data.containers import Member, Wanted
-from sparseflows.data.rawtext import copy_npy, free_path, numbers, text_blocks
-from sparseflows.data.reading import counted
+from sparseflows.data.files.containers import Member, Wanted
+from sparseflows.data.files.rawtext import copy_npy, free_path, numbers, text_blocks
+from sparseflows.data.files.reading import counted
+from sparseflows.data.files.streaming import Spool, block_rows, blocks, gathered, moments, refuse_constant
 from sparseflows.data.recipes.base import Kit, Made, Recipe, Table, limit, standardised, tenths
-from sparseflows.data.streaming import Spool, block_rows, blocks, gathered, moments, refuse_constant
 from sparseflows.errors import InputError
 
 HEADER = (

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from sparseflows.flow.activations import ACTIVATIONS
 from sparseflows.flow.compiled.build import library
 from sparseflows.flow.fields import MLPField
-from sparseflows.flow.ode import Solver, Status
-from sparseflows.flow.tableaus import TABLEAUS, Tableau
+from sparseflows.flow.solvers.ode import Solver, Status
+from sparseflows.flow.solvers.tableaus import TABLEAUS, Tableau
 
 NAMES = ("weight", "bias", "gate_weight", "gate_bias", "time_bias")  # of a layer's tensors, as in field.h
 KINDS = ("value", "exact", "probed")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from flow.plain_solve import drawn, drawn_field, plain_solve
+from support.plain_solve import drawn, drawn_field, plain_solve
 
 from sparseflows.flow.compiled import engine
 from sparseflows.flow.compiled.build import library
 from sparseflows.flow.divergence import exact, hutchinson
 from sparseflows.flow.fields import MLPField
 from sparseflows.flow.model import Flow
-from sparseflows.flow.ode import Solver, Status
-from sparseflows.flow.tableaus import TABLEAUS
+from sparseflows.flow.solvers.ode import Solver, Status
+from sparseflows.flow.solvers.tableaus import TABLEAUS
 
 pytestmark = pytest.mark.skipif(library(torch.float64) is None, reason="no C compiler here")
 

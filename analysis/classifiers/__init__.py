@@ -1,0 +1,1 @@
+"""Classifiers: what pruning does to decision boundaries, weights and accuracy."""

@@ -1,0 +1,93 @@
+"""What the commands share: opening the runs, printing one JSON document, writing the files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import typer
+
+from analysis.runs.results import Entry
+from analysis.runs.study import Study
+from analysis.tables.means import CLASSIFIES
+from sparseflows.errors import InputError, RunError
+from sparseflows.files import output_folder, write_whole
+
+REMEDY = "name another folder with --out DIR"
+
+
+def open_studies(runs: Sequence[Path]) -> list[Study]:
+    """The run folders, each given once.
+
+    Raises:
+        InputError: one is given twice, or is not a run folder.
+    """
+    if len({run.resolve() for run in runs}) < len(runs):
+        raise InputError("the same run folder is given twice; give each once")
+    return [Study.open(run) for run in runs]
+
+
+def require_densities(objectives: Mapping[Path, str], analysis: str) -> None:
+    """Refuse classifiers in an analysis of densities.
+
+    Args:
+        objectives: run folder → its `train.objective`.
+        analysis: name of the command, for the message.
+
+    Raises:
+        InputError: a run of classifiers.
+    """
+    for run, objective in objectives.items():
+        if objective == CLASSIFIES:
+            raise InputError(
+                f"{run}: a run of classifiers (train.objective: {CLASSIFIES}), and 'analysis {analysis}' is about "
+                f"densities; use 'python -m analysis classify {run}'"
+            )
+
+
+def objectives_of(studies: Sequence[Study]) -> dict[Path, str]:
+    """Run folder → its `train.objective`."""
+    return {study.path: study.folder.spec.train.objective for study in studies}
+
+
+def folder_for(study: Study, out: Path | None, studies: Sequence[Study]) -> Path:
+    """Where a run's files go: RUN/analysis, or below `--out` (in a folder of its own where there are several runs).
+
+    Raises:
+        InputError: it cannot be written to, or two runs would have the same folder.
+    """
+    if out is None:
+        return output_folder(study.path / "analysis", remedy=REMEDY)
+    if len(studies) == 1:
+        return output_folder(out, remedy=REMEDY)
+    name = study.path.resolve().name
+    if [other.path.resolve().name for other in studies].count(name) > 1:
+        raise InputError(f"two run folders are called '{name}'; with --out, give them one at a time")
+    return output_folder(out / name, remedy=REMEDY)
+
+
+def document(found: Mapping[Study, Sequence[Entry]]) -> str:
+    """The JSON of an analysis: `run` (a list where there are several) and `stages`."""
+    runs = [str(study.path) for study in found]
+    several = len(runs) > 1
+    stages = [
+        ({"run": str(study.path)} if several else {}) | entry.document()
+        for study, entries in found.items()
+        for entry in entries
+    ]
+    return json.dumps({"run": runs if several else runs[0], "stages": stages}, indent=2, allow_nan=False)
+
+
+def write_files(folder: Path, files: Mapping[str, str | bytes]) -> None:
+    """Write each file whole, and say so on standard error."""
+    for name, content in files.items():
+        write_whole(folder / name, content)
+    typer.echo(f"wrote {', '.join(files)} in {folder}", err=True)
+
+
+def require_some(found: Mapping[Study, Sequence[Entry]]) -> None:
+    """Raise RunError where not a single stage has a result: the command has nothing to show."""
+    entries = [entry for several in found.values() for entry in several]
+    if not any(entry.result for entry in entries):
+        raise RunError(f"no stage could be analysed; {entries[0].subject.name}: {entries[0].reason}")

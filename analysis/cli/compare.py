@@ -1,0 +1,77 @@
+"""`analysis compare`: which criterion beats random, and whether pruning beats its controls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+from analysis.cli.common import REMEDY, write_files
+from analysis.cli.table import run_suffixes
+from analysis.compare import formats as compare_formats
+from analysis.compare.compare import compare
+from analysis.compare.notes import nothing_to_compare
+from analysis.compare.types import Comparison
+from analysis.plots.compare import compare_arrays, compare_figure
+from analysis.runs.records import Run, read_run
+from analysis.runs.sweeps import folder_for_all
+from sparseflows.errors import InputError
+from sparseflows.files import output_folder
+
+
+def command(runs: Sequence[Path], as_json: bool, out: Path | None) -> None:
+    """Print and write the comparisons of `runs`; see `analysis compare --help`."""
+    found = _comparisons(runs, out)
+    folder = output_folder(out or folder_for_all(runs), remedy=REMEDY)
+    comparisons = [one for several in found.values() for one in several]
+    text = compare_formats.to_text(comparisons)
+    document = compare_formats.to_json(comparisons, [str(run) for run in runs])
+    typer.echo(document if as_json else text, nl=as_json)
+    files: dict[str, str | bytes] = {
+        "compare.txt": text,
+        "compare.csv": compare_formats.to_csv(comparisons),
+        "compare.md": compare_formats.to_markdown(comparisons),
+        "compare.json": document + "\n",
+    }
+    write_files(folder, files | _figures(found))
+
+
+def _comparisons(runs: Sequence[Path], out: Path | None) -> dict[Run, list[Comparison]]:
+    """Run → its comparisons. Refused before any file is written where none of the runs has anything to compare.
+
+    Raises:
+        InputError: a run is given twice or cannot be read; several, and no folder named; nothing to compare.
+    """
+    if len({run.resolve() for run in runs}) < len(runs):
+        raise InputError("the same run folder is given twice; give each once")
+    if out is None:
+        folder_for_all(runs)
+    found = {run: compare(run) for run in map(read_run, runs)}
+    reasons = [
+        f"{run.folder}: {reason}" for run, several in found.items() for one in several for reason in _reason(one)
+    ]
+    if len(reasons) == sum(len(several) for several in found.values()):
+        raise InputError(reasons[0])
+    for reason in reasons:
+        typer.echo(reason, err=True)
+    return found
+
+
+def _reason(comparison: Comparison) -> list[str]:
+    reason = nothing_to_compare(comparison)
+    return [reason] if reason else []
+
+
+def _figures(found: dict[Run, list[Comparison]]) -> dict[str, bytes]:
+    files: dict[str, bytes] = {}
+    for (run, several), suffix in zip(found.items(), run_suffixes(list(found)), strict=True):
+        for place, one in enumerate(several, start=1):
+            name = f"compare{suffix}{f'-{place}' if len(several) > 1 else ''}"
+            try:
+                made = compare_figure(compare_arrays(one))
+            except ValueError as error:
+                typer.echo(f"no figure {name} of {run.folder}: {error}", err=True)
+                continue
+            files |= {f"{name}.{kind}": content for kind, content in made.items()}
+    return files

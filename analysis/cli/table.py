@@ -1,0 +1,168 @@
+"""`analysis table`: NLL (of classifiers: accuracy) against params and curvature against dense, in five forms."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from analysis.classifiers import sheet as classify_formats
+from analysis.cli.common import REMEDY, write_files
+from analysis.curvature import sheet as hessian_formats
+from analysis.curvature.table import HessianTable, hessian_table
+from analysis.plots.curves import hessian_vs_pr_arrays, hessian_vs_pr_figure, nll_vs_pr_arrays, nll_vs_pr_figure
+from analysis.plots.nll import (
+    accuracy_vs_params_arrays,
+    accuracy_vs_params_figure,
+    nll_vs_params_arrays,
+    nll_vs_params_figure,
+)
+from analysis.runs.analyses import Key, Values, read_stages
+from analysis.runs.records import Run, read_run
+from analysis.runs.sweeps import folder_for_all
+from analysis.tables import nll as formats
+from analysis.tables.means import CLASSIFIES, Table, tabulate
+from sparseflows.errors import InputError
+from sparseflows.files import output_folder
+
+JSON_COLUMNS = (
+    *("dataset", "objective", "protocol", "method", "seed", "stage", "status", "reason", "prune_ratio"),
+    *("params", "params_dense", "nll_test", "nll_test_se", "kl_gap", "kl_gap_se", "nfe"),
+)
+_CLASSIFIERS = ("accuracy_test", "loss_test")  # in their JSON objects too
+
+Hessians = Mapping[str, Mapping[Key, Values]]  # run folder → the stages of its hessian.json
+
+
+def command(runs: Sequence[Path], as_json: bool, out: Path | None) -> None:
+    """Print and write the tables of `runs`; see `analysis table --help`."""
+    read, folder = open_runs(runs, out)
+    hessians = {run.folder: stages for run in read if (stages := read_stages(Path(run.folder), "hessian"))}
+    files = table_files(read, hessians)
+    text = "\n".join(str(files[name]) for name in ("table.txt", "hessian_table.txt") if name in files)
+    typer.echo(_json(read, hessians) if as_json else text, nl=as_json)
+    write_files(folder, files | figures(read, hessians, curves=bool(hessians)))
+
+
+def open_runs(runs: Sequence[Path], out: Path | None) -> tuple[list[Run], Path]:
+    """The runs, and the folder for what is about all of them.
+
+    Raises:
+        InputError: a run is given twice or cannot be read; several, and no folder named.
+    """
+    if len({run.resolve() for run in runs}) < len(runs):
+        raise InputError("the same run folder is given twice; give each once")
+    folder = out or folder_for_all(runs)
+    read = [read_run(run) for run in runs]
+    return read, output_folder(folder, remedy=REMEDY)
+
+
+def table_files(runs: Sequence[Run], hessians: Hessians) -> dict[str, str | bytes]:
+    """table.* of the runs, and hessian_table.* of those that have a Hessian.
+
+    Raises:
+        InputError: classifiers beside flows that do not classify.
+    """
+    tables = [one for run in runs for one in tabulate(run)]
+    _require_one_kind(tables)
+    to_csv = classify_formats.to_csv if tables[0].classifies else formats.to_csv
+    files: dict[str, str | bytes] = {
+        "table.txt": classify_formats.to_text(tables),
+        "table.csv": to_csv(tables),
+        "table.md": classify_formats.to_markdown(tables),
+        "table.tex": classify_formats.to_latex(tables),
+    }
+    curvature: list[HessianTable] = [hessian_table(run, hessians[run.folder]) for run in runs if run.folder in hessians]
+    if curvature:
+        files |= {
+            "hessian_table.txt": hessian_formats.to_text(curvature),
+            "hessian_table.csv": hessian_formats.to_csv(curvature),
+            "hessian_table.md": hessian_formats.to_markdown(curvature),
+            "hessian_table.tex": hessian_formats.to_latex(curvature),
+        }
+    return files
+
+
+def figures(runs: Sequence[Run], hessians: Hessians, curves: bool) -> dict[str, str | bytes]:
+    """nll_vs_params.* (of classifiers: accuracy_vs_params.*) for each data set; with `curves` nll_vs_pr.* and
+    hessian_vs_pr.* for each run.
+    """
+    files: dict[str, str | bytes] = dict(_vs_params([one for run in runs for one in tabulate(run)]))
+    for run, suffix in zip(runs if curves else (), run_suffixes(runs), strict=False):
+        drawn = [("nll_vs_pr", nll_vs_pr_arrays(run), nll_vs_pr_figure)]
+        if run.folder in hessians:
+            drawn.append(("hessian_vs_pr", hessian_vs_pr_arrays(run, hessians[run.folder]), hessian_vs_pr_figure))
+        for name, arrays, figure in drawn:
+            try:
+                made = figure(arrays)
+            except ValueError as error:
+                typer.echo(f"no figure {name}{suffix}: {error}", err=True)
+                continue
+            files |= {f"{name}{suffix}.{kind}": content for kind, content in made.items()}
+    return files
+
+
+def run_suffixes(runs: Sequence[Run]) -> list[str]:
+    """What ends the names of the files of each run: nothing for one run, else its folder's name, made unique."""
+    if len(runs) == 1:
+        return [""]
+    suffixes: list[str] = []
+    for run in runs:
+        suffix = f"-{_plain(Path(run.folder).resolve().name)}"
+        twins = sum(other == suffix or other.startswith(f"{suffix}~") for other in suffixes)
+        suffixes.append(f"{suffix}~{twins + 1}" if twins else suffix)
+    return suffixes
+
+
+def dataset_suffix(dataset: str, datasets: Sequence[str]) -> str:
+    """What ends the name of a data set's figure: nothing where there is one data set."""
+    return f"-{_plain(dataset)}" if len(set(datasets)) > 1 else ""
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", name)
+
+
+def _json(runs: Sequence[Run], hessians: Hessians) -> str:
+    stages = []
+    for run in runs:
+        known = hessians.get(run.folder, {})
+        for stage in run.stages:
+            columns = (*JSON_COLUMNS, *(_CLASSIFIERS if stage.objective == CLASSIFIES else ()))
+            row: dict[str, Any] = {"run": run.folder, **{name: getattr(stage, name) for name in columns}}
+            curvature = known.get((stage.series, stage.seed, stage.stage))
+            stages.append(row | ({"hessian": curvature} if curvature else {}))
+    return json.dumps({"run": [run.folder for run in runs], "stages": stages}, indent=2, allow_nan=False)
+
+
+def _require_one_kind(tables: Sequence[Table]) -> None:
+    if len({table.classifies for table in tables}) > 1:
+        classifier, flow = (next(t.run for t in tables if t.classifies is kind) for kind in (True, False))
+        raise InputError(
+            f"{classifier} is a run of classifiers (accuracy), {flow} of densities (NLL); tabulate each kind by itself"
+        )
+
+
+def _vs_params(tables: Sequence[Table]) -> dict[str, bytes]:
+    datasets = list(dict.fromkeys(table.dataset for table in tables))
+    files: dict[str, bytes] = {}
+    for dataset in datasets:
+        name, content = _figure([table for table in tables if table.dataset == dataset])
+        if not content:
+            typer.echo(f"no figure for {dataset}: none of its stages has a test {name}", err=True)
+        suffix = dataset_suffix(dataset, datasets)
+        files |= {f"{name.lower()}_vs_params{suffix}.{kind}": one for kind, one in content.items()}
+    return files
+
+
+def _figure(tables: Sequence[Table]) -> tuple[str, dict[str, bytes]]:
+    """What is drawn of one data set, and its files; no files where there is nothing to draw."""
+    if tables[0].classifies:
+        arrays = accuracy_vs_params_arrays(tables)
+        return "accuracy", accuracy_vs_params_figure(arrays) if arrays["accuracy"].size else {}
+    arrays = nll_vs_params_arrays(tables)
+    return "NLL", nll_vs_params_figure(arrays) if arrays["nll"].size else {}

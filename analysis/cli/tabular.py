@@ -1,0 +1,77 @@
+"""`analysis table --tabular`: NLL and params of every model on every tabular set, in the published layout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+from analysis.cli.common import REMEDY, write_files
+from analysis.plots.tabular import tabular_arrays, tabular_figure
+from analysis.reference import load_reference
+from analysis.runs.progress import Progress
+from analysis.runs.study import Study
+from analysis.tabular import formats as tabular_formats
+from analysis.tabular.baseline_results import RunBaselines, baselines_of
+from analysis.tabular.runs import Choice, choose, read_variants
+from analysis.tabular.table import TabularTable, tabular_table
+from analysis.tabular.words import with_words
+from sparseflows.errors import InputError
+from sparseflows.files import output_folder
+
+
+def command(runs: Sequence[Path], published: bool, fit_baselines: bool, as_json: bool, out: Path | None) -> None:
+    """Print and write the table of `runs`; see `analysis table --help`."""
+    folder = _folder(runs, published, out)
+    choices = choose([variant for run in runs for variant in read_variants(run)])
+    baselines = _baselines(choices) if fit_baselines else {}
+    theirs = load_reference().tabular if published else None
+    table, comparisons = with_words(tabular_table(choices, baselines, theirs), choices, baselines, theirs)
+    document = tabular_formats.to_json(table, comparisons, baselines, [str(run) for run in runs])
+    text = tabular_formats.to_text(table)
+    typer.echo(document if as_json else text, nl=as_json)
+    if folder is None:
+        typer.echo("wrote no files; name a folder for them with --out DIR", err=True)
+        return
+    files: dict[str, str | bytes] = {
+        "tabular.txt": text,
+        "tabular.csv": tabular_formats.to_csv(table),
+        "tabular.md": tabular_formats.to_markdown(table),
+        "tabular.tex": tabular_formats.to_latex(table),
+        "tabular.json": document + "\n",
+    }
+    write_files(folder, files | _figure(table))
+
+
+def _folder(runs: Sequence[Path], published: bool, out: Path | None) -> Path | None:
+    if not runs and not published:
+        raise InputError("no RUN is given; give run folders, or --published for the published rows alone")
+    if len({run.resolve() for run in runs}) < len(runs):
+        raise InputError("the same run folder is given twice; give each once")
+    if out is None and len(runs) > 1:
+        raise InputError(f"{len(runs)} runs, and no folder for what compares them; name one with --out DIR")
+    for run in runs:
+        read_variants(run)  # a folder that is none is refused before another is made
+    if out is None:
+        return output_folder(runs[0] / "analysis", remedy=REMEDY) if runs else None
+    return output_folder(out, remedy=REMEDY)
+
+
+def _baselines(choices: Sequence[Choice]) -> dict[str, RunBaselines]:
+    found: dict[str, RunBaselines] = {}
+    studies = []
+    for folder in dict.fromkeys(choice.shown.run.folder for choice in choices):
+        try:
+            studies.append(Study.open(Path(folder)))
+        except InputError as error:  # results.csv is enough for the flows' rows
+            found[folder] = RunBaselines({}, reason=str(error))
+    return found | baselines_of(studies, Progress("baselines"))
+
+
+def _figure(table: TabularTable) -> dict[str, str | bytes]:
+    arrays = tabular_arrays(table)
+    if arrays["nll"].size == 0:
+        typer.echo("no figure nll_vs_params_tabular: no model has a test NLL", err=True)
+        return {}
+    return {f"nll_vs_params_tabular.{kind}": content for kind, content in tabular_figure(arrays).items()}

@@ -1,0 +1,200 @@
+"""A comparison written down: for the terminal, as CSV, Markdown and JSON.
+
+Pure: comparisons in, strings out. Text and Markdown round; CSV and JSON keep every digit.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import textwrap
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from analysis.compare.notes import notes
+from analysis.compare.types import AGAINST, Comparison, Difference, StageMean
+from analysis.compare.words import amount, headlines, ratio, verdicts
+from analysis.tables.means import Mean
+from analysis.tables.nll import exact
+from analysis.tables.sheets import TEXT_WIDTH, Sheet, count, escape_markdown, markdown, nats, percent, text
+
+_HEAD = ("run", "name", "dataset", "objective", "quantity", "unit")
+_COLUMNS = (
+    *("protocol", "method", "stage", "prune_ratio", "against", "other_protocol", "other_method", "value"),
+    *("other_value", "difference", "se", "pairs", "p", "p_holm", "verdict", "survives_holm", "params_gap"),
+    *("steps", "other_steps"),
+)
+_DIFFERENCE = 3  # which of the cells of a row is marked
+
+
+def to_text(comparisons: Sequence[Comparison]) -> str:
+    """Two tables, footnotes, a sentence a criterion and question, what they add up to; about 100 columns wide."""
+    return "\n".join(_text(one) for one in comparisons)
+
+
+def to_markdown(comparisons: Sequence[Comparison]) -> str:
+    """The same as GitHub-flavoured Markdown, the sentences first."""
+    return "\n".join(_markdown(one) for one in comparisons)
+
+
+def to_csv(comparisons: Sequence[Comparison]) -> str:
+    """A row a difference, unrounded. `difference` is above 0 where the stage is the better of the two."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, (*_HEAD, *_COLUMNS), lineterminator="\n")
+    writer.writeheader()
+    for comparison in comparisons:
+        for one in comparison.differences:
+            row = _head(comparison) | _difference(one) | {"survives_holm": int(one.survives)}
+            writer.writerow({name: exact(row[name]) for name in (*_HEAD, *_COLUMNS)})
+    return stream.getvalue()
+
+
+def to_json(comparisons: Sequence[Comparison], runs: Sequence[str]) -> str:
+    """One document: `run` (a list where there are several), stages, differences, verdicts, headlines, notes."""
+    found: dict[str, Any] = {"run": runs[0] if len(runs) == 1 else list(runs)}
+    found |= {name: [] for name in ("stages", "differences", "verdicts", "headlines", "notes")}
+    for comparison in comparisons:
+        head = _head(comparison)
+        found["stages"] += [head | _stage(one) for one in comparison.stages]
+        found["differences"] += [head | _difference(one) | {"seeds": list(one.seeds)} for one in comparison.differences]
+        found["verdicts"] += [head | asdict(one) for one in verdicts(comparison)]
+        found["headlines"] += [head | {"sentence": line} for line in headlines(comparison)]
+        found["notes"] += [head | {"note": line} for line in notes(comparison)]
+    return json.dumps(found, indent=2, allow_nan=False)
+
+
+def _head(comparison: Comparison) -> dict[str, Any]:
+    values = (comparison.run, comparison.name, comparison.dataset, comparison.objective)
+    return dict(zip(_HEAD, (*values, comparison.quantity.column, comparison.quantity.unit), strict=True))
+
+
+def _stage(one: StageMean) -> dict[str, Any]:
+    pairs = {"prune_ratio": one.prune_ratio, "value": one.value}
+    means = {name: mean.value if mean else None for name, mean in pairs.items()}
+    errors = {f"{name}_se": mean.se if mean else None for name, mean in pairs.items()}
+    return asdict(one) | {"seeds": list(one.seeds)} | means | errors
+
+
+def _difference(one: Difference) -> dict[str, Any]:
+    known = {name: getattr(one, name, None) for name in _COLUMNS}
+    steps, other_steps = one.steps or (None, None)
+    return known | {
+        "difference": one.difference.value,
+        "se": one.difference.se,
+        "survives_holm": one.survives,
+        "steps": steps,
+        "other_steps": other_steps,
+    }
+
+
+def _text(comparison: Comparison) -> str:
+    # In a terminal the end is what is seen, so what it all adds up to comes last.
+    said = [_title(comparison), _wrapped(_legend(comparison)), ""]
+    said += [text(stage_sheet(comparison)), text(difference_sheet(comparison))]
+    return "\n".join([*said, *(_wrapped(line) if line else "" for line in _sentences(comparison))]).rstrip() + "\n"
+
+
+def _markdown(comparison: Comparison) -> str:
+    said = [f"# {escape_markdown(_title(comparison))}", "", f"{escape_markdown(_legend(comparison))}.", ""]
+    said += [f"- {escape_markdown(line)}" if line else "" for line in _sentences(comparison)]
+    return "\n".join([*said, "", markdown(stage_sheet(comparison)), markdown(difference_sheet(comparison))])
+
+
+def _sentences(comparison: Comparison) -> list[str]:
+    """A sentence a criterion, protocol and question, an empty line after each question, then what they add up to."""
+    found, said = verdicts(comparison), []
+    for against in AGAINST:
+        group = [one.sentence for one in found if one.against == against]
+        said += [*group, ""] if group else []
+    return said + headlines(comparison)
+
+
+def _wrapped(line: str) -> str:
+    # A number stays with its unit and its error.
+    held = line.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}").replace(" %", "\N{NO-BREAK SPACE}%")
+    return textwrap.fill(held, TEXT_WIDTH, subsequent_indent="  ").replace("\N{NO-BREAK SPACE}", " ")
+
+
+def _title(comparison: Comparison) -> str:
+    return f"{comparison.dataset} ({comparison.objective}), run {comparison.name}: criteria and protocols compared"
+
+
+def _legend(comparison: Comparison) -> str:
+    quantity, seeds = comparison.quantity, len(comparison.seeds)
+    better = "higher" if quantity.higher_is_better else "lower"
+    return (
+        f"{quantity.label}, {better} is better; differences are paired by seed ({seeds} in the run), ± s.e. over the "
+        f"seeds; a difference counts beyond 2 s.e. of 3 pairs or more"
+    )
+
+
+def stage_sheet(comparison: Comparison) -> Sheet:
+    """The means of every stage, pruned or not, as cells of text."""
+    quantity = comparison.quantity
+    unit = "%" if quantity.higher_is_better else quantity.unit
+    return Sheet(
+        title="Every stage",
+        legend="means over the seeds ± s.e.",
+        heading=("protocol, method", "stage", "prune ratio", "params", f"{quantity.label} ({unit})", "seeds"),
+        body=tuple(
+            (
+                f"{one.protocol}, {one.method}",
+                str(one.stage),
+                _ratio_reached(one.prune_ratio),
+                count(one.params),
+                nats(one.value),
+                f"{len(one.seeds)} of {len(comparison.seeds)}",
+            )
+            for one in comparison.stages
+        ),
+        label=f"compare-stages-{comparison.name}",
+    )
+
+
+def difference_sheet(comparison: Comparison) -> Sheet:
+    """The paired differences as cells of text, with the footnotes of the comparison."""
+    found = comparison.differences
+    return Sheet(
+        title="Paired differences",
+        legend="above 0: the stage is better than what it is held against; p of the paired t-test, uncorrected",
+        heading=(
+            "protocol, method",
+            "PR",
+            "against",
+            f"difference ({comparison.quantity.unit})",
+            "pairs",
+            "p",
+            "verdict",
+        ),
+        body=tuple(
+            (
+                f"{one.protocol}, {one.method}",
+                ratio(one.prune_ratio),
+                one.against,
+                amount(one.difference),
+                str(one.pairs),
+                _p(one.p),
+                one.verdict,
+            )
+            for one in found
+        ),
+        label=f"compare-differences-{comparison.name}",
+        notes=tuple(notes(comparison)),
+        marked=_DIFFERENCE,
+        best=frozenset(place for place, one in enumerate(found) if one.survives),
+        best_is="stands after Holm's correction at 5 %",
+    )
+
+
+def _ratio_reached(reached: Mean | None) -> str:
+    if reached is None or reached.se is None or reached.se < 0.0005:
+        return percent(reached.value if reached else None)
+    return f"{100 * reached.value:.1f} ± {100 * reached.se:.1f} %"
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return "<0.0001" if value < 1e-4 else f"{value:.4f}" if value < 0.1 else f"{value:.2f}"

@@ -1,0 +1,63 @@
+"""Paired differences over seeds: their t-test, Holm's correction, and what chance alone would show. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from analysis.tables.means import mean_over_seeds
+
+LEAST_PAIRS = 3  # a standard error over two seeds says little
+WITHIN = 2.0  # standard errors: a smaller difference is within error
+LEVEL = 0.05  # of the family of all tests, kept by Holm's correction
+
+
+def t_test(differences: Sequence[float]) -> float | None:
+    """Two-sided p of Student's paired t-test: t = mean / s.e., with n - 1 degrees of freedom (Student 1908).
+
+    Equal differences (s.e. 0) have p = 0, or p = 1 where they are all 0.
+
+    Args:
+        differences: one a seed.
+
+    Returns:
+        None below three differences.
+    """
+    if len(differences) < LEAST_PAIRS:
+        return None
+    from scipy.stats import t
+
+    mean = mean_over_seeds(differences)
+    if not mean.se:
+        return 0.0 if mean.value else 1.0
+    return float(2 * t.sf(abs(mean.value) / mean.se, len(differences) - 1))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p-values of a family of tests (Holm 1979), in the order given.
+
+    The i-th smallest of m is multiplied by m - i + 1; none is smaller than one before it, or larger than 1. The
+    family's error is at most 5 % when what is at or below 0.05 is rejected, however the tests depend on each other.
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
+    """
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = largest
+    return adjusted
+
+
+def by_chance(pairs: Iterable[int]) -> float:
+    """How many of the comparisons would exceed 2 standard errors if nothing differed: Σ P(|t| > 2), n - 1 d.f.
+
+    Args:
+        pairs: of each comparison, at least 2.
+    """
+    from scipy.stats import t
+
+    counts = list(pairs)
+    return math.fsum(2 * float(t.sf(WITHIN, count - 1)) for count in counts)

@@ -1,0 +1,246 @@
+"""A comparison in plain sentences: a verdict for every criterion and question, and what they add up to. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from analysis.compare.stats import LEAST_PAIRS, by_chance
+from analysis.compare.types import (
+    BEATS,
+    CASCADE,
+    CONTROL,
+    LOSES,
+    ONE_SHOT,
+    RANDOM,
+    REDUCED,
+    TOO_FEW,
+    WITHIN_ERROR,
+    Comparison,
+    Difference,
+    Quantity,
+)
+from analysis.runs.records import DENSE
+from analysis.tables.means import Mean
+from analysis.tables.sheets import measure
+
+_OPENINGS = {
+    CASCADE: "After retraining (cascade)",
+    ONE_SHOT: "Without retraining (one-shot)",
+    "gradual": "Pruned gradually (gradual)",
+    "scratch": "Trained from scratch (scratch)",
+    "rewind": "Trained from the original initial weights (rewind)",
+}
+_DECIMALS = 4
+OTHERS = {
+    RANDOM: "random",
+    CONTROL: "the dense {noun} trained on for as long",
+    DENSE: "the dense {noun}",
+    REDUCED: "a dense {noun} of its own size",
+    CASCADE: "its own cascade",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One criterion of one protocol against one other, over all prune ratios; the counts are of ratios."""
+
+    protocol: str
+    method: str
+    against: str
+    ratios: int
+    beats: int
+    loses: int
+    within_error: int
+    too_few_pairs: int
+    survive_holm: int
+    sentence: str
+
+
+def verdicts(comparison: Comparison) -> list[Verdict]:
+    """One verdict for every question, protocol and criterion that has a difference, in the order of the table."""
+    groups: dict[tuple[str, str, str], list[Difference]] = {}
+    for one in comparison.differences:
+        groups.setdefault((one.protocol, one.method, one.against), []).append(one)
+    return [
+        Verdict(
+            *key,
+            ratios=len(group),
+            beats=len(_of(group, BEATS)),
+            loses=len(_of(group, LOSES)),
+            within_error=len(_of(group, WITHIN_ERROR)),
+            too_few_pairs=len(_of(group, TOO_FEW)),
+            survive_holm=sum(one.survives for one in group),
+            sentence=_sentence(group, comparison.quantity),
+        )
+        for key, group in groups.items()
+    ]
+
+
+def headlines(comparison: Comparison) -> list[str]:
+    """What it adds up to: random, the best pruned stage, all pruned stages, and how much chance would show."""
+    found = verdicts(comparison)
+    protocols = dict.fromkeys(one.protocol for one in found)
+    said = [line for protocol in protocols if (line := _against_random(protocol, found))]
+    said += _best(comparison)
+    for against in (CONTROL, DENSE, REDUCED):
+        group = [one for one in comparison.differences if one.against == against and one.verdict != TOO_FEW]
+        if group:
+            counts = f"{len(_of(group, BEATS))} better, {len(_of(group, LOSES))} worse"
+            said.append(
+                f"Against {other_name(against, comparison.quantity)}: of {_count(len(group), 'pruned stage')}, "
+                f"{counts}, {len(_of(group, WITHIN_ERROR))} within error."
+            )
+    return [*said, _how_many(comparison)]
+
+
+def other_name(against: str, quantity: Quantity) -> str:
+    """What a stage is held against, in words: a flow or a network, by what is measured."""
+    return OTHERS[against].format(noun=noun(quantity))
+
+
+def noun(quantity: Quantity) -> str:
+    """`flow`, or `network` where accuracy is compared."""
+    return "network" if quantity.higher_is_better else "flow"
+
+
+def amount(mean: Mean) -> str:
+    """A difference to one digit of its standard error (two after a 1), at most four decimals; never a minus zero."""
+    if mean.se is None or mean.se == 0:
+        return measure(mean)
+    power = math.floor(math.log10(mean.se))
+    decimals = min(_DECIMALS, max(0, -power + (mean.se < 2 * 10.0**power)))
+    value = f"{mean.value:.{decimals}f}"
+    value = value.lstrip("-") if float(value) == 0 else value
+    return f"{value} ± {mean.se:.{decimals}f}" if mean.se >= 0.5 * 10**-decimals else f"{value} ± <{10**-decimals:g}"
+
+
+def ratio(value: float) -> str:
+    """A prune ratio in few digits: `80 %`, `99.5 %`."""
+    share = 100 * value
+    return f"{share:.{4 if share > 99 else 3}g} %"
+
+
+def _sentence(group: Sequence[Difference], quantity: Quantity) -> str:
+    first, other = group[0], other_name(group[0].against, quantity)
+    wins, losses, close, few = (_of(group, verdict) for verdict in (BEATS, LOSES, WITHIN_ERROR, TOO_FEW))
+    decided = len(group) - len(few)
+    clauses = [
+        *_beyond(f"beats {other}", wins, decided, quantity),
+        *_beyond(f"loses to {'it' if wins else other}", losses, decided, quantity),
+    ]
+    if close and not clauses:
+        clauses.append(f"does not differ from {other} beyond error: {_at(close, quantity)}")
+    elif close:
+        several = len(close) > 1
+        clauses.append(
+            f"the difference{'s' * several} {_at(close, quantity)} {'are' if several else 'is'} within error"
+        )
+    if few:
+        clauses.append(f"{'' if decided else f'against {other}: '}too few seeds for a verdict: {_at(few, quantity)}")
+    opening = _OPENINGS.get(first.protocol, first.protocol)
+    extra = "; ".join([_seeds(group), *_after_holm(wins + losses)])
+    return f"{opening}, {first.method} {'; '.join(clauses)} ({extra})."
+
+
+def _beyond(verb: str, group: Sequence[Difference], decided: int, quantity: Quantity) -> list[str]:
+    if not group:
+        return []
+    sizes = _listed([f"by {_at([one], quantity, signed=False)}" for one in group])
+    return [f"{verb} {sizes}" if decided == 1 else f"{verb} at {len(group)} of {decided} prune ratios: {sizes}"]
+
+
+def _at(group: Sequence[Difference], quantity: Quantity, signed: bool = True) -> str:
+    """The differences and their prune ratios: `0.12 ± 0.02 nats at PR 80 %`."""
+    sized = [one.difference if signed else _size(one.difference) for one in group]
+    shown = [
+        f"{amount(size)} {quantity.unit} at PR {ratio(one.prune_ratio)}" for size, one in zip(sized, group, strict=True)
+    ]
+    return _listed(shown)
+
+
+def _size(difference: Mean) -> Mean:
+    return Mean(abs(difference.value), difference.se)
+
+
+def _after_holm(group: Sequence[Difference]) -> list[str]:
+    if not group:
+        return []
+    left = [one for one in group if one.survives]
+    if len(left) == len(group):
+        return ["survives Holm's correction" if len(group) == 1 else "all survive Holm's correction"]
+    if not left:
+        return ["does not survive Holm's correction" if len(group) == 1 else "none survives Holm's correction"]
+    listed = _listed([f"PR {ratio(one.prune_ratio)}" for one in left])
+    return [f"after Holm's correction {listed} {'stands' if len(left) == 1 else 'stand'}"]
+
+
+def _against_random(protocol: str, found: Sequence[Verdict]) -> str:
+    shown = []
+    for one in found:
+        if (one.protocol, one.against) != (protocol, RANDOM) or one.too_few_pairs == one.ratios:
+            continue
+        decided = one.ratios - one.too_few_pairs
+        after = f", {one.survive_holm} after Holm's correction" if one.beats + one.loses else ""
+        lost = f", loses at {one.loses}" if one.loses else ""
+        shown.append(f"{one.method} beats it at {one.beats} of {decided}{lost}{after}")
+    opening = _OPENINGS.get(protocol, protocol)
+    return f"{opening}, against random, counted over the prune ratios: {'; '.join(shown)}." if shown else ""
+
+
+def _best(comparison: Comparison) -> list[str]:
+    best, quantity = comparison.best, comparison.quantity
+    if best is None or best.prune_ratio is None:
+        return []
+    name = f"The best pruned {noun(quantity)} on validation rows ({best.protocol}, {best.method}, "
+    name += f"PR {ratio(best.prune_ratio.value)})"
+    said = []
+    for one in comparison.differences:
+        same = (one.protocol, one.method, one.stage) == (best.protocol, best.method, best.stage)
+        if not same or one.against not in (CONTROL, DENSE, REDUCED):
+            continue
+        other, size = other_name(one.against, quantity), f"{amount(_size(one.difference))} {quantity.unit}"
+        signed = f"{amount(one.difference)} {quantity.unit}, above 0 where pruning is better"
+        verdict = {
+            BEATS: f"is better than {other} by {size}",
+            LOSES: f"is worse than {other} by {size}",
+            WITHIN_ERROR: f"is within error of {other}: {signed}",
+            TOO_FEW: f"against {other}, too few seeds for a verdict: {signed}",
+        }[one.verdict]
+        beyond = [one] * (one.verdict in (BEATS, LOSES))
+        said.append(f"{name} {verdict} ({'; '.join([_seeds([one]), *_after_holm(beyond)])}).")
+    return said
+
+
+def _how_many(comparison: Comparison) -> str:
+    tested = [one for one in comparison.differences if one.verdict != TOO_FEW]
+    number = len(comparison.differences)
+    made = f"{_count(number, 'comparison')} {'was' if number == 1 else 'were'} made"
+    if not tested:
+        return f"{made}, none over {LEAST_PAIRS} seeds or more: no verdicts."
+    beyond = sum(one.verdict in (BEATS, LOSES) for one in tested)
+    chance = by_chance(one.pairs for one in tested)
+    over = "all" if len(tested) == number else str(len(tested))
+    return (
+        f"{made}, {over} over {LEAST_PAIRS} seeds or more. More than 2 s.e. apart: {beyond} (chance alone would "
+        f"give about {chance:.1f} if nothing differed). After Holm's correction at 5 % over all of them (paired "
+        f"two-sided t-tests, n - 1 degrees of freedom): {sum(one.survives for one in tested)}."
+    )
+
+
+def _of(group: Iterable[Difference], verdict: str) -> list[Difference]:
+    return [one for one in group if one.verdict == verdict]
+
+
+def _seeds(group: Sequence[Difference]) -> str:
+    least, most = min(one.pairs for one in group), max(one.pairs for one in group)
+    return _count(most, "seed") if least == most else f"{least} to {most} seeds"
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number:,} {name}{'s' * (number != 1)}"
+
+
+def _listed(shown: Sequence[str]) -> str:
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"

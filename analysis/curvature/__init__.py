@@ -1,0 +1,1 @@
+"""Curvature of the loss: operators, extreme eigenvalues, trace, density, and the Hessian of a stage."""

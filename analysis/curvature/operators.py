@@ -1,0 +1,281 @@
+"""Hessian-vector products over the surviving params, by double backpropagation, as a linear operator.
+
+H v = ∂(∂L/∂θ · v)/∂θ (Pearlmutter 1994), a chunk of rows at a time: the graph of a gradient is the most
+that is ever in memory, and a block of vectors shares it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import Lock
+from typing import TypeVar
+
+import numpy as np
+import torch
+from scipy.sparse.linalg import LinearOperator
+from torch import Tensor
+
+from analysis.curvature.losses import MeanLoss
+from sparseflows.errors import RunError
+from sparseflows.flow.model import Flow
+
+TRIAL_TERMS = 8  # of the loss, to see what one term's graph takes
+BEYOND_SAVED = 2.5  # what a double backward pass took, measured, over the tensors that its graph saves
+SMALL = 8192  # entries of a hidden layer's output: below it, an operation's cost is in calling it
+
+T = TypeVar("T")
+
+
+class Survivors:
+    """The surviving params of a flow as one vector of length P, and where each tensor lies in it.
+
+    Args:
+        flow: its params need gradients.
+        kept: parameter name → bool tensor, True where the entry survives; names left out survive whole.
+    """
+
+    def __init__(self, flow: Flow, kept: Mapping[str, Tensor]) -> None:
+        self.parameters = dict(flow.named_parameters())
+        self.indices = {
+            name: torch.nonzero(kept[name].flatten()).flatten()
+            if name in kept
+            else torch.arange(parameter.numel(), device=parameter.device)
+            for name, parameter in self.parameters.items()
+        }
+
+    @property
+    def size(self) -> int:
+        """P."""
+        return sum(len(index) for index in self.indices.values())
+
+    def slices(self) -> dict[str, slice]:
+        """Parameter name → its part of the vector; tensors without survivors are left out."""
+        found, start = {}, 0
+        for name, index in self.indices.items():
+            if len(index):
+                found[name] = slice(start, start + len(index))
+            start += len(index)
+        return found
+
+    def scatter(self, vector: Tensor) -> list[Tensor]:
+        """A vector (P,) as tensors of the params' shapes, zero where masked."""
+        tensors = []
+        parts = vector.split([len(index) for index in self.indices.values()])
+        for (name, index), part in zip(self.indices.items(), parts, strict=True):
+            full = torch.zeros_like(self.parameters[name]).flatten()
+            full[index] = part
+            tensors.append(full.view_as(self.parameters[name]))
+        return tensors
+
+    def gather(self, tensors: tuple[Tensor | None, ...]) -> Tensor:
+        """Tensors of the params' shapes as a vector (P,); None counts as zero."""
+        parts = [
+            torch.zeros(len(index), dtype=self.parameters[name].dtype, device=self.parameters[name].device)
+            if tensor is None
+            else tensor.flatten()[index]
+            for (name, index), tensor in zip(self.indices.items(), tensors, strict=True)
+        ]
+        return torch.cat(parts)
+
+
+@dataclass
+class _Chunk:
+    """Some terms of the loss; the gradient's graph is kept between products where all chunks fit in memory."""
+
+    terms: slice
+    gradients: tuple[Tensor, ...] | None = None
+
+
+class HessianOperator(LinearOperator):
+    """The Hessian of a mean loss over the surviving params: symmetric, (P, P), float64 outside.
+
+    Args:
+        flow: in the precision that the products are to be computed in.
+        loss: deterministic.
+        survivors: the params.
+        memory_mib: what the graphs may take; the terms go in chunks below it.
+        threads: chunks worked on at the same time, each by one thread. (The threads inside PyTorch's own
+            operations wait for each other after every small step: slower than one on a busy machine.)
+        on_product: called with the number of products after each, by one thread at a time.
+
+    Attributes:
+        products: how many vectors have been multiplied so far.
+        chunk: terms in a chunk.
+        bytes_a_term: what one term's graph takes, measured.
+
+    Raises:
+        RunError: the loss or its gradient is not finite, or not the same twice.
+    """
+
+    def __init__(
+        self,
+        flow: Flow,
+        loss: MeanLoss,
+        survivors: Survivors,
+        memory_mib: int = 1024,
+        threads: int = 1,
+        on_product: Callable[[int], None] | None = None,
+    ) -> None:
+        super().__init__(np.dtype(np.float64), (survivors.size, survivors.size))
+        self.flow, self.loss, self.survivors = flow, loss, survivors
+        self.on_product = on_product or (lambda products: None)
+        self.products = 0
+        self.threads = max(1, min(threads, loss.terms))
+        self.bytes_a_term = self._measure()
+        fitting = memory_mib * 2**20 // self.bytes_a_term  # terms whose graphs fit at a time
+        self._keep_graphs = fitting >= loss.terms
+        # Chunks of equal size, a multiple of the threads: a small last one would cost as much time as a full one.
+        rounds = _ceil(loss.terms, self.threads * max(1, fitting // self.threads))
+        self.chunk = _ceil(loss.terms, rounds * self.threads)
+        self._together = self._vectors_together(fitting)
+        self._chunks = [
+            _Chunk(slice(start, min(start + self.chunk, loss.terms))) for start in range(0, loss.terms, self.chunk)
+        ]
+        self._check()
+
+    def value_and_gradient(self) -> tuple[float, np.ndarray]:
+        """The mean loss and its gradient (P,) over the surviving params."""
+
+        def one(chunk: _Chunk) -> tuple[float, Tensor]:
+            part = self.loss.total(self.flow, chunk.terms) / self.loss.terms
+            found = torch.autograd.grad(part, list(self.survivors.parameters.values()), allow_unused=True)
+            return float(part.detach()), self.survivors.gather(found).double().cpu()
+
+        parts = self._map(one)
+        return sum(value for value, _ in parts), torch.stack([gradient for _, gradient in parts]).sum(0).numpy()
+
+    def bounds(self) -> list[tuple[int, int]]:
+        """First and past-the-last term of every chunk."""
+        return [(chunk.terms.start, chunk.terms.stop) for chunk in self._chunks]
+
+    def forget_graphs(self) -> None:
+        """Give the memory of kept graphs back."""
+        for chunk in self._chunks:
+            chunk.gradients = None
+
+    def _matvec(self, x: np.ndarray) -> np.ndarray:
+        return self._matmat(np.asarray(x).reshape(-1, 1))[:, 0]
+
+    def _matmat(self, X: np.ndarray) -> np.ndarray:
+        done, counting = 0, Lock()
+
+        def one(chunk: _Chunk) -> Tensor:
+            nonlocal done
+            columns = []
+            for product in self._products(chunk, X):
+                columns.append(product)
+                with counting:
+                    done += 1
+                    self.on_product(self.products + done // len(self._chunks))
+            return torch.stack(columns, dim=1)
+
+        result = torch.stack(self._map(one)).sum(0)
+        self.products += X.shape[1]
+        return result.numpy()
+
+    def _map(self, work: Callable[[_Chunk], T]) -> list[T]:
+        """`work` of every chunk, in order; several at a time, each with one thread inside."""
+        if self.threads == 1:
+            return [work(chunk) for chunk in self._chunks]
+        before = torch.get_num_threads()
+        try:
+            with ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                return list(pool.map(work, self._chunks))
+        finally:
+            torch.set_num_threads(before)  # the workers' setting would be that of every later thread
+
+    def _adjoint(self) -> HessianOperator:
+        return self
+
+    def _products(self, chunk: _Chunk, vectors: np.ndarray) -> Iterator[Tensor]:
+        parameters = list(self.survivors.parameters.values())
+        like = parameters[0]
+        gradients = chunk.gradients or self._gradients(chunk)
+        if self._keep_graphs:
+            chunk.gradients = gradients
+        if vectors.shape[1] > 1 and self._together > 1:
+            yield from self._several_at_once(gradients, vectors)
+            return
+        for column in range(vectors.shape[1]):
+            vector = torch.tensor(vectors[:, column], dtype=like.dtype, device=like.device)
+            # A gradient that does not depend on the params at all (a linear loss) has no graph to go back through.
+            pairs = [(g, v) for g, v in zip(gradients, self.survivors.scatter(vector), strict=True) if g.requires_grad]
+            found: tuple[Tensor | None, ...] = (None,) * len(parameters)
+            if pairs:
+                found = torch.autograd.grad(
+                    [g for g, _ in pairs], parameters, [v for _, v in pairs], retain_graph=True, allow_unused=True
+                )
+            yield self.survivors.gather(found).double().cpu()
+
+    def _vectors_together(self, fitting: int) -> int:
+        # How many vectors to push through a chunk's graph at once: several where its operations are so small that
+        # calling them takes longer than doing them, and as long as what they take, each as much as the graph, fits.
+        widest = max((p.shape[0] for p in self.survivors.parameters.values() if p.ndim), default=1)
+        return max(1, min(SMALL // (self.chunk * widest), fitting // (self.chunk * self.threads)))
+
+    def _several_at_once(self, gradients: tuple[Tensor, ...], vectors: np.ndarray) -> Iterator[Tensor]:
+        parameters = list(self.survivors.parameters.values())
+        like = parameters[0]
+        for start in range(0, vectors.shape[1], self._together):
+            block = torch.tensor(vectors[:, start : start + self._together].T, dtype=like.dtype, device=like.device)
+            scattered = [torch.stack(tensors) for tensors in zip(*map(self.survivors.scatter, block), strict=True)]
+            pairs = [(g, v) for g, v in zip(gradients, scattered, strict=True) if g.requires_grad]
+            found: tuple[Tensor | None, ...] = (None,) * len(parameters)
+            if pairs:
+                found = torch.autograd.grad(
+                    [g for g, _ in pairs],
+                    parameters,
+                    [v for _, v in pairs],
+                    retain_graph=True,
+                    allow_unused=True,
+                    is_grads_batched=True,
+                )
+            for index in range(len(block)):
+                yield self.survivors.gather(tuple(None if f is None else f[index] for f in found)).double().cpu()
+
+    def _gradients(self, chunk: _Chunk) -> tuple[Tensor, ...]:
+        part = self.loss.total(self.flow, chunk.terms) / self.loss.terms
+        parameters = list(self.survivors.parameters.values())
+        return torch.autograd.grad(part, parameters, create_graph=True, materialize_grads=True)
+
+    def _measure(self) -> int:
+        """Bytes that the graph of a gradient holds for each term, from a trial of a few."""
+        seen: dict[int, int] = {}
+
+        def note(tensor: Tensor) -> Tensor:
+            try:
+                storage = tensor.untyped_storage()
+                seen[storage.data_ptr()] = storage.nbytes()
+            except RuntimeError:  # inside `torch.func.jvp` (fields of the user's own) a tensor shows no storage
+                seen[-1 - len(seen)] = tensor.nbytes
+            return tensor
+
+        if self.loss.terms == 1:
+            return 1
+        trial, sizes = min(self.loss.terms, 1 + TRIAL_TERMS), []
+        for terms in (1, trial):
+            seen.clear()
+            with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+                gradients = self._gradients(_Chunk(slice(0, terms)))
+            del gradients
+            sizes.append(sum(seen.values()))
+        return max(1, round(BEYOND_SAVED * (sizes[1] - sizes[0]) / (trial - 1)))
+
+    def _check(self) -> None:
+        value, gradient = self.value_and_gradient()
+        if not np.isfinite(value) or not np.isfinite(gradient).all():
+            raise RunError(f"the loss has no Hessian here: its value is {value:g}, or its gradient is not finite")
+        again, gradient_again = self.value_and_gradient()
+        precise = next(iter(self.survivors.parameters.values())).dtype is torch.float64
+        tolerance = 1e-12 if precise else 1e-5  # sums in another order, by several threads
+        if abs(again - value) > tolerance * max(1.0, abs(value)) or np.linalg.norm(
+            gradient_again - gradient
+        ) > tolerance * max(1.0, float(np.linalg.norm(gradient))):
+            raise RunError("the loss is not deterministic: two evaluations differ; its Hessian would be noise")
+        self.value, self.gradient_norm = value, float(np.linalg.norm(gradient))
+
+
+def _ceil(numerator: int, denominator: int) -> int:
+    return -(-numerator // denominator)

@@ -1,0 +1,249 @@
+"""Vector field, divergence and density of a flow on a grid, and the paths of points: what pictures are drawn from.
+
+Pure: a flow and points in, arrays out. The flow's time is counted by a *clock*: from 0 (data) to the number
+of blocks (noise), so that 1.25 is a quarter of the way through the second block, t = 0.25 T there.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sparseflows.errors import RunError
+from sparseflows.evaluation.likelihood import likelihood, rows_per_chunk
+from sparseflows.flow import divergence
+from sparseflows.flow.fields import Field
+from sparseflows.flow.model import Block, Flow
+from sparseflows.flow.solvers.ode import Solver, State, Status, solve
+
+Array = NDArray[np.float64]
+Report = Callable[[int, int], None]  # so many steps done, of so many
+
+TILE, SMALLEST_TILE = 20, 5  # cells on a side that are solved together: an easy tile need not take a hard one's steps
+PATIENCE = 400  # evaluations; the flows measured take 60 to 200 where their data are
+
+
+class Grid(NamedTuple):
+    """Square cells of a square window.
+
+    Attributes:
+        extent: left, right, bottom, top: the window's edges, standardised coordinates.
+        axis_x, axis_y: cell centres (cells,).
+        points: all centres (cells², 2), x running fastest: a column of values becomes a picture by
+            `reshape(cells, cells)`, its rows rising with y.
+        area: of one cell.
+    """
+
+    extent: tuple[float, float, float, float]
+    axis_x: Array
+    axis_y: Array
+    points: Array
+    area: float
+
+
+class Moment(NamedTuple):
+    """A time of the flow: block (from 0), t in that block's own time, and the block's end time T."""
+
+    block: int
+    time: float
+    end_time: float
+
+
+def make_grid(extent: tuple[float, float, float, float], cells: int) -> Grid:
+    """`cells` × `cells` cells of the window `extent`."""
+    left, right, bottom, top = extent
+    share = (np.arange(cells) + 0.5) / cells
+    axis_x, axis_y = left + share * (right - left), bottom + share * (top - bottom)
+    points = np.stack(np.meshgrid(axis_x, axis_y), axis=-1).reshape(-1, 2)
+    return Grid(extent, axis_x, axis_y, points, (right - left) * (top - bottom) / cells**2)
+
+
+def moment(flow: Flow, block: int, share: float) -> Moment:
+    """The time t = share · T of a block."""
+    end_time = float(flow.chain()[block].end_time(_like(flow).reshape(1, 1)).detach())
+    return Moment(block, share * end_time, end_time)
+
+
+@torch.no_grad()
+def field_at(flow: Flow, when: Moment, points: Array) -> tuple[Array, Array]:
+    """f(t, z) (N, D) and its divergence tr ∂f/∂z (N,), exact, at points (N, D)."""
+    field = _field(flow.chain()[when.block])
+    z = _tensor(flow, points)
+    t = torch.as_tensor(when.time, dtype=z.dtype, device=z.device)
+    parts = [divergence.exact(field, t, part) for part in z.split(rows_per_chunk(flow, points.shape[1]))]
+    velocity = torch.cat([part.velocity for part in parts])
+    return _array(velocity), _array(torch.cat([part.trace for part in parts]))
+
+
+def log_density(
+    flow: Flow,
+    grid: Grid,
+    solver: Solver,
+    dtype: str,
+    report: Report | None = None,
+    needed: NDArray[np.bool_] | None = None,
+) -> Array:
+    """log p (cells²,) on a grid, nats, by `evaluation.likelihood`, a tile of the grid after the other.
+
+    Far from all data the field of a pruned network may be thousands of times as strong as elsewhere, and a
+    few such cells would take longer than all others together.
+
+    Args:
+        flow: the flow.
+        grid: where.
+        solver: how to solve.
+        dtype: precision of the solve.
+        report: told after each tile.
+        needed: (cells²,) cells that hold data or samples. Given it, a tile that takes more than `PATIENCE`
+            evaluations is solved in smaller and smaller ones, and those without a needed cell are left out:
+            −inf, for there is next to no probability where no sample is.
+
+    Raises:
+        RunError: a solve failed.
+    """
+    cells = len(grid.axis_x)
+    log_prob = np.full(cells * cells, -np.inf)
+    waiting = _split(np.arange(cells * cells).reshape(cells, cells), -(-cells // TILE))
+    done = 0
+    while waiting:
+        tile = waiting.pop()
+        rows = tile.ravel()
+        patient = needed is None or (min(tile.shape) <= SMALLEST_TILE and bool(needed[rows].any()))
+        limited = solver if patient else replace(solver, max_nfe=PATIENCE)
+        found = likelihood(flow, grid.points[rows], limited, dtype, len(rows))
+        if found.status is Status.DONE:
+            log_prob[rows] = found.log_prob
+        elif patient:
+            raise RunError(f"the density on the grid cannot be computed: {found.status.value}")
+        elif needed is not None and needed[rows].any():
+            waiting += _split(tile, 2)
+            continue
+        done += len(rows)
+        if report:
+            report(done, len(log_prob))
+    return log_prob
+
+
+def _split(tile: NDArray[np.int64], parts: int) -> list[NDArray[np.int64]]:
+    strips = np.array_split(tile, parts, axis=0)
+    return [piece for strip in strips for piece in np.array_split(strip, parts, axis=1)]
+
+
+@torch.no_grad()
+def path(flow: Flow, points: Array, clock: Sequence[float], solver: Solver) -> Array:
+    """States (K, N, D) of points (N, D) at the K times of the clock, from the first on, forwards or backwards.
+
+    The states are the blocks' z: where the flow whitens its data first, z(0) = W x is not yet x (see
+    `to_data_coordinates`). Every interval is a solve of its own. (The solver's own interpolation between
+    its steps, the alternative, is of lower order than the steps, and the last state would not be `to_data`.)
+
+    Raises:
+        SolveFailed: the solver did not reach the end.
+    """
+    states = [_tensor(flow, points)]
+    for start, end in pairwise(clock):
+        states.append(_carry(flow, states[-1], start, end, solver))
+    return _array(torch.stack(states))
+
+
+def to_first_block(flow: Flow, points: Array) -> Array:
+    """z(0) (N, D) of x: itself, or W x for a flow that whitens first."""
+    return points if flow.whitening is None else points @ _array(flow.whitening).T
+
+
+def to_data_coordinates(flow: Flow, points: Array) -> Array:
+    """x (N, D) of z(0): itself, or W⁻¹ z for a flow that whitens first."""
+    return points if flow.whitening is None else points @ np.linalg.inv(_array(flow.whitening)).T
+
+
+class Bounded(nn.Module):
+    """A field whose speed is limited beyond `reach` from the origin, so that no path can run to infinity.
+
+    f / (1 + s |f| / reach), where s rises from 0 at `reach` to 1 at twice that. (Fading the field to zero
+    instead, which was tried, leaves the solver a stiff problem there: five times the evaluations.)
+    """
+
+    def __init__(self, field: nn.Module, reach: float) -> None:
+        super().__init__()
+        self.field, self.reach = field, reach
+
+    def forward(self, t: Tensor, z: Tensor) -> Tensor:
+        """f(t, z), limited: (B, D)."""
+        f: Tensor = self.field(t, z)
+        return f * self._weight(z, f)
+
+    def tangents(self, t: Tensor, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """f and its products with v, both limited. (The weight's own slope is left out: see `bounded`.)"""
+        assert isinstance(self.field, Field)
+        f, pushed = self.field.tangents(t, z, v)
+        weight = self._weight(z, f)
+        return f * weight, pushed * weight
+
+    def _weight(self, z: Tensor, f: Tensor) -> Tensor:
+        share = (torch.linalg.vector_norm(z, dim=1, keepdim=True) / self.reach - 1).clamp(0, 1)
+        share = share * share * (3 - 2 * share)
+        return 1 / (1 + share * torch.linalg.vector_norm(f, dim=1, keepdim=True) / self.reach)
+
+
+def bounded(flow: Flow, reach: float) -> Flow:
+    """A copy of `flow` whose paths slow down beyond `reach`; within it nothing changes.
+
+    Far from all data the field of a heavily pruned network may carry a path to infinity, and one such cell
+    of a grid would fail the whole solve. With reach 10 a path that is slowed down ends where the noise has
+    density e^−50 at most: its cell is as empty as it was, so the log p of such a path (which lacks the slope
+    of the limit) is good for nothing but that zero.
+    """
+    calm = copy.deepcopy(flow)
+    for block in calm.chain():
+        block.field = Bounded(block.field, reach)
+    return calm
+
+
+def _carry(flow: Flow, z: Tensor, start: float, end: float, solver: Solver) -> Tensor:
+    if start == end:
+        return z
+    inner = range(math.floor(min(start, end)) + 1, math.ceil(max(start, end)))
+    stops = [start, *(inner if end > start else reversed(inner)), end]
+    for here, there in pairwise(stops):
+        index = math.floor(min(here, there))
+        z = _within(flow.chain()[index], z, here - index, there - index, solver)
+    return z
+
+
+def _within(block: Block, z: Tensor, start: float, end: float, solver: Solver) -> Tensor:
+    # From t = start·T to end·T of one block, as a solve over s in [0, 1].
+    field, end_time = _field(block), block.end_time(z)
+    width = (end - start) * end_time
+
+    def rates(s: Tensor, state: State) -> State:
+        return (width * field(start * end_time + s.to(z.dtype) * width, state[0]),)
+
+    return solve(rates, (z,), solver).require().state[0]
+
+
+def _field(block: Block) -> Field:
+    field = block.field
+    assert isinstance(field, Field)
+    return field
+
+
+def _like(flow: Flow) -> Tensor:
+    return next(flow.parameters(), torch.zeros(1)).detach().reshape(-1)[:1]
+
+
+def _tensor(flow: Flow, points: Array) -> Tensor:
+    like = _like(flow)
+    return torch.as_tensor(points, dtype=like.dtype, device=like.device)
+
+
+def _array(tensor: Tensor) -> Array:
+    return tensor.detach().double().cpu().numpy()

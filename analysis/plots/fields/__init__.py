@@ -1,0 +1,1 @@
+"""Figures of vector fields, densities and paths."""

@@ -1,0 +1,145 @@
+"""The flow's density beside the true one (two columns); samples beside data in pairs of columns (more)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from analysis.plots.fields.plane import frame, heading, label_axes, pair_of
+from analysis.plots.style import COLOURS, render
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.gridspec import SubplotSpec
+
+DENSITY_MAP = "magma"
+DATA_COLOUR, FLOW_COLOUR = COLOURS[1], COLOURS[0]
+BINS = 40
+_SMALL: Mapping[str, Any] = {
+    "fontsize": 7.5,
+    "color": "0.35",
+    "bbox": {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.0},
+}
+
+
+def density_figure(arrays: Mapping[str, np.ndarray], title: str, mass: float) -> dict[str, bytes]:
+    """Two columns: the true density (or the test rows, counted) and the flow's, on one scale: png, pdf, npz.
+
+    Args:
+        arrays: see `portrait`.
+        title: what stage it is.
+        mass: of the flow's density within the window; it is told in the panel's title.
+    """
+    shown = {name: arrays[name] for name in ("density", "truth", "truth_is_known", "density_extent")}
+    extent, top = arrays["density_extent"].tolist(), density_limit(arrays)
+
+    def draw(figure: Figure) -> None:
+        left, right = figure.subplots(1, 2, sharex=True, sharey=True)
+        draw_density(left, arrays["truth"], extent, top)
+        image = draw_density(right, arrays["density"], extent, top)
+        left.set_title(truth_title(arrays), fontsize=10)
+        right.set_title(f"the flow's density (mass in the window {mass:.3f})", fontsize=10)
+        label_axes(left, None, True, True)
+        label_axes(right, None, False, True)
+        density_bar(figure, image, [left, right], [arrays["density"]], top)
+        heading(figure, title)
+
+    return render(draw, shown, (8.6, 4.5))
+
+
+def truth_title(arrays: Mapping[str, np.ndarray]) -> str:
+    """What the true side of the figure shows."""
+    return "the true density" if bool(arrays["truth_is_known"]) else "data: the test rows, counted in cells"
+
+
+def density_limit(arrays: Mapping[str, np.ndarray]) -> float:
+    """Top of the scale: the highest true density (or count) of the window."""
+    return float(arrays["truth"].max()) or 1.0
+
+
+def density_bar(figure: Figure, image: Any, axes: Any, shown: Sequence[np.ndarray], top: float) -> None:
+    """The scale of the densities, beside `axes`; pointed where one that is `shown` exceeds it."""
+    beyond = any(float(one.max()) > 1.001 * top for one in shown)
+    bar = figure.colorbar(image, ax=axes, pad=0.012, shrink=0.95, aspect=18, extend="max" if beyond else "neither")
+    bar.set_label("density p(x)\n(square-root scale)", fontsize=8.5)
+    bar.ax.tick_params(labelsize=8)
+    bar.outline.set_linewidth(0.6)
+
+
+def draw_density(axes: Axes, density: np.ndarray, extent: Sequence[float], top: float) -> Any:
+    """One panel; returns the image."""
+    from matplotlib.colors import PowerNorm
+
+    image = axes.imshow(
+        density,
+        origin="lower",
+        extent=(extent[0], extent[1], extent[2], extent[3]),
+        cmap=DENSITY_MAP,
+        norm=PowerNorm(0.5, 0, top),  # linear, a wide mode is black beside a narrow one
+        interpolation="bilinear",
+        rasterized=True,
+    )
+    frame(axes)
+    return image
+
+
+def draw_points(axes: Axes, points: np.ndarray, extent: Sequence[float], colour: str, size: float = 1.6) -> None:
+    """A scatter of points (n, 2)."""
+    axes.scatter(points[:, 0], points[:, 1], s=size, c=colour, alpha=0.45, linewidths=0, rasterized=True)
+    axes.set_xlim(extent[0], extent[1])
+    axes.set_ylim(extent[2], extent[3])
+    frame(axes)
+
+
+def pairs_figure(arrays: Mapping[str, np.ndarray], title: str) -> dict[str, bytes]:
+    """More than two columns: data beside samples in every pair, with the columns' own distributions: png, pdf, npz."""
+    shown = {name: arrays[name] for name in ("rows", "samples", "columns", "rows_extent")}
+    pairs = len(arrays["columns"])
+
+    def draw(figure: Figure) -> None:
+        outer = figure.add_gridspec(pairs, 1)
+        for number in range(pairs):
+            _pair(figure, outer[number], arrays, number)
+        heading(figure, title)
+
+    return render(draw, shown, (10.4, 2.75 * pairs + 0.5))
+
+
+def _pair(figure: Figure, place: SubplotSpec, arrays: Mapping[str, np.ndarray], number: int) -> None:
+    panels: Any = place.subgridspec(1, 4, width_ratios=[1, 1, 0.95, 0.95]).subplots()
+    data, flow, first, second = panels
+    extent = arrays["rows_extent"][number].tolist()
+    pair = pair_of(arrays, number)
+    assert pair is not None
+    kinds = (
+        ("data", data, arrays["rows"][number], DATA_COLOUR),
+        ("flow", flow, arrays["samples"][number], FLOW_COLOUR),
+    )
+    for name, axes, points, colour in kinds:
+        draw_points(axes, points, extent, colour, 2.5)
+        label_axes(axes, pair, name == "data", True)
+        axes.set_title(f"{name}: {len(points):,} {'rows' if name == 'data' else 'samples'}", fontsize=9)
+        outside = 1 - _inside(points, extent)
+        if outside:
+            axes.text(0.97, 0.03, f"{100 * outside:.2g} % outside", transform=axes.transAxes, ha="right", **_SMALL)
+    for side, (axes, low, high) in enumerate(((first, *extent[:2]), (second, *extent[2:]))):
+        edges = np.linspace(low, high, BINS + 1)
+        for name, _, points, colour in kinds:
+            counts, _ = np.histogram(points[:, side], edges)
+            heights = counts / (len(points) * np.diff(edges))
+            look = {"fill": True, "alpha": 0.4} if name == "data" else {"linewidth": 1.2}
+            axes.stairs(heights, edges, color=colour, label=name, **look)
+        axes.set_xlabel(f"column {pair[side]} (standardised)", fontsize=8.5)
+        axes.set_ylabel("density", fontsize=8.5)
+        axes.tick_params(labelsize=8, length=2.5)
+        axes.set_xlim(low, high)
+        axes.set_box_aspect(1)
+    first.legend(fontsize=8, frameon=False, handlelength=1.2, loc="best")
+
+
+def _inside(points: np.ndarray, extent: Sequence[float]) -> float:
+    x, y = points.T
+    return float(np.mean((x >= extent[0]) & (x <= extent[1]) & (y >= extent[2]) & (y <= extent[3])))

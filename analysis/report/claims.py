@@ -1,0 +1,284 @@
+"""The paper's claims, one by one, judged by the numbers of a run.
+
+Pure. A claim is judged for one method of pruning by one number: a stage, or several, against the dense flow of the
+same seed, averaged over the seeds. With two seeds or more its interval is the 95 % t-interval over them; with one
+seed it is 2 standard errors of the measurement (test set, estimator, samples), and what another seed would change
+stays unknown. The verdict holds for this run: "cannot be told" is one of the answers.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from analysis.curvature.table import nll_change, ratio
+from analysis.report.words import pruned_methods
+from analysis.runs.analyses import Key, Values, number
+from analysis.runs.records import DENSE, FAILED, Run, Stage
+from analysis.tables.means import Mean
+
+Compare = Callable[[Values, Values | None], Mean | None]
+
+HOLDS, FAILS, UNKNOWN = "holds here", "does not hold here", "cannot be told"
+
+# "Moderate" prune ratios: the published gains lie there (25 to 82 % of the published Hessian table).
+MODERATE = (0.2, 0.85)
+# lambda_max of one network moves by 10-15 % with the subset alone; what is smaller is no finding.
+SUBSET_MARGIN = 0.15
+# A percentage point of good samples: less is no collapse, however small its error.
+MODES_MARGIN = 0.01
+
+_CURVATURES = {
+    "lambda_max": "the largest eigenvalue",
+    "trace": "the trace",
+    "kappa": "the condition number κ",
+}
+_SUBJECTS = {
+    "lambda_max": "lower largest eigenvalue",
+    "trace": "lower trace",
+    "kappa": "lower condition number",
+}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim of the paper, for one method: the verdict, and the numbers that it rests on.
+
+    `subject` is the claim in three words.
+    """
+
+    letter: str
+    subject: str
+    claim: str
+    method: str
+    verdict: str
+    numbers: str
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over the seeds and the half-width of its interval; `half` is None where nothing is known of it."""
+
+    mean: float
+    half: float | None
+    seeds: int
+
+    @property
+    def low(self) -> float:
+        """The lower end; the mean itself where the width is not known."""
+        return self.mean - (self.half or 0.0)
+
+    @property
+    def high(self) -> float:
+        """The upper end."""
+        return self.mean + (self.half or 0.0)
+
+    def over(self) -> str:
+        """What the interval is, in words."""
+        if self.seeds > 1:
+            return f"95 % interval over {self.seeds} seeds"
+        return "one seed" if self.half is None else "± 2 s.e. of the measurement, one seed"
+
+
+def claims(run: Run, hessian: Mapping[Key, Values] | None, modes: Mapping[Key, Values] | None) -> list[Claim]:
+    """Every claim of the paper for every method of the run; nothing for a run that has no pruned stage."""
+    found = []
+    for method in pruned_methods(run):
+        found.append(lower_nll(run, method))
+        found += [flatter(hessian, method, quantity) for quantity in _CURVATURES]
+        found.append(modes_kept(modes, method))
+    return sorted(found, key=lambda claim: claim.letter)
+
+
+def lower_nll(run: Run, method: str) -> Claim:
+    """(a) Up to some ratio, the pruned flow has the lower test NLL.
+
+    The ratio is chosen by the validation NLL (mean over the seeds), and that one stage is judged on the test set:
+    the best of many test NLLs would be low by luck alone.
+    """
+    text = "Pruned flows, up to some ratio, generalise better (lower test NLL) than the dense flow"
+    dense = {stage.seed: stage for stage in run.stages if stage.series == DENSE and stage.done}
+    stages: dict[int, list[Stage]] = {}
+    for stage in run.stages:
+        if stage.series == method and stage.done and stage.seed in dense and stage.nll_test is not None:
+            stages.setdefault(stage.stage, []).append(stage)
+    if not stages:
+        return Claim("a", "lower NLL", text, method, UNKNOWN, "no pruned stage has a test NLL beside its dense flow's")
+    by_validation = all(stage.nll_val is not None for group in stages.values() for stage in group)
+    chosen = min(stages.values(), key=lambda group: statistics.fmean(_selected_by(stage) for stage in group))
+    changes = [change for stage in chosen if (change := nll_change(stage, dense[stage.seed])) is not None]
+    if not changes:
+        return Claim("a", "lower NLL", text, method, UNKNOWN, "the dense flow has no test NLL")
+    interval = _interval([change.value for change in changes], changes[0].se)
+    verdict = _verdict(interval, below=0.0, above=0.0) if interval.half is not None else UNKNOWN
+    ratio_shown = _percent(statistics.fmean(stage.prune_ratio or 0.0 for stage in chosen))
+    how = "lowest validation NLL" if by_validation else "lowest test NLL: a choice that flatters it"
+    numbers = (
+        f"best pruned stage ({how}): {ratio_shown} pruned, test NLL {interval.mean:+.3f} nats against the dense flow "
+        f"({_ends(interval, '+.3f')}; {interval.over()})"
+    )
+    return Claim("a", "lower NLL", text, method, verdict, numbers)
+
+
+def flatter(stages: Mapping[Key, Values] | None, method: str, quantity: str) -> Claim:
+    """(b) At moderate ratios the curvature falls: the geometric mean of its ratios to the dense flow's."""
+    text = f"Pruning flattens the loss: {_CURVATURES[quantity]} falls at moderate ratios"
+    source = _source(stages or {}, method, quantity)
+    by_seed = _moderate(stages or {}, method, lambda values, dense: _log_ratio(values, dense, source))
+    if not by_seed:
+        return Claim("b", _SUBJECTS[quantity], text, method, UNKNOWN, _absent(stages, "Hessian"))
+    interval = _seeds_interval(by_seed)
+    margin = math.log1p(SUBSET_MARGIN)
+    verdict = _verdict(interval, below=-margin, above=margin)
+    ends = "no error of its own" if interval.half is None else ""
+    ends = ends or f"{math.exp(interval.low):.2f} to {math.exp(interval.high):.2f}"
+    numbers = (
+        f"{math.exp(interval.mean):.2f} × the dense flow's at {_span(stages or {}, method)} pruned "
+        f"({ends}; {interval.over()})"
+    )
+    if verdict == UNKNOWN and abs(interval.mean) <= margin:
+        numbers += "; changes below 15 % may be the subset's alone"
+    if source == "kappa_lanczos":
+        numbers += "; κ by 100 Lanczos steps on both sides"
+    return Claim("b", _SUBJECTS[quantity], text, method, verdict, numbers)
+
+
+def modes_kept(stages: Mapping[Key, Values] | None, method: str) -> Claim:
+    """(c) Pruning keeps modes from collapsing: more good samples at moderate ratios, no mode lost."""
+    text = "Pruning keeps modes from collapsing: more good samples at moderate ratios, no mode lost"
+    good = any(number(values, "good_within_3") is not None for values in (stages or {}).values())
+    name, shown = ("good_within_3", "good samples (within 3 s.d.)") if good else ("coverage", "coverage of the data")
+    by_seed = _moderate(stages or {}, method, lambda values, dense: _difference(values, dense, name))
+    if not by_seed:
+        return Claim("c", "modes kept", text, method, UNKNOWN, _absent(stages, "mode quality"))
+    interval = _seeds_interval(by_seed)
+    verdict = _verdict(Interval(-interval.mean, interval.half, interval.seeds), below=-MODES_MARGIN, above=MODES_MARGIN)
+    captured, lost, gained = _captured(stages or {}, method)
+    if lost:
+        verdict = FAILS if verdict != HOLDS else UNKNOWN
+    elif gained and verdict == UNKNOWN:
+        verdict = HOLDS
+    numbers = (
+        f"{shown}: {100 * interval.mean:+.1f} percentage points against the dense flow "
+        f"at {_span(stages or {}, method)} pruned ({_ends(interval, '+.1f', 100)}; {interval.over()}){captured}"
+    )
+    if verdict == UNKNOWN and abs(interval.mean) < MODES_MARGIN and not lost:
+        numbers += "; less than a point either way: no collapse that pruning could have kept away"
+    return Claim("c", "modes kept", text, method, verdict, numbers)
+
+
+def _selected_by(stage: Stage) -> float:
+    value = stage.nll_val if stage.nll_val is not None else stage.nll_test
+    return math.inf if value is None else value
+
+
+def _interval(values: Sequence[float], own_se: float | None) -> Interval:
+    if len(values) == 1:
+        return Interval(values[0], None if own_se is None else 2 * own_se, 1)
+    from scipy.special import stdtrit  # late: the words are also wanted where no interval is
+
+    se = statistics.stdev(values) / math.sqrt(len(values))
+    return Interval(statistics.fmean(values), float(stdtrit(len(values) - 1, 0.975)) * se, len(values))
+
+
+def _seeds_interval(by_seed: Mapping[int, Sequence[Mean]]) -> Interval:
+    # The stages of one seed share its dense flow, so their errors do not average out: the largest counts.
+    own = [mean.se for means in by_seed.values() for mean in means if mean.se is not None]
+    means_by_seed = [statistics.fmean(mean.value for mean in means) for means in by_seed.values()]
+    return _interval(means_by_seed, max(own, default=None))
+
+
+def _verdict(interval: Interval, below: float, above: float) -> str:
+    """Whether a change downwards holds: the interval leaves zero, and the mean goes beyond the margin."""
+    if interval.high < 0 and interval.mean < below:
+        return HOLDS
+    if interval.low > 0 and interval.mean > above:
+        return FAILS
+    return UNKNOWN
+
+
+def _moderate(stages: Mapping[Key, Values], method: str, compare: Compare) -> dict[int, list[Mean]]:
+    found: dict[int, list[Mean]] = {}
+    for (name, seed, _), values in stages.items():
+        if name != method or not _is_moderate(values):
+            continue
+        change = compare(values, stages.get((DENSE, seed, 0)))
+        if change is not None:
+            found.setdefault(seed, []).append(change)
+    return found
+
+
+def _is_moderate(values: Values) -> bool:
+    ratio_reached = number(values, "prune_ratio")
+    return values.get("status") != FAILED and ratio_reached is not None and MODERATE[0] <= ratio_reached <= MODERATE[1]
+
+
+def _log_ratio(values: Values, dense: Values | None, source: str) -> Mean | None:
+    found = ratio(values, dense, source)
+    if found is None or found.value <= 0:
+        return None
+    return Mean(math.log(found.value), None if found.se is None else found.se / found.value)
+
+
+def _difference(values: Values, dense: Values | None, name: str) -> Mean | None:
+    own, other = number(values, name), number(dense, name)
+    if own is None or other is None:
+        return None
+    errors = [number(values, f"{name}_se"), number(dense, f"{name}_se")]
+    known = [error for error in errors if error is not None]
+    return Mean(own - other, math.hypot(*known) if len(known) == 2 else None)
+
+
+def _source(stages: Mapping[Key, Values], method: str, quantity: str) -> str:
+    # kappa of the whole spectrum only where all the flows that are compared have it.
+    if quantity != "kappa":
+        return quantity
+    compared = [
+        values for (name, _, _), values in stages.items() if name == DENSE or (name == method and _is_moderate(values))
+    ]
+    return "kappa" if all(number(values, "kappa") is not None for values in compared) else "kappa_lanczos"
+
+
+def _captured(stages: Mapping[Key, Values], method: str) -> tuple[str, bool, bool]:
+    # The fewest modes of any seed, pruned and dense; whether a pruned flow lost one that its dense flow has, or gained.
+    pairs = [
+        (own, other)
+        for (name, seed, _), values in stages.items()
+        if name == method and _is_moderate(values)
+        if (own := number(values, "modes_captured")) is not None
+        and (other := number(stages.get((DENSE, seed, 0)), "modes_captured")) is not None
+    ]
+    total = next((value for values in stages.values() if (value := number(values, "modes_total")) is not None), None)
+    if not pairs or total is None:
+        return "", False, False
+    fewest, of_dense = min(own for own, _ in pairs), min(other for _, other in pairs)
+    words = f"; modes captured: at least {fewest:.0f} of {total:.0f}, dense {of_dense:.0f}"
+    return words, any(own < other for own, other in pairs), any(own > other for own, other in pairs)
+
+
+def _span(stages: Mapping[Key, Values], method: str) -> str:
+    ratios = [
+        number(values, "prune_ratio") or 0.0
+        for (name, _, _), values in stages.items()
+        if name == method and _is_moderate(values)
+    ]
+    low, high = _percent(min(ratios)), _percent(max(ratios))
+    return low if low == high else f"{low.removesuffix(' %')} to {high}"
+
+
+def _absent(stages: Mapping[Key, Values] | None, what: str) -> str:
+    if stages is None:
+        return f"no {what} of this run is known"
+    return f"no {what} of a stage pruned by {100 * MODERATE[0]:.0f} to {100 * MODERATE[1]:.0f} %, and of its dense flow"
+
+
+def _ends(interval: Interval, form: str, scale: float = 1.0) -> str:
+    if interval.half is None:
+        return "no error known"
+    return f"{scale * interval.low:{form}} to {scale * interval.high:{form}}"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.0f} %"

@@ -1,0 +1,173 @@
+"""The page's own tables, as cells of text: mode quality, cost, and the runs side by side. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from analysis.curvature.table import average
+from analysis.runs.analyses import Key, Values, number
+from analysis.runs.records import DENSE, FAILED
+from analysis.tables.means import Mean, Table
+from analysis.tables.sheets import Sheet, count, measure, nats, percent
+
+_CLOSENESS = {"density": "density", "coverage": "coverage", "sliced_wasserstein": "sliced Wasserstein"}
+_COSTS = (
+    ("bytes", "bytes", 1.0),
+    ("macs", "multiply-adds", 1.0),
+    ("nfe", "NFE of log p", 1.0),
+    ("sample_nfe", "NFE of a sample", 1.0),
+    ("log_prob_seconds", "log p (ms)", 1e3),
+    ("log_prob_speedup", "speed-up", 1.0),
+    ("sample_seconds", "sampling (ms)", 1e3),
+    ("sample_speedup", "speed-up", 1.0),
+)
+
+
+def modes_sheet(name: str, stages: Mapping[Key, Values]) -> Sheet:
+    """Shares of good samples and modes captured; for data without modes density, coverage and distance."""
+    has_modes = any(number(values, "good_within_3") is not None for values in stages.values())
+    heading, body = _good(stages) if has_modes else _close(stages)
+    legend = (
+        "shares of samples within 2, 3 and 5 standard deviations of the nearest mode, and modes captured"
+        if has_modes
+        else "closeness of samples to true rows: density and coverage (Naeem et al. 2020), distance in standard "
+        "deviations"
+    )
+    return Sheet(
+        title=f"Mode quality, run {name}",
+        legend=f"{legend}; {_error(stages, 'the samples')}",
+        heading=("method", "prune ratio", *heading),
+        body=tuple(body),
+        label=f"modes-{name}",
+        notes=_partly(stages),
+    )
+
+
+def cost_sheet(name: str, stages: Mapping[Key, Values]) -> Sheet:
+    """Bytes, work and seconds of every stage, the seconds beside the dense flow's."""
+    columns = [
+        (key, title, scale)
+        for key, title, scale in _COSTS
+        if any(number(values, key) is not None for values in stages.values())
+    ]
+    body = []
+    for group in _groups(stages):
+        cells = [measure(_mean(stages, group, key, scale=scale)) for key, _, scale in columns]
+        params = count(_value(stages, group, "params"))
+        body.append((group[0][0], percent(_value(stages, group, "prune_ratio")), params, *cells))
+    return Sheet(
+        title=f"Cost, run {name}",
+        legend="what a flow weighs and how long a batch takes on the machine of this report, one thread; speed-up: "
+        "the dense flow's seconds over its own, which is what to compare",
+        heading=("method", "prune ratio", "params", *(title for _, title, _ in columns)),
+        body=tuple(body),
+        label=f"cost-{name}",
+        notes=_partly(stages),
+    )
+
+
+def runs_sheet(tables: Sequence[Table]) -> Sheet:
+    """One row a run: the dense flow's test NLL, and the lowest of its pruned flows."""
+    body = []
+    for table in tables:
+        dense = next((row for row in table.rows if row.method == DENSE and row.nll_test), None)
+        pruned = [row for row in table.rows if row.method != DENSE and row.nll_test]
+        best = min(pruned, key=lambda row: row.nll_test.value if row.nll_test else 0.0, default=None)
+        body.append(
+            (
+                table.name,
+                table.dataset,
+                table.objective,
+                str(table.seeds),
+                nats(dense.nll_test if dense else None),
+                nats(best.nll_test if best else None),
+                f"{best.label}, {percent(best.prune_ratio)}" if best else "-",
+            )
+        )
+    return Sheet(
+        title="The runs side by side",
+        legend="test NLL in nats, lower is better; ± standard error over the seeds, or over the test set of one seed; "
+        "the lowest of several means is low by luck too",
+        heading=("run", "data set", "objective", "seeds", "dense NLL", "lowest pruned NLL", "at"),
+        body=tuple(body),
+        label="runs",
+    )
+
+
+def _good(stages: Mapping[Key, Values]) -> tuple[list[str], list[tuple[str, ...]]]:
+    one = next(values for values in stages.values() if number(values, "good_within_3") is not None)
+    names = [f"within_{k}" for k in (2, 3, 5)]
+    total = number(one, "modes_total")
+    body = []
+    for source, label in (("perfect", "perfect sampler"), ("data", "the data's own")):
+        shares = [_share(number(one, f"{source}_{name}"), number(one, f"{source}_{name}_se")) for name in names]
+        captured = number(one, "data_modes_captured") if source == "data" else total
+        body.append((label, "-", *shares, f"{captured:.0f} of {total:.0f}" if captured and total else "-"))
+    for group in _groups(stages):
+        means = [_mean(stages, group, f"good_{name}", f"good_{name}_se") for name in names]
+        shares = [_share(mean.value, mean.se) if mean else "-" for mean in means]
+        captured_by = [found for key in group if (found := number(stages[key], "modes_captured")) is not None]
+        least, most = min(captured_by, default=None), max(captured_by, default=None)
+        shown = "-" if least is None or most is None else f"{least:.0f}" if least == most else f"{least:.0f}–{most:.0f}"
+        captured_of = f"{shown} of {total:.0f}" if total else shown
+        body.append((group[0][0], percent(_value(stages, group, "prune_ratio")), *shares, captured_of))
+    return ["within 2 s.d.", "within 3 s.d.", "within 5 s.d.", "modes captured"], body
+
+
+def _close(stages: Mapping[Key, Values]) -> tuple[list[str], list[tuple[str, ...]]]:
+    one = next((values for values in stages.values() if number(values, "coverage_data") is not None), None)
+    body = []
+    if one is not None:
+        own = (
+            (number(one, f"{name}_data"), number(one, f"{name}_data_se") or number(one, f"{name}_se_data"))
+            for name in _CLOSENESS
+        )
+        body.append(("two sets of true rows", "-", *("-" if a is None else measure(Mean(a, se)) for a, se in own)))
+    for group in _groups(stages):
+        cells = [measure(_mean(stages, group, name, f"{name}_se")) for name in _CLOSENESS]
+        body.append((group[0][0], percent(_value(stages, group, "prune_ratio")), *cells))
+    return list(_CLOSENESS.values()), body
+
+
+def _groups(stages: Mapping[Key, Values]) -> list[list[Key]]:
+    groups: dict[tuple[str, int], list[Key]] = {}
+    for key, values in stages.items():
+        if values.get("status") != FAILED:
+            groups.setdefault((key[0], key[2]), []).append(key)
+    order = list(dict.fromkeys(method for method, _ in groups))
+    return [groups[key] for key in sorted(groups, key=lambda key: (key[0] != DENSE, order.index(key[0]), key[1]))]
+
+
+def _mean(
+    stages: Mapping[Key, Values], group: Sequence[Key], key: str, error: str = "", scale: float = 1.0
+) -> Mean | None:
+    over_seeds = any(len(keys) > 1 for keys in _groups(stages))
+    values = [
+        Mean(scale * value, None if (se := number(stages[one], error)) is None else scale * se)
+        for one in group
+        if (value := number(stages[one], key)) is not None
+    ]
+    found = average(values, over_seeds)
+    # An error of 0 is that of a count that all seeds share: nothing to show.
+    return Mean(found.value, None) if found and not found.se else found
+
+
+def _value(stages: Mapping[Key, Values], group: Sequence[Key], key: str) -> float | None:
+    mean = _mean(stages, group, key)
+    return mean.value if mean else None
+
+
+def _share(value: float | None, se: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{100 * value:.1f} %" if se is None else f"{100 * value:.1f} ± {100 * se:.1f} %"
+
+
+def _error(stages: Mapping[Key, Values], own: str) -> str:
+    seeds = max((len(group) for group in _groups(stages)), default=0)
+    return f"means over {seeds} seeds, ± s.e. over them" if seeds > 1 else f"1 seed, ± s.e. of {own}"
+
+
+def _partly(stages: Mapping[Key, Values]) -> tuple[str, ...]:
+    failed = sum(values.get("status") == FAILED for values in stages.values())
+    return (f"{failed} of {len(stages)} networks have no result; see What failed.",) if failed else ()

@@ -1,0 +1,113 @@
+"""What happened in a run, in sentences: the test NLL over the prune ratios, and what to keep in mind. Pure."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from analysis.curvature.table import average, nll_change
+from analysis.runs.records import DENSE, Run, Stage
+from analysis.tables.means import CASCADE, Mean
+
+CONTROL = "control"
+
+
+def pruned_methods(run: Run) -> list[str]:
+    """The methods of the run that prune, in the order of the file; a control prunes nothing.
+
+    Of a run with several protocols, the cascade's: the others answer questions that `analysis compare` asks.
+    """
+    pruned = [stage for stage in run.stages if stage.method != DENSE and not is_control(stage)]
+    cascades = [stage for stage in pruned if stage.protocol in (None, CASCADE)]
+    return list(dict.fromkeys(stage.series for stage in cascades or pruned))
+
+
+def is_control(stage: Stage) -> bool:
+    """Whether the stage is an unpruned flow that was trained on, to compare pruned ones with."""
+    return CONTROL in (stage.method, stage.protocol)
+
+
+def summary(run: Run, method: str) -> list[str]:
+    """What pruning by one method did to the test NLL, in sentences: where it is lower, level (2 s.e.), higher."""
+    dense = {stage.seed: stage for stage in run.stages if stage.series == DENSE and stage.done}
+    changes = _changes(run, method, dense)
+    if not changes:
+        return [f"No stage pruned by {method} has a test NLL with an error beside its dense flow's."]
+    lower = [one for one in changes if one.mean.value < -2 * one.error]
+    higher = [one for one in changes if one.mean.value > 2 * one.error]
+    level = [one for one in changes if one not in lower and one not in higher]
+    if lower:
+        best = min(lower, key=lambda one: one.mean.value)
+        places = _listed([one.percent for one in lower])
+        said = [
+            f"Pruning by {method} lowers the test NLL at {places} pruned, most at {best.percent}: by {best.size} nats."
+        ]
+    else:
+        said = [f"Pruning by {method} lowers the test NLL at no ratio that was tried."]
+    if level:
+        said.append(f"Within 2 s.e. of the dense flow: {_listed([one.percent for one in level])} pruned.")
+    if higher:
+        places = _listed([f"{one.percent} (by {one.size})" for one in higher])
+        said.append(f"Higher test NLL than the dense flow, by more than 2 s.e.: {places} pruned.")
+    return said
+
+
+@dataclass(frozen=True)
+class _Change:
+    prune_ratio: float
+    mean: Mean
+
+    @property
+    def error(self) -> float:
+        return self.mean.se or 0.0
+
+    @property
+    def percent(self) -> str:
+        return f"{100 * self.prune_ratio:.0f} %"
+
+    @property
+    def size(self) -> str:
+        return f"{abs(self.mean.value):.3f} ± {self.error:.3f}"
+
+
+def _changes(run: Run, method: str, dense: Mapping[int, Stage]) -> list[_Change]:
+    groups: dict[int, list[Stage]] = {}
+    for stage in run.stages:
+        if stage.series == method and stage.done and stage.seed in dense:
+            groups.setdefault(stage.stage, []).append(stage)
+    over_seeds = any(len(group) > 1 for group in groups.values())
+    found = []
+    for group in groups.values():
+        change = average((nll_change(stage, dense[stage.seed]) for stage in group), over_seeds)
+        if change is not None and change.se is not None:
+            found.append(_Change(statistics.fmean(stage.prune_ratio or 0.0 for stage in group), change))
+    return found
+
+
+def training_caveat(run: Run) -> str:
+    """How much longer the pruned flows have trained than the dense one; empty where that is not known."""
+    dense = {stage.seed: stage.train_steps for stage in run.stages if stage.series == DENSE and stage.done}
+    longest: tuple[int, Stage] | None = None
+    for method in pruned_methods(run):
+        for seed, first in dense.items():
+            steps = first or 0
+            for stage in (one for one in run.stages if (one.series, one.seed) == (method, seed) and one.done):
+                steps = (steps + (stage.train_steps or 0)) if stage.steps_total is None else stage.steps_total
+                if longest is None or steps > longest[0]:
+                    longest = (steps, stage)
+    controls = [stage for stage in run.stages if is_control(stage)]
+    if longest is None:
+        return ""
+    trained = next((steps for steps in dense.values() if steps), None)
+    counts = f" (here up to {longest[0]:,} steps, the dense flow {trained:,})" if trained else ""
+    end = (
+        "the control trained as long unpruned, and `python -m analysis compare` holds the two against each other"
+        if controls
+        else "a lower NLL may come from that alone; this run has no control that trained as long unpruned"
+    )
+    return f"A pruned flow has been trained on after the dense one, once a stage{counts}: {end}."
+
+
+def _listed(words: Sequence[str]) -> str:
+    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else words[0]

@@ -1,0 +1,66 @@
+"""What the analyses of a run have found so far: RUN/analysis/<name>.json, a stage an object."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from analysis.runs.records import FAILED
+from sparseflows.errors import InputError
+
+Values = Mapping[str, Any]
+Key = tuple[str, int, int]  # method, seed, stage
+
+
+def read_stages(run: Path, kind: str) -> dict[Key, Values] | None:
+    """The stages of RUN/analysis/<kind>.json by method, seed and stage; None where there is no such file.
+
+    Raises:
+        InputError: the file is not what `analysis <kind>` writes.
+    """
+    path = run / "analysis" / f"{kind}.json"
+    if not path.is_file():
+        return None
+    remedy = f"run 'analysis {kind} {run}' again"
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        stages = [stage for stage in document["stages"] if _is_of(stage, run)]
+        return {(str(stage["method"]), int(stage["seed"]), int(stage["stage"])): stage for stage in stages}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a document of 'analysis {kind}' ({type(error).__name__}); {remedy}") from error
+
+
+def number(values: Values | None, key: str) -> float | None:
+    """The finite number under `key`; None where there is none."""
+    value = (values or {}).get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def section(values: Values | None, key: str) -> Values:
+    """The object under `key`; an empty one where there is none."""
+    value = (values or {}).get(key)
+    return value if isinstance(value, Mapping) else {}
+
+
+def failures(stages: Mapping[Key, Values]) -> list[str]:
+    """`<method>-s<seed>/<stage>: reason` of every stage that has no result."""
+    return [
+        f"{method}-s{seed}/{stage}: {values.get('reason') or 'no reason was recorded'}"
+        for (method, seed, stage), values in stages.items()
+        if values.get("status") == FAILED
+    ]
+
+
+def missing(stages: Mapping[Key, Values], wanted: Sequence[Key]) -> list[str]:
+    """The stages that a document does not cover, by name."""
+    return [f"{method}-s{seed}/{stage}" for method, seed, stage in wanted if (method, seed, stage) not in stages]
+
+
+def _is_of(stage: Values, run: Path) -> bool:
+    # A document about several runs says of each stage which one it belongs to.
+    return "run" not in stage or Path(stage["run"]).resolve() == run.resolve()

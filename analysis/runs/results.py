@@ -1,0 +1,159 @@
+"""Results of one analysis, a stage at a time: computed once, kept in the run folder by what they depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from analysis.runs.progress import Progress
+from analysis.runs.study import Subject
+from sparseflows.errors import InputError, Interrupted, SparseFlowsError
+from sparseflows.experiment.folder.records import DONE, FAILED
+from sparseflows.files import output_folder, write_whole
+
+Report = Callable[[int, int], None]  # so many steps done, of so many
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an analysis found of one stage: values that JSON can hold, and arrays for figures."""
+
+    values: dict[str, Any]
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One stage and its result, or the reason why it has none."""
+
+    subject: Subject
+    result: Result | None
+    reason: str | None = None
+    cached: bool = False
+
+    @property
+    def status(self) -> str:
+        """`done` or `failed`."""
+        return FAILED if self.result is None else DONE
+
+    def document(self) -> dict[str, Any]:
+        """The stage as a JSON object: what it is, and the values."""
+        record = self.subject.record
+        head = {
+            "method": record.series,
+            "seed": record.seed,
+            "stage": record.stage,
+            "status": self.status,
+            "prune_ratio": record.prune_ratio,
+            "params": record.params,
+        }
+        if self.result is None:
+            return head | {"reason": self.reason}
+        return head | self.result.values | {"cached": self.cached}
+
+
+def analyse(
+    subjects: Sequence[Subject],
+    kind: str,
+    settings: Mapping[str, Any],
+    compute: Callable[[Subject, Report], Result],
+    progress: Progress,
+) -> list[Entry]:
+    """`compute` for every stage that has no result of the same kind, settings and weights yet.
+
+    A stage that fails, in the run or here, is told with its reason, and the others go on. What is finished
+    when the work is interrupted is kept.
+
+    Args:
+        subjects: the stages.
+        kind: name of the analysis; with a number after it that rises when its results change their meaning.
+        settings: everything else that the result depends on; JSON values.
+        compute: the work; it may report its progress.
+        progress: what the user sees.
+
+    Raises:
+        InputError: what the user asked for is wrong for a stage.
+        Interrupted: Ctrl-C.
+    """
+    entries: list[Entry] = []
+    progress.start(len(subjects))
+    try:
+        for subject in subjects:
+            entries.append(_one(subject, kind, settings, compute, progress))
+            progress.done(subject.name, entries[-1].reason, entries[-1].cached)
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted; what is finished is kept, the same command goes on from there") from None
+    finally:
+        progress.close()
+    return entries
+
+
+def _one(
+    subject: Subject,
+    kind: str,
+    settings: Mapping[str, Any],
+    compute: Callable[[Subject, Report], Result],
+    progress: Progress,
+) -> Entry:
+    if subject.record.status != DONE:
+        return Entry(subject, None, f"failed in the run: {subject.record.reason}")
+    try:
+        path = _place(subject, kind, settings)
+        known = read_result(path)
+        if known is not None:
+            return Entry(subject, known, cached=True)
+        progress.begin(subject.name)
+        result = compute(subject, progress.step)
+    except InputError:
+        raise
+    except (SparseFlowsError, ArithmeticError, MemoryError, OSError, np.linalg.LinAlgError) as error:
+        return Entry(subject, None, " ".join(str(error).split()) or type(error).__name__)
+    except RuntimeError as error:
+        if "not enough memory" not in str(error) and "can't allocate memory" not in str(error):
+            raise
+        return Entry(subject, None, "out of memory")  # PyTorch has no exception of its own for that on a CPU
+    write_result(path, result)
+    return Entry(subject, result)
+
+
+def _place(subject: Subject, kind: str, settings: Mapping[str, Any]) -> Path:
+    spec = subject.folder.spec
+    depends = {
+        "kind": kind,
+        "settings": dict(settings),
+        "weights": subject.digest(),
+        "data": spec.data.model_dump(),
+        "evaluate": spec.evaluate.model_dump(),
+    }
+    digest = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:20]
+    name = f"{subject.record.cascade}-{subject.record.stage}-{digest}.npz"
+    return subject.folder.path / "analysis" / "cache" / kind / name
+
+
+def read_result(path: Path) -> Result | None:
+    """What `write_result` wrote; None where there is nothing, or nothing that can be read."""
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        return Result(dict(json.loads(str(arrays.pop("values")))), arrays)
+    except Exception:  # a damaged archive raises a dozen kinds, zlib's and struct's own among them
+        return None
+
+
+def write_result(path: Path, result: Result) -> None:
+    """Write `result` to one file, whole or not at all."""
+    output_folder(path.parent, remedy="analyses keep their results in the run folder; make it writable")
+    buffer = io.BytesIO()
+    # NumPy's own scalars are let in: a result that took an hour is not lost for being of the wrong type.
+    values = np.array(json.dumps(result.values, allow_nan=False, default=lambda scalar: scalar.item()))
+    np.savez_compressed(buffer, values=values, **result.arrays)  # type: ignore[arg-type]
+    write_whole(path, buffer.getvalue())

@@ -1,0 +1,1 @@
+"""How good samples are: modes and coverage."""

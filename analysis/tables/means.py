@@ -1,0 +1,231 @@
+"""Records to tables: the mean over the seeds of every stage, with its standard error; NLL, or a classifier's accuracy.
+
+Pure: records in, tables out. How a table is written down is in `formats`.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from analysis.runs.records import DENSE, FAILED, Run, Stage
+
+K = TypeVar("K")
+
+OVER_SEEDS = "seeds"
+OVER_TEST_SET = "test set"
+CASCADE = "cascade"
+CLASSIFIES = "cross_entropy"  # the objective of classifiers
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean and its standard error (None where there is none), in the unit of what was averaged."""
+
+    value: float
+    se: float | None
+
+
+def status_of(done: int, seeds: int) -> str:
+    """`done`, `failed`, or how many of the seeds are done, as in `2 of 3`.
+
+    Example:
+        >>> status_of(3, 3), status_of(2, 3), status_of(0, 3)
+        ('done', '2 of 3', 'failed')
+    """
+    if done == seeds:
+        return "done"
+    return f"{done} of {seeds}" if done else FAILED
+
+
+def label_of(method: str, protocol: str | None) -> str:
+    """What a method is called in tables and figures: `<protocol> <method>`, of the cascade the method alone."""
+    return method if protocol in (None, CASCADE) else f"{protocol} {method}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One stage of one method, averaged over the seeds that are done.
+
+    NLL, KL gap and loss are in nats, the accuracy is a fraction; None where no seed is done, or where the quantity
+    does not apply. `failures` says which seeds failed and why.
+    """
+
+    method: str
+    protocol: str | None
+    label: str
+    stage: int
+    seeds_done: int
+    seeds: int
+    failures: tuple[str, ...]
+    keep_ratio_target: float | None
+    prune_ratio: float | None
+    params: float | None
+    params_dense: float | None
+    nll_test: Mean | None
+    kl_gap: Mean | None
+    nfe: float | None
+    best: bool = False
+    accuracy: Mean | None = None
+    loss: Mean | None = None
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether it is the dense network itself, and none of the dense references of other protocols."""
+        return self.method == DENSE and self.protocol in (None, CASCADE)
+
+    @property
+    def status(self) -> str:
+        """`done`, `failed`, or how many of the seeds the means are over, as in `2 of 3`."""
+        return status_of(self.seeds_done, self.seeds)
+
+
+@dataclass(frozen=True)
+class Table:
+    """What pruning did to one run: one data set, one objective, dense flow first, stages rising.
+
+    `se_over` says what the standard errors are over: `seeds` or `test set`. `entropy` is the mean of
+    nll_test - kl_gap (nats): what the NLL of the true density is on this test draw; None where the
+    true density is not known.
+    """
+
+    run: str
+    name: str
+    dataset: str
+    objective: str
+    seeds: int
+    se_over: str
+    entropy: float | None
+    rows: tuple[Row, ...]
+
+    @property
+    def has_kl_gap(self) -> bool:
+        """Whether any row has a KL gap."""
+        return any(row.kl_gap is not None for row in self.rows)
+
+    @property
+    def classifies(self) -> bool:
+        """Whether it is about classifiers: accuracy and loss instead of NLL and KL gap."""
+        return self.objective == CLASSIFIES
+
+
+def tabulate(run: Run) -> list[Table]:
+    """The tables of a run, one for each data set and objective in it, in the order of the file.
+
+    Standard errors are over the seeds (sample standard deviation / sqrt(n)) as soon as any stage is done
+    for two seeds; a stage of the same table that is done for one seed only has none. With one seed they
+    are the test set's (accuracy: sqrt(p (1 - p) / (n - 1)), the sample's; a classifier's loss has none then).
+    """
+    groups = _group(run.stages, lambda stage: (stage.dataset, stage.objective))
+    return [_table(run, dataset, objective, stages) for (dataset, objective), stages in groups.items()]
+
+
+def mean_over_seeds(values: Sequence[float]) -> Mean:
+    """Mean and standard error of the mean, from the sample standard deviation; no s.e. for one value.
+
+    Raises:
+        ValueError: there are no values.
+    """
+    if not values:
+        raise ValueError("a mean needs at least one value")
+    se = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+    return Mean(statistics.fmean(values), se)
+
+
+def _table(run: Run, dataset: str, objective: str, stages: Sequence[Stage]) -> Table:
+    groups = _group(stages, lambda stage: (stage.method, stage.protocol or "", stage.stage))
+    over_seeds = any(sum(stage.done for stage in group) > 1 for group in groups.values())
+    rows = [_row(group, len(run.seeds), over_seeds) for group in groups.values()]
+    order = list(dict.fromkeys(row.label for row in rows))
+    rows.sort(key=lambda row: (not row.is_dense, order.index(row.label), row.stage))
+    entropies = [
+        stage.nll_test - stage.kl_gap
+        for stage in stages
+        if stage.done and stage.nll_test is not None and stage.kl_gap is not None
+    ]
+    return Table(
+        run=run.folder,
+        name=run.name,
+        dataset=dataset,
+        objective=objective,
+        seeds=len(run.seeds),
+        se_over=OVER_SEEDS if over_seeds else OVER_TEST_SET,
+        entropy=statistics.fmean(entropies) if entropies else None,
+        rows=_mark_best(rows),
+    )
+
+
+def _row(group: Sequence[Stage], seeds: int, over_seeds: bool) -> Row:
+    first, done = group[0], [stage for stage in group if stage.done]
+    return Row(
+        method=first.method,
+        protocol=first.protocol,
+        label=label_of(first.method, first.protocol),
+        stage=first.stage,
+        seeds_done=len(done),
+        seeds=seeds,
+        failures=_failures(group),
+        keep_ratio_target=_mean(stage.keep_ratio_target for stage in group),
+        prune_ratio=_mean(stage.prune_ratio for stage in done),
+        params=_mean(stage.params for stage in done),
+        params_dense=_mean(stage.params_dense for stage in done),
+        nll_test=_mean_se([(stage.nll_test, stage.nll_test_se) for stage in done], over_seeds),
+        kl_gap=_mean_se([(stage.kl_gap, stage.kl_gap_se) for stage in done], over_seeds),
+        nfe=_mean(stage.nfe for stage in done),
+        accuracy=_mean_se([(stage.accuracy_test, _binomial_se(stage)) for stage in done], over_seeds),
+        loss=_mean_se([(stage.loss_test, None) for stage in done], over_seeds),
+    )
+
+
+def _binomial_se(stage: Stage) -> float | None:
+    # The sample standard deviation of right and wrong over the test rows, divided by sqrt(n).
+    share, rows = stage.accuracy_test, stage.n_test
+    return None if share is None or rows is None or rows < 2 else math.sqrt(share * (1 - share) / (rows - 1))
+
+
+def _failures(group: Sequence[Stage]) -> tuple[str, ...]:
+    # Seeds that failed for the same reason share a line.
+    by_reason = _group(
+        [stage for stage in group if not stage.done], lambda stage: stage.reason or "no reason was recorded"
+    )
+    return tuple(
+        f"seed{'s' * (len(stages) > 1)} {', '.join(str(stage.seed) for stage in stages)}: {reason}"
+        for reason, stages in by_reason.items()
+    )
+
+
+def _mark_best(rows: Sequence[Row]) -> tuple[Row, ...]:
+    # The lowest NLL; of classifiers the highest accuracy, and of equal ones the lowest loss.
+    def rank(row: Row) -> tuple[float, float] | None:
+        if row.nll_test is not None:
+            return row.nll_test.value, 0.0
+        if row.accuracy is not None:
+            return -row.accuracy.value, math.inf if row.loss is None else row.loss.value
+        return None
+
+    ranks = [one for row in rows if (one := rank(row)) is not None]
+    best = next((row for row in rows if ranks and rank(row) == min(ranks)), None)
+    return tuple(replace(row, best=row is best) for row in rows)
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
+
+
+def _mean_se(pairs: Sequence[tuple[float | None, float | None]], over_seeds: bool) -> Mean | None:
+    known = [(value, se) for value, se in pairs if value is not None]
+    if not known:
+        return None
+    mean = mean_over_seeds([value for value, _ in known])
+    return mean if over_seeds else replace(mean, se=known[0][1])
+
+
+def _group(stages: Iterable[Stage], key: Callable[[Stage], K]) -> dict[K, list[Stage]]:
+    groups: dict[K, list[Stage]] = {}
+    for stage in stages:
+        groups.setdefault(key(stage), []).append(stage)
+    return groups

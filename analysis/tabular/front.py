@@ -1,0 +1,133 @@
+"""The front of NLL against params: which pruned stages a table shows, chosen by the validation rows alone. Pure."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+
+from analysis.runs.records import DENSE, Stage
+from analysis.tables.means import Mean, mean_over_seeds
+
+_LEAST_SAVED = 0.02  # two methods at one prune ratio differ by a few params
+
+
+@dataclass(frozen=True)
+class Point:
+    """One stage of one method, averaged over the seeds that are done. Nats; params and ratio are means too.
+
+    `label` tells it from the others of its run; `members` are its networks by seed.
+    """
+
+    method: str
+    label: str
+    stage: int
+    params: float
+    prune_ratio: float
+    nll_val: float | None
+    nll_test: Mean
+    members: dict[int, Stage]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds that the means are over, rising."""
+        return tuple(sorted(self.members))
+
+
+def points_of(stages: Iterable[Stage]) -> list[Point]:
+    """The stages of one run, one data set and one objective, that have a test NLL; in the order of the file.
+
+    The standard error is over the seeds, or over the test set where the stage has one seed.
+    """
+    groups: dict[tuple[str, str, int], dict[int, Stage]] = {}
+    for stage in stages:
+        if stage.done and stage.nll_test is not None and stage.params is not None:
+            groups.setdefault((stage.method, stage.protocol or "", stage.stage), {})[stage.seed] = stage
+    protocols = {method: {p for m, p, _ in groups if m == method} for method, _, _ in groups}
+    return [
+        _point(method, f"{method} ({protocol or 'no protocol'})" if len(protocols[method]) > 1 else method, members)
+        for (method, protocol, _), members in groups.items()
+    ]
+
+
+def dense_of(points: Sequence[Point]) -> Point | None:
+    """The dense flow among them."""
+    return next((point for point in points if point.method == DENSE), None)
+
+
+def pruned_of(points: Sequence[Point]) -> list[Point]:
+    """The pruned stages that may be chosen: with a validation NLL, and done for as many seeds as any of them.
+
+    Means over fewer seeds are left out: a stage would be chosen for the seeds it failed on.
+    """
+    pruned = [point for point in points if point.method != DENSE and point.nll_val is not None]
+    most = max((len(point.members) for point in pruned), default=0)
+    return [point for point in pruned if len(point.members) == most]
+
+
+def best_validated(points: Iterable[Point]) -> Point | None:
+    """The lowest mean validation NLL; of equals, the fewest params."""
+    known = [point for point in points if point.nll_val is not None]
+    return min(known, key=lambda point: (_val(point), point.params), default=None)
+
+
+def pareto_front(points: Iterable[Point]) -> list[Point]:
+    """Those that no other beats in params and validation NLL at once, params rising, so validation NLL falling."""
+    front: list[Point] = []
+    for point in sorted(points, key=lambda point: (point.params, _val(point))):
+        if not front or _val(point) < _val(front[-1]):
+            front.append(point)
+    return front
+
+
+def thinned(front: Sequence[Point], at_most: int = 4) -> list[Point]:
+    """At most so many points of a front, params falling, as far apart in log params as can be.
+
+    A point that saves less than 2 % of the params of a better one is left out. Both ends of what remains stay:
+    the one of most params is the best on the validation rows.
+    """
+    front = _apart(front)
+    if len(front) > at_most:
+        ends = (0, len(front) - 1)
+        inner = range(1, len(front) - 1)
+        chosen = max(
+            (sorted({*ends, *some}) for some in combinations(inner, at_most - 2)), key=lambda c: _gaps(front, c)
+        )
+        front = [front[k] for k in chosen]
+    return list(reversed(front))
+
+
+def _apart(front: Sequence[Point]) -> list[Point]:
+    kept: list[Point] = []
+    for point in reversed(front):
+        if not kept or point.params <= (1 - _LEAST_SAVED) * kept[-1].params:
+            kept.append(point)
+    return list(reversed(kept))
+
+
+def _gaps(front: Sequence[Point], chosen: Sequence[int]) -> list[float]:
+    # Compared as lists: the smallest gap first, then the next smallest.
+    logs = [math.log(front[k].params) for k in chosen]
+    return sorted(b - a for a, b in pairwise(logs))
+
+
+def _val(point: Point) -> float:
+    return math.inf if point.nll_val is None else point.nll_val
+
+
+def _point(method: str, label: str, members: dict[int, Stage]) -> Point:
+    stages = list(members.values())
+    mean = mean_over_seeds([stage.nll_test for stage in stages if stage.nll_test is not None])
+    validated = [stage.nll_val for stage in stages if stage.nll_val is not None]
+    return Point(
+        method=method,
+        label=label,
+        stage=stages[0].stage,
+        params=statistics.fmean(stage.params or 0 for stage in stages),
+        prune_ratio=statistics.fmean(stage.prune_ratio or 0.0 for stage in stages),
+        nll_val=statistics.fmean(validated) if len(validated) == len(stages) else None,
+        nll_test=mean if len(stages) > 1 else Mean(mean.value, stages[0].nll_test_se),
+        members=dict(sorted(members.items())),
+    )

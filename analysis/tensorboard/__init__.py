@@ -1,0 +1,1 @@
+"""A logger that writes event files for TensorBoard."""

@@ -1,0 +1,1 @@
+"""Ours and its peers, measured in turns in one run: `python -m benchmarks --help`."""

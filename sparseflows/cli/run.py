@@ -1,0 +1,157 @@
+"""What `sparseflows run` does once its options are read: one experiment, or those of a sweep."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparseflows.cli.console import print_result
+from sparseflows.errors import InputError, RunError
+from sparseflows.experiment.folder.folder import RunFolder
+from sparseflows.experiment.folder.records import Record
+from sparseflows.experiment.monitoring.summary import results_text
+from sparseflows.experiment.plan import check_keep_ratios, count_stages
+from sparseflows.experiment.rows import prepare
+from sparseflows.experiment.sweep.points import Sweep
+from sparseflows.specs.settings import Spec
+
+if TYPE_CHECKING:
+    from sparseflows.distributed.torchrun import Place
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The options of the command; see its help."""
+
+    out: Path
+    force: bool
+    join: bool
+    backend: str
+    jobs: int | None
+    address: str | None
+    gpus: float | None
+    log: tuple[str, ...]
+    as_json: bool
+
+    def check(self, device: str) -> None:
+        """Refuse options that do not go together, before PyTorch is loaded."""
+        if self.force and self.join:
+            raise InputError("--join takes part in what is there, --force starts over: give one of them")
+        if self.gpus is not None and not device.startswith("cuda"):
+            raise InputError(f"--gpus-per-task goes with device: cuda; the settings say device: {device}")
+
+
+def run_one(spec: Spec, options: RunOptions) -> None:
+    """Carry one experiment out and print its table."""
+    from sparseflows.experiment.scheduling.workers import choose_workers
+
+    options.check(spec.device)
+    workers = choose_workers(options.backend, options.jobs, options.address, options.gpus)
+    splits, digest = prepare(spec)
+    any_rows = next(iter(splits.values()))
+    check_keep_ratios(spec, any_rows.train.shape[1], any_rows.classes)
+    if spec.device != "cpu" and options.backend == "local":  # only PyTorch knows; asked before a folder is made
+        from sparseflows.experiment.stages.context import check_device
+
+        check_device(spec.device)
+    with workers.connected() as lost:
+        folder = RunFolder.claim(options.out, spec, digest, force=options.force)
+        with folder.lock(options.join):
+            _note(note for one in splits.values() for note in (*one.warnings, *one.notes))
+            print(f"{spec.name}: results go to {folder.path}", file=sys.stderr)
+            from sparseflows.experiment.monitoring.progress import Progress
+            from sparseflows.experiment.scheduling.run import run_experiment
+
+            records = run_experiment(spec, folder, splits, Progress(count_stages(spec)), workers, lost, options.log)
+    _print_records(folder.path, records, options.as_json)
+
+
+def check_shared(found: Spec | Sweep, options: RunOptions) -> Spec:
+    """What several processes train together.
+
+    Raises:
+        InputError: what does not go with torchrun.
+    """
+    if isinstance(found, Sweep):
+        raise InputError(f"{found.name}: a sweep shares out cascades, torchrun the rows of one flow; run them apart")
+    if (options.jobs or 1) > 1:
+        jobs = f"--jobs {options.jobs}"
+        raise InputError(f"{jobs} works on cascades side by side, torchrun on one flow; use one of the two")
+    if options.backend != "local" or options.join:
+        option = "--join" if options.join else f"--backend {options.backend}"
+        raise InputError(f"{option} shares out cascades, torchrun the rows of one flow; use one of the two")
+    return found
+
+
+def run_shared(place: Place, spec: Spec, options: RunOptions) -> None:
+    """Carry one experiment out in one of the processes that torchrun has started; the first prints the table."""
+    from sparseflows.experiment.scheduling.torchrun import run_together
+
+    done = run_together(place, spec, options.out, options.force, options.log)
+    if done is not None:
+        _print_records(*done, options.as_json)
+
+
+def run_sweep_of(sweep: Sweep, options: RunOptions) -> None:
+    """Carry a sweep out and print its table; what failed is listed at the end.
+
+    Raises:
+        RunError: some cascades could not be carried out.
+    """
+    from sparseflows.experiment.scheduling.workers import choose_workers
+    from sparseflows.experiment.sweep.folder import SweepFolder
+    from sparseflows.experiment.sweep.run import check_points, count_sweep_stages
+
+    for device in sorted({point.spec.device for point in sweep.points}):
+        options.check(device)
+    workers = choose_workers(options.backend, options.jobs, options.address, options.gpus)
+    digests, notes = check_points(sweep)
+    devices = {point.spec.device for point in sweep.points} - {"cpu"}
+    if devices and options.backend == "local":
+        from sparseflows.experiment.stages.context import check_device
+
+        for device in sorted(devices):
+            check_device(device)
+    with workers.connected() as lost:
+        folder = SweepFolder.claim(options.out, sweep, force=options.force)
+        with folder.lock(options.join):
+            _note(notes)
+            points, stages = len(sweep.points), count_sweep_stages(sweep)
+            print(f"{sweep.name}: {points:,} points, {stages:,} stages; results go to {folder.path}", file=sys.stderr)
+            from sparseflows.experiment.monitoring.progress import Progress
+            from sparseflows.experiment.sweep.run import run_sweep
+            from sparseflows.experiment.sweep.summary import sweep_text
+
+            results = run_sweep(sweep, folder, digests, workers, lost, Progress(stages), options.log)
+    runs = [
+        {"run": str(place), "point": place.name, "changes": point.changes, "stages": [_plain(one) for one in records]}
+        for point, place, records in zip(sweep.points, results.places, results.records, strict=True)
+    ]
+    failed = [{"cascade": name, "reason": reason} for name, reason in results.failed]
+    seconds = {"work_seconds": round(results.work, 3), "wall_seconds": round(results.wall, 3)}
+    result = {"sweep": str(folder.path), "runs": runs, "failed": failed} | seconds
+    print_result(result if options.as_json else sweep_text(sweep, results, folder.path))
+    if results.stopped:
+        raise RunError(f"{folder.path}: {results.stopped} of the cascades could not be carried out; see the list above")
+
+
+def _print_records(folder: Path, records: list[Record], as_json: bool) -> None:
+    result = {"run": str(folder), "stages": [_plain(record) for record in records]}
+    print_result(result if as_json else results_text(records, folder))
+
+
+def _note(notes: Iterable[str]) -> None:
+    for note in dict.fromkeys(notes):
+        print(f"note: {note}", file=sys.stderr)
+
+
+def _plain(record: Record) -> dict[str, Any]:
+    return {name: _finite(value) for name, value in vars(record).items()}
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,1 @@
+"""The run folder on disk: stages, records, checkpoints, locks."""

@@ -1,0 +1,1 @@
+"""What a run tells while it works: progress, loggers, the table at its end."""

@@ -1,0 +1,101 @@
+"""The rows of an experiment: read once, known by a digest, the same in every process."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sparseflows.data.benchmarks.facts import BENCHMARKS
+from sparseflows.data.benchmarks.prepared import manifest_digest, verify
+from sparseflows.data.images.idx import digest_of
+from sparseflows.data.images.labelled import IDX
+from sparseflows.data.splits import Splits, fingerprint, make_splits, prepared_folder, with_labels
+from sparseflows.data.tables.mapped import Rows
+from sparseflows.errors import InputError
+from sparseflows.specs.settings import DataSpec, Spec
+
+
+def prepare(spec: Spec) -> tuple[dict[int, Splits], str | None]:
+    """Seed → the rows of an experiment, and the digest of the files they come from where there are any.
+
+    Seeds share one object unless `data.split_by_seed` is set.
+
+    Raises:
+        InputError: the data are missing or not fit to be trained on.
+    """
+    data = spec.data
+    made: dict[int, Splits] = {}
+    for seed in spec.seeds:
+        own = data.seed_for(seed)
+        if own not in made:
+            made[own] = make_splits(data.name, data.path, data.n_train, data.val_fraction, data.test_fraction, own)
+    return {seed: made[data.seed_for(seed)] for seed in spec.seeds}, digest(data)
+
+
+def digest(data: DataSpec, here: Path = Path(), *, verified: bool = False) -> str | None:
+    """What the files of the data are known by; None for sets without files.
+
+    Args:
+        data: the section of the settings.
+        here: the folder that a relative path starts from.
+        verified: a prepared set is known by its manifest; unless its files were verified before, every one of them
+            is read and compared with that.
+
+    Raises:
+        InputError: a file is missing, cannot be read, or is not the one that was prepared.
+    """
+    if data.name in BENCHMARKS:
+        folder = here / prepared_folder(data.name, data.path)
+        if not verified:
+            verify(folder)
+        return manifest_digest(folder)
+    if data.path is None:
+        return None
+    return digest_of(here / data.path) if data.name == IDX else fingerprint(here / data.path)
+
+
+def load_splits(spec: Spec, seed: int, here: Path, data_digest: str | None) -> Splits:
+    """The rows that `seed` of an experiment trains on, read once a process.
+
+    Args:
+        spec: the experiment.
+        seed: one of its seeds.
+        here: the folder that a relative path of the settings starts from.
+        data_digest: what the files were known by when the run began.
+
+    Raises:
+        InputError: the files are not there, or not the ones that the run began with.
+    """
+    return _load(spec.data.model_copy(update={"seed": spec.data.seed_for(seed)}), here, data_digest)
+
+
+@functools.lru_cache(maxsize=2)
+def _load(data: DataSpec, here: Path, data_digest: str | None) -> Splits:
+    path = str(here / prepared_folder(data.name, data.path)) if data.name in BENCHMARKS else None
+    if data.path is not None:
+        path = str(here / data.path)
+    if digest(data, here, verified=True) != data_digest:
+        raise InputError(f"{path}: not the data that this run began with; start the run anew with the same command")
+    return make_splits(data.name, path, data.n_train, data.val_fraction, data.test_fraction, data.seed)
+
+
+def describe(splits: Mapping[int, Splits]) -> dict[str, Any]:
+    """What data.json says: the statistics of the rows, and of each seed's where they differ."""
+    first = next(iter(splits.values()))
+    shared = all(one is first for one in splits.values())
+    own = {str(seed): one.standardiser.to_dict() for seed, one in splits.items()}
+    return {
+        "name": first.name,
+        "dim": first.train.shape[1],
+        **first.standardiser.to_dict(),
+        "warnings": first.warnings,
+        "sample": first.sample,
+        "notes": first.notes,
+    } | ({} if shared else {"seeds": own})
+
+
+def training_rows(spec: Spec, splits: Splits) -> Rows:
+    """What batches are drawn from: a classifier's rows carry their label as a last column."""
+    return with_labels(splits) if spec.train.objective == "cross_entropy" else splits.train

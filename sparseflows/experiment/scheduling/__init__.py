@@ -1,0 +1,1 @@
+"""Which cascade is worked on when, by whom."""

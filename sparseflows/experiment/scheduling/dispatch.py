@@ -1,0 +1,145 @@
+"""Give tasks to workers, watch them, and go on when one is lost."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sparseflows.errors import DiskError, RunError, SparseFlowsError
+from sparseflows.experiment.folder.folder import RunFolder
+from sparseflows.experiment.monitoring.progress import Progress
+from sparseflows.experiment.scheduling.tasks import BUSY, FAILED, Leash, Outcome, Task, carry_out, carry_out_here
+from sparseflows.experiment.scheduling.watch import Watch
+from sparseflows.experiment.scheduling.workers import Errors, Workers
+
+LOSSES = 3  # in a row, without a stage finished in between
+ASK_AGAIN = 1.0  # seconds, for cascades that another run is at work on
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What came of the tasks.
+
+    Attributes:
+        failed: those that failed, with the reason.
+        seconds: of work, summed over the workers; what a lost one had done is not in it.
+    """
+
+    failed: list[tuple[Task, str]]
+    seconds: float
+
+
+def run_tasks(
+    tasks: Sequence[Task],
+    workers: Workers,
+    progress: Progress,
+    folder: Path,
+    lost: Errors = (),
+    *,
+    collect: bool = False,
+    run: RunFolder | None = None,
+) -> Tally:
+    """Carry all tasks out.
+
+    The numbers depend neither on the workers nor on the order. A worker that is killed loses the stage it was at,
+    back to its last checkpoint; another one goes on there.
+
+    Args:
+        tasks: what is to be done.
+        workers: who works.
+        progress: who is told.
+        folder: of the run or sweep.
+        lost: errors that say that a worker was lost, as `workers.connected()` gives them.
+        collect: go on when a task fails; else its error is raised.
+        run: the folder of all tasks where they have one in common, its data described; for work in this process.
+
+    Raises:
+        RunError: workers are lost again and again, or the disk is full.
+    """
+    if workers.inline:
+        return _inline(tasks, progress, collect, run)
+    watch = Watch(tasks, progress, folder, heard=not workers.share_memory)
+    failed: dict[int, str] = {}
+    with watch:
+        left, wait, losses, finished, seconds = _order(tasks), False, 0, watch.finished, 0.0
+        while left:
+            try:
+                outcomes = _side_by_side(tasks, left, workers, watch, wait, collect)
+            except lost:
+                watch.look()
+                losses = 1 if watch.finished > finished else losses + 1
+                if losses == LOSSES:
+                    raise RunError(
+                        f"{folder}: a worker process was killed (out of memory? try a smaller --jobs); "
+                        "the same command goes on from the last checkpoint"
+                    ) from None
+                progress.say("a worker was lost; another one goes on from the last checkpoint of its cascade")
+                left, finished = [index for index in left if not tasks[index].is_whole()], watch.finished
+                continue
+            except ImportError as error:
+                raise RunError(f"{folder}: a worker cannot import {error.name}; install it where it runs") from None
+            failed |= {i: one.message for i, one in zip(left, outcomes, strict=True) if one.status == FAILED}
+            seconds += sum(one.seconds for one in outcomes)
+            busy = [i for i, one in zip(left, outcomes, strict=True) if one.status == BUSY]
+            if busy and not wait:
+                progress.say(f"{len(busy)} cascades are another run's at the moment; waiting for them")
+            left, wait = busy, True
+    return Tally([(tasks[index], message) for index, message in sorted(failed.items())], seconds)
+
+
+def _merged(tasks: Sequence[Task]) -> list[Task]:
+    """One task a dense network: one after the other, nothing is gained by taking them apart."""
+    together: dict[tuple[Path, int], Task] = {}
+    for task in tasks:
+        key = (task.folder, task.seed)
+        before = together.get(key)
+        together[key] = replace(before, sequences=before.sequences + task.sequences) if before else task
+    return list(together.values())
+
+
+def _order(tasks: Sequence[Task]) -> list[int]:
+    """Places of the tasks: the first of every seed, then the second …, so that few wait for the same dense network."""
+    ranks: Counter[tuple[Path, int]] = Counter()
+    ranked = []
+    for index, task in enumerate(tasks):
+        ranked.append((ranks[task.folder, task.seed], index))
+        ranks[task.folder, task.seed] += 1
+    return [index for _, index in sorted(ranked)]
+
+
+def _side_by_side(
+    tasks: Sequence[Task], left: Sequence[int], workers: Workers, watch: Watch, wait: bool, collect: bool
+) -> list[Outcome]:
+    from joblib import delayed
+
+    near: dict[str, Any] = {"parent": os.getpid()} if workers.share_memory else {"leash": Leash(watch.beat)}
+    do = delayed(carry_out)
+    found: list[Outcome] = workers.parallel()(do(tasks[i], wait=wait, collect=collect, **near) for i in left)
+    return found
+
+
+def _inline(tasks: Sequence[Task], progress: Progress, collect: bool, run: RunFolder | None) -> Tally:
+    failed, left, started = [], _merged(tasks), time.perf_counter()
+    while left:
+        busy = []
+        for task in left:
+            progress.where = f"{task.label}/" if task.label else ""
+            try:
+                if not carry_out_here(task, progress, wait=len(left) == 1, run=run):
+                    busy.append(task)
+            except DiskError:
+                raise
+            except SparseFlowsError as error:
+                if not collect:
+                    raise
+                progress.say(f"{task.label}: {error}")
+                failed.append((task, str(error)))
+        if len(busy) == len(left):
+            time.sleep(ASK_AGAIN)
+        left = busy
+    return Tally(failed, time.perf_counter() - started)

@@ -1,0 +1,67 @@
+"""The experiment: a dense network a seed, then what every protocol makes of it with every method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
+
+import torch
+
+from sparseflows.data.splits import Splits
+from sparseflows.experiment.folder.folder import RunFolder
+from sparseflows.experiment.folder.records import Record
+from sparseflows.experiment.monitoring.progress import Progress
+from sparseflows.experiment.rows import describe
+from sparseflows.experiment.scheduling.dispatch import run_tasks
+from sparseflows.experiment.scheduling.tasks import tasks_of
+from sparseflows.experiment.scheduling.workers import Errors, LocalWorkers, Workers
+from sparseflows.experiment.stages.context import check_device, whitening_matrix
+from sparseflows.flow.compiled.build import why_not
+from sparseflows.specs.settings import Spec
+
+__all__ = ["check_device", "run_experiment", "whitening_matrix"]
+
+
+def run_experiment(
+    spec: Spec,
+    run: RunFolder,
+    splits: Mapping[int, Splits],
+    progress: Progress,
+    workers: Workers | int = 1,
+    lost: Errors = (BrokenProcessPool,),
+    log: Sequence[str] = (),
+) -> list[Record]:
+    """Make every stage that is not there yet; gives the records of all. The caller holds the folder's lock.
+
+    A stage that fails is recorded with its reason, and its cascade goes on from the stage before it. The
+    numbers do not depend on the workers: every process computes with `spec.threads` threads.
+
+    Args:
+        spec: the experiment.
+        run: its folder.
+        splits: seed → its rows.
+        progress: who is told.
+        workers: who works (within `workers.connected()`), or how many processes of this machine.
+        lost: errors that say that a worker was lost.
+        log: names of the loggers that every process is to have; see `logger_names`.
+    """
+    workers = LocalWorkers(workers) if isinstance(workers, int) else workers
+    if workers.share_memory:
+        check_device(run.processes.device(spec.device))
+    run.write_data(describe(splits))
+    run.write_results()
+    mention_engine(spec, progress)
+    tasks = tasks_of(spec, run.path, run.data_digest(), splits if workers.share_memory else None, log=tuple(log))
+    try:
+        run_tasks(tasks, workers, progress, run.path, lost, run=run)
+    finally:
+        progress.close()
+    run.write_results()
+    return run.records()
+
+
+def mention_engine(spec: Spec, progress: Progress) -> None:
+    """Compile the engine before the workers would, or say that there is none."""
+    missing = why_not(getattr(torch, spec.dtype)) if spec.network is None and spec.device == "cpu" else None
+    if missing is not None:
+        progress.say(f"{missing}: small flows take the plain path, which is slower; the numbers agree to the tolerance")

@@ -1,0 +1,238 @@
+"""One task of a run: sequences of one seed that stand on one another, carried out wherever the folder is seen."""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sparseflows.data.splits import Splits
+from sparseflows.errors import DiskError, RunError, SparseFlowsError
+from sparseflows.experiment.folder.folder import DATA, RunFolder
+from sparseflows.experiment.folder.records import DENSE, Record, cascade_name
+from sparseflows.experiment.monitoring.progress import Progress
+from sparseflows.experiment.rows import describe, load_splits
+from sparseflows.experiment.stages.context import check_device, make_bench, make_dense, run_sequence
+from sparseflows.specs.settings import OF_DENSE, REWIND, SCRATCH, Spec
+
+DONE, BUSY, FAILED = "done", "busy", "failed"
+BEAT_EVERY = 2.0  # seconds
+GONE_AFTER = 60.0  # the `run` that gave the work, when it has not been heard of for so long
+
+
+@dataclass(frozen=True)
+class Task:
+    """A piece of work that can be sent to another process or machine.
+
+    Attributes:
+        folder: of the run; made, with its spec.yaml, where it is missing.
+        spec: the experiment.
+        data_digest: what the files of the data are known by.
+        seed: of the dense network.
+        sequences: (protocol, method), to be made one after the other once the dense network is there.
+        label: names its experiment among those of a sweep; empty where there is one only.
+        here: the folder that relative paths in the settings start from.
+        splits: the rows, where they are sent along; else the worker reads them.
+        log: names of the loggers that the worker is to have.
+    """
+
+    folder: Path
+    spec: Spec
+    data_digest: str | None
+    seed: int
+    sequences: tuple[tuple[str, str], ...]
+    label: str = ""
+    here: Path = field(default_factory=Path.cwd)
+    splits: Splits | None = None
+    log: tuple[str, ...] = ()
+
+    def stages(self) -> Iterator[tuple[str, int]]:
+        """(cascade, stage) of all that it makes, the dense network first."""
+        yield cascade_name(DENSE, self.seed), 0
+        for protocol, method in self.sequences:
+            for stage in range(1, len(self.spec.prune.keep_ratios) + 1):
+                yield cascade_name(method, self.seed, protocol), stage
+
+    def is_whole(self) -> bool:
+        """Whether every stage has been put in its place."""
+        run = RunFolder(self.folder, self.spec)
+        return all(run.is_there(cascade, stage) for cascade, stage in self.stages())
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a task ended: DONE; BUSY, another run has its cascade; or FAILED with a message.
+
+    `seconds`: what the work took, where it took place.
+    """
+
+    status: str
+    message: str = ""
+    seconds: float = 0.0
+
+
+@dataclass
+class Leash:
+    """Whether the `run` that gave the work still lives, by a file that it goes on writing. (None: no need to ask.)"""
+
+    path: Path
+    seen: str = ""
+    heard: float = field(default_factory=time.monotonic)
+    asked: float = -BEAT_EVERY
+
+    def check(self) -> None:
+        """Raise `Abandoned` where nobody waits for the result any more; costs nothing most of the time."""
+        now = time.monotonic()
+        if now - self.asked < BEAT_EVERY:
+            return
+        self.asked = now
+        if not self.path.parent.is_dir():
+            raise Abandoned(
+                f"{self.path.parent}: no such folder on {os.uname().nodename}; workers need it on a shared disk"
+            )
+        try:
+            found = self.path.read_text()
+        except OSError:
+            raise Abandoned(f"{self.path.parent}: the `sparseflows run` that gave this work has ended") from None
+        if found != self.seen:
+            self.seen, self.heard = found, now
+        elif now - self.heard > GONE_AFTER:
+            raise Abandoned(f"{self.path.parent}: the `sparseflows run` that gave this work is silent")
+
+
+class Abandoned(RunError):
+    """A worker stops in the middle of a stage: its checkpoint is there for the next one."""
+
+
+class WorkerProgress(Progress):
+    """Keeps what the signature of a cascade's lock says; it tells trouble only, on the worker's standard error."""
+
+    def __init__(self, leash: Leash | None) -> None:
+        super().__init__(bars=False)
+        self.leash = leash
+
+    def begin(self, label: str) -> None:
+        """A stage begins."""
+        super().begin(label)
+        if self.leash:
+            self.leash.check()
+
+    def step(self, step: int, total: int, loss: float) -> None:
+        """A training step of the stage is done."""
+        self.at = (step, total)
+        if self.leash:
+            self.leash.check()
+
+    def done(self, record: Record) -> None:
+        """Nothing: the `run` that gave the work sees it by itself."""
+
+
+def tasks_of(
+    spec: Spec,
+    folder: Path,
+    data_digest: str | None,
+    splits: Mapping[int, Splits] | None = None,
+    label: str = "",
+    log: tuple[str, ...] = (),
+) -> list[Task]:
+    """The tasks of one experiment, seed by seed; what stands on one another is one task."""
+    together: dict[str, list[tuple[str, str]]] = {}
+    for protocol, method in spec.prune.sequences():
+        key = f"{protocol}/{method}" if protocol in OF_DENSE else method
+        together.setdefault(key, []).append((protocol, method))
+    for sequences in together.values():
+        sequences.sort(key=lambda one: one[0] in (SCRATCH, REWIND))
+    return [
+        Task(
+            folder.absolute(),
+            spec,
+            data_digest,
+            seed,
+            tuple(group),
+            label,
+            splits=splits[seed] if splits else None,
+            log=log,
+        )
+        for seed in spec.seeds
+        for group in (together.values() or [[]])
+    ]
+
+
+def carry_out(
+    task: Task,
+    leash: Leash | None = None,
+    parent: int | None = None,
+    wait: bool = False,
+    collect: bool = False,
+) -> Outcome:
+    """Make every stage of `task` that is not there yet: what a worker calls.
+
+    Args:
+        task: what to do.
+        leash: to the `run` that gave it, for workers that would outlive that.
+        parent: process number of it, for workers that end with it.
+        wait: for a cascade that another run is at work on; else BUSY is given.
+        collect: give errors back as FAILED, but those of a disk; else they are raised.
+    """
+    progress = WorkerProgress(leash)
+    try:
+        if parent is not None:
+            end_with(parent)
+        progress.begin("")
+        started = time.perf_counter()
+        done = carry_out_here(task, progress, wait)
+        return Outcome(DONE if done else BUSY, "", time.perf_counter() - started)
+    except (DiskError, Abandoned):
+        raise
+    except SparseFlowsError as error:
+        if not collect:
+            raise
+        return Outcome(FAILED, str(error))
+    except Exception as error:  # of one cascade out of many: the others go on, and this is told at the end
+        if not collect:
+            raise
+        import traceback
+
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        return Outcome(FAILED, f"{type(error).__name__}: {error} ({Path(where.filename).name}, line {where.lineno})")
+
+
+def carry_out_here(task: Task, progress: Progress, wait: bool = True, run: RunFolder | None = None) -> bool:
+    """The same in this process, with the progress shown; gives False where another run has one of the cascades.
+
+    `run` is the folder where the caller has it already, and has described its data there.
+    """
+    described, run = run is not None, run or RunFolder.at(task.folder, task.spec, task.data_digest)
+    check_device(run.processes.device(task.spec.device))
+    with run.share_lock():
+        splits = task.splits or load_splits(task.spec, task.seed, task.here, task.data_digest)
+        if not described and not (run.path / DATA).exists():
+            seeds = task.spec.seeds if task.spec.data.split_by_seed else [task.seed]
+            run.write_data(describe({s: load_splits(task.spec, s, task.here, task.data_digest) for s in seeds}))
+        bench = make_bench(task.spec, run, splits, progress, task.seed, task.log)
+        with run.hold(cascade_name(DENSE, task.seed), progress.place):
+            make_dense(bench, task.seed)
+        for protocol, method in task.sequences:
+            with run.hold(cascade_name(method, task.seed, protocol), progress.place, wait) as held:
+                if not held:
+                    return False
+                run_sequence(bench, protocol, method, task.seed)
+    return True
+
+
+@functools.cache  # one thread a process
+def end_with(parent: int) -> None:
+    """End this worker when its parent is gone: a killed `run` must not leave trainings behind."""
+
+    def look() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    if os.getppid() != parent:
+        os._exit(1)
+    threading.Thread(target=look, daemon=True).start()

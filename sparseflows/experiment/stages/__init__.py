@@ -1,0 +1,1 @@
+"""One stage after another: dense, pruned, retrained, evaluated."""

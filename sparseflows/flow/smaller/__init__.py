@@ -1,0 +1,1 @@
+"""Pruned flows executed with less work."""

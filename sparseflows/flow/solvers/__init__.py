@@ -1,0 +1,1 @@
+"""Solvers of the ODE, and which is taken when."""

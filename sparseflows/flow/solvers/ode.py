@@ -1,0 +1,223 @@
+"""One ODE solve by torchdiffeq: the state it reached, what it cost, and whether it worked.
+
+torchdiffeq signals failure by assertions, and loops for as long as it takes; here a solve is capped,
+counted, checked for finiteness, and ends with a status.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchdiffeq import odeint, odeint_adjoint
+
+from sparseflows.distributed.processes import ALONE, Processes
+from sparseflows.errors import InputError, RunError, lookup
+
+State = tuple[Tensor, ...]
+ADAPTIVE_METHODS = ("dopri5", "bosh3", "dopri8", "adaptive_heun", "fehlberg2")
+FIXED_METHODS = ("euler", "midpoint", "rk4")
+GRADIENTS = ("backprop", "adjoint")
+NORMS = ("rows", "batch")
+
+
+class Status(enum.Enum):
+    """How a solve ended; the value is what a person is told."""
+
+    DONE = "done"
+    NON_FINITE = "the state or the field became infinite or NaN"
+    OUT_OF_STEPS = "the solver ran out of steps"
+    UNDERFLOW = "the solver's step became too small for the precision"
+
+
+class SolveFailed(RunError):
+    """A solve that did not reach its end, where no value can be given back."""
+
+    def __init__(self, status: Status, nfe: int) -> None:
+        super().__init__(f"{status.value} (after {nfe} evaluations of the field)")
+        self.status, self.nfe = status, nfe
+
+
+@dataclass(frozen=True)
+class Solver:
+    """How to solve.
+
+    Attributes:
+        method: dopri5, bosh3, dopri8, adaptive_heun, fehlberg2 (adaptive) or euler, midpoint, rk4 (fixed).
+        rtol, atol: tolerances of the adaptive methods.
+        steps: number of equal steps of a fixed method.
+        max_nfe: evaluations of the field after which a solve is stopped.
+        gradient: `backprop` through the solver's steps, or the continuous `adjoint` (constant memory, no
+            second derivative).
+        norm: what an adaptive method holds below the tolerance: the error of every single row (`rows`), or
+            the root mean square over the batch (`batch`, torchdiffeq's own, cheaper by a third), which lets
+            single rows go wrong by a hundred tolerances.
+        compiled: without gradients, dopri5 and bosh3 are left to the compiled engine where it takes the field; False
+            keeps to torchdiffeq.
+        processes: that have a share of the batch each: an adaptive method with the norm `batch` takes the steps that
+            one process would take for all of it (`shared.solve_together`).
+
+    Example:
+        >>> Solver().at(1e-8).rtol
+        1e-08
+        >>> Solver("rk4", steps=20).steps
+        20
+        >>> Solver("rk4")
+        Traceback (most recent call last):
+        ...
+        sparseflows.errors.InputError: steps goes with the fixed-step methods (euler, midpoint, rk4) and ...
+    """
+
+    method: str = "dopri5"
+    rtol: float = 1e-5
+    atol: float = 1e-5
+    steps: int | None = None
+    max_nfe: int = 20_000
+    gradient: str = "backprop"
+    norm: str = "rows"
+    compiled: bool = True
+    processes: Processes = ALONE
+
+    def __post_init__(self) -> None:
+        lookup("solver method", self.method, dict.fromkeys((*ADAPTIVE_METHODS, *FIXED_METHODS)))
+        lookup("gradient", self.gradient, dict.fromkeys(GRADIENTS))
+        lookup("norm", self.norm, dict.fromkeys(NORMS))
+        if (self.steps is None) == (self.method in FIXED_METHODS):
+            raise InputError(
+                f"steps goes with the fixed-step methods ({', '.join(FIXED_METHODS)}) and with them only; "
+                f"method is {self.method}"
+            )
+        if self.processes.several and self.norm != "batch":
+            raise InputError("a batch that several processes share is solved with the norm 'batch'")
+
+    def at(self, tol: float) -> Solver:
+        """The same solver at rtol = atol = `tol`."""
+        return replace(self, rtol=tol, atol=tol)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The state at the end, the evaluations spent, and the status; the state counts only where it is DONE.
+
+    `steps` are the lengths of the steps that an adaptive method took, in order; empty for a fixed one.
+    """
+
+    state: State
+    nfe: int
+    status: Status
+    steps: tuple[float, ...] = ()
+
+    def require(self) -> Solution:
+        """Itself, or `SolveFailed`."""
+        if self.status is not Status.DONE:
+            raise SolveFailed(self.status, self.nfe)
+        return self
+
+
+class Counted(nn.Module):
+    """The right-hand side with its evaluations counted and capped (a module: the adjoint wants one)."""
+
+    def __init__(self, function: Callable[[Tensor, State], State], max_nfe: int) -> None:
+        super().__init__()
+        self.function, self.max_nfe = function, max_nfe
+        self.nfe = 0
+        self.last: State = ()
+        self.steps: list[float] = []
+
+    def forward(self, t: Tensor, state: State) -> State:
+        """The rates, counted; raises `SolveFailed` where that was one too many."""
+        if self.nfe >= self.max_nfe:
+            raise SolveFailed(Status.OUT_OF_STEPS, self.nfe)
+        self.nfe += 1
+        rates = self.function(t, state)
+        self.last = tuple(tensor.detach() for tensor in (*state, *rates))  # a field may give numbers for NaN
+        return rates
+
+
+class Stepping(Counted):
+    """The same for an adaptive method, which tells its steps; torchdiffeq warns where a fixed one is asked to."""
+
+    def callback_accept_step(self, t: Tensor, state: State, step: Tensor) -> None:
+        """torchdiffeq calls this after every step that it keeps."""
+        self.steps.append(float(step.detach()))
+
+
+def _equal_steps(steps: int) -> Callable[[object, object, Tensor], Tensor]:
+    """The grid of a fixed method. (torchdiffeq's own, from a step size, takes a step too many where 1/(1/n) > n.)"""
+
+    def grid(function: object, state: object, times: Tensor) -> Tensor:
+        shares = torch.arange(steps + 1, dtype=times.dtype, device=times.device) / steps
+        return torch.lerp(times[0], times[-1], shares)
+
+    return grid
+
+
+def _worst_row(state: State) -> Tensor:
+    """The largest root mean square over a row, of all that the state holds of it: the row's own error norm."""
+    squares = torch.cat([tensor.reshape(len(tensor), -1) for tensor in state], dim=1).square()
+    return squares.mean(1).max().sqrt()
+
+
+def solve(
+    function: Callable[[Tensor, State], State],
+    state: State,
+    solver: Solver,
+    *,
+    reverse: bool = False,
+    parameters: Sequence[Tensor] = (),
+) -> Solution:
+    """Integrate d state/dt = function(t, state) over t from 0 to 1, or from 1 to 0.
+
+    Args:
+        function: rates of the state, tensors of the state's shapes.
+        state: tensors at the start.
+        solver: method, tolerances, cap, kind of gradient.
+        reverse: from 1 to 0 instead.
+        parameters: what the adjoint is to give gradients for (backpropagation finds them itself).
+
+    Returns:
+        The state at the end. A solve that fails comes back with its status; only the backward pass of the
+        adjoint, which has no caller to come back to, raises: `SolveFailed`, or torchdiffeq's AssertionError.
+    """
+    counted = (Stepping if solver.steps is None else Counted)(function, solver.max_nfe)
+    first = state[0]
+    # Time is a scalar of the state's precision at least; the last point is a step of its own, because
+    # the interpolation that torchdiffeq ends with is of lower order than its steps.
+    times = torch.tensor([1.0, 0.0] if reverse else [0.0, 1.0], dtype=first.dtype, device=first.device)
+    there: dict[str, Any]
+    back: dict[str, Any]
+    if solver.steps is not None:
+        there = back = {"grid_constructor": _equal_steps(solver.steps)}
+    else:
+        # The adjoint's backward solve ends where this one starts; torchdiffeq has it in its own, rising time.
+        there, back = {"step_t": times[1:].clone()}, {"step_t": -times[:1] if reverse else times[:1].clone()}
+        if solver.norm == "rows":
+            there["norm"] = _worst_row
+    arguments = {"rtol": solver.rtol, "atol": solver.atol, "method": solver.method, "options": there}
+
+    def integrate() -> State:
+        if solver.gradient == "adjoint" and torch.is_grad_enabled():
+            arguments["adjoint_params"] = tuple(parameters)
+            path = odeint_adjoint(counted, state, times, adjoint_options=dict(back), **arguments)
+        else:
+            path = odeint(counted, state, times, **arguments)
+        return tuple(tensor[-1] for tensor in path)
+
+    return attempt(counted, state, integrate)
+
+
+def attempt(counted: Counted, state: State, integrate: Callable[[], State]) -> Solution:
+    """What `integrate` gives from `state`, and how that ended; `counted` is the function it evaluates."""
+    try:
+        end = integrate()
+    except SolveFailed as failure:
+        return Solution(state, counted.nfe, failure.status)
+    except AssertionError:
+        finite = all(bool(torch.isfinite(tensor).all()) for tensor in counted.last)
+        return Solution(state, counted.nfe, Status.UNDERFLOW if finite else Status.NON_FINITE)
+    finite = all(bool(torch.isfinite(tensor).all()) for tensor in end)
+    return Solution(end, counted.nfe, Status.DONE if finite else Status.NON_FINITE, tuple(counted.steps))

@@ -1,0 +1,1 @@
+"""What is cut: masks for weights, real removal for neurons and channels."""

@@ -1,0 +1,78 @@
+"""Paths of weights from the inputs to the outputs: which ones a cut must leave so that no layer falls empty."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sparseflows.pruning.graph.chains import Chain
+from sparseflows.pruning.graph.groups import by_unit
+from sparseflows.pruning.scoring.allocation import best_of_layers
+
+
+def strongest_paths(ways: Sequence[Chain], ranked: Sequence[Tensor]) -> Tensor:
+    """Indices, into the concatenated scores, of each chain's path whose weakest weight is strongest.
+
+    Keeping all weights above a threshold keeps some path exactly as long as it keeps this one, so the
+    choice changes nothing until the last path would break.
+
+    Args:
+        ways: the chains of a network.
+        ranked: scores of all weights, chain after chain; −∞ where one is masked already.
+    """
+    chosen: list[int] = []
+    offset, position = 0, 0
+    for chain in ways:
+        layers = ranked[position : position + len(chain)]
+        best = torch.full((chain[0].n_in,), torch.inf, dtype=layers[0].dtype)
+        choices = []
+        for link, score in zip(chain, layers, strict=True):
+            strongest, place = by_unit(link, score).max(2)
+            best, source = torch.minimum(best, strongest).max(1)
+            choices.append(source * link.per_unit + place.gather(1, source[:, None])[:, 0])
+        unit = int(best.argmax())
+        ends = offset + torch.tensor([0, *[s.numel() for s in layers]]).cumsum(0)
+        for link, choice, start in reversed(list(zip(chain, choices, ends.tolist(), strict=False))):
+            column = int(choice[unit])
+            chosen.append(start + unit * link.n_in * link.per_unit + column)
+            unit = column // link.per_unit
+        offset = int(ends[-1])
+        position += len(chain)
+    return torch.tensor(chosen)
+
+
+def floors(ways: Sequence[Chain], ranked: Sequence[Tensor], share: float) -> Tensor:
+    """Indices of each layer's best `share` of its weights, and of one way in and one way out for each.
+
+    Without the ways, units that lead nowhere would be taken out, and their floored weights with them.
+    """
+    if share == 0:
+        return torch.empty(0, dtype=torch.long)
+    living = [int((score > -torch.inf).sum()) for score in ranked]
+    counts = [min(round(share * score.numel()), n) for score, n in zip(ranked, living, strict=True)]
+    kept = torch.zeros(sum(score.numel() for score in ranked), dtype=torch.bool)
+    kept[best_of_layers(ranked, counts)] = True
+    parts = [part.view_as(score) for part, score in zip(kept.split([s.numel() for s in ranked]), ranked, strict=True)]
+    position = 0
+    for chain in ways:
+        _add_ways(chain, ranked[position : position + len(chain)], parts[position : position + len(chain)])
+        position += len(chain)
+    return torch.cat([part.flatten() for part in parts]).nonzero()[:, 0]
+
+
+def _add_ways(chain: Chain, ranked: Sequence[Tensor], kept: Sequence[Tensor]) -> None:
+    """Add to `kept`, in place: backwards the best weight into each unit that is read, then forwards the best out."""
+    views = [by_unit(link, score) for link, score in zip(chain, ranked, strict=True)]
+    masks = [by_unit(link, mask) for link, mask in zip(chain, kept, strict=True)]
+    for index in range(len(chain) - 1, 0, -1):
+        read = masks[index].any(2).any(0)
+        for unit in (read & ~masks[index - 1].flatten(1).any(1)).nonzero()[:, 0].tolist():
+            masks[index - 1][unit].view(-1)[int(views[index - 1][unit].flatten().argmax())] = True
+    for index in range(len(chain) - 1):
+        speaks = masks[index].flatten(1).any(1)
+        for unit in (speaks & ~masks[index + 1].any(2).any(0)).nonzero()[:, 0].tolist():
+            best = int(views[index + 1][:, unit].flatten().argmax())
+            row, column = divmod(best, chain[index + 1].per_unit)
+            masks[index + 1][row, unit, column] = True

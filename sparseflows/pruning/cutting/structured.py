@@ -1,0 +1,146 @@
+"""Structured pruning: whole units are removed, and the network gets physically smaller."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from sparseflows.errors import InputError
+from sparseflows.flow.fields import MLPField
+from sparseflows.flow.model import Flow
+from sparseflows.flow.smaller.compact import cut_field, with_fields
+from sparseflows.pruning.graph.chains import Chain
+from sparseflows.pruning.graph.groups import (
+    HiddenLayer,
+    Keep,
+    block_chains,
+    chains,
+    check_keep,
+    hidden_layers,
+    known_dim,
+    params_counter,
+)
+from sparseflows.pruning.scoring.allocation import best_of_layers, nearest_prefix, put_first, rank
+from sparseflows.pruning.scoring.scores import neuron_l1
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def choose_neurons(
+    network: nn.Module,
+    target: int,
+    allocation: str = "uniform",
+    scores: Sequence[Tensor] | None = None,
+    at_least: Sequence[int] | None = None,
+) -> Keep:
+    """Which units stay, so that the network would have `target` params, or as near as whole units allow.
+
+    Args:
+        network: a flow, or any module that can be followed.
+        target: params to keep.
+        allocation: `uniform`, the same share of every hidden layer, or `global`, one ranking over all.
+        scores: one tensor (size,) a hidden layer, higher stays; the ℓ₁ norm of a unit's incoming weights by default.
+        at_least: units that stay in each hidden layer whatever their rank; 1 by default.
+
+    Raises:
+        InputError: scores that do not fit the network.
+    """
+    layers = removable_layers(network)
+    if scores is None:
+        parameters = dict(network.named_parameters())
+        scores = [neuron_l1(parameters[layer.link.weight].flatten(1)) for layer in layers]
+    check_unit_scores(network, scores)
+    sizes = [layer.size for layer in layers]
+    least = [min(max(n, 1), size) for n, size in zip(at_least or [1] * len(sizes), sizes, strict=True)]
+    order = put_first(rank(scores, allocation), best_of_layers(scores, least))
+
+    def keep_for(n: int) -> Keep:
+        flat = torch.zeros(len(order), dtype=torch.bool)
+        flat[order[:n]] = True
+        return list(flat.split(sizes))
+
+    params = params_counter(network)
+
+    def count(n: int) -> int:
+        return params([int(kept.sum()) for kept in keep_for(n)])
+
+    return keep_for(nearest_prefix(sum(least), len(order), count, target))
+
+
+def removable_layers(network: nn.Module) -> list[HiddenLayer]:
+    """The hidden layers of `network`; raises InputError where there are none."""
+    layers = hidden_layers(network)
+    if not layers:
+        raise InputError(f"{_no_units(network)}, so it has no units to remove; prune its weights instead")
+    return layers
+
+
+def _no_units(network: nn.Module) -> str:
+    fields = list(network.fields()) if isinstance(network, Flow) else []
+    own = next((field for field in fields if not isinstance(field, MLPField)), None)
+    if own is None or not isinstance(network, Flow):
+        return "the network has no hidden layer"
+    from sparseflows.pruning.graph.field_chains import why_no_units
+
+    why = why_no_units(own, known_dim(network))
+    return f"in this flow no Linear layer alone reads another one's units ({why})"
+
+
+def check_unit_scores(network: nn.Module, scores: Sequence[Tensor]) -> None:
+    """Raise InputError unless there is one finite score (size,) for every unit of every hidden layer."""
+    layers = hidden_layers(network)
+    if len(scores) != len(layers):
+        raise InputError(f"scores of {len(scores)} layers were given; the network has {len(layers)} hidden ones")
+    for layer, score in zip(layers, scores, strict=True):
+        if score.shape != (layer.size,):
+            raise InputError(f"the scores of {layer.name} have shape {tuple(score.shape)}, not ({layer.size},)")
+        if not bool(torch.isfinite(score).all()):
+            raise InputError(f"a score of {layer.name} is not finite; every unit needs a number")
+
+
+def floor_of(sizes: Sequence[int], share: float) -> list[int]:
+    """Units that each layer keeps at least: `share` of its `sizes`, rounded up, never less than 1."""
+    return [max(1, math.ceil(share * size - 1e-9)) for size in sizes]
+
+
+def shrink(network: Network, keep: Keep) -> Network:
+    """A new, smaller network without the units not in `keep`: rows, biases, time gates and next columns cut out.
+
+    It computes what `masks_of_neurons(network, keep)` applied to `network` computes, which is left as it is.
+
+    Raises:
+        InputError: `keep` does not fit the network, or empties a layer.
+    """
+    check_keep(network, keep)
+    if isinstance(network, Flow):
+        return cast(Network, shrink_flow(network, keep))
+    from sparseflows.pruning.cutting.removal import remove_units
+
+    return cast(Network, remove_units(network, keep))
+
+
+def shrink_flow(flow: Flow, keep: Keep) -> Flow:
+    """`shrink` of a flow; `keep` has been checked."""
+    remaining = iter(keep)
+    device = next(flow.parameters()).device
+    fields: list[nn.Module] = []
+    owned: list[tuple[Chain, Keep]] = []
+    for block, field in enumerate(flow.fields()):
+        if isinstance(field, MLPField):
+            fields.append(cut_field(field, [next(remaining).to(device) for _ in field.hidden]))
+            continue
+        fields.append(copy.deepcopy(field))
+        owned += [(chain, [next(remaining) for _ in chain[1:]]) for chain in block_chains(flow, block)]
+    smaller = with_fields(flow, fields)
+    if owned:
+        from sparseflows.pruning.cutting.removal import cut_chain
+
+        for chain, kept in owned:
+            cut_chain(smaller, chain, kept)
+        chains(smaller)  # evaluates the fields: one that needs the old sizes is refused here
+    return smaller

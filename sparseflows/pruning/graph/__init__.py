@@ -1,0 +1,1 @@
+"""What belongs together: chains of weight layers, masks, counting."""

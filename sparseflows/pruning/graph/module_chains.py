@@ -1,0 +1,176 @@
+"""The chain of weight layers in a module of Linear and Conv2d layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
+
+from sparseflows.errors import InputError
+from sparseflows.pruning.graph.chains import Chain, Link
+from sparseflows.pruning.graph.module_trace import ADVICE, Call, straight_calls
+from sparseflows.pruning.graph.passages import NORMS, Passage, check_norm
+
+WeightLayer = nn.Linear | nn.Conv2d
+
+
+@dataclass(frozen=True)
+class ModuleChain:
+    """The chain of a module.
+
+    Attributes:
+        links: one a weight layer, `Link.name` the layer's name among the module's `named_modules`.
+        norms: for each link, the names of the batch norms that its units pass before the next layer.
+    """
+
+    links: Chain
+    norms: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class _Found:
+    call: Call
+    layer: WeightLayer
+    passage: Passage
+
+
+def follow(module: nn.Module) -> ModuleChain:
+    """The weight layers of `module` from input to output, and what belongs to their units.
+
+    Followed is one path of Linear and Conv2d layers. Between two of them may stand batch norm, pointwise
+    activations, max and average pooling, dropout, and flatten (`x.flatten(1)`, `x.reshape(x.size(0), -1)`), as
+    modules or as functions. Before the first and after the last anything may that has no parameters.
+
+    Args:
+        module: traced in eval mode; left as it is.
+
+    Returns:
+        Links whose `constants` read the module's parameters and running statistics when called: bias → batch
+        norm, activations and pooling in their order; NaN where a unit's map varies over its positions.
+
+    Raises:
+        InputError: the module branches, cannot be traced, or holds an operation that cannot be followed.
+    """
+    before, found = _split(straight_calls(module))
+    if not found:
+        raise InputError(f"{type(module).__name__} has no Linear or Conv2d layer; {ADVICE}")
+    parameters = {name for name, _ in module.named_parameters()}
+    _check_names(found, parameters)
+    _check_ends(before)
+    links = tuple(
+        _link(own, earlier, parameters, last=own is found[-1])
+        for earlier, own in zip([None, *found], found, strict=False)
+    )
+    return ModuleChain(links, tuple(own.passage.norms for own in found))
+
+
+def _split(calls: list[Call]) -> tuple[list[Call], list[_Found]]:
+    """The operations before the first weight layer; each weight layer with its way to the next."""
+    starts = [index for index, call in enumerate(calls) if isinstance(call.target, WeightLayer)]
+    found = []
+    for start, end in zip(starts, [*starts[1:], len(calls)], strict=False):
+        call = calls[start]
+        assert isinstance(call.target, WeightLayer)
+        passage = Passage(call.where, conv=isinstance(call.target, nn.Conv2d))
+        rest = calls[start + 1 : end]
+        if start != starts[-1]:
+            for following in rest:
+                passage.add(following)
+        else:
+            _finish(passage, rest)
+        found.append(_Found(call, call.target, passage))
+    return calls[: starts[0]] if starts else calls, found
+
+
+def _finish(passage: Passage, calls: list[Call]) -> None:
+    """After the last layer: batch norms that own an entry a unit are noted; the rest does not matter."""
+    for index, call in enumerate(calls):
+        try:
+            passage.add(call)
+        except InputError:
+            _check_ends(calls[index:])
+            return
+
+
+def _check_ends(calls: list[Call]) -> None:
+    for call in calls:
+        check_norm(call)
+        owns = isinstance(call.target, nn.Module) and any(True for _ in call.target.parameters())
+        if owns and not isinstance(call.target, NORMS):
+            raise InputError(f"{call.where} has parameters and cannot be followed; {ADVICE}: keep it out of the module")
+
+
+def _check_names(found: list[_Found], parameters: set[str]) -> None:
+    used: set[str] = set()
+    for own in found:
+        for name in (own.call.name, *own.passage.norms):
+            if name in used:
+                raise InputError(f"'{name}' is used twice; {ADVICE} that are used once: give each place its own")
+            used.add(name)
+        if isinstance(own.layer.weight, UninitializedParameter):
+            raise InputError(f"{own.call.where} has no weights yet: pass one batch through the module first")
+        if f"{own.call.name}.weight" not in parameters:
+            raise InputError(
+                f"{own.call.where} shares its weight or computes it (a parametrization); {ADVICE} that own their "
+                "weights: give it its own, or remove the parametrization"
+            )
+
+
+def _link(own: _Found, before: _Found | None, parameters: set[str], *, last: bool) -> Link:
+    layer, name = own.layer, own.call.name
+    if isinstance(layer, nn.Conv2d) and layer.groups != 1:
+        raise InputError(
+            f"{own.call.where} has groups={layer.groups}; {ADVICE} with groups=1: "
+            "prune the parts before and after it as modules of their own"
+        )
+    n_out, n_in, *kernel = layer.weight.shape
+    per_unit = int(torch.tensor(kernel).prod()) if kernel else 1
+    if before is not None and not kernel:
+        per_unit = _pixels(own, before)
+        n_in //= per_unit
+    bias = None if layer.bias is None else f"{name}.bias"
+    vectors = [f"{name}.bias", *(f"{norm}.{kind}" for norm in own.passage.norms for kind in ("weight", "bias"))]
+    if before is not None and kernel and (before.passage.flat or not before.passage.conv):
+        raise InputError(f"{own.call.where} reads no maps; {ADVICE} in which convolutions come first")
+    return Link(
+        name=name,
+        kind="conv" if kernel else "linear",
+        weight=f"{name}.weight",
+        vectors=tuple(name for name in vectors if name in parameters),
+        n_in=n_in,
+        n_out=n_out,
+        per_unit=per_unit,
+        bias=bias,
+        foldable=bias is not None and not _pads_zeros(layer) and (before is None or before.passage.even),
+        constants=None if last else _constants(layer, own.passage),
+    )
+
+
+def _pixels(own: _Found, before: _Found) -> int:
+    """Columns of a linear layer that read one unit of the layer before it."""
+    columns, units = own.layer.weight.shape[1], before.layer.weight.shape[0]
+    if before.passage.conv and not before.passage.flat:
+        raise InputError(f"{own.call.where} reads the maps of {before.call.where} row by row: put nn.Flatten() between")
+    if columns % units or (columns != units and not before.passage.conv):
+        raise InputError(f"{own.call.where} reads {columns} values of the {units} units of {before.call.where}")
+    return columns // units
+
+
+def _pads_zeros(layer: WeightLayer) -> bool:
+    if isinstance(layer, nn.Linear) or layer.padding_mode != "zeros" or layer.padding == "valid":
+        return False
+    if layer.padding == "same":
+        return any(size > 1 for size in layer.kernel_size)
+    return any(layer.padding)
+
+
+def _constants(layer: WeightLayer, passage: Passage) -> Callable[[], Tensor]:
+    @torch.no_grad()
+    def constants() -> Tensor:
+        bias = layer.bias
+        return passage.constants(layer.weight.new_zeros(layer.weight.shape[0]) if bias is None else bias.clone())
+
+    return constants

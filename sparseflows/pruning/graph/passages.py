@@ -1,0 +1,175 @@
+"""What stands between two weight layers of a module, and what it makes of a unit that is constant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sparseflows.errors import InputError
+from sparseflows.pruning.graph.module_trace import ADVICE, Call, Value
+
+Constants = Callable[[Tensor], Tensor]
+"""(n_out,) → (n_out,): what comes out of an operation where every unit's value is the same everywhere."""
+
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d)
+POINTWISE_MODULES = (
+    *(nn.ReLU, nn.Tanh, nn.Sigmoid, nn.Softplus, nn.SiLU, nn.GELU, nn.LeakyReLU, nn.ELU),
+    nn.Identity,
+)
+POINTWISE_FUNCTIONS = (
+    *(torch.relu, torch.relu_, torch.tanh, torch.sigmoid, F.relu, F.relu_, F.tanh, F.sigmoid),
+    *(F.softplus, F.silu, F.gelu, F.leaky_relu, F.elu),
+)
+POINTWISE_METHODS = ("relu", "relu_", "tanh", "tanh_", "sigmoid", "sigmoid_", "contiguous")
+POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+POOL_FUNCTIONS: dict[Any, tuple[type[nn.Module], str]] = {
+    F.max_pool2d: (nn.MaxPool2d, "kernel_size stride padding dilation ceil_mode return_indices"),
+    torch.max_pool2d: (nn.MaxPool2d, "kernel_size stride padding dilation ceil_mode"),
+    F.avg_pool2d: (nn.AvgPool2d, "kernel_size stride padding ceil_mode count_include_pad divisor_override"),
+    F.adaptive_avg_pool2d: (nn.AdaptiveAvgPool2d, "output_size"),
+    F.adaptive_max_pool2d: (nn.AdaptiveMaxPool2d, "output_size return_indices"),
+}
+KNOWN = (
+    "batch norm, ReLU, Tanh, Sigmoid, Softplus, SiLU, GELU, LeakyReLU, ELU, "
+    "max and average pooling in two dimensions, dropout and flatten"
+)
+
+
+@dataclass
+class Passage:
+    """The way from a weight layer to the next.
+
+    Attributes:
+        layer: where it starts, for messages.
+        conv: the units are channels.
+        norms: names of the batch norms on the way.
+        steps: what the way does to constants, one operation after the other.
+        flat: channels were flattened, so that a unit is several columns of what follows.
+        even: a constant unit is still the same everywhere at the end, whatever its value.
+    """
+
+    layer: str
+    conv: bool
+    norms: tuple[str, ...] = ()
+    steps: tuple[Constants, ...] = ()
+    flat: bool = False
+    even: bool = True
+
+    def constants(self, values: Tensor) -> Tensor:
+        """What the units send on whose values after the layer are `values` (n_out,); NaN where that is no constant."""
+        for step in self.steps:
+            values = step(values)
+        return values
+
+    def add(self, call: Call) -> None:
+        """Go on by one operation.
+
+        Raises:
+            InputError: it is not known, or mixes units, or uses a tensor of its own.
+        """
+        target = call.target
+        if call.tensors:
+            raise InputError(f"{call.where} uses '{call.tensors[0]}' by itself; {ADVICE}: use nn.Linear and nn.Conv2d")
+        if isinstance(target, NORMS):
+            self._add_norm(call, target)
+        elif _is_pool(target):
+            self._add_pool(call)
+        elif _is_flatten(call):
+            self.flat = True
+        elif (step := _pointwise(call)) is not None:
+            self.steps += (step,)
+        else:
+            raise InputError(
+                f"{call.where} after {self.layer} cannot be followed; {ADVICE}, between them {KNOWN}: "
+                "use these, or prune the parts before and after it as modules of their own"
+            )
+
+    def _add_norm(self, call: Call, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
+        check_norm(call)
+        if self.flat or isinstance(norm, nn.BatchNorm2d) is not self.conv:
+            expected = "BatchNorm2d before Flatten" if self.conv else "BatchNorm1d"
+            raise InputError(f"{call.where} does not norm the units of {self.layer} one by one: put a {expected} there")
+        self.norms += (call.name,)
+        self.steps += (lambda values: _normed(norm, values),)
+
+    def _add_pool(self, call: Call) -> None:
+        if not self.conv or self.flat:
+            raise InputError(f"{call.where} pools over the units of {self.layer}: pool before Flatten, or leave it out")
+        if not _keeps_constants(_pool(call)):
+            self.even = False
+            self.steps += (lambda values: values.masked_fill(values != 0, torch.nan),)
+
+
+def check_norm(call: Call) -> None:
+    """Raise InputError where a batch norm takes its statistics from the batch even in eval mode."""
+    if isinstance(call.target, NORMS) and call.target.running_mean is None:
+        raise InputError(
+            f"{call.where} keeps no running statistics, so examples depend on each other: set track_running_stats=True"
+        )
+
+
+def _normed(norm: nn.BatchNorm1d | nn.BatchNorm2d, values: Tensor) -> Tensor:
+    rows = values.unsqueeze(0)
+    return F.batch_norm(rows, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)[0]
+
+
+def _pointwise(call: Call) -> Constants | None:
+    """The function of one value that `call` applies to all; None where it is another operation."""
+    target, args, kwargs = call.target, call.args, call.kwargs
+    if any(isinstance(value, Value) for value in (*args, *kwargs.values())):
+        return None
+    if isinstance(target, DROPOUTS) or (target is F.dropout and not _named(call, "p training inplace")["training"]):
+        return Tensor.clone
+    if isinstance(target, POINTWISE_MODULES):
+        return lambda values: target(values.clone())  # a copy, for some work in place
+    if isinstance(target, str):
+        return (lambda values: getattr(values.clone(), target)(*args)) if target in POINTWISE_METHODS else None
+    if target in POINTWISE_FUNCTIONS and not isinstance(target, nn.Module):
+        return lambda values: target(values.clone(), *args, **kwargs)
+    return None
+
+
+def _named(call: Call, names: str) -> dict[str, Any]:
+    given = dict(zip(names.split(), call.args, strict=False)) | call.kwargs
+    return {"training": True, **given} if call.target is F.dropout else given
+
+
+def _is_pool(target: object) -> bool:
+    return isinstance(target, POOLS) or (not isinstance(target, nn.Module) and target in POOL_FUNCTIONS)
+
+
+def _pool(call: Call) -> nn.Module:
+    """The pooling as a module, also where it was a function."""
+    if isinstance(call.target, nn.Module):
+        return call.target
+    kind, names = POOL_FUNCTIONS[call.target]
+    return kind(**_named(call, names))
+
+
+def _keeps_constants(pool: nn.Module) -> bool:
+    """Does a map that is the same everywhere stay so? Padding with zeros under an average says no."""
+    if isinstance(pool, nn.AvgPool2d):
+        padded = pool.count_include_pad and pool.padding not in (0, (0, 0), [0, 0])
+        return not padded and not pool.ceil_mode and pool.divisor_override is None
+    if isinstance(pool, nn.MaxPool2d):  # a window spread by dilation may lie in the padding alone
+        return pool.padding in (0, (0, 0), [0, 0]) or pool.dilation in (1, (1, 1), [1, 1])
+    return True
+
+
+def _is_flatten(call: Call) -> bool:
+    """Does the operation flatten all but the examples, whatever the size of what it flattens?"""
+    if isinstance(call.target, nn.Flatten):
+        return (call.target.start_dim, call.target.end_dim) == (1, -1)
+    if call.target in (torch.flatten, "flatten"):
+        given = {"start_dim": 0, "end_dim": -1, **_named(call, "start_dim end_dim")}
+        return (given["start_dim"], given["end_dim"]) == (1, -1)
+    if call.target in (torch.reshape, "reshape", "view"):
+        shape = call.args[0] if call.args and isinstance(call.args[0], tuple | list) else call.args
+        return tuple(shape) == (Value.ROWS, -1)
+    return False

@@ -1,0 +1,1 @@
+"""What a sample shows of a network: activations, gradients, statistics."""

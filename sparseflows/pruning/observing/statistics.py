@@ -1,0 +1,172 @@
+"""What the criteria need to know of a layer, gathered from what was observed there. Tensors in, tensors out.
+
+Shapes: N examples; S evaluations of the layer an example (positions of a convolution, time points of a flow, and
+the tangents that its divergence needs); C columns of the weight matrix; n_out its rows; n_in the units of the layer
+before, C = n_in · per_unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from sparseflows.errors import InputError
+from sparseflows.pruning.observing.shares import check_shapes, largest_shares
+
+ELEMENTS = 2**22
+"""Entries of per-example gradients held at once."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A chunk of the sample, as one weight layer saw it.
+
+    Attributes:
+        inputs: what the weight matrix multiplied, (N, S, C).
+        gradients: of the example's *own* loss with respect to the products W a, (N, S, n_out); None without a loss.
+        values: the first so many of S are values of the network. The others are tangents, which count in gradients
+            but are no activations: no shares and no means are taken of them.
+    """
+
+    inputs: Tensor
+    gradients: Tensor | None
+    values: int
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """One layer over the whole sample.
+
+    Attributes:
+        examples: N.
+        mean_gradient: mean over examples of G_n = Σ_s δ_s a_sᵀ, (n_out, C); None without a loss, as the next two.
+        squared_gradients: Σ_n G_n², (n_out, C).
+        contributions: Σ over s and over a unit's columns of a · (Wᵀδ), (N, n_in): the derivative of each example's
+            loss by a gate on that unit of the layer before.
+        means: mean activation over examples and values, (C,).
+        inputs: the activations themselves, (N · values, C).
+        weight, per_unit: the layer's matrix (n_out, C), and how many of its columns read one unit.
+    """
+
+    weight: Tensor
+    per_unit: int
+    examples: int
+    mean_gradient: Tensor | None
+    squared_gradients: Tensor | None
+    contributions: Tensor | None
+    means: Tensor
+    inputs: Tensor
+
+    @cached_property
+    def shares(self) -> Tensor:
+        """Largest share of each weight over examples and values, (n_out, C); computed when first asked for."""
+        return largest_shares(self.weight, self.inputs)
+
+    @cached_property
+    def unit_shares(self) -> Tensor:
+        """The same of whole units of the layer before, (n_out, n_in)."""
+        return self.shares if self.per_unit == 1 else largest_shares(self.weight, self.inputs, self.per_unit)
+
+    @classmethod
+    def of(cls, weight: Tensor, observed: Observed, per_unit: int = 1) -> Statistics:
+        """The statistics of one chunk.
+
+        Args:
+            weight: (n_out, C), the columns that read one unit of the layer before side by side.
+            observed: at this layer.
+            per_unit: columns of one unit: 1 for neurons, a kernel's size for channels.
+
+        Raises:
+            InputError: shapes that do not go together, or an observation that is not finite.
+        """
+        _check(weight, observed)
+        weight = weight.detach()
+        inputs = observed.inputs[:, : observed.values].detach().flatten(0, 1)
+        check_shapes(weight, inputs, per_unit)
+        mean, squares, contributions = _gradients(weight, observed, per_unit)
+        return cls(
+            weight=weight,
+            per_unit=per_unit,
+            examples=observed.inputs.shape[0],
+            mean_gradient=mean,
+            squared_gradients=squares,
+            contributions=contributions,
+            means=inputs.mean(0),
+            inputs=inputs,
+        )
+
+    def merged(self, other: Statistics) -> Statistics:
+        """The statistics of this chunk and, after it, of `other`: those of one chunk, to rounding.
+
+        Raises:
+            InputError: the two are of different layers, or only one has gradients.
+        """
+        if self.weight.shape != other.weight.shape or self.per_unit != other.per_unit:
+            raise InputError(
+                f"statistics of a layer of shape {tuple(self.weight.shape)} cannot be merged with those of one "
+                f"of shape {tuple(other.weight.shape)}; merge chunks of one layer"
+            )
+        if (self.mean_gradient is None) != (other.mean_gradient is None):
+            raise InputError("one chunk has gradients and the other has none; give a loss for all or for none")
+        examples = self.examples + other.examples
+        share = self.examples / examples
+        rows = len(self.inputs) / (len(self.inputs) + len(other.inputs))
+        return Statistics(
+            weight=self.weight,
+            per_unit=self.per_unit,
+            examples=examples,
+            mean_gradient=_joined(lambda a, b: torch.lerp(b, a, share), self.mean_gradient, other.mean_gradient),
+            squared_gradients=_joined(torch.add, self.squared_gradients, other.squared_gradients),
+            contributions=_joined(lambda a, b: torch.cat([a, b]), self.contributions, other.contributions),
+            means=torch.lerp(other.means, self.means, rows),
+            inputs=torch.cat([self.inputs, other.inputs]),
+        )
+
+
+def _joined(how: Callable[[Tensor, Tensor], Tensor], first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    return None if first is None or second is None else how(first, second)
+
+
+Gradients = tuple[Tensor, Tensor, Tensor] | tuple[None, None, None]
+"""Mean gradient, squared gradients, contributions; or none of them."""
+
+
+def _gradients(weight: Tensor, observed: Observed, per_unit: int) -> Gradients:
+    if observed.gradients is None:
+        return None, None, None
+    total, squares = torch.zeros_like(weight), torch.zeros_like(weight)
+    contributions = []
+    size = max(1, ELEMENTS // weight.numel())
+    gradients, inputs = observed.gradients.detach(), observed.inputs.detach()
+    for delta, a in zip(gradients.split(size), inputs.split(size), strict=True):
+        own = delta.transpose(1, 2) @ a  # G_n, (n, n_out, C)
+        total += own.sum(0)
+        squares += own.square().sum(0)
+        # Σ_s a_sc (Wᵀδ_s)_c = Σ_i W_ic G_n,ic: no second pass over the positions.
+        contributions.append((weight * own).sum(1).unflatten(1, (-1, per_unit)).sum(2))
+    return total / len(gradients), squares, torch.cat(contributions)
+
+
+def _check(weight: Tensor, observed: Observed) -> None:
+    inputs, gradients = observed.inputs, observed.gradients
+    if weight.ndim != 2 or inputs.ndim != 3 or inputs.shape[2] != weight.shape[1]:
+        raise InputError(
+            f"observed inputs of shape {tuple(inputs.shape)} at a weight matrix of shape {tuple(weight.shape)}; "
+            "they must be (N, S, C) and (n_out, C)"
+        )
+    if not inputs.shape[0] or not 1 <= observed.values <= inputs.shape[1]:
+        raise InputError(
+            f"{observed.values} values among observed inputs of shape {tuple(inputs.shape)}; "
+            "there must be an example, and at least 1 and at most S values"
+        )
+    if gradients is not None and gradients.shape != (*inputs.shape[:2], weight.shape[0]):
+        raise InputError(
+            f"observed gradients have shape {tuple(gradients.shape)}; beside inputs of shape {tuple(inputs.shape)} "
+            f"they must have {(*inputs.shape[:2], weight.shape[0])}"
+        )
+    if not inputs.isfinite().all() or (gradients is not None and not gradients.isfinite().all()):
+        raise InputError("an observed input or gradient is infinite or not a number; prune a network that is finite")

@@ -1,0 +1,1 @@
+"""One importance score a weight or neuron; budgets and bounds."""

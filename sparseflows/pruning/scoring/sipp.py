@@ -1,0 +1,109 @@
+"""sipp on a whole network: the shares as scores, the reweighting of random choices, and what is promised of it.
+
+Baykal, Liebenwein et al. 2019, "SiPPing neural networks". The pieces are in `shares`, `sampling` and `bounds`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from sparseflows.pruning.graph.groups import chains
+from sparseflows.pruning.graph.masks import Masks
+from sparseflows.pruning.observing.observe import Sample, observe
+from sparseflows.pruning.scoring.bounds import promise_kept, promise_sampled
+from sparseflows.pruning.scoring.promises import Promise, promise_of
+from sparseflows.pruning.scoring.sampling import arrivals, hybrid, inclusion, reweighting
+from sparseflows.rng import torch_generator
+
+Choice = Literal["top", "sampled", "mixed"]
+
+
+class Sipp:
+    """The scores of a network's weights, and what has to happen once `prune_weights` has chosen.
+
+    Args:
+        network: to be pruned, in place.
+        sample: its rows are looked at; its fresh rows check the promises.
+        choice: `top` keeps the largest shares, `sampled` draws in proportion and reweights, `mixed` takes for each
+            neuron whichever of the two promises less.
+        seed: of the draws.
+
+    Attributes:
+        scores: name of each weight → its scores.
+        promises: of every layer, once `settle` has been called.
+    """
+
+    def __init__(self, network: nn.Module, sample: Sample, choice: Choice, seed: int) -> None:
+        self.network, self.choice = network, choice
+        self.promises: list[Promise] = []
+        self._names = [link.weight for chain in chains(network) for link in chain]
+        self._seen = observe(network, sample, gradients=False)
+        self._fresh: list[Tensor | None] = [None] * len(self._names)
+        if sample.fresh is not None:
+            self._fresh = [s.inputs for s in observe(network, Sample(sample.fresh), gradients=False)]
+        shapes = [network.get_parameter(name).shape for name in self._names]
+        generator = torch_generator(seed, "sipp/arrivals")
+        self._times = [arrivals(s.shares, generator) for s in self._seen]
+        lowest = torch.finfo(torch.float64).min
+        ranked = [
+            s.shares if choice == "top" else (-t).clamp(min=lowest)
+            for s, t in zip(self._seen, self._times, strict=True)
+        ]
+        self.scores = {name: r.view(shape) for name, r, shape in zip(self._names, ranked, shapes, strict=True)}
+
+    def mixed(self, cut: Masks, held: Masks) -> Masks:
+        """The mixed choice: of every neuron, as many weights as the cut keeps, drawn or by rank."""
+        return Masks(
+            {
+                name: kept.view_as(cut[name])
+                for name, (kept, *_) in zip(self._names, self._layers(cut, held), strict=True)
+            }
+        )
+
+    @torch.no_grad()
+    def settle(self, cut: Masks, held: Masks) -> None:
+        """Reweight what was drawn, in place, and note what is promised."""
+        for number, (name, found) in enumerate(zip(self._names, self._layers(cut, held), strict=True)):
+            kept, factors, promised = found
+            weight = self.network.get_parameter(name)
+            before = weight.double().flatten(1)
+            after = before * torch.where(kept, factors, 0.0)
+            self.promises.append(
+                promise_of(name, before, after, self._seen[number].inputs, promised, self._fresh[number])
+            )
+            weight.mul_(torch.where(kept, factors, 1.0).view(weight.shape).to(weight))
+
+    def _layers(self, cut: Masks, held: Masks) -> list[tuple[Tensor, Tensor, Callable[[float], Tensor]]]:
+        tau = self._tau(sum(int(cut[name].sum()) for name in self._names))
+        return [
+            self._layer(number, cut[name].flatten(1), held[name].flatten(1), tau)
+            for number, name in enumerate(self._names)
+        ]
+
+    def _layer(
+        self, number: int, kept: Tensor, held: Tensor, tau: float
+    ) -> tuple[Tensor, Tensor, Callable[[float], Tensor]]:
+        """Of one layer: what stays, its factors, and its promise as a function of the inflation."""
+        weight, shares = self._seen[number].weight, self._seen[number].shares
+        # What no cut may take, or came after τ and was kept all the same, was not left to chance.
+        certain = kept & (held | (self._times[number] > tau))
+        if self.choice == "top":
+            return kept, torch.ones_like(shares), lambda wider: promise_kept(weight, shares, kept, wider)
+        if self.choice == "sampled":
+            factors, chances = reweighting(shares, kept, tau, certain), inclusion(shares, tau, certain)
+            return kept, factors, lambda wider: promise_sampled(weight, shares, chances, inflation=wider)
+        found = hybrid(weight, shares, kept, tau, certain)
+        return (
+            found.kept,
+            found.factors,
+            lambda wider: hybrid(weight, shares, kept, tau, certain, inflation=wider).promised,
+        )
+
+    def _tau(self, kept: int) -> float:
+        """The arrival after the `kept` first ones (see `sampling.threshold`)."""
+        times = torch.cat([time.flatten() for time in self._times]).sort().values
+        return float(times[kept]) if kept < len(times) else float("inf")

@@ -1,0 +1,310 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from support.truths import FULL, SHEAR, SPIRAL, SineField, jacobians, linear_log_prob, linear_map, normal, tight
+from torch import nn
+
+from analysis.fields import grids
+from analysis.fields.grids import (
+    bounded,
+    field_at,
+    log_density,
+    make_grid,
+    moment,
+    path,
+    to_data_coordinates,
+    to_first_block,
+)
+from analysis.fields.projection import (
+    cell_means,
+    check_columns,
+    choose_pairs,
+    pair_name,
+    parse_columns,
+    square_window,
+    window,
+)
+from sparseflows.errors import InputError, RunError
+from sparseflows.flow.fields import LinearField
+from sparseflows.flow.model import Flow
+from sparseflows.flow.solvers.ode import Solver
+
+DOUBLE = {"dtype": torch.float64}
+
+
+def linear_flow(*matrices, end_times=(), **settings):
+    flow = Flow([LinearField(torch.tensor(m, **DOUBLE)) for m in matrices], train_end_time=bool(end_times), **settings)
+    for block, end_time in zip(flow.chain(), end_times, strict=bool(end_times)):
+        block.sqrt_end_time.data = torch.tensor(end_time, **DOUBLE).sqrt()
+    return flow
+
+
+# --- the grid
+
+
+def test_the_grid_has_square_cells_in_rows_that_rise_with_y():
+    grid = make_grid((-1.0, 3.0, 0.0, 4.0), 8)
+    assert grid.area == pytest.approx(0.25)
+    assert grid.area * len(grid.points) == pytest.approx(16)
+    picture = grid.points.reshape(8, 8, 2)
+    assert np.allclose(picture[3, :, 0], grid.axis_x)
+    assert np.allclose(picture[:, 5, 1], grid.axis_y)
+    assert grid.axis_x[0] == pytest.approx(-0.75)
+    assert grid.axis_y[-1] == pytest.approx(3.75)
+
+
+def test_the_window_is_square_and_holds_rows_margin_and_noise():
+    rows = np.array([[0.0, 0.0], [4.0, 1.0]])
+    left, right, bottom, top = square_window(rows, 0.1)
+    assert (left, right) == pytest.approx((-0.4, 4.4))
+    assert top - bottom == pytest.approx(right - left)
+    assert (bottom + top) / 2 == pytest.approx(0.5)
+    left, right, bottom, top = square_window(rows, 0.1, reach=3.0)
+    assert left <= -3 < 4.4 <= right
+    assert bottom <= -3 < 3 <= top
+
+
+def test_a_window_leaves_the_outermost_out():
+    rows = np.column_stack([np.linspace(-1, 1, 1001), np.linspace(-1, 1, 1001)])
+    rows[0] = -100
+    assert window(rows, 0.01, 0.0)[0] == pytest.approx(-0.98, abs=0.01)
+
+
+# --- the field
+
+
+def test_a_linear_field_is_az_with_divergence_tr_a():
+    flow = linear_flow(SPIRAL, SHEAR)
+    grid = make_grid((-2.0, 2.0, -2.0, 2.0), 9)
+    for block, matrix in enumerate((SPIRAL, SHEAR)):
+        velocity, divergence = field_at(flow, moment(flow, block, 0.5), grid.points)
+        assert np.allclose(velocity, grid.points @ np.array(matrix).T, rtol=1e-14, atol=1e-14)
+        assert np.allclose(divergence, np.trace(matrix), rtol=1e-14)
+
+
+def test_a_field_of_time_agrees_with_autograd_in_its_own_time():
+    flow = Flow(SineField(**DOUBLE), train_end_time=True)
+    flow.chain()[0].sqrt_end_time.data = torch.tensor(1.5, **DOUBLE)
+    when = moment(flow, 0, 0.25)
+    assert when.time == pytest.approx(0.25 * 2.25)
+    z = normal(50, 2, **DOUBLE)
+    velocity, divergence = field_at(flow, when, z.numpy())
+    field = SineField(**DOUBLE)
+    expected = jacobians(lambda y: field(torch.tensor(0.25 * 2.25, **DOUBLE), y), z)
+    # Two ways to differentiate the same formula: rounding only.
+    assert np.allclose(divergence, torch.diagonal(expected, dim1=1, dim2=2).sum(1).detach(), rtol=1e-12, atol=1e-13)
+    assert np.allclose(velocity, field(torch.tensor(0.5625, **DOUBLE), z).detach(), rtol=1e-14)
+
+
+# --- the density
+
+
+def test_the_density_of_a_linear_flow_is_its_gaussian_with_mass_one():
+    flow = linear_flow(SPIRAL, SHEAR)
+    grid = make_grid((-8.0, 8.0, -8.0, 8.0), 64)
+    seen = []
+    found = log_density(flow, grid, tight(DOUBLE), "float64", lambda *step: seen.append(step))
+    total = linear_map([torch.tensor(m, **DOUBLE) for m in (SPIRAL, SHEAR)], [1.0, 1.0])
+    expected = linear_log_prob(torch.as_tensor(grid.points), total).numpy()
+    # log p reaches −100 in the corners, to 1e-9 a step.
+    assert np.allclose(found, expected, rtol=1e-6, atol=1e-6)
+    # The midpoint rule on a Gaussian is exact as long as a cell (0.25) is below its deviations (0.6 and more),
+    # and 8 is more than 5 of the largest.
+    assert np.exp(found).sum() * grid.area == pytest.approx(1, abs=1e-4)
+    assert seen[-1] == (4096, 4096)
+    assert len(seen) > 1
+
+
+class Steep(nn.Module):
+    """Still within 2 of the origin; beyond, the distance from there grows by e^120, which squared is no float32."""
+
+    def __init__(self):
+        super().__init__()
+        self.rate = nn.Parameter(torch.tensor(120.0))
+
+    def forward(self, t, z):
+        return self._rate(z) * z
+
+    def tangents(self, t, z, v):
+        radius = torch.linalg.vector_norm(z, dim=1, keepdim=True)
+        along = (v * z).sum(-1, keepdim=True) * z / radius**3
+        return self(t, z), self._rate(z) * v + 2 * self.rate * (radius > 2) * along
+
+    def _rate(self, z):
+        return self.rate * (1 - 2 / torch.linalg.vector_norm(z, dim=1, keepdim=True)).clamp(min=0)
+
+
+def test_a_path_to_infinity_fails_a_grid_unless_bounded():
+    flow = Flow(Steep())
+    grid = make_grid((-6.0, 6.0, -6.0, 6.0), 24)
+    solver = Solver(rtol=1e-3, atol=1e-3)
+    with pytest.raises(RunError, match="density on the grid"):
+        log_density(flow, grid, solver, "float32")
+    found = np.exp(log_density(bounded(flow, 10.0), grid, solver, "float32"))
+    near = np.linalg.norm(grid.points, axis=1) < 2
+    assert np.isfinite(found).all()
+    assert np.allclose(found[near], np.exp(-(grid.points[near] ** 2).sum(1) / 2) / (2 * np.pi), rtol=1e-5)
+    assert found[~near].max() < 1e-12
+
+
+def test_hard_tiles_are_left_out_where_nothing_is_needed(monkeypatch):
+    flow = bounded(Flow(Steep()), 10.0)
+    grid = make_grid((-6.0, 6.0, -6.0, 6.0), 12)
+    solver = Solver(rtol=1e-3, atol=1e-3)
+    radius = np.linalg.norm(grid.points, axis=1)
+    whole = log_density(flow, grid, solver, "float32")
+    monkeypatch.setattr(grids, "PATIENCE", 50)  # still cells take 14
+    monkeypatch.setattr(grids, "SMALLEST_TILE", 1)
+    monkeypatch.setattr(grids, "TILE", 6)
+    needed = (radius < 2) | (np.arange(len(radius)) == 4)
+    seen = []
+    found = log_density(flow, grid, solver, "float32", lambda *step: seen.append(step), needed)
+    left_out = np.isneginf(found)
+    assert not left_out[needed].any()
+    assert left_out[radius > 2].mean() > 0.9
+    # Other tiles, other steps: to the tolerance where the density is more than nothing.
+    assert np.allclose(np.exp(found), np.exp(whole), atol=1e-4)
+    assert seen[-1] == (144, 144)
+
+
+def test_bounded_changes_nothing_within_its_reach():
+    flow = linear_flow(SPIRAL)
+    z = normal(30, 2, **DOUBLE).numpy()
+    for one, other in zip(
+        field_at(flow, moment(flow, 0, 0.3), z), field_at(bounded(flow, 30.0), moment(flow, 0, 0.3), z), strict=True
+    ):
+        assert np.array_equal(one, other)
+
+
+# --- paths
+
+
+def test_paths_of_a_linear_flow_are_its_exponentials():
+    flow = linear_flow(SPIRAL, SHEAR, end_times=(0.7, 1.6))
+    noise = normal(20, 2, **DOUBLE)
+    clock = np.linspace(2, 0, 7)  # 1/3 apart: block 1 | 2 changes on a time, and
+    odd = [2.0, 1.4, 0.6, 0.0]  # here within an interval
+    a, b = (torch.tensor(m, **DOUBLE) for m in (SPIRAL, SHEAR))
+    for times in (clock.tolist(), odd):
+        states = path(flow, noise.numpy(), times, tight(DOUBLE))
+        assert states.shape == (len(times), 20, 2)
+        for time, state in zip(times, states, strict=True):
+            to_here = linear_map([a, b], [0.7 * min(time, 1), 1.6 * max(time - 1, 0)])
+            whole = linear_map([a, b], [0.7, 1.6])
+            expected = noise @ torch.linalg.inv(whole).T @ to_here.T
+            assert np.allclose(state, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_paths_end_where_to_data_and_to_noise_do():
+    flow = Flow([SineField(**DOUBLE), LinearField(torch.tensor(SPIRAL, **DOUBLE))], solver=tight(DOUBLE))
+    noise = normal(40, 2, **DOUBLE)
+    back = path(flow, noise.numpy(), np.linspace(2, 0, 11).tolist(), tight(DOUBLE))
+    there = path(flow, back[-1], np.linspace(0, 2, 11).tolist(), tight(DOUBLE))
+    with torch.no_grad():
+        # 1e-9 a step, some tens of steps.
+        assert np.allclose(back[-1], flow.to_data(noise), atol=1e-6)
+    assert np.allclose(there, back[::-1], atol=1e-6)
+
+
+def test_whitening_is_undone_at_the_end_and_only_there():
+    matrix = torch.tensor(SHEAR, **DOUBLE) + torch.eye(2, **DOUBLE)
+    flow = linear_flow(SPIRAL, whitening=matrix, solver=tight(DOUBLE))
+    noise = normal(10, 2, **DOUBLE)
+    last = to_data_coordinates(flow, path(flow, noise.numpy(), [1.0, 0.5, 0.0], tight(DOUBLE))[-1])
+    with torch.no_grad():
+        assert np.allclose(last, flow.to_data(noise), atol=1e-6)
+    assert np.allclose(to_first_block(flow, last), last @ matrix.numpy().T)
+    plain = linear_flow(SPIRAL)
+    assert to_first_block(plain, last) is last
+    assert to_data_coordinates(plain, last) is last
+
+
+# --- pairs of columns
+
+
+@pytest.mark.parametrize(
+    ("text", "pairs"), [("1-2", [(0, 1)]), ("3-1,2-5", [(2, 0), (1, 4)]), (" 10 - 2 ", [(9, 1)]), ("01-2", [(0, 1)])]
+)
+def test_pairs_are_counted_from_one(text, pairs):
+    assert parse_columns(text) == pairs
+    assert pair_name(pairs[0]).split("-")[0] == str(pairs[0][0] + 1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "1",
+        "1-",
+        "1-2,",
+        "1-1",
+        "0-1",
+        "-1-2",
+        "1-2-3",
+        "a-b",
+        "1-2,2-1",
+        "1.5-2",
+        "²-1",
+        "1-2;3-4",
+        "9" * 12 + "-1",
+    ],
+)
+def test_anything_else_is_refused_in_one_line(text):
+    with pytest.raises(InputError, match="--columns") as refusal:
+        parse_columns(text)
+    assert "\n" not in str(refusal.value)
+
+
+def test_too_many_pairs_are_refused():
+    with pytest.raises(InputError, match="at most 6"):
+        parse_columns(",".join(f"1-{k}" for k in range(2, 9)))
+
+
+def test_pairs_have_to_be_there():
+    check_columns([(0, 4)], 5, "run")
+    with pytest.raises(InputError, match="1-6, but the data have 5 columns"):
+        check_columns([(0, 5)], 5, "run")
+    with pytest.raises(InputError, match="leave --columns out"):
+        check_columns([(0, 1)], 2, "run")
+
+
+def test_the_most_correlated_columns_are_chosen_each_once():
+    x = normal(2000, 7, **DOUBLE).numpy()
+    x[:, 4] = x[:, 1] + 0.1 * x[:, 4]
+    x[:, 6] = -x[:, 1] + 0.3 * x[:, 6]  # next, but column 2 is taken
+    x[:, 3] = -x[:, 0] + 0.5 * x[:, 3]
+    assert choose_pairs(x)[:2] == [(1, 4), (0, 3)]
+    assert len(choose_pairs(x)) == 3
+    assert choose_pairs(x[:, :3], 3) == choose_pairs(x[:, :3], 1)
+
+
+def test_cell_means_are_those_of_a_naive_loop():
+    points, values = normal(500, 2, seed=1, **DOUBLE).numpy(), normal(500, 3, seed=2, **DOUBLE).numpy()
+    points[0], points[1] = (-2.0, -2.0), (2.0, 0.0)  # on the lower edge: inside; on the upper: outside
+    means, counts = cell_means(points, values, (-2.0, 2.0, -2.0, 2.0), 5, at_least=3)
+    for row in range(5):
+        for column in range(5):
+            own = [
+                value
+                for (x, y), value in zip(points, values, strict=True)
+                if -2 + 0.8 * column <= x < -2 + 0.8 * (column + 1) and -2 + 0.8 * row <= y < -2 + 0.8 * (row + 1)
+            ]
+            assert counts[row, column] == len(own)
+            if len(own) < 3:
+                assert np.isnan(means[row, column]).all()
+            else:
+                assert np.allclose(means[row, column], np.mean(own, axis=0), rtol=1e-12, atol=1e-12)
+
+
+def test_the_projection_of_a_linear_field_is_its_conditional_mean():
+    # f = Az over independent columns: the mean of its components i, j given z_i, z_j is A's own 2 x 2 part.
+    z = normal(200_000, 3, **DOUBLE).numpy()
+    a = np.array(FULL)
+    means, counts = cell_means(z[:, [0, 2]], (z @ a.T)[:, [0, 2]], (-1.0, 1.0, -1.0, 1.0), 4)
+    centres = make_grid((-1.0, 1.0, -1.0, 1.0), 4).points.reshape(4, 4, 2)
+    expected = centres @ a[np.ix_([0, 2], [0, 2])].T
+    # Some 5,000 rows a cell: the column that is averaged away leaves 0.8/√5000 = 0.011, a cell's own slope 0.003.
+    assert counts.min() > 3000
+    assert np.abs(means - expected).max() < 0.06

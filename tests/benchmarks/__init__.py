@@ -1,1 +1,0 @@
-"""Ours and its peers, measured in turns in one run: `python -m tests.benchmarks --help`."""

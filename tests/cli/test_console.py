@@ -1,0 +1,102 @@
+"""One line for an error, and the exit status, whatever a command does."""
+
+import subprocess
+import sys
+
+import pytest
+import typer
+
+from sparseflows.cli.console import run_app
+from sparseflows.errors import InputError, Interrupted, RunError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+FAILURES = {
+    "input": InputError("data.csv: line 3: 'x' is not a number"),
+    "run": RunError("the disk is full"),
+    "lines": InputError("one\n  two\t three\r\n"),
+    "interrupted": Interrupted("interrupted; the same command goes on"),
+    "keyboard": KeyboardInterrupt(),
+    "pipe": BrokenPipeError(),
+    "bug": ZeroDivisionError("a bug"),
+    "exit": typer.Exit(3),
+}
+
+
+@app.command()
+def fail(how: str) -> None:
+    print("half a result")
+    raise FAILURES[how]
+
+
+@app.command()
+def work(n: int = typer.Option(1, min=1)) -> None:
+    print(n)
+
+
+@pytest.mark.parametrize(
+    ("how", "status", "line"),
+    [
+        ("input", 2, "prog: data.csv: line 3: 'x' is not a number\n"),
+        ("run", 1, "prog: the disk is full\n"),
+        ("lines", 2, "prog: one two three\n"),
+        ("interrupted", 130, "prog: interrupted; the same command goes on\n"),
+        ("keyboard", 130, "prog: interrupted\n"),
+        ("exit", 3, ""),
+    ],
+)
+def test_an_error_is_one_line_and_a_status(how, status, line, capsys):
+    assert run_app(app, "prog", ["fail", how]) == status
+    out, err = capsys.readouterr()
+    assert out == "half a result\n"
+    assert err == line
+
+
+def test_a_bug_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        run_app(app, "prog", ["fail", "bug"])
+
+
+def test_success(capsys):
+    assert run_app(app, "prog", ["work", "--n", "7"]) == 0
+    assert capsys.readouterr() == ("7\n", "")
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["fail"], "Missing argument"),
+        (["work", "--m", "3"], "No such option: --m"),
+        (["work", "extra"], "unexpected extra argument"),
+        (["work", "--n", "x"], "Invalid value for '--n'"),
+        (["work", "--n", "0"], "Invalid value for '--n'"),
+        (["work", "--n"], "Option '--n' requires an argument"),
+        (["wrok"], "No such command 'wrok'"),
+    ],
+)
+def test_wrong_usage_is_one_line_that_points_to_the_help(args, words, capsys):
+    assert run_app(app, "prog", args) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert words in err
+    assert err.startswith("prog: ")
+    assert err.endswith("(see 'prog --help')\n")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("args", [[], ["--help"], ["fail", "--help"]])
+def test_help_goes_to_standard_output(args, capsys):
+    assert run_app(app, "prog", args) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("Usage: prog")
+    assert err == ""
+
+
+def test_a_reader_that_leaves_is_no_error():
+    code = "import sys; from sparseflows.__main__ import main; sys.argv[1:] = ['data', 'list']; main()"
+    with subprocess.Popen(
+        [sys.executable, "-c", f"import time; time.sleep(0.2); {code}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode in (0, 1)

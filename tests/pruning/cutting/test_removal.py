@@ -1,0 +1,332 @@
+"""Units removed from modules: the function is the silenced one's; folding keeps it; compensation keeps its means."""
+
+import copy
+from itertools import pairwise
+
+import pytest
+import torch
+from support.networks import CASES, MODULES, make, random_keep, randomised, sample
+from torch import nn
+
+from sparseflows.errors import InputError
+from sparseflows.pruning.cutting.removal import compensate, fold_constants, remove_units
+from sparseflows.pruning.graph.groups import count_params, params_with
+from sparseflows.pruning.graph.masks import masks_of_neurons
+from sparseflows.pruning.graph.module_chains import follow
+from sparseflows.pruning.observing.recording import record
+
+# For every layer whose units can go, the module that puts out what they send on, one entry or map a unit.
+SENDS = {
+    "mlp": ("1", "3"),
+    "norm_mlp": ("4", "7"),
+    "conv": ("3", "7", "10"),
+    "padded": ("1", "3", "6"),
+}
+
+
+def outputs(module, x):
+    with torch.no_grad():
+        return module(x)
+
+
+def silenced(module, name, keep):
+    """The module with hooks that put 0 in the place of what the removed units send on."""
+    muted = copy.deepcopy(module)
+    for sender, kept in zip(SENDS[name], keep, strict=True):
+        muted.get_submodule(sender).register_forward_hook(
+            lambda _, given, sent, kept=kept: torch.where(kept.view(1, -1, *[1] * (sent.ndim - 2)), sent, 0.0)
+        )
+    return muted
+
+
+def products(module, link, x):
+    """What the layer puts out, (N, n_out, positions)."""
+    seen = []
+    handle = module.get_submodule(link.name).register_forward_hook(lambda _, given, sent: seen.append(sent))
+    outputs(module, x)
+    handle.remove()
+    return seen[0].flatten(2) if link.kind == "conv" else seen[0].unsqueeze(2)
+
+
+# --- removal
+
+
+@pytest.mark.parametrize(("name", "activation"), CASES)
+def test_a_shrunk_module_is_the_masked_module(name, activation):
+    # 1e-12: sums of at most 54 terms of order 1 in another order.
+    changes = []
+    for seed in range(2):
+        module = make(name, activation, seed)
+        keep = random_keep(module, follow(module).links, seed)
+        masked = copy.deepcopy(module)
+        masks_of_neurons(module, keep).apply_(masked)
+        small, x = remove_units(module, keep), sample(name)
+        torch.testing.assert_close(outputs(small, x), outputs(masked, x), rtol=1e-12, atol=1e-12)
+        changes.append(float((outputs(small, x) - outputs(module, x)).abs().max()))
+        assert count_params(small) == params_with(module, [int(kept.sum()) for kept in keep])
+        if name in SENDS:
+            torch.testing.assert_close(
+                outputs(small, x), outputs(silenced(module, name, keep), x), rtol=1e-12, atol=1e-12
+            )
+    assert max(changes) > 1e-3  # the units that went had something to say (one network's relus are all shut)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_layers_know_their_new_sizes(name):
+    module = make(name)
+    keep = random_keep(module, follow(module).links, 4)
+    small = remove_units(module, keep)
+    for part in small.modules():
+        if isinstance(part, nn.Linear):
+            assert part.weight.shape == (part.out_features, part.in_features)
+        elif isinstance(part, nn.Conv2d):
+            assert part.weight.shape[:2] == (part.out_channels, part.in_channels)
+        elif isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
+            assert part.running_mean.shape == part.running_var.shape == part.weight.shape == (part.num_features,)
+    sizes = [link.n_out for link in follow(small).links[:-1]]
+    assert sizes == [int(kept.sum()) for kept in keep]
+    small.train()(sample(name))  # batch norm takes its new channels
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_nothing_is_shared_or_changed(name):
+    module = make(name)
+    for parameter in list(module.parameters())[::2]:
+        parameter.requires_grad_(False)
+    before = copy.deepcopy(module.state_dict())
+    keep = random_keep(module, follow(module).links, 2)
+    small, (folded, _) = remove_units(module, keep), fold_constants(module)
+    for changed in (small, folded):
+        assert [p.requires_grad for p in changed.parameters()] == [p.requires_grad for p in module.parameters()]
+        assert {p.dtype for p in changed.parameters()} == {torch.float64}
+        with torch.no_grad():
+            for tensor in changed.state_dict().values():
+                tensor.add_(1)
+    assert all(torch.equal(tensor, before[own]) for own, tensor in module.state_dict().items())
+
+
+def test_keeping_everything_changes_nothing():
+    module = make("conv")
+    small = remove_units(module, [torch.ones(link.n_out, dtype=torch.bool) for link in follow(module).links[:-1]])
+    assert all(torch.equal(tensor, module.state_dict()[own]) for own, tensor in small.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("keep", "words"),
+    [
+        ([[True] * 7], "keep has 1 layers"),
+        ([[True] * 7, [True] * 4], "keep of 2 must be a bool tensor of shape (5,)"),
+        ([[1] * 7, [True] * 5], "keep of 0 must be a bool tensor of shape (7,)"),
+        ([[True] * 7, [False] * 5], "2 would lose all its units"),
+    ],
+)
+def test_a_keep_that_does_not_fit_is_refused(keep, words):
+    module, keep = make("mlp"), [torch.tensor(kept) for kept in keep]
+    for function in (remove_units, lambda *given: compensate(*given, means=[torch.zeros(7), torch.zeros(5)])):
+        with pytest.raises(InputError) as caught:
+            function(module, keep)
+        assert words in str(caught.value)
+
+
+# --- folding
+
+
+def without_inputs(module, seed=0):
+    """The module with the incoming weights of about half of each layer's units at 0, and which these are."""
+    module, silent = copy.deepcopy(module), []
+    generator = torch.Generator().manual_seed(seed)
+    for link in follow(module).links[:-1]:
+        units = torch.rand(link.n_out, generator=generator) < 0.5
+        units[0], units[1] = False, True
+        with torch.no_grad():
+            module.get_parameter(link.weight)[units] = 0.0
+        silent.append(units)
+    return module, silent
+
+
+@pytest.mark.parametrize(("name", "activation"), CASES)
+def test_folding_keeps_the_function(name, activation):
+    for seed in range(2):
+        module, silent = without_inputs(make(name, activation, seed), seed)
+        x = sample(name)
+        folded, keep = fold_constants(module)
+        small = remove_units(folded, keep)
+        torch.testing.assert_close(outputs(folded, x), outputs(module, x), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(outputs(small, x), outputs(module, x), rtol=1e-12, atol=1e-12)
+        links = follow(module).links
+        for (link, following), units, kept in zip(pairwise(links), silent, keep, strict=True):
+            free = units if following.foldable else units & (link.constants() == 0)
+            assert torch.equal(~kept, free)
+            assert (
+                not folded.get_parameter(following.weight).reshape(following.n_out, following.n_in, -1)[:, free].any()
+            )
+        foldable = any(link.foldable for link in links[1:])
+        assert count_params(small) < count_params(module) or not foldable
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "softplus"])
+def test_without_folding_the_function_would_change(activation):
+    module, _ = without_inputs(make("conv", activation))
+    _, keep = fold_constants(module)
+    x = sample("conv")
+    assert (outputs(remove_units(module, keep), x) - outputs(module, x)).abs().max() > 0.01
+    torch.testing.assert_close(
+        outputs(remove_units(module, keep, fold=True), x), outputs(module, x), rtol=1e-12, atol=1e-12
+    )
+
+
+def test_zero_padding_keeps_a_constant_from_being_folded():
+    # With sigmoid a constant channel differs from the zeros around it; a bias would shift the border too.
+    module, silent = without_inputs(make("padded", "sigmoid"))
+    folded, keep = fold_constants(module)
+    assert keep[0].all()
+    x = sample("padded")
+    wrong = copy.deepcopy(module)
+    link, following = follow(module).links[:2]
+    with torch.no_grad():
+        read = wrong.get_parameter(following.weight).flatten(2).sum(2)[:, silent[0]]
+        wrong.get_parameter(following.bias).add_(read @ link.constants()[silent[0]])
+        wrong.get_parameter(following.weight)[:, silent[0]] = 0.0
+    shift = products(wrong, following, x) - products(module, following, x)
+    inside = shift.unflatten(2, (4, 4))[:, :, 1:-1, 1:-1]
+    assert inside.abs().max() < 1e-12
+    assert shift.abs().max() > 0.1
+    assert (outputs(folded, x) - outputs(module, x)).abs().max() < 1e-12
+
+
+def test_a_constant_of_zero_goes_even_through_padding():
+    module, silent = without_inputs(make("padded", "relu"))
+    with torch.no_grad():
+        module.get_parameter("0.bias").fill_(-1.0)
+    folded, keep = fold_constants(module)
+    assert torch.equal(keep[0], ~silent[0])
+    x = sample("padded")
+    torch.testing.assert_close(outputs(remove_units(folded, keep), x), outputs(module, x), rtol=1e-12, atol=1e-12)
+
+
+def test_what_reads_constants_only_is_constant_itself():
+    module = make("mlp", "sigmoid")
+    with torch.no_grad():
+        module.get_parameter("0.weight")[[1, 2]] = 0.0
+        module.get_parameter("2.weight")[3] = 0.0
+        module.get_parameter("2.weight")[3, [1, 2]] = 0.7
+    folded, keep = fold_constants(module)
+    assert keep[0].tolist() == [True, False, False, True, True, True, True]
+    assert keep[1].tolist() == [True, True, True, False, True]
+    x = sample("mlp")
+    torch.testing.assert_close(outputs(remove_units(folded, keep), x), outputs(module, x), rtol=1e-12, atol=1e-12)
+
+
+def test_a_layer_of_constants_keeps_one_unit():
+    module = make("mlp", "sigmoid")
+    with torch.no_grad():
+        module.get_parameter("0.weight").zero_()
+    folded, keep = fold_constants(module)
+    assert [int(kept.sum()) for kept in keep] == [1, 1]
+    x = sample("mlp")
+    torch.testing.assert_close(outputs(remove_units(folded, keep), x), outputs(module, x), rtol=1e-12, atol=1e-12)
+
+
+def test_folding_on_removal_folds_only_what_is_removed():
+    module, silent = without_inputs(make("mlp", "sigmoid"))
+    keep = [torch.ones(7, dtype=torch.bool), torch.ones(5, dtype=torch.bool)]
+    keep[0][int(silent[0].nonzero()[0])] = False
+    small = remove_units(module, keep, fold=True)
+    assert small[0].out_features == 6
+    assert int(silent[0].sum()) > 1  # other constant units stay, and are read as before
+    assert torch.equal(small[2].weight, module[2].weight[:, keep[0]])
+    torch.testing.assert_close(outputs(small, sample("mlp")), outputs(module, sample("mlp")), rtol=1e-12, atol=1e-12)
+
+
+# --- compensation
+
+
+def means_of(module, x):
+    return [seen.inputs.flatten(0, 1).mean(0) for seen in record(module, x)[1:]]
+
+
+def only(keep, index):
+    return [kept if i == index else torch.ones_like(kept) for i, kept in enumerate(keep)]
+
+
+@pytest.mark.parametrize("name", ["mlp", "padded", "functional"])
+def test_compensation_is_the_loop_over_weights(name):
+    module = make(name)
+    links = follow(module).links
+    keep = random_keep(module, links, 5)
+    means = means_of(module, sample(name))
+    ours = compensate(module, keep, means)
+    for index, (link, kept) in enumerate(zip(links[1:], keep, strict=True)):
+        weight = module.get_parameter(link.weight).flatten(1).tolist()
+        expected = module.get_parameter(link.bias).tolist()
+        for row in range(link.n_out):
+            for column in range(link.n_in * link.per_unit):
+                if not kept[column // link.per_unit]:
+                    expected[row] += weight[row][column] * float(means[index][column])
+        assert ours.get_parameter(link.bias).tolist() == pytest.approx(expected, rel=1e-12, abs=1e-12)
+    others = [own for own, _ in module.named_parameters() if own not in {link.bias for link in links[1:]}]
+    assert all(torch.equal(ours.get_parameter(own), module.get_parameter(own)) for own in others)
+
+
+@pytest.mark.parametrize("name", ["mlp", "padded", "functional"])
+def test_compensation_keeps_the_means_of_the_next_layer(name):
+    module, x = make(name), sample(name, rows=20)
+    links = follow(module).links
+    keep, means = random_keep(module, links, 6), means_of(module, x)
+    for index, following in enumerate(links[1:]):
+        chosen = only(keep, index)
+        dense = products(module, following, x)
+        errors = [
+            products(remove_units(one, chosen), following, x) - dense
+            for one in (module, compensate(module, chosen, means))
+        ]
+        if chosen[index].all():
+            continue
+        bare, compensated = errors
+        # 1e-12: means over at most 20 · 64 values of order 1.
+        assert compensated.mean((0, 2)).abs().max() < 1e-12
+        assert bare.mean((0, 2)).abs().max() > 1e-3
+        assert (compensated**2).mean() < (bare**2).mean()
+
+
+def test_a_next_layer_without_bias_is_named():
+    module = make("conv")
+    keep = [torch.ones(link.n_out, dtype=torch.bool) for link in follow(module).links[:-1]]
+    means = means_of(module, sample("conv"))
+    keep[1][0] = False
+    compensate(module, keep, means)  # nothing goes before the layer without a bias
+    keep[0][0] = False
+    with pytest.raises(InputError, match="4 has no bias that could take up the means of 0's removed units"):
+        compensate(module, keep, means)
+
+
+@pytest.mark.parametrize(
+    ("means", "words"),
+    [
+        ([torch.zeros(7)], "means has 1 layers; 2 read"),
+        ([torch.zeros(7), torch.zeros(4)], "means of 4 must be finite, of shape (5,)"),
+        ([torch.full((7,), torch.nan), torch.zeros(5)], "means of 2 must be finite, of shape (7,)"),
+    ],
+)
+def test_means_that_do_not_fit_are_refused(means, words):
+    with pytest.raises(InputError) as caught:
+        compensate(make("mlp"), [torch.ones(7, dtype=torch.bool), torch.ones(5, dtype=torch.bool)], means)
+    assert words in str(caught.value)
+
+
+def test_a_wide_network_in_single_precision():
+    layers = (nn.Conv2d(3, 32, 3), nn.BatchNorm2d(32), nn.ReLU(), nn.Conv2d(32, 48, 3, padding=1), nn.BatchNorm2d(48))
+    module = randomised(nn.Sequential(*layers, nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(48 * 9, 10)))
+    module = module.float().eval().to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        module[3].weight.mul_(0.1)
+        module[8].weight.mul_(0.1)
+    keep = random_keep(module, follow(module).links)
+    masked = copy.deepcopy(module)
+    with torch.no_grad():
+        masked[3].weight[:, ~keep[0]] = 0.0
+        masked[8].weight[:, ~keep[1].repeat_interleave(9)] = 0.0
+    x = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    expected = outputs(masked, x)
+    # Rounding of float32 in sums of 288 and 432 terms, relative to the largest output.
+    assert (outputs(remove_units(module, keep), x) - expected).abs().max() <= 1e-6 * expected.abs().max()
