@@ -16,7 +16,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from support import published_files as files
+from support.data import published_files as files
 
 from sparseflows.cli.app import app
 from sparseflows.cli.console import run_app
