@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from sparseflows.data.benchmarks.facts import BENCHMARKS
-from sparseflows.data.images.labelled import LABELLED
 from sparseflows.data.splits import known_sets, make_splits
 from sparseflows.data.tables.bundled import BUNDLED
 from sparseflows.data.toy.toy import TOYS
@@ -173,7 +172,7 @@ def test_refusals(settings, parts):
 
 def test_known_sets_lists_every_name_once():
     sets = known_sets()
-    assert [s.name for s in sets] == [*TOYS, *BUNDLED, *LABELLED, *BENCHMARKS, "idx", "table"]
+    assert [s.name for s in sets] == [*TOYS, *BUNDLED, *BENCHMARKS, "idx", "table"]
     assert all(s.dimension == 2 and s.rows == TOYS[s.name].default_n for s in sets if s.kind == "toy")
     assert all(s.description and "\n" not in s.description for s in sets)
     assert (sets[-1].dimension, sets[-1].rows) == (None, None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 import re
@@ -17,7 +16,7 @@ from sparseflows.data.benchmarks.facts import BENCHMARKS, PARTS, Benchmark
 from sparseflows.data.benchmarks.prepared import MANIFEST, Manifest
 from sparseflows.data.files.archives import Located, locate, members
 from sparseflows.data.files.reading import fingerprint
-from sparseflows.data.files.sources import MIB, Meter
+from sparseflows.data.files.sources import Meter
 from sparseflows.data.files.streaming import blocks, moments, write_npy
 from sparseflows.data.prepare.workshop import NEW, check_target, workshop
 from sparseflows.data.recipes.base import Kit, Made, Recipe, Table
@@ -121,16 +120,8 @@ def _hashed(request: Request, located: Located, meter: Meter) -> list[dict[str, 
     meter.begin("checking", sum(path.stat().st_size for path, _ in located.files))
     found = []
     for path, _ in located.files:
-        digest, size = hashlib.sha256(), 0
-        try:
-            with path.open("rb") as stream:
-                while piece := stream.read(MIB):
-                    digest.update(piece)
-                    size += len(piece)
-                    meter.advance(len(piece))
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-        found.append({"name": path.name, "bytes": size, "sha256": digest.hexdigest()})
+        digest = fingerprint(path, meter.advance)
+        found.append({"name": path.name, "bytes": path.stat().st_size, "sha256": digest})
     if request.sha256 is not None and request.sha256.lower() != found[0]["sha256"]:
         raise InputError(
             f"{located.files[0][0]}: its SHA-256 is {found[0]['sha256']}, not the one given; fetch it again"

@@ -12,7 +12,8 @@ import numpy as np
 from sparseflows.data.benchmarks.facts import BENCHMARKS, PARTS
 from sparseflows.data.files.containers import Member, Wanted
 from sparseflows.data.files.rawtext import free_path
-from sparseflows.data.files.sources import MIB, one_line
+from sparseflows.data.files.reading import one_line
+from sparseflows.data.files.sources import MIB
 from sparseflows.data.files.streaming import blocks
 from sparseflows.data.recipes.base import Kit, Made, Part, Recipe, Table, limit
 from sparseflows.errors import InputError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sparseflows.data.files.containers import Member, Wanted
-from sparseflows.data.files.rawtext import free_path, numbers, skip_header, text_blocks
+from sparseflows.data.files.rawtext import after_header, column_names, free_path, numbers
 from sparseflows.data.files.streaming import Spool, blocks, correlation, gathered, moments, refuse_constant
 from sparseflows.data.recipes.base import Kit, Made, Recipe, Table, limit, standardised, tenths
 from sparseflows.data.recipes.frames import read_frame
@@ -25,8 +25,7 @@ def read(member: Member, kit: Kit) -> dict[str, Table]:
         spool.append(values)
         return {"rows": Table(spool.table(name), columns, False, name)}
     spool = Spool(path, RAW_COLUMNS - len(DROPPED))
-    for number, lines in skip_header(text_blocks(member.stream, name), None, name):
-        where = range(number, number + len(lines))
+    for where, lines in after_header(member.stream, name, column_names):
         spool.append(numbers(lines, where, {RAW_COLUMNS}, None, name)[:, len(DROPPED) :])
     columns = [f"sensor_{k + 1}" for k in range(spool.columns)]
     return {"rows": Table(spool.table(name), columns, True, name)}

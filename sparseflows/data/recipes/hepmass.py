@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from sparseflows.data.files.containers import Member, Wanted
-from sparseflows.data.files.rawtext import free_path, numbers, skip_header, text_blocks
+from sparseflows.data.files.rawtext import after_header, column_names, free_path, numbers
 from sparseflows.data.files.streaming import Spool, blocks, moments, refuse_constant
 from sparseflows.data.recipes.base import Kit, Made, Recipe, Table, limit, spiked, standardised
 from sparseflows.errors import InputError
@@ -16,10 +18,10 @@ def read(member: Member, kit: Kit) -> dict[str, Table]:
     name, key = member.name, member.wanted.key
     widths = {RAW_COLUMNS} if key == "train" else {RAW_COLUMNS, RAW_COLUMNS + 1}
     spool, width = Spool(free_path(kit.scratch, key), RAW_COLUMNS - 1), 0
-    for number, lines in skip_header(text_blocks(member.stream, name), ",", name):
+    for where, lines in after_header(member.stream, name, partial(column_names, delimiter=",")):
         if key == "test" and lines and lines[0].rstrip("\r").endswith(","):
             lines = [line.rstrip("\r").removesuffix(",") for line in lines]
-        found = numbers(lines, range(number, number + len(lines)), {width} if width else widths, ",", name)
+        found = numbers(lines, where, {width} if width else widths, ",", name)
         if not len(found):
             continue
         width, labels = found.shape[1], found[:, 0]
