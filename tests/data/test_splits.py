@@ -110,7 +110,7 @@ def test_what_is_unknown_is_none():
     assert wine.log_prob_true is wine.modes is wine.labels_test is None
 
 
-@pytest.mark.parametrize("name", BUNDLED)
+@pytest.mark.parametrize("name", [name for name, known in BUNDLED.items() if known.classes is None])
 def test_bundled_rows_are_partitioned_and_standardised(name):
     splits = make_splits(name, val_fraction=0.2, test_fraction=0.15, seed=5)
     raw = BUNDLED[name].load(numpy_generator(5, f"data/{name}/dequantise"))

@@ -67,6 +67,19 @@ def fingerprint(path: FilePath, advance: Callable[[int], None] = lambda count: N
         raise InputError(f"{file}: cannot be read ({error.strerror})") from error
 
 
+def mapped_array(file: Path, remedy: str = "") -> np.ndarray:
+    """The array in a .npy file, of any shape, by a read-only memory map; `remedy` ends the message.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        array: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{file}: cannot be read, perhaps cut off ({one_line(error)}){remedy}") from error
+    return array
+
+
 def existing_file(path: FilePath) -> Path:
     """`path` as a Path.
 

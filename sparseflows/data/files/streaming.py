@@ -6,6 +6,7 @@ What is kept in memory is one block, whatever the size of the table.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,6 +136,8 @@ def write_npy(path: Path, rows: int, columns: int, dtype: str, made: Iterable[np
         for block in made:
             stream.write(np.ascontiguousarray(block, dtype=kind).data.cast("B"))
             written += len(block)
+        stream.flush()
+        os.fsync(stream.fileno())
     assert written == rows, (path, written, rows)
 
 

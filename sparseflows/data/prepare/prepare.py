@@ -18,7 +18,7 @@ from sparseflows.data.files.archives import Located, locate, members
 from sparseflows.data.files.reading import fingerprint
 from sparseflows.data.files.sources import Meter
 from sparseflows.data.files.streaming import blocks, moments, write_npy
-from sparseflows.data.prepare.workshop import NEW, check_target, workshop
+from sparseflows.data.prepare.atomic import NEW, atomic_folder, check_target
 from sparseflows.data.recipes.base import Kit, Made, Recipe, Table
 from sparseflows.errors import InputError, RunError, lookup
 from sparseflows.files import write_whole
@@ -70,7 +70,7 @@ def prepare(request: Request, meter: Meter | None = None) -> Manifest:
     located = locate(request.source, recipe.wanted)
     _check_pickle(request, located)
     files = _hashed(request, located, meter)
-    with workshop(request.folder, request.force) as scratch:
+    with atomic_folder(request.folder, request.force) as scratch:
         try:
             kit = Kit(scratch, request.seed or 0, meter)
             tables = _read(request, recipe, located, kit)
@@ -155,7 +155,6 @@ def _write(
             raise InputError(f"{request.source}: values too large for {request.dtype}; give the published files")
         statistics[name] = {key: value.tolist() for key, value in values.items()}
         files[path.name] = {"shape": [part.rows, columns], "sha256": fingerprint(path)}
-        _sync(path)
     differs = tuple(rows) != facts.rows
     manifest = Manifest(
         name=facts.name,
@@ -194,8 +193,3 @@ def _differences(facts: Benchmark, rows: list[int], columns: int) -> list[str]:
             f"{columns} columns are left, the published set has {facts.columns}: which ones go depends on the rows"
         )
     return notes
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb+") as stream:
-        os.fsync(stream.fileno())

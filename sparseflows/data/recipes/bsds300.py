@@ -75,9 +75,4 @@ def _checked(table: Table) -> Iterator[np.ndarray]:
         raise InputError(f"{table.name}: cut off or damaged ({one_line(error)}); fetch it again") from None
 
 
-RECIPE = Recipe(
-    (Wanted("all", "BSDS300/BSDS300.hdf5", limit(1_300_000 * COLUMNS * 8)),),
-    read,
-    make,
-    module="h5py",
-)
+RECIPE = Recipe((Wanted("all", "BSDS300/BSDS300.hdf5", limit(1_300_000 * COLUMNS * 8)),), read, make, module="h5py")

@@ -9,7 +9,7 @@ import numpy as np
 from sparseflows.data.files.containers import Member, Wanted
 from sparseflows.data.files.rawtext import after_header, copy_npy, free_path, numbers
 from sparseflows.data.files.reading import counted
-from sparseflows.data.files.streaming import Spool, block_rows, blocks, gathered, moments, refuse_constant
+from sparseflows.data.files.streaming import Spool, block_rows, blocks, gathered, moments
 from sparseflows.data.recipes.base import Kit, Made, Recipe, Table, limit, standardised, tenths
 from sparseflows.errors import InputError
 
@@ -47,15 +47,14 @@ def read(member: Member, kit: Kit) -> dict[str, Table]:
 def make(tables: dict[str, Table], kit: Kit) -> Made:
     """Shuffle, add noise, split, standardise by train + validation."""
     table = tables["rows"]
-    validate, test = tenths(len(table.rows), table.name)
+    tenths(table.rows, table.name)  # refused before the noise is drawn
     spool = Spool(free_path(kit.scratch, "noisy"), len(COLUMNS))
     for block in _noisy(table.rows):
         spool.append(block)
     rows = spool.table(table.name)
-    found = moments(lambda: blocks(rows, 0, test))
-    refuse_constant(found, COLUMNS, table.name)
-    train, validation, last = standardised(rows, ((0, validate), (validate, test), (test, len(rows))), found)
-    return Made(COLUMNS, (train, validation, last), found.mean, found.std, notes=[NOTE])
+    spans = tenths(rows, table.name)
+    test = spans[2][1]
+    return standardised(table, spans, moments(lambda: blocks(rows, 0, test)), notes=[NOTE])
 
 
 def _noisy(rows: np.ndarray) -> Iterator[np.ndarray]:

@@ -21,8 +21,8 @@ from test_prepare_refusals import call, listing, made, refused
 from sparseflows.cli import data as cli_data
 from sparseflows.cli.data import ByteProgress
 from sparseflows.data.benchmarks.prepared import open_prepared, read_manifest
+from sparseflows.data.prepare import atomic
 from sparseflows.data.prepare import prepare as preparing
-from sparseflows.data.prepare import workshop as workshops
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -92,7 +92,7 @@ def test_a_rename_that_fails_keeps_the_old_set(source, tmp_path, monkeypatch):
     rename = Path.rename
 
     def fail(path, target):
-        if path.name == workshops.NEW:
+        if path.name == atomic.NEW:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return rename(path, target)
 
