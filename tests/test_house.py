@@ -1,6 +1,7 @@
 """The layout: small files in rooms of their own. The order of the rooms is import-linter's (pyproject.toml)."""
 
 import ast
+import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -71,3 +72,13 @@ def test_init_files_import_their_own_package_only(package):
             ]
     # Both packages let their modules of version 0.1 be imported under their old names.
     assert [one for one in foreign if one != "analysis: sparseflows.moved"] == []
+
+
+def test_the_page_on_where_things_are_names_what_is_there():
+    page = (ROOT / "docs" / "where.md").read_text(encoding="utf-8")
+    way = re.findall(r"^\| `(\S+\.py)` \| `(\w+)` \|", page, flags=re.MULTILINE)
+    way += [(path, name) for name, path in re.findall(r"`(\w+)` in `(\S+\.py)`", page)]
+    assert len(way) > 8
+    for path, name in way:
+        found = ast.parse((ROOT / path).read_text(encoding="utf-8")).body
+        assert name in [getattr(node, "name", None) for node in found], f"{path}: {name}"

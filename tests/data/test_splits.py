@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from sparseflows.data.benchmarks.facts import BENCHMARKS
-from sparseflows.data.splits import known_sets, make_splits
+from sparseflows.data.known import known_sets
+from sparseflows.data.splits import make_splits
 from sparseflows.data.tables.bundled import BUNDLED
 from sparseflows.data.toy.toy import TOYS
 from sparseflows.errors import InputError

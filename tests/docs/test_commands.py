@@ -100,11 +100,12 @@ def test_a_shorter_run_is_the_same_command_with_less_behind_it(monkeypatch):
 
 
 def test_a_shorter_analysis_is_the_same_command_with_less_behind_it():
-    args = ["-m", "analysis", "field", "RUN"]
-    found = shorter("python", args)
-    assert found[:4] == args
-    assert "--frames" in found[4:]
-    assert shorter("python", ["-m", "analysis", "table", "RUN"]) == ["-m", "analysis", "table", "RUN"]
+    for program, before in (("python", ["-m", "analysis"]), ("sparseflows", [])):
+        args = [*before, "field", "RUN"]
+        found = shorter(program, args)
+        assert found[: len(args)] == args
+        assert "--frames" in found[len(args) :]
+        assert shorter(program, [*before, "table", "RUN"]) == [*before, "table", "RUN"]
 
 
 def test_blocks_are_told_from_directives(tmp_path):
