@@ -46,18 +46,20 @@ def test_the_blocks_of_a_page_run_in_order(page, beside_param, execute, quick, m
             execute(commands.replace(written, address), beside_param)
 
 
-@pytest.mark.parametrize("block", ALL, ids=lambda block: f"{name_of(block.page)}:{block.line}")
-def test_blocks_say_what_they_are(block: Block):
-    assert block.language in LANGUAGES | {"yaml"}, "the tests execute ```sh and ```python; name another one here"
+@pytest.mark.parametrize("page", sorted({block.page for block in ALL}), ids=name_of)
+def test_blocks_say_what_they_are(page):
     marks = ("", "long", *(f"cluster: {name}" for name in CLUSTERS))
-    assert block.mark in marks or re.match(r"not executed: \w+", block.mark)
-    if block.language == "":
-        first = block.text.lstrip().split(maxsplit=1)[0]
-        typed = ("pip", "python", "sparseflows", "for", "torchrun")
-        assert first not in typed or block.mark, "a command to type belongs in ```sh"
-    for line in block.text.splitlines():
-        if is_install(line):
-            installable(line)
+    typed = ("pip", "python", "sparseflows", "for", "torchrun")
+    for block in blocks_of(page):
+        at = f"line {block.line}"
+        assert block.language in LANGUAGES | {"yaml"}, f"{at}: the tests execute ```sh and ```python; name another one"
+        assert block.mark in marks or re.match(r"not executed: \w+", block.mark), at
+        if block.language == "":
+            first = block.text.lstrip().split(maxsplit=1)[0]
+            assert first not in typed or block.mark, f"{at}: a command to type belongs in ```sh"
+        for line in block.text.splitlines():
+            if is_install(line):
+                installable(line)
 
 
 @contextlib.contextmanager

@@ -37,7 +37,7 @@ class Benchmark:
 
     @property
     def title(self) -> str:
-        """What tables call it."""
+        """The name in tables."""
         return self.name.upper()
 
 

@@ -24,7 +24,7 @@ WHOLE_ARCHIVE = 64 << 30  # bytes unpacked, members of no interest included
 
 @dataclass(frozen=True)
 class Located:
-    """What `path` is, and the files in it to read; with None for an archive, whose members are not known yet."""
+    """The kind of a source, and the files in it to read; None stands for an archive, whose members are not known yet."""
 
     kind: str
     files: tuple[tuple[Path, Wanted | None], ...]
@@ -73,7 +73,7 @@ def members(located: Located, wanted: Sequence[Wanted], advance: Callable[[int],
 
 
 def looked_for(wanted: Sequence[Wanted]) -> str:
-    """What would be right."""
+    """The end of a message: the files that would be right."""
     by_key: dict[str, list[str]] = {}
     for one in wanted:
         by_key.setdefault(one.key, []).append(one.tail)
@@ -101,7 +101,7 @@ def _search(folder: Path, wanted: Sequence[Wanted]) -> tuple[tuple[Path, Wanted 
 
 
 def _walk(folder: Path, depth: int) -> Iterator[Path]:
-    """Whatever is no folder, linked folders included: what is behind them is not looked at."""
+    """The entries that are no folder, linked folders included: what is behind a link is not looked at."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:

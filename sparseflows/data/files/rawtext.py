@@ -173,7 +173,7 @@ def _fault(
     delimiter: str | None,
     columns: Sequence[int] | None,
 ) -> str:
-    """What is wrong, and where: a second, slow reading, since NumPy's message lacks it."""
+    """The first fault in the lines and its place: a second, slow reading, since NumPy's message lacks it."""
     wanted, width = " or ".join(map(str, sorted(widths))), 0
     for number, line in zip(where, lines, strict=True):
         cells = line.split(delimiter)

@@ -39,7 +39,7 @@ class Metered(io.FileIO):
         self.spent, self._advance = 0, advance
 
     def readinto(self, buffer: object) -> int | None:
-        """As FileIO does."""
+        """Fill the buffer, and count what was read."""
         count = super().readinto(buffer)  # type: ignore[arg-type]
         self.spent += count or 0
         self._advance(count or 0)
@@ -47,7 +47,7 @@ class Metered(io.FileIO):
 
 
 class Guarded(io.RawIOBase):
-    """What a stream unpacks to, read forwards, up to a limit.
+    """A stream that unpacks another, read forwards, up to a limit.
 
     Args:
         inner: where from.
@@ -66,7 +66,7 @@ class Guarded(io.RawIOBase):
         return True
 
     def readinto(self, buffer: object) -> int:
-        """As RawIOBase does.
+        """Fill the buffer with what comes next: how many bytes that were.
 
         Raises:
             InputError: damaged, cut off, or larger than allowed.

@@ -23,7 +23,7 @@ Blocks = Callable[[], Iterator[np.ndarray]]
 
 @dataclass(frozen=True)
 class Moments:
-    """Of each column, (D,) float64: `std` with the divisor that was asked for."""
+    """Mean, deviation and extremes of each column, (D,) float64; `std` has the divisor that was asked for."""
 
     rows: int
     mean: np.ndarray
@@ -32,7 +32,7 @@ class Moments:
     maximum: np.ndarray
 
     def of(self, columns: list[int]) -> Moments:
-        """Those of some of the columns."""
+        """The moments of some of the columns, each array (len(columns),)."""
         kept = (array[columns] for array in (self.mean, self.std, self.minimum, self.maximum))
         return Moments(self.rows, *kept)
 

@@ -26,7 +26,7 @@ from sparseflows.files import write_whole
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for.
+    """A set to prepare, and how.
 
     Attributes:
         name: of the set, in any case.

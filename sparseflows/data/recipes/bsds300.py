@@ -41,7 +41,7 @@ def read(member: Member, kit: Kit) -> dict[str, Table]:
 
 
 def make(tables: dict[str, Table], kit: Kit) -> Made:
-    """As they are."""
+    """The three parts become the set unchanged: they were standardised when they were published."""
     parts = [Part(len(tables[part].rows), partial(_checked, tables[part])) for part in PARTS]
     return Made([f"pixel_{k + 1}" for k in range(COLUMNS)], (parts[0], parts[1], parts[2]))
 
