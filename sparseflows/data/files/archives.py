@@ -24,7 +24,7 @@ WHOLE_ARCHIVE = 64 << 30  # bytes unpacked, members of no interest included
 
 @dataclass(frozen=True)
 class Located:
-    """The kind of a source, and the files in it to read; None stands for an archive, whose members are not known yet."""
+    """The kind of a source, and its files to read; None stands for an archive, whose members are not known yet."""
 
     kind: str
     files: tuple[tuple[Path, Wanted | None], ...]
