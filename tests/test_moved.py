@@ -16,7 +16,7 @@ DOCUMENTED = [
     *(f"analysis.{name}" for name in ("baselines", "compare", "compare_types", "cost", "coverage", "frozen", "grids")),
     *(f"analysis.{name}" for name in ("hessian", "lanczos", "losses", "modes", "operators", "progress", "records")),
     *(f"analysis.{name}" for name in ("results", "spectrum", "study", "tables", "trace")),
-    *(f"sparseflows.data.{name}" for name in ("benchmarks", "bundled", "known", "mapped", "splits", "tabular", "toy")),
+    *(f"sparseflows.data.{name}" for name in ("benchmarks", "bundled", "known", "mapped", "splits")),
     *(f"sparseflows.experiment.{name}" for name in ("loading", "params", "records", "store", "sweep", "use")),
     *(f"sparseflows.flow.{name}" for name in ("build", "compact", "distribution", "divergence", "export", "fields")),
     *(f"sparseflows.flow.{name}" for name in ("model", "ode", "sparse", "sparse_layer", "transform")),
