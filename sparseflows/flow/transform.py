@@ -6,20 +6,19 @@ T needs no special case: dz/dτ = T·f(Tτ, z).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from sparseflows.flow.compiled import engine
-from sparseflows.flow.divergence import Divergence, Hutchinson, exact, exact_trace
+from sparseflows.flow.divergence import DivergenceRule, Hutchinson, exact, exact_trace
 from sparseflows.flow.fields import Field, MLPField
-from sparseflows.flow.solvers.ode import Solver, State, Status, solve
-from sparseflows.flow.solvers.ode_shared import solve_together
+from sparseflows.flow.solvers.ode import SolveFailed, Solver, State, Status, solve
+from sparseflows.flow.solvers.shared import solve_shared
 from sparseflows.flow.solvers.tableaus import TABLEAUS
-
-DivergenceRule = Callable[[Field, Tensor, Tensor], Divergence]
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,21 @@ class Transformed:
     jacobian: Tensor
     nfe: int
     status: Status
+
+    def require(self) -> Transformed:
+        """Itself, or `SolveFailed`."""
+        if self.status is not Status.DONE:
+            raise SolveFailed(self.status, self.nfe)
+        return self
+
+    def log_prob(self) -> Tensor:
+        """log p (B,) in nats of the rows that were carried to these points, from data to noise."""
+        return standard_normal_log_prob(self.points) + self.trace
+
+
+def standard_normal_log_prob(z: Tensor) -> Tensor:
+    """log N(z; 0, I) in nats for z (B, D): (B,)."""
+    return -0.5 * (z.square().sum(1) + z.shape[1] * math.log(2 * math.pi))
 
 
 def transform(
@@ -88,7 +102,7 @@ def transform(
     extra = 0 if divergence is None else 3 if regularise else 1
     start = (points, *(zeros for _ in range(extra)))
     # Rows on fixed steps know nothing of one another.
-    how = solve_together if solver.processes.several and solver.steps is None else solve
+    how = solve_shared if solver.processes.several and solver.steps is None else solve
     solution = how(rates, start, solver, reverse=reverse, parameters=(*parameters, end_time))
     sign = -1.0 if reverse else 1.0
     trace, kinetic, jacobian = [sign * tensor for tensor in solution.state[1:]] + [zeros] * (3 - extra)

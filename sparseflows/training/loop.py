@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from sparseflows.distributed.processes import ALONE, Processes
 from sparseflows.errors import InputError
 from sparseflows.flow.solvers.ode import SolveFailed, Status
-from sparseflows.flow.solvers.ode_shared import agreed
+from sparseflows.flow.solvers.shared import agreed
 from sparseflows.rng import torch_generator
 from sparseflows.specs.settings import TrainSpec
 from sparseflows.training.averaging import WeightAverage

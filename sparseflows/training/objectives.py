@@ -14,11 +14,12 @@ from sparseflows.distributed.processes import ALONE, Processes, Share
 from sparseflows.errors import InputError
 from sparseflows.flow import divergence as div
 from sparseflows.flow.compiled import engine
+from sparseflows.flow.divergence import DivergenceKind
 from sparseflows.flow.fields import MLPField
-from sparseflows.flow.model import DivergenceKind, Flow, standard_normal_log_prob
+from sparseflows.flow.model import Flow, standard_normal_log_prob
 from sparseflows.flow.solvers.ode import Solver, Status
 from sparseflows.specs.settings import SolveSpec, Spec, TrainSpec
-from sparseflows.training.held_grid import HeldGridLikelihood
+from sparseflows.training.held_steps import HeldStepsLikelihood
 from sparseflows.training.losses import Loss, with_gradients
 
 
@@ -228,15 +229,15 @@ def build_objective(spec: Spec, train: TrainSpec, processes: Processes = ALONE) 
         return CrossEntropy(training_solver(spec.solve), processes)
     solve = spec.solve
     if solve.hold_grid is not None:
-        return held_grid(solve, processes)
+        return held_steps(solve, processes)
     solver = training_solver(solve)
     return NegativeLogLikelihood(solver, solve.divergence, solve.noise, train.kinetic, train.jacobian, processes)
 
 
-def held_grid(settings: SolveSpec, processes: Processes = ALONE) -> HeldGridLikelihood:
+def held_steps(settings: SolveSpec, processes: Processes = ALONE) -> HeldStepsLikelihood:
     """The NLL on held steps that the `solve` section describes."""
     assert settings.hold_grid is not None
-    return HeldGridLikelihood(
+    return HeldStepsLikelihood(
         settings.method,
         settings.rtol,
         settings.first_tol,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sparseflows.flow.activations import ACTIVATIONS
 from sparseflows.flow.compiled.build import library
 from sparseflows.flow.fields import MLPField
-from sparseflows.flow.solvers.ode import Solver, Status
+from sparseflows.flow.solvers.ode import Carried, Solver, Status
 from sparseflows.flow.solvers.tableaus import TABLEAUS, Tableau
 
 NAMES = ("weight", "bias", "gate_weight", "gate_bias", "time_bias")  # of a layer's tensors, as in field.h
@@ -220,20 +220,6 @@ def match(field: MLPField, t: Tensor, points: Tensor, targets: Tensor) -> tuple[
     )  # fmt: skip
     _check(status)
     return loss.value, handed.gradients
-
-
-@dataclass(frozen=True)
-class Carried:
-    """Ends (B, D), ∫ tr ∂f/∂z dt along the path as it was walked (B,), the largest NFE of a tile, and the status.
-
-    `steps`: of `choose_steps`, over τ.
-    """
-
-    ends: Tensor
-    traces: Tensor
-    nfe: int
-    status: Status
-    steps: tuple[float, ...] = ()
 
 
 def carry(

@@ -63,7 +63,7 @@ class Evaluated:
     passed: list[Passed]
 
 
-class Kernel:
+class MLPKernel:
     """The field's tensors at this moment, with the way there and back.
 
     Args:

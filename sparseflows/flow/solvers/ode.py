@@ -59,7 +59,7 @@ class Solver:
         compiled: without gradients, dopri5 and bosh3 are left to the compiled engine where it takes the field; False
             keeps to torchdiffeq.
         processes: that have a share of the batch each: an adaptive method with the norm `batch` takes the steps that
-            one process would take for all of it (`shared.solve_together`).
+            one process would take for all of it (`shared.solve_shared`).
 
     Example:
         >>> Solver().at(1e-8).rtol
@@ -116,6 +116,25 @@ class Solution:
         if self.status is not Status.DONE:
             raise SolveFailed(self.status, self.nfe)
         return self
+
+
+@dataclass(frozen=True)
+class Carried:
+    """Points that were carried through one block of a flow on adaptive steps, without a graph.
+
+    Attributes:
+        ends: (B, D).
+        traces: ∫ tr ∂f/∂z dt along the path as it was walked, (B,).
+        nfe: the largest of a tile of rows.
+        status: how the solve ended.
+        steps: lengths over τ = t/T, where one solve chose them for all rows; their sum is 1.
+    """
+
+    ends: Tensor
+    traces: Tensor
+    nfe: int
+    status: Status
+    steps: tuple[float, ...] = ()
 
 
 class Counted(nn.Module):

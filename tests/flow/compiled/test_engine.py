@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from support.arrays import pairwise
 from support.plain_solve import drawn, drawn_field, plain_solve
 
 from sparseflows.flow.compiled import engine
 from sparseflows.flow.compiled.build import library
 from sparseflows.flow.divergence import exact, hutchinson
-from sparseflows.flow.fields import MLPField
+from sparseflows.flow.fields import BASES, TIMES, MLPField
 from sparseflows.flow.model import Flow
 from sparseflows.flow.solvers.ode import Solver, Status
 from sparseflows.flow.solvers.tableaus import TABLEAUS
@@ -18,16 +19,13 @@ pytestmark = pytest.mark.skipif(library(torch.float64) is None, reason="no C com
 
 STEPS = (0.2, 0.3, 0.1, 0.4)
 ROUNDING = 1e-12
-everything = pytest.mark.parametrize(
-    ("activation", "time", "hidden", "base"),
-    [
-        (activation, time, hidden, base)
-        for activation in engine.ACTIVATION_ORDER
-        for time in ("none", "concat", "concat_squash")
-        for hidden in ([18, 7, 6], [5, 40], [64, 64, 64], [])
-        for base in ("none", "gaussian")
-    ],
-)
+FIELDS = {
+    "activation": engine.ACTIVATION_ORDER,
+    "time": TIMES,
+    "hidden": ([18, 7, 6], [5, 40], [64, 64, 64], []),
+    "base": BASES,
+}
+everything = pytest.mark.parametrize(*pairwise(**FIELDS))
 
 
 def assert_same(found, wanted) -> None:
@@ -57,8 +55,7 @@ def test_flow_matching_and_its_gradient(activation, time, hidden, base) -> None:
     assert_same(gradients, wanted)
 
 
-@everything
-@pytest.mark.parametrize("kind", ["exact", "probed"])
+@pytest.mark.parametrize(*pairwise(**FIELDS, kind=["exact", "probed"]))
 def test_the_likelihood_on_given_steps_and_its_gradient(activation, time, hidden, base, kind) -> None:
     field, points = drawn_field(3, hidden, activation, time, base), drawn(37, 3)
     probes = drawn(37, 3, seed=2) if kind == "probed" else None

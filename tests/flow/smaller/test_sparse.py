@@ -15,8 +15,7 @@ from sparseflows.flow.activations import ACTIVATIONS
 from sparseflows.flow.build import build_flow
 from sparseflows.flow.fields import Field, LinearField, MLPField
 from sparseflows.flow.model import Flow
-from sparseflows.flow.smaller.sparse import BREAK_EVEN, TILE_BYTES, SparseField, sparsity
-from sparseflows.flow.smaller.sparse_layer import SparseLayer, paths
+from sparseflows.flow.smaller.sparse import BREAK_EVEN, TILE_BYTES, SparseField, SparseLayer, paths, sparsity
 from sparseflows.flow.solvers.ode import Solver
 from sparseflows.specs.settings import FlowSpec
 

@@ -20,7 +20,7 @@ from sparseflows.flow.solvers.ode import Solution, SolveFailed, Solver, State, S
 FAILURES = tuple(status for status in Status if status is not Status.DONE)  # the first that any process met, counts
 
 
-def solve_together(
+def solve_shared(
     function: Callable[[Tensor, State], State],
     state: State,
     solver: Solver,

@@ -20,11 +20,11 @@ from torch import Tensor
 from sparseflows.distributed.processes import ALONE, Processes
 from sparseflows.flow import divergence as div
 from sparseflows.flow.compiled import engine
-from sparseflows.flow.compiled.engine import Carried
+from sparseflows.flow.divergence import DivergenceKind
 from sparseflows.flow.fields import MLPField
-from sparseflows.flow.model import DivergenceKind, Flow, standard_normal_log_prob
-from sparseflows.flow.solvers.grid import GridSolver, Steps, choose_grid, grid_solve
-from sparseflows.flow.solvers.ode import Solver, Status
+from sparseflows.flow.model import Flow, standard_normal_log_prob
+from sparseflows.flow.solvers.held_grid import GridSolver, Steps, choose_grid, solve_on_grid
+from sparseflows.flow.solvers.ode import Carried, Solver, Status
 from sparseflows.flow.solvers.tableaus import TABLEAUS
 from sparseflows.training.losses import Loss, with_gradients
 
@@ -32,7 +32,7 @@ FIRST_STEP = 0.1  # of the very first choice
 
 
 @dataclass
-class HeldGridLikelihood:
+class HeldStepsLikelihood:
     """−mean log p on held steps, for flows whose fields are `MLPField`s.
 
     Attributes:
@@ -151,7 +151,7 @@ class HeldGridLikelihood:
             return with_gradients(value, inputs, [*gradients, *map(value.new_tensor, found.of_end_times)])
         solver, trace = GridSolver(tableau, self.recompute), torch.zeros_like(points[:, 0])
         for field, end, steps, probe in zip(fields, ends, self.grids, probes, strict=True):
-            points, more = grid_solve(field, end, points, steps, solver, probe)
+            points, more = solve_on_grid(field, end, points, steps, solver, probe)
             trace = trace + more
         return -(standard_normal_log_prob(points) + trace).mean()
 

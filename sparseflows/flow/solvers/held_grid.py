@@ -14,10 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparseflows.flow.compiled.engine import Carried
 from sparseflows.flow.fields import MLPField
-from sparseflows.flow.solvers.mlp_kernel import Evaluated, Kernel, Weights
-from sparseflows.flow.solvers.ode import Status
+from sparseflows.flow.solvers.mlp_kernel import Evaluated, MLPKernel, Weights
+from sparseflows.flow.solvers.ode import Carried, Status
 from sparseflows.flow.solvers.tableaus import Tableau
 
 Steps = tuple[float, ...]
@@ -41,7 +40,7 @@ class GridSolver:
     tile: int = TILE
 
 
-def grid_solve(
+def solve_on_grid(
     field: MLPField,
     end_time: Tensor,
     points: Tensor,
@@ -60,7 +59,7 @@ def grid_solve(
         probes: (B, D) of Hutchinson's estimate; None for the exact trace.
     """
     tensors = [p for layer in field.linear_layers() for p in _of(layer)]
-    end, trace = _GridSolve.apply(points, end_time, Kernel(field, probes), steps, solver, *tensors)
+    end, trace = _GridSolve.apply(points, end_time, MLPKernel(field, probes), steps, solver, *tensors)
     return end, trace
 
 
@@ -81,7 +80,13 @@ class _Stage:
 class _GridSolve(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, points: Tensor, end_time: Tensor, kernel: Kernel, steps: Steps, solver: GridSolver, *tensors: Tensor
+        ctx: Any,
+        points: Tensor,
+        end_time: Tensor,
+        kernel: MLPKernel,
+        steps: Steps,
+        solver: GridSolver,
+        *tensors: Tensor,
     ) -> tuple[Tensor, Tensor]:
         ctx.kernel, ctx.steps, ctx.solver, ctx.end_time = kernel, steps, solver, float(end_time.detach())
         keep = any(ctx.needs_input_grad)
@@ -110,7 +115,7 @@ def _tiles(rows: int, tile: int) -> list[slice]:
 
 
 def _walk(
-    kernel: Kernel, end_time: float, z: Tensor, rows: slice, steps: Steps, solver: GridSolver, keep: bool
+    kernel: MLPKernel, end_time: float, z: Tensor, rows: slice, steps: Steps, solver: GridSolver, keep: bool
 ) -> tuple[Tensor, Tensor, list[list[_Stage]]]:
     tableau, tape = solver.tableau, list[list[_Stage]]()
     trace = torch.zeros_like(z[:, 0])
@@ -186,10 +191,10 @@ def choose_grid(
         tableau: the method.
         tol: rtol = atol.
         first_step: to try first, over τ: that of the grid before is a good one.
-        probes: as in `grid_solve`.
+        probes: as in `solve_on_grid`.
         max_nfe: evaluations after which the choice is given up.
     """
-    kernel, whole = Kernel(field, probes), float(end_time.detach())
+    kernel, whole = MLPKernel(field, probes), float(end_time.detach())
     z, trace = points, torch.zeros_like(points[:, 0])
     here = kernel.forward(0.0, z)
     tau, step, nfe = 0.0, min(1.0, first_step), 1
