@@ -34,6 +34,7 @@ class Field(Protocol):
 
 TIMES = ("none", "concat", "concat_squash")
 BASES = ("none", "gaussian")
+TENSORS = ("weight", "bias", "gate_weight", "gate_bias", "time_bias")  # of a layer; without time conditioning, two
 
 
 class Layer(nn.Module):
@@ -61,12 +62,16 @@ class Layer(nn.Module):
         ):
             self.register_parameter(name, nn.Parameter(torch.zeros(n_out)) if used else None)
 
+    def tensors(self) -> list[Tensor | None]:
+        """The tensors of `TENSORS` in that order, as they are used; None where there is none."""
+        return [getattr(self, name) for name in TENSORS]
+
     def initialise(self, generator: torch.Generator, gain: float = 1.0) -> None:
         """Uniform in ±1/√fan-in (PyTorch's own rule for a linear layer), the weights times `gain`."""
         bound = 1 / math.sqrt(self.weight.shape[1])
         with torch.no_grad():
             self.weight.uniform_(-bound * gain, bound * gain, generator=generator)
-            for parameter in (self.bias, self.gate_weight, self.gate_bias, self.time_bias):
+            for parameter in self.tensors()[1:]:
                 if parameter is not None:
                     parameter.uniform_(-bound, bound, generator=generator)
 
@@ -132,6 +137,10 @@ class MLPField(nn.Module):
     def linear_layers(self) -> list[Layer]:
         """The layers in order, typed."""
         return [layer for layer in self.layers if isinstance(layer, Layer)]
+
+    def tensors(self) -> list[Tensor]:
+        """The tensors of all layers in order, without what there is not: by them, gradients are given."""
+        return [tensor for layer in self.linear_layers() for tensor in layer.tensors() if tensor is not None]
 
     def initialise(self, generator: torch.Generator, gain: float = 1.0) -> None:
         """Draw all weights; `gain` multiplies those of the hidden layers. With a base the last layer starts at 0."""

@@ -146,7 +146,7 @@ class HeldStepsLikelihood:
             value = -(standard_normal_log_prob(found.ends) + found.traces).mean()
             if not torch.is_grad_enabled():
                 return value
-            inputs = [tensor for field in fields for tensor in engine.tensors_of(field)] + ends
+            inputs = [tensor for field in fields for tensor in field.tensors()] + ends
             gradients = [g for block in found.gradients for g in block]
             return with_gradients(value, inputs, [*gradients, *map(value.new_tensor, found.of_end_times)])
         solver, trace = GridSolver(tableau, self.recompute), torch.zeros_like(points[:, 0])

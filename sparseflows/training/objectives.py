@@ -123,7 +123,7 @@ class FlowMatching:
             return Loss(share.part(self.errors(flow, rows, noise, t).mean()), 1, Status.DONE)
         assert isinstance(field, MLPField)
         value, gradients = engine.match(field, t, torch.lerp(points, noise, t), noise - points)
-        known = with_gradients(rows.new_tensor(value), engine.tensors_of(field), gradients)
+        known = with_gradients(rows.new_tensor(value), field.tensors(), gradients)
         return Loss(share.part(known), 1, Status.DONE)
 
     def draw(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

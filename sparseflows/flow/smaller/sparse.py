@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sparseflows.errors import InputError
 from sparseflows.flow.activations import ACTIVATIONS
-from sparseflows.flow.fields import Layer, MLPField, gaussian_velocity
+from sparseflows.flow.fields import TENSORS, Layer, MLPField, gaussian_velocity
 from sparseflows.flow.smaller.compact import AnyFlow, compact, with_fields
 
 # The share of zeros above which CSR is the faster (one thread, log p with the exact divergence, one matrix alone):
@@ -90,8 +90,7 @@ class SparseLayer(nn.Module):
         self.register_buffer("rows", rows)
         self.register_buffer("columns", columns)
         self.values = nn.Parameter(values, requires_grad=False)
-        for name in ("bias", "gate_weight", "gate_bias", "time_bias"):
-            vector = getattr(layer, name)
+        for name, vector in zip(TENSORS[1:], layer.tensors()[1:], strict=True):
             kept = None if vector is None else nn.Parameter(vector.detach()[:, None].clone(), requires_grad=False)
             self.register_parameter(name, kept)
 

@@ -58,14 +58,8 @@ def solve_on_grid(
         solver: the method, and what it remembers.
         probes: (B, D) of Hutchinson's estimate; None for the exact trace.
     """
-    tensors = [p for layer in field.linear_layers() for p in _of(layer)]
-    end, trace = _GridSolve.apply(points, end_time, MLPKernel(field, probes), steps, solver, *tensors)
+    end, trace = _GridSolve.apply(points, end_time, MLPKernel(field, probes), steps, solver, *field.tensors())
     return end, trace
-
-
-def _of(layer: Any) -> list[Tensor]:
-    names = Weights._fields
-    return [tensor for name in names if (tensor := getattr(layer, name)) is not None]
 
 
 @dataclass

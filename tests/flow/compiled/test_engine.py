@@ -9,6 +9,7 @@ from support.plain_solve import drawn, drawn_field, plain_solve
 
 from sparseflows.flow.compiled import engine
 from sparseflows.flow.compiled.build import library
+from sparseflows.flow.compiled.structures import ACTIVATION_ORDER
 from sparseflows.flow.divergence import exact, hutchinson
 from sparseflows.flow.fields import BASES, TIMES, MLPField
 from sparseflows.flow.model import Flow
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.skipif(library(torch.float64) is None, reason="no C com
 STEPS = (0.2, 0.3, 0.1, 0.4)
 ROUNDING = 1e-12
 FIELDS = {
-    "activation": engine.ACTIVATION_ORDER,
+    "activation": ACTIVATION_ORDER,
     "time": TIMES,
     "hidden": ([18, 7, 6], [5, 40], [64, 64, 64], []),
     "base": BASES,
@@ -49,7 +50,7 @@ def test_flow_matching_and_its_gradient(activation, time, hidden, base) -> None:
     field, points, targets = drawn_field(3, hidden, activation, time, base), drawn(37, 3), drawn(37, 3, seed=2)
     t = drawn(37, 1, seed=3).sigmoid()
     loss = (field(t, points) - targets).square().sum(1).mean()
-    wanted = torch.autograd.grad(loss, engine.tensors_of(field))
+    wanted = torch.autograd.grad(loss, field.tensors())
     value, gradients = engine.match(field, t, points, targets)
     assert value == pytest.approx(loss.item(), rel=ROUNDING)
     assert_same(gradients, wanted)
@@ -63,7 +64,7 @@ def test_the_likelihood_on_given_steps_and_its_gradient(activation, time, hidden
     for tableau in TABLEAUS.values():
         end, trace = plain_solve(field, end_time, points, STEPS, tableau, probes)
         loss = (0.5 * end.square().sum(1) - trace).mean()
-        inputs = [end_time, *engine.tensors_of(field)]
+        inputs = [end_time, *field.tensors()]
         of_end_time, *wanted = torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True)
         found = engine.walk([field], [end_time.item()], [STEPS], tableau, points, kind, probes, with_gradients=True)
         assert_same([found.ends, found.traces, *found.gradients[0]], [end, trace, *wanted])
@@ -80,7 +81,7 @@ def test_several_blocks_at_once() -> None:
     middle, first = plain_solve(fields[0], ends[0], points, grids[0], tableau, None)
     end, second = plain_solve(fields[1], ends[1], middle, grids[1], tableau, None)
     loss = (0.5 * end.square().sum(1) - first - second).mean()
-    inputs = [*ends, *(tensor for field in fields for tensor in engine.tensors_of(field))]
+    inputs = [*ends, *(tensor for field in fields for tensor in field.tensors())]
     wanted = torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True)
     found = engine.walk(fields, [t.item() for t in ends], grids, tableau, points, "exact", None, with_gradients=True)
     assert found.of_end_times == pytest.approx([float(g) for g in wanted[:2]], rel=1e-10)
@@ -172,7 +173,7 @@ def test_float32_is_as_good_as_float32() -> None:
         torch.testing.assert_close(ours.double(), wanted, rtol=2e-6, atol=2e-6)  # some 64 roundings of 6e-8
 
 
-@pytest.mark.parametrize("activation", engine.ACTIVATION_ORDER)
+@pytest.mark.parametrize("activation", ACTIVATION_ORDER)
 def test_activations_far_from_zero(activation: str) -> None:
     field = MLPField(1, [1], activation).double()
     with torch.no_grad():
