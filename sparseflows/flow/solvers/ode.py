@@ -165,6 +165,20 @@ class Stepping(Counted):
         self.steps.append(float(step.detach()))
 
 
+def ends_of_time(state: State, reverse: bool) -> Tensor:
+    """Times (2,) of a solve, scalars of the state's precision at least: 0 and 1, or 1 and 0.
+
+    The last one is to be a step of its own (`step_t`): the interpolation that torchdiffeq ends with is of lower order
+    than its steps.
+    """
+    return torch.tensor([1.0, 0.0] if reverse else [0.0, 1.0], dtype=state[0].dtype, device=state[0].device)
+
+
+def last_of(path: State) -> State:
+    """The state at the last of the times that torchdiffeq gives it for."""
+    return tuple(tensor[-1] for tensor in path)
+
+
 def _equal_steps(steps: int) -> Callable[[object, object, Tensor], Tensor]:
     """The grid of a fixed method. (torchdiffeq's own, from a step size, takes a step too many where 1/(1/n) > n.)"""
 
@@ -203,10 +217,7 @@ def solve(
         adjoint, which has no caller to come back to, raises: `SolveFailed`, or torchdiffeq's AssertionError.
     """
     counted = (Stepping if solver.steps is None else Counted)(function, solver.max_nfe)
-    first = state[0]
-    # Time is a scalar of the state's precision at least; the last point is a step of its own, because
-    # the interpolation that torchdiffeq ends with is of lower order than its steps.
-    times = torch.tensor([1.0, 0.0] if reverse else [0.0, 1.0], dtype=first.dtype, device=first.device)
+    times = ends_of_time(state, reverse)
     there: dict[str, Any]
     back: dict[str, Any]
     if solver.steps is not None:
@@ -224,7 +235,7 @@ def solve(
             path = odeint_adjoint(counted, state, times, adjoint_options=dict(back), **arguments)
         else:
             path = odeint(counted, state, times, **arguments)
-        return tuple(tensor[-1] for tensor in path)
+        return last_of(path)
 
     return attempt(counted, state, integrate)
 
