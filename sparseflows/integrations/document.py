@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from sklearn.base import BaseEstimator
 
 from sparseflows.errors import InputError
 from sparseflows.specs.settings import Spec
 from sparseflows.specs.yaml import validate
-
-if TYPE_CHECKING:
-    from sparseflows.integrations.estimator import SparseFlowDensity
 
 # How the likelihood is solved in training: held steps for the package's own field, error control for any other.
 HELD = {"method": "bosh3", "rtol": 1e-3, "atol": 1e-3, "first_tol": 1e-2, "hold_grid": 8, "hold_rows": 128}
 ADAPTIVE = {"method": "dopri5", "rtol": 1e-3, "atol": 1e-3}
 
 
-def settings_of(estimator: SparseFlowDensity, seed: int) -> Spec:
-    """The settings that a fit of `estimator` follows.
+def settings_of(estimator: BaseEstimator, seed: int) -> Spec:
+    """The settings that a fit of `estimator`, a `SparseFlowDensity`, follows.
 
     Raises:
         InputError: an argument that is out of its bounds.
