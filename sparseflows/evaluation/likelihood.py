@@ -125,7 +125,7 @@ def reporting_solver(settings: EvaluateSpec) -> Solver:
 
 
 def subset(rows: Rows, at_most: int | None, seed: int, purpose: str) -> Array:
-    """All `rows`, or a seeded choice of `at_most` of them, in their order; those on disk are read."""
+    """All rows (N, D), or a seeded choice of `at_most` of them, in their order; those on disk are read."""
     if at_most is None or len(rows) <= at_most:
         return np.asarray(rows)
     generator = numpy_generator(seed, f"evaluate/{purpose}")

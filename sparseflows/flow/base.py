@@ -30,7 +30,7 @@ class Block(nn.Module):
         self.register_parameter("sqrt_end_time", nn.Parameter(torch.ones(())) if train_end_time else None)
 
     def end_time(self, like: Tensor) -> Tensor:
-        """T as a scalar tensor of `like`'s precision."""
+        """T () in the precision of `like` (B, D)."""
         return torch.ones_like(like[0, 0]) if self.sqrt_end_time is None else self.sqrt_end_time**2
 
 
@@ -222,12 +222,12 @@ class BaseFlow(nn.Module):
         return found
 
     def draw_noise(self, shape: Sequence[int], generator: torch.Generator | None = None) -> Tensor:
-        """Standard normal noise of `shape`, in the flow's precision and on its device."""
+        """Standard normal noise (*shape), in the flow's precision and on its device."""
         like = self.like()
         return torch.randn(*shape, generator=generator, dtype=like.dtype, device=like.device)
 
     def like(self) -> Tensor:
-        """A parameter, whose precision and device are the flow's; an empty tensor where there is none."""
+        """A parameter (…), whose precision and device are the flow's; an empty tensor (0,) where there is none."""
         return next(self.parameters(), torch.empty(0))
 
     def whiten(self, points: Tensor, reverse: bool = False) -> tuple[Tensor, Tensor]:

@@ -96,7 +96,7 @@ class FlowDistribution(Distribution):
         return new
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """log p in nats of value (…, D): the shape of … broadcast with the batch shape.
+        """log p in nats of value (…, D), in the shape of … broadcast with the batch shape.
 
         Gradients reach the value and the flow's parameters.
 
@@ -134,7 +134,7 @@ class FlowDistribution(Distribution):
         return samples
 
     def sample(self, sample_shape: Sequence[int] = Size()) -> Tensor:
-        """`rsample` without gradients."""
+        """Samples of sample_shape + batch_shape + (D,), without gradients."""
         with torch.no_grad():
             return self.rsample(sample_shape)
 

@@ -41,7 +41,7 @@ DivergenceRule = Callable[[Field, Tensor, Tensor], Divergence]
 
 
 def exact(field: Field, t: Tensor, z: Tensor) -> Divergence:
-    """The trace from all D columns of the Jacobian, in one pass of D tangents."""
+    """The trace (B,) at t () and z (B, D) from all D columns of the Jacobian, in one pass of D tangents."""
     basis = torch.eye(z.shape[1], dtype=z.dtype, device=z.device).unsqueeze(1)  # (D, 1, D)
     velocity, columns = field.tangents(t, z, basis)
     trace = torch.diagonal(columns, dim1=0, dim2=2).sum(-1)
@@ -49,7 +49,7 @@ def exact(field: Field, t: Tensor, z: Tensor) -> Divergence:
 
 
 def exact_trace(field: Field, t: Tensor, z: Tensor) -> Divergence:
-    """`exact` without the Frobenius norm (0), which a perceptron of at most two hidden layers has for less."""
+    """`exact` at t () and z (B, D) but for the Frobenius norm (0): a perceptron of few hidden layers is cheaper."""
     if type(field) is not MLPField or len(field.layers) > MOST_HIDDEN + 1 or t.ndim:
         return exact(field, t, z)
     sigma = ACTIVATIONS[field.activation]
@@ -87,12 +87,12 @@ class Hutchinson:
     probes: Tensor
 
     def __call__(self, field: Field, t: Tensor, z: Tensor) -> Divergence:
-        """See `hutchinson`."""
+        """The estimate at t () and z (B, D); see `hutchinson`."""
         return hutchinson(field, t, z, self.probes)
 
 
 def hutchinson(field: Field, t: Tensor, z: Tensor, noise: Tensor) -> Divergence:
-    """eᵀ(∂f/∂z)e for one probe a row, noise (B, D) (Hutchinson 1990; FFJORD eq. 7)."""
+    """eᵀ(∂f/∂z)e at t () and z (B, D) for one probe a row, noise (B, D) (Hutchinson 1990; FFJORD eq. 7)."""
     velocity, pushed = field.tangents(t, z, noise.unsqueeze(0))
     return Divergence(velocity, (pushed[0] * noise).sum(1), pushed[0].square().sum(1))
 
@@ -101,7 +101,7 @@ Drawer = Callable[[Tensor, torch.Generator], Tensor]
 
 
 def draw_noise(kind: str | Drawer, like: Tensor, generator: torch.Generator) -> Tensor:
-    """Probes (B, D) with E[eeᵀ] = I: `rademacher` (±1) or `gaussian`; drawn once for a whole solve.
+    """Probes (B, D) like points (B, D), with E[eeᵀ] = I: `rademacher` (±1) or `gaussian`; drawn once for a solve.
 
     A function (like, generator) → probes may stand for the name.
     """

@@ -72,7 +72,7 @@ def transform(
 
     Args:
         field: f(t, z).
-        end_time: T, a scalar tensor.
+        end_time: T ().
         points: where the paths start.
         solver: see `ode.Solver`.
         reverse: from T to 0 instead of 0 to T.

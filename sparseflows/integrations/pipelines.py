@@ -82,7 +82,7 @@ def pipeline_score_samples(pipeline: Any, X: ArrayLike) -> Array:
 
 
 def pipeline_nll(pipeline: Any, X: ArrayLike) -> PipelineNLL:
-    """The NLL of rows X in the coordinates of X, with its standard error; arguments as `pipeline_score_samples`."""
+    """The NLL of rows X (N, D) in the coordinates of X, with its standard error; see `pipeline_score_samples`."""
     log_prob = pipeline_score_samples(pipeline, X)
     return PipelineNLL(float(-log_prob.mean()), standard_error(log_prob))
 

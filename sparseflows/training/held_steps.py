@@ -101,7 +101,13 @@ class HeldStepsLikelihood:
         return Loss(value, nfe, Status.DONE if bool(torch.isfinite(value)) else Status.NON_FINITE)
 
     def choose(self, flow: Flow, points: Tensor, probes: Sequence[Tensor | None]) -> tuple[int, Status]:
-        """Choose the grids of all blocks anew on the first of the (whitened) points; gives the NFE and how it ended."""
+        """Choose the grids of all blocks anew by the first of the whitened points (B, D); gives the NFE and the status.
+
+        Args:
+            flow: whose fields are `MLPField`s.
+            points: whitened, (B, D).
+            probes: (B, D) for each block, or None.
+        """
         points = points[: self.rows]
         before, nfe = self.grids or [(FIRST_STEP,)] * len(probes), 0
         grids = []

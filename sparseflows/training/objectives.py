@@ -32,7 +32,7 @@ class Objective(Protocol):
     """
 
     def __call__(self, flow: Any, rows: Tensor, generator: torch.Generator) -> Loss:
-        """The loss of one batch."""
+        """The loss of one batch (B, D)."""
         ...
 
 
@@ -74,7 +74,7 @@ class NegativeLogLikelihood:
     processes: Processes = ALONE
 
     def __call__(self, flow: Flow, rows: Tensor, generator: torch.Generator) -> Loss:
-        """NLL of the batch in nats, plus the weighted regularisers."""
+        """NLL of the batch (B, D) in nats, plus the weighted regularisers."""
         share = self.processes.share(len(rows))
         result = flow.transform(
             rows[share.rows],
@@ -91,7 +91,7 @@ class NegativeLogLikelihood:
 
 
 def draw_for_share(kind: str, share: Share, like: Tensor, generator: torch.Generator) -> Tensor:
-    """The share's rows of the probes that are drawn for the whole batch; `like` (n, D) are its points."""
+    """The share's rows (n, D) of the probes that are drawn for the whole batch; `like` (n, D) are its points."""
     return div.draw_noise(kind, like.new_empty(share.whole, like.shape[1]), generator)[share.rows]
 
 
@@ -113,7 +113,7 @@ class FlowMatching:
     processes: Processes = ALONE
 
     def __call__(self, flow: Flow, rows: Tensor, generator: torch.Generator) -> Loss:
-        """The mean squared error of the velocity, summed over the coordinates."""
+        """The squared error of the velocity, summed over the coordinates, mean over the batch (B, D)."""
         share = self.processes.share(len(rows))
         noise, t = (drawn[share.rows] for drawn in self.draw(rows, generator))
         rows = rows[share.rows]
@@ -134,7 +134,7 @@ class FlowMatching:
 
     @staticmethod
     def errors(flow: Flow, rows: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """The squared error of the velocity at each row (B,), for noise (B, D) and times (B, 1) that are given."""
+        """The squared error (B,) of the velocity at rows (B, D), for noise (B, D) and times (B, 1) that are given."""
         rows, _ = flow.whiten(rows)
         velocity = next(flow.fields())(t, torch.lerp(rows, noise, t))
         return (velocity - (noise - rows)).square().sum(1)
@@ -155,7 +155,7 @@ class CrossEntropy:
     processes: Processes = ALONE
 
     def __call__(self, flow: nn.Module, rows: Tensor, generator: torch.Generator) -> Loss:
-        """The mean cross-entropy of the batch.
+        """The mean cross-entropy of the batch (B, D + 1).
 
         Raises:
             InputError: labels that are no whole numbers, or not those of a logit.

@@ -104,7 +104,10 @@ def walk(
 
 
 def match(field: MLPField, t: Tensor, points: Tensor, targets: Tensor) -> tuple[float, list[Tensor]]:
-    """The mean of |f(t, z) − target|² over rows (B, D) with times (B, 1), and its gradient by `field.tensors()`."""
+    """The mean of |f(t, z) − target|² over points and targets (B, D) at times (B, 1), and its gradients.
+
+    The gradients are those by `field.tensors()`, in their order and shapes.
+    """
     block, loss = BlockStructure.of(field, with_gradients=True), ctypes.c_double()
     where, wanted, times = points.contiguous(), targets.contiguous(), t.contiguous()
     status = _engine(points.dtype).match(

@@ -116,5 +116,5 @@ class ControlStructure(ctypes.Structure):
 
 
 def pointer(tensor: Tensor | None) -> ctypes.c_void_p:
-    """Where the tensor's numbers lie; NULL for None."""
+    """Where the numbers of a contiguous tensor (…) lie; NULL for None."""
     return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())

@@ -52,7 +52,7 @@ def to_sparse(flow: AnyFlow, threshold: float | None = None) -> AnyFlow:
 
 
 def sparsity(weight: Tensor) -> float:
-    """Share of the entries of `weight` that are exactly 0."""
+    """The share of the entries of `weight` (n_out, n_in) that are exactly 0."""
     return 1 - int(torch.count_nonzero(weight)) / weight.numel()
 
 
@@ -107,7 +107,7 @@ class SparseLayer(nn.Module):
         return torch.sigmoid(self.gate_weight * t + self.gate_bias)
 
     def value(self, t: Tensor, h: Tensor, matrix: Tensor, gate: Tensor | None) -> Tensor:
-        """y (n_out, B) for h (n_in, B)."""
+        """y (n_out, B) for t () or (1, B), h (n_in, B), W (n_out, n_in) as `matrix`, and the gate (n_out, 1 or B)."""
         y = torch.addmm(self.bias.expand(-1, h.shape[1]), matrix, h)
         if gate is not None:
             y.mul_(gate)
@@ -147,7 +147,7 @@ class SparseField(nn.Module):
         return [layer for layer in self.layers if isinstance(layer, SparseLayer)]
 
     def forward(self, t: Tensor, z: Tensor) -> Tensor:
-        """f(t, z): (B, D) → (B, D).
+        """f(t, z) (B, D) for t () or (B, 1) and z (B, D).
 
         Raises:
             InputError: a gradient would be needed.
@@ -157,7 +157,7 @@ class SparseField(nn.Module):
         return self._with_base(t, z, torch.cat(values))
 
     def tangents(self, t: Tensor, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """f(t, z) and (∂f/∂z)v for v (K, B or 1, D): (B, D), (K, B, D). Raises as `forward`."""
+        """f(t, z) (B, D) and (∂f/∂z)v (K, B, D), for z (B, D) and v (K, B or 1, D). Raises as `forward`."""
         self._refuse_gradients(t, z, v)
         shortcuts = self._multiplied().paths if _is_identity(v) else ()
         values, columns = [], []

@@ -52,8 +52,8 @@ def solve_on_grid(
 
     Args:
         field: f(t, z).
-        end_time: T, a scalar tensor.
-        points: where the paths start.
+        end_time: T ().
+        points: (B, D), where the paths start.
         steps: lengths of the steps over τ = t/T; their sum is 1.
         solver: the method, and what it remembers.
         probes: (B, D) of Hutchinson's estimate; None for the exact trace.
@@ -130,7 +130,7 @@ def _walk(
 
 
 def combine(start: Tensor, rates: Sequence[Tensor], coefficients: Sequence[float], step: float) -> Tensor:
-    """start + step · Σ coefficients_i rates_i."""
+    """start + step · Σ coefficients_i rates_i, all of one shape: (B, D) or (B,)."""
     for rate, coefficient in zip(rates, coefficients, strict=True):
         if coefficient:
             start = torch.add(start, rate, alpha=coefficient * step)
@@ -180,7 +180,7 @@ def choose_grid(
 
     Args:
         field: f(t, z).
-        end_time: T, a scalar tensor.
+        end_time: T ().
         points: (B, D), the rows that the grid is chosen by.
         tableau: the method.
         tol: rtol = atol.

@@ -148,7 +148,7 @@ class Counted(nn.Module):
         self.steps: list[float] = []
 
     def forward(self, t: Tensor, state: State) -> State:
-        """The rates, counted; raises `SolveFailed` where that was one too many."""
+        """The rates of the state at t (), in its shapes, counted; raises `SolveFailed` where that was one too many."""
         if self.nfe >= self.max_nfe:
             raise SolveFailed(Status.OUT_OF_STEPS, self.nfe)
         self.nfe += 1
@@ -161,7 +161,7 @@ class Stepping(Counted):
     """The same for an adaptive method, which tells its steps; torchdiffeq warns where a fixed one is asked to."""
 
     def callback_accept_step(self, t: Tensor, state: State, step: Tensor) -> None:
-        """torchdiffeq calls this after every step that it keeps."""
+        """Note a step () that torchdiffeq keeps from t () on; it calls this after each."""
         self.steps.append(float(step.detach()))
 
 

@@ -70,7 +70,7 @@ class SharedNorm:
         self.processes, self.counted, self.like, self.tensors = processes, counted, state[0], len(state)
 
     def __call__(self, state: State) -> Tensor:
-        """The norm of what an error estimate divided by its tolerance is.
+        """The norm () of a state, which is an error estimate divided by its tolerance.
 
         Raises:
             SolveFailed: another process has given the solve up.
@@ -99,12 +99,12 @@ class SharedNorm:
 
 
 def decided(votes: Tensor) -> Status:
-    """The status of all, from how many met each of `FAILURES`."""
+    """The status of all, from how many processes met each of `FAILURES`, (3,)."""
     return next((status for status, count in zip(FAILURES, votes.tolist(), strict=True) if count > 0), Status.DONE)
 
 
 def agreed(processes: Processes, value: Tensor, status: Status) -> tuple[float, Status]:
-    """The sum of the processes' parts of a loss, and the status they all go by."""
+    """The sum of the processes' parts () of a loss, and the status they all go by."""
     if not processes.several:
         return value.item() if status is Status.DONE else torch.nan, status
     part = value.item() if status is Status.DONE else 0.0
