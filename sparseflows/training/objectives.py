@@ -114,6 +114,7 @@ class FlowMatching:
 
     def __call__(self, flow: Flow, rows: Tensor, generator: torch.Generator) -> Loss:
         """The squared error of the velocity, summed over the coordinates, mean over the batch (B, D)."""
+        check_flow_matching(flow)
         share = self.processes.share(len(rows))
         noise, t = (drawn[share.rows] for drawn in self.draw(rows, generator))
         rows = rows[share.rows]

@@ -48,28 +48,6 @@ def takes(field: object, points: Tensor, exact: bool) -> bool:
     )
 
 
-def evaluate(field: MLPField, t: Tensor, z: Tensor, kind: str, probes: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """f(t, z) (B, D) and its trace (B,), zeros for kind `value`; no gradient.
-
-    Args:
-        field: one that `takes` takes.
-        t: a scalar, or (B, 1).
-        z: (B, D).
-        kind: value, exact, or probed (Hutchinson).
-        probes: (B, D) of probed.
-    """
-    points, probes = z.detach().contiguous(), _contiguous(probes)
-    velocity, trace = torch.empty_like(points), torch.zeros_like(points[:, 0])
-    times = t.detach().to(points.dtype).contiguous()
-    block = BlockStructure.of(field)
-    status = _engine(points.dtype).evaluate(
-        ctypes.byref(block), KINDS.index(kind), pointer(points), pointer(probes), pointer(times),
-        int(times.numel() > 1), ctypes.c_long(len(points)), 2 * TILE, pointer(velocity), pointer(trace),
-    )  # fmt: skip
-    _require_memory(status)
-    return velocity, trace
-
-
 @dataclass(frozen=True)
 class Walked:
     """Ends (B, D), traces (B,), and the gradients of the mean of −log N(end) − trace: block by block, and of each T."""
