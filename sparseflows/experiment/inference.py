@@ -94,7 +94,6 @@ def _load(folder: RunFolder, stage: str, tol: float | None, dtype: str | None) -
 
     record = find(folder, stage)
     flow = load(folder.path, f"{record.cascade}/{record.stage}")
-    settings = folder.spec.evaluate
     if tol is not None:
         flow.solver = replace(flow.solver, rtol=tol, atol=tol, max_nfe=200_000)
-    return flow, dtype or settings.dtype, folder.standardiser(record.seed)
+    return flow, dtype or folder.spec.evaluate.dtype, folder.standardiser(record.seed)

@@ -79,17 +79,14 @@ class FlowDistribution(Distribution):
             raise InputError(f"unknown coordinates '{coordinates}' (known: data, standardised)")
         self.flow, self.coordinates, self.solver, self.chunk = flow, coordinates, solver, chunk
         self.generator = generator
-        self._shift: Tensor | None = None
-        self._scale: Tensor | None = None
-        if coordinates == "data":
-            self._shift, self._scale = _statistics(flow)
+        self._statistics = _statistics(flow) if coordinates == "data" else None
         super().__init__(Size(), Size((flow.dimension(dim),)), validate_args=validate_args)
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> FlowDistribution:
         """Independent copies, in `batch_shape`; the flow is shared."""
         shape = torch.empty(self.batch_shape).expand(torch.Size(batch_shape)).shape  # refuses what does not fit
         new = cast(FlowDistribution, self._get_checked_instance(FlowDistribution, _instance))
-        for name in ("flow", "coordinates", "solver", "chunk", "generator", "_shift", "_scale"):
+        for name in ("flow", "coordinates", "solver", "chunk", "generator", "_statistics"):
             setattr(new, name, getattr(self, name))
         super(FlowDistribution, new).__init__(shape, self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
@@ -112,8 +109,8 @@ class FlowDistribution(Distribution):
             raise InputError(f"value has dtype {value.dtype}, the flow {own}; convert one: value.to({own})")
         shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
         points, log_scale = value.reshape(-1, value.shape[-1]), 0.0
-        if self._shift is not None and self._scale is not None:
-            shift, scale = self._shift.to(value), self._scale.to(value)
+        if self._statistics is not None:
+            shift, scale = (tensor.to(value) for tensor in self._statistics)
             points, log_scale = (points - shift) / scale, float(self._scale.log().sum())
         if len(points) == 0:
             return points.sum(-1).view(value.shape[:-1]).expand(shape)
@@ -129,8 +126,9 @@ class FlowDistribution(Distribution):
             return noise
         parts = [self.flow.to_data(part, solver=self.solver) for part in rows.split(self.chunk or len(rows))]
         samples = torch.cat(parts).view(shape)
-        if self._shift is not None and self._scale is not None:
-            samples = samples * self._scale.to(samples) + self._shift.to(samples)
+        if self._statistics is not None:
+            shift, scale = (tensor.to(samples) for tensor in self._statistics)
+            samples = samples * scale + shift
         return samples
 
     def sample(self, sample_shape: Sequence[int] = Size()) -> Tensor:
@@ -170,7 +168,7 @@ class FlowDistribution(Distribution):
         slope = (centred @ log_prob.detach()) / (centred @ centred)
         values = -(log_prob - slope * off)
         error = values.detach().std() * math.sqrt((n - 1) / (n - 2) / n)
-        log_scale = 0.0 if self._scale is None else float(self._scale.log().sum())
+        log_scale = 0.0 if self._statistics is None else float(self._statistics[1].log().sum())
         return Entropy((values.mean() + log_scale).expand(self.batch_shape), error.expand(self.batch_shape))
 
     def __repr__(self) -> str:

@@ -167,11 +167,13 @@ class _Training:
             if status is Status.DONE and self.is_due(CHECKPOINTS):
                 status = self.checkpoint()
             if status is not Status.DONE:
-                return Outcome(status, self.step, self.seconds, self.history, self.best_val)
+                break
             if self.hooks.progress:
                 self.hooks.progress(self.step, self.total, self.loss)
-        self.finish()
-        return Outcome(status, self.step, time.perf_counter() - started, self.history, self.best_val)
+        else:
+            self.finish()
+            self.seconds = time.perf_counter() - started
+        return Outcome(status, self.step, self.seconds, self.history, self.best_val)
 
     def advance(self, batch: Tensor, rate: float, generator: torch.Generator) -> Status:
         """One optimiser step; anything but DONE leaves the weights as they were."""

@@ -17,7 +17,7 @@ from sparseflows.errors import InputError
 from sparseflows.flow.fields import MLPField
 from sparseflows.flow.model import Flow, seeded_initialise
 from sparseflows.flow.solvers.ode import Solver, Status
-from sparseflows.networks.dense import dense_network
+from sparseflows.networks.layers import dense_network
 from sparseflows.rng import torch_generator
 from sparseflows.specs.settings import TrainSpec
 from sparseflows.training.held_steps import HeldStepsLikelihood
