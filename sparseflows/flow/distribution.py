@@ -111,7 +111,7 @@ class FlowDistribution(Distribution):
         points, log_scale = value.reshape(-1, value.shape[-1]), 0.0
         if self._statistics is not None:
             shift, scale = (tensor.to(value) for tensor in self._statistics)
-            points, log_scale = (points - shift) / scale, float(self._scale.log().sum())
+            points, log_scale = (points - shift) / scale, float(scale.log().sum())
         if len(points) == 0:
             return points.sum(-1).view(value.shape[:-1]).expand(shape)
         found = self.flow.log_prob(points, solver=self.solver, chunk=self.chunk) - log_scale
