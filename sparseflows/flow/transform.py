@@ -122,4 +122,5 @@ def _by_engine(
     assert isinstance(field, MLPField)
     found = engine.carry(field, float(end_time), points, solver, kind, probes, reverse)
     zeros = torch.zeros_like(points[:, 0])
-    return Transformed(found.ends, -found.traces if reverse else found.traces, zeros, zeros, found.nfe, found.status)
+    ends, traces = found.state
+    return Transformed(ends, -traces if reverse else traces, zeros, zeros, found.nfe, found.status)

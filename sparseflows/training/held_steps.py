@@ -24,7 +24,7 @@ from sparseflows.flow.divergence import DivergenceKind
 from sparseflows.flow.fields import MLPField
 from sparseflows.flow.model import Flow, standard_normal_log_prob
 from sparseflows.flow.solvers.held_grid import GridSolver, Steps, choose_grid, solve_on_grid
-from sparseflows.flow.solvers.ode import Carried, Solver, Status
+from sparseflows.flow.solvers.ode import Solution, Solver, Status
 from sparseflows.flow.solvers.tableaus import TABLEAUS
 from sparseflows.training.losses import Loss, with_gradients
 
@@ -113,7 +113,7 @@ class HeldStepsLikelihood:
         grids = []
         for block, held, probe in zip(flow.chain(), before, probes, strict=True):
             chosen = self._choose_one(_mlp(block.field), block.end_time(points).detach(), points, held[0], probe)
-            nfe, points = nfe + chosen.nfe, chosen.ends
+            nfe, points = nfe + chosen.nfe, chosen.state[0]
             grids.append(chosen.steps)
             if chosen.status is not Status.DONE:
                 return nfe, chosen.status
@@ -122,7 +122,7 @@ class HeldStepsLikelihood:
 
     def _choose_one(
         self, field: MLPField, end_time: Tensor, points: Tensor, first: float, probes: Tensor | None
-    ) -> Carried:
+    ) -> Solution:
         probes = None if probes is None else probes[: len(points)]
         exact, tol = probes is None, self.tolerance
         if self.compiled and engine.takes(field, points, exact):

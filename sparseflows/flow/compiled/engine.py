@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sparseflows.flow.compiled.build import library
 from sparseflows.flow.compiled.structures import BlockStructure, ControlStructure, TableauStructure, pointer
 from sparseflows.flow.fields import MLPField
-from sparseflows.flow.solvers.ode import Carried, Solver, Status
+from sparseflows.flow.solvers.ode import Solution, Solver, Status
 from sparseflows.flow.solvers.tableaus import TABLEAUS, Tableau
 
 KINDS = ("value", "exact", "probed")
@@ -104,7 +104,7 @@ def carry(
     kind: str,
     probes: Tensor | None = None,
     reverse: bool = False,
-) -> Carried:
+) -> Solution:
     """Carry points (B, D) through a block by adaptive solves, each tile of rows with steps of its own; no gradient.
 
     With several threads (`torch.set_num_threads`) each takes a run of the rows.
@@ -121,16 +121,15 @@ def carry(
     share = max(ROWS_OF_A_THREAD, -(-len(start) // torch.get_num_threads()))
     runs = [slice(first, first + share) for first in range(0, len(start), share)]
 
-    def one(rows: slice) -> Carried:
+    def one(rows: slice) -> Solution:
         return _carry(field, end_time, start[rows], solver, kind, None if probes is None else probes[rows], reverse)
 
     if len(runs) == 1:
         return one(runs[0])
     with ThreadPoolExecutor(len(runs)) as threads:
         parts = list(threads.map(one, runs))
-    return Carried(
-        torch.cat([part.ends for part in parts]),
-        torch.cat([part.traces for part in parts]),
+    return Solution(
+        tuple(torch.cat(tensors) for tensors in zip(*(part.state for part in parts), strict=True)),
         max(part.nfe for part in parts),
         next((part.status for part in parts if part.status is not Status.DONE), Status.DONE),
     )
@@ -144,7 +143,7 @@ def choose_steps(
     first_step: float,
     kind: str,
     probes: Tensor | None = None,
-) -> Carried:
+) -> Solution:
     """The steps of one adaptive solve of all points (B, D) together, from data to noise.
 
     Args:
@@ -168,7 +167,7 @@ def _carry(
     reverse: bool,
     tile: int = TILE,
     first_step: float = FIRST_STEP,
-) -> Carried:
+) -> Solution:
     ends, traces = torch.empty_like(start), torch.zeros_like(start[:, 0])
     block, method = BlockStructure.of(field, end_time), TableauStructure.of(TABLEAUS[solver.method])
     control = ControlStructure.of(solver, first_step, reverse)
@@ -180,7 +179,7 @@ def _carry(
     found = STATUSES[status]
     if found is Status.DONE and not bool(torch.isfinite(ends).all() & torch.isfinite(traces).all()):
         found = Status.NON_FINITE
-    return Carried(ends, traces, control.nfe, found, tuple(control.lengths[: control.taken]))
+    return Solution((ends, traces), control.nfe, found, tuple(control.lengths[: control.taken]))
 
 
 def _engine(dtype: torch.dtype) -> Any:

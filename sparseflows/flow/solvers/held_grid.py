@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sparseflows.flow.fields import MLPField
 from sparseflows.flow.solvers.mlp_kernel import Evaluated, MLPKernel, Weights
-from sparseflows.flow.solvers.ode import Carried, Status
+from sparseflows.flow.solvers.ode import Solution, Status
 from sparseflows.flow.solvers.tableaus import Tableau
 
 Steps = tuple[float, ...]
@@ -175,7 +175,7 @@ def choose_grid(
     first_step: float = 0.1,
     probes: Tensor | None = None,
     max_nfe: int = 5000,
-) -> Carried:
+) -> Solution:
     """The steps that hold the embedded error of points and trace below `tol`, root mean square over the rows.
 
     Args:
@@ -215,10 +215,10 @@ def choose_grid(
             steps.append(step)
             tau, z, trace, here = tau + step, z_new, trace_new, ahead
             if tau >= 1 - 1e-9:
-                return Carried(z, trace, nfe, Status.DONE, _to_one(steps))
+                return Solution((z, trace), nfe, Status.DONE, _to_one(steps))
         if nfe >= max_nfe or step < 1e-7:
             status = Status.NON_FINITE if infinite else Status.UNDERFLOW
-            return Carried(z, trace, nfe, Status.OUT_OF_STEPS if nfe >= max_nfe else status)
+            return Solution((z, trace), nfe, Status.OUT_OF_STEPS if nfe >= max_nfe else status)
         factor = GROW if size == 0 else min(GROW, max(SHRINK, SAFETY * size ** (-1 / tableau.order)))
         step = min(step * (min(1.0, factor) if size > 1 else factor), 1 - tau)
 

@@ -101,9 +101,14 @@ class Solver:
 
 @dataclass(frozen=True)
 class Solution:
-    """The state at the end, the evaluations spent, and the status; the state counts only where it is DONE.
+    """How a solve ended.
 
-    `steps` are the lengths of the steps that an adaptive method took, in order; empty for a fixed one.
+    Attributes:
+        state: at the end; it counts only where the status is DONE. Of a block without a graph: points (B, D), and the
+            integral of the trace along the path as it was walked (B,).
+        nfe: evaluations spent, the largest of a tile of rows where tiles are solved by themselves.
+        status: why it ended.
+        steps: lengths of the steps that an adaptive method took, in order; empty for a fixed one, and for tiles.
     """
 
     state: State
@@ -116,25 +121,6 @@ class Solution:
         if self.status is not Status.DONE:
             raise SolveFailed(self.status, self.nfe)
         return self
-
-
-@dataclass(frozen=True)
-class Carried:
-    """Points that were carried through one block of a flow on adaptive steps, without a graph.
-
-    Attributes:
-        ends: (B, D).
-        traces: ∫ tr ∂f/∂z dt along the path as it was walked, (B,).
-        nfe: the largest of a tile of rows.
-        status: how the solve ended.
-        steps: lengths over τ = t/T, where one solve chose them for all rows; their sum is 1.
-    """
-
-    ends: Tensor
-    traces: Tensor
-    nfe: int
-    status: Status
-    steps: tuple[float, ...] = ()
 
 
 class Counted(nn.Module):

@@ -67,11 +67,11 @@ def test_the_chosen_steps_hold_the_tolerance(method: str, tol: float) -> None:
     assert chosen.status is finer.status is Status.DONE
     assert sum(chosen.steps) == pytest.approx(1, abs=1e-12)
     end, trace = solve_on_grid(field, one, points, chosen.steps, GridSolver(tableau))
-    torch.testing.assert_close(end, chosen.ends, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(end, chosen.state[0], rtol=1e-10, atol=1e-10)
     # The error of every step is below the tolerance; the whole path adds them up.
     allowed = tol * len(chosen.steps)
-    assert float((end.detach() - finer.ends).square().mean().sqrt()) < allowed
-    assert float((trace.detach() - finer.traces).square().mean().sqrt()) < allowed
+    assert float((end.detach() - finer.state[0]).square().mean().sqrt()) < allowed
+    assert float((trace.detach() - finer.state[1]).square().mean().sqrt()) < allowed
 
 
 def test_a_field_without_numbers_ends_with_a_status() -> None:
