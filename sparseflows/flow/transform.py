@@ -116,11 +116,10 @@ def _by_engine(
     probes = divergence.probes if isinstance(divergence, Hutchinson) else None
     if divergence not in (None, exact) and probes is None:
         return None  # a rule of the caller's own
-    kind = "value" if divergence is None else "exact" if probes is None else "probed"
-    if not engine.takes(field, points, kind == "exact"):
+    if not engine.takes(field, points, divergence is exact):
         return None
     assert isinstance(field, MLPField)
-    found = engine.carry(field, float(end_time), points, solver, kind, probes, reverse)
+    found = engine.carry(field, float(end_time), points, solver, divergence is exact, probes, reverse)
     zeros = torch.zeros_like(points[:, 0])
     ends, traces = found.state
     return Transformed(ends, -traces if reverse else traces, zeros, zeros, found.nfe, found.status)

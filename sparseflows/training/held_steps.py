@@ -127,9 +127,7 @@ class HeldStepsLikelihood:
         exact, tol = probes is None, self.tolerance
         if self.compiled and engine.takes(field, points, exact):
             solver = Solver(self.method, tol, tol, max_nfe=self.max_nfe, norm="batch")
-            return engine.choose_steps(
-                field, float(end_time), points, solver, first, "exact" if exact else "probed", probes
-            )
+            return engine.choose_steps(field, float(end_time), points, solver, first, probes)
         return choose_grid(field, end_time, points, TABLEAUS[self.method], tol, first, probes, self.max_nfe)
 
     def _mean(self, flow: Flow, points: Tensor, probes: Sequence[Tensor | None]) -> Tensor:
@@ -145,7 +143,6 @@ class HeldStepsLikelihood:
                 self.grids,
                 tableau,
                 points,
-                "exact" if exact else "probed",
                 probes[0],
                 with_gradients=torch.is_grad_enabled(),
             )

@@ -17,7 +17,7 @@ from sparseflows.flow.fields import MLPField
 from sparseflows.flow.solvers.ode import Solution, Solver, Status
 from sparseflows.flow.solvers.tableaus import TABLEAUS, Tableau
 
-KINDS = ("value", "exact", "probed")
+VALUE, EXACT, PROBED = range(3)  # no trace, the exact one, Hutchinson's; as in field.h
 WIDEST = 256  # a hidden layer's neurons: wider matrices leave the caches, and the vendor's products are faster
 MOST_DIMS = 16  # of an exact trace: more tangents than that fill products as wide as the vendor's
 TILE = 8  # rows that go together
@@ -64,17 +64,19 @@ def walk(
     grids: Sequence[Sequence[float]],
     tableau: Tableau,
     points: Tensor,
-    kind: str,
     probes: Tensor | None = None,
     with_gradients: bool = False,
 ) -> Walked:
-    """Carry points (B, D) from data to noise through all blocks, each on its grid of steps; probes are (B, D)."""
+    """Carry points (B, D) from data to noise through all blocks, each on its grid of steps.
+
+    `probes` (B, D) are Hutchinson's; None is the exact trace.
+    """
     start, probes = points.detach().contiguous(), _contiguous(probes)
     ends, traces = torch.empty_like(start), torch.zeros_like(start[:, 0])
     handed = [BlockStructure.of(*one, with_gradients) for one in zip(fields, end_times, grids, strict=True)]
     blocks, method = (BlockStructure * len(handed))(*handed), TableauStructure.of(tableau)
     status = _engine(start.dtype).walk(
-        blocks, len(handed), KINDS.index(kind), ctypes.byref(method), pointer(start), pointer(probes),
+        blocks, len(handed), _kind(probes), ctypes.byref(method), pointer(start), pointer(probes),
         ctypes.c_long(len(start)), TILE, int(with_gradients), pointer(ends), pointer(traces),
     )  # fmt: skip
     _require_memory(status)
@@ -101,7 +103,7 @@ def carry(
     end_time: float,
     points: Tensor,
     solver: Solver,
-    kind: str,
+    exact: bool = True,
     probes: Tensor | None = None,
     reverse: bool = False,
 ) -> Solution:
@@ -113,11 +115,11 @@ def carry(
         field, end_time: f and T of the block.
         points: (B, D), data or, with `reverse`, noise.
         solver: an adaptive method of `TABLEAUS`.
-        kind: value, exact, or probed (Hutchinson).
-        probes: (B, D) of probed.
+        exact: take the exact trace; without it and without probes, none.
+        probes: (B, D) of Hutchinson's estimate.
         reverse: from T to 0.
     """
-    start, probes = points.detach().contiguous(), _contiguous(probes)
+    start, probes, kind = points.detach().contiguous(), _contiguous(probes), _kind(probes, exact)
     share = max(ROWS_OF_A_THREAD, -(-len(start) // torch.get_num_threads()))
     runs = [slice(first, first + share) for first in range(0, len(start), share)]
 
@@ -141,7 +143,6 @@ def choose_steps(
     points: Tensor,
     solver: Solver,
     first_step: float,
-    kind: str,
     probes: Tensor | None = None,
 ) -> Solution:
     """The steps of one adaptive solve of all points (B, D) together, from data to noise.
@@ -151,10 +152,10 @@ def choose_steps(
         points: (B, D).
         solver: an adaptive method of `TABLEAUS`.
         first_step: to try first, over τ.
-        kind: exact, or probed (Hutchinson).
-        probes: (B, D) of probed.
+        probes: (B, D) of Hutchinson's estimate; None is the exact trace.
     """
-    return _carry(field, end_time, points.detach().contiguous(), solver, kind, probes, False, len(points), first_step)
+    start, kind = points.detach().contiguous(), _kind(probes)
+    return _carry(field, end_time, start, solver, kind, probes, False, len(points), first_step)
 
 
 def _carry(
@@ -162,7 +163,7 @@ def _carry(
     end_time: float,
     start: Tensor,
     solver: Solver,
-    kind: str,
+    kind: int,
     probes: Tensor | None,
     reverse: bool,
     tile: int = TILE,
@@ -172,7 +173,7 @@ def _carry(
     block, method = BlockStructure.of(field, end_time), TableauStructure.of(TABLEAUS[solver.method])
     control = ControlStructure.of(solver, first_step, reverse)
     status = _engine(start.dtype).carry(
-        ctypes.byref(block), KINDS.index(kind), ctypes.byref(method), ctypes.byref(control), pointer(start),
+        ctypes.byref(block), kind, ctypes.byref(method), ctypes.byref(control), pointer(start),
         pointer(probes), ctypes.c_long(len(start)), tile, pointer(ends), pointer(traces),
     )  # fmt: skip
     _require_memory(status == NO_MEMORY)
@@ -186,6 +187,10 @@ def _engine(dtype: torch.dtype) -> Any:
     found = library(dtype)
     assert found is not None, "the caller asks `takes` first"
     return found
+
+
+def _kind(probes: Tensor | None, exact: bool = True) -> int:
+    return PROBED if probes is not None else EXACT if exact else VALUE
 
 
 def _contiguous(probes: Tensor | None) -> Tensor | None:

@@ -53,11 +53,11 @@ def test_the_likelihood_on_given_steps_and_its_gradient(activation, time, hidden
         loss = (0.5 * end.square().sum(1) - trace).mean()
         inputs = [end_time, *field.tensors()]
         of_end_time, *wanted = torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True)
-        found = engine.walk([field], [end_time.item()], [STEPS], tableau, points, kind, probes, with_gradients=True)
+        found = engine.walk([field], [end_time.item()], [STEPS], tableau, points, probes, with_gradients=True)
         assert_same([found.ends, found.traces, *found.gradients[0]], [end, trace, *wanted])
         if base == "none":  # the base goes with T = 1
             assert found.of_end_times[0] == pytest.approx(float(of_end_time), rel=1e-10, abs=ROUNDING)
-        without = engine.walk([field], [end_time.item()], [STEPS], tableau, points, kind, probes)
+        without = engine.walk([field], [end_time.item()], [STEPS], tableau, points, probes)
         assert_same([without.ends, without.traces], [end, trace])
 
 
@@ -70,7 +70,7 @@ def test_several_blocks_at_once() -> None:
     loss = (0.5 * end.square().sum(1) - first - second).mean()
     inputs = [*ends, *(tensor for field in fields for tensor in field.tensors())]
     wanted = torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True)
-    found = engine.walk(fields, [t.item() for t in ends], grids, tableau, points, "exact", None, with_gradients=True)
+    found = engine.walk(fields, [t.item() for t in ends], grids, tableau, points, None, with_gradients=True)
     assert found.of_end_times == pytest.approx([float(g) for g in wanted[:2]], rel=1e-10)
     assert_same([g for block in found.gradients for g in block], wanted[2:])
 
@@ -103,11 +103,11 @@ def test_rows_do_not_depend_on_who_goes_with_them_beyond_the_tolerance() -> None
 def test_threads_take_runs_of_the_rows() -> None:
     field, points = drawn_field(2, [16], "tanh", "concat"), drawn(2_000, 2)
     solver = Solver("dopri5", 1e-8, 1e-8)
-    one = engine.carry(field, 1.0, points, solver, "exact")
+    one = engine.carry(field, 1.0, points, solver)
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(3)
-        three = engine.carry(field, 1.0, points, solver, "exact")
+        three = engine.carry(field, 1.0, points, solver)
     finally:
         torch.set_num_threads(threads)
     torch.testing.assert_close(one.state, three.state, rtol=0, atol=1e-6)
@@ -115,17 +115,14 @@ def test_threads_take_runs_of_the_rows() -> None:
 
 def test_failures_come_back_as_a_status() -> None:
     field, points = drawn_field(2, [8], "tanh", "none"), drawn(20, 2)
-    assert (
-        engine.carry(field, 1.0, points, Solver("dopri5", 1e-9, 1e-9, max_nfe=20), "exact").status
-        is Status.OUT_OF_STEPS
-    )
+    assert engine.carry(field, 1.0, points, Solver("dopri5", 1e-9, 1e-9, max_nfe=20)).status is Status.OUT_OF_STEPS
     with torch.no_grad():
         field.layers[0].bias.fill_(float("nan"))
-    assert engine.carry(field, 1.0, points, Solver("dopri5"), "exact").status is Status.NON_FINITE
+    assert engine.carry(field, 1.0, points, Solver("dopri5")).status is Status.NON_FINITE
     growing = drawn_field(2, [], "tanh", "none")
     with torch.no_grad():
         growing.layers[0].weight.copy_(900 * torch.eye(2))
-    assert engine.carry(growing, 1.0, points, Solver("dopri5"), "value").status is not Status.DONE
+    assert engine.carry(growing, 1.0, points, Solver("dopri5"), exact=False).status is not Status.DONE
 
 
 def test_what_the_engine_leaves_to_others() -> None:
@@ -154,7 +151,7 @@ def test_what_the_engine_leaves_to_others() -> None:
 def euler(field, points):
     """z + f(0, z) and the trace of f there: one step of Euler's method."""
     method = Tableau(a=((),), b=(1.0,), c=(0.0,), error=(1.0, -1.0), order=1)
-    found = engine.walk([field], [1.0], [(1.0,)], method, points, "exact")
+    found = engine.walk([field], [1.0], [(1.0,)], method, points)
     return found.ends, found.traces
 
 
