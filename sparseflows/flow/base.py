@@ -155,6 +155,7 @@ class BaseFlow(nn.Module):
         Example:
             dz/dt = A z for a diagonal A, whose log-determinant is the sum of the diagonal.
 
+            >>> from sparseflows import Flow
             >>> from sparseflows.flow.fields import LinearField
             >>> flow = Flow(LinearField(torch.diag(torch.tensor([0.5, -0.25], dtype=torch.float64))))
             >>> origin = torch.zeros(1, 2, dtype=torch.float64)
