@@ -1,3 +1,5 @@
+"""Samples of flows whose paths run off: what is lost is NaN, and the search for it ends."""
+
 from __future__ import annotations
 
 import numpy as np
