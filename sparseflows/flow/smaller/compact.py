@@ -85,7 +85,10 @@ def cut_field(field: MLPField, keep: Sequence[Tensor]) -> MLPField:
 
 
 def with_fields(flow: AnyFlow, fields: Sequence[nn.Module]) -> AnyFlow:
-    """A new flow of the same class with `fields` in the place of `flow`'s own; all else is copied. (It is made as `Flow` is.)"""
+    """A new flow with `fields` in the place of `flow`'s own; all else is copied.
+
+    It is of the same class, which takes the arguments of `Flow`.
+    """
     new = type(flow)(
         list(fields),
         whitening=None if flow.whitening is None else flow.whitening.clone(),
