@@ -179,24 +179,14 @@ class BaseFlow(nn.Module):
 
     @torch.no_grad()
     def sample(
-        self,
-        n: int,
-        *,
-        generator: torch.Generator | None = None,
-        dim: int | None = None,
-        solver: Solver | None = None,
+        self, n: int, *, generator: torch.Generator | None = None, dim: int | None = None, solver: Solver | None = None
     ) -> Tensor:
         """n samples (n, D) in the flow's own coordinates."""
         return self.to_data(self.draw_noise((n, self.dimension(dim)), generator), solver=solver)
 
     @torch.no_grad()
     def sample_and_log_prob(
-        self,
-        n: int,
-        *,
-        generator: torch.Generator | None = None,
-        dim: int | None = None,
-        solver: Solver | None = None,
+        self, n: int, *, generator: torch.Generator | None = None, dim: int | None = None, solver: Solver | None = None
     ) -> tuple[Tensor, Tensor]:
         """n samples (n, D) and their log p (n,), from one solve: log p(x) = log N(z) + ∫₀ᵀ tr dt."""
         noise = self.draw_noise((n, self.dimension(dim)), generator)

@@ -111,12 +111,7 @@ class MLPField(nn.Module):
     """
 
     def __init__(
-        self,
-        dim: int,
-        hidden: Sequence[int],
-        activation: str = "sigmoid",
-        time: str = "none",
-        base: str = "none",
+        self, dim: int, hidden: Sequence[int], activation: str = "sigmoid", time: str = "none", base: str = "none"
     ) -> None:
         super().__init__()
         self.dim, self.time, self.base, self.activation = dim, time, base, activation

@@ -138,12 +138,7 @@ def carry(
 
 
 def choose_steps(
-    field: MLPField,
-    end_time: float,
-    points: Tensor,
-    solver: Solver,
-    first_step: float,
-    probes: Tensor | None = None,
+    field: MLPField, end_time: float, points: Tensor, solver: Solver, first_step: float, probes: Tensor | None = None
 ) -> Solution:
     """The steps of one adaptive solve of all points (B, D) together, from data to noise.
 

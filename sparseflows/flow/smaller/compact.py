@@ -90,9 +90,7 @@ def with_fields(flow: AnyFlow, fields: Sequence[nn.Module]) -> AnyFlow:
     It is of the same class, which takes the arguments of `Flow`.
     """
     new = type(flow)(
-        list(fields),
-        whitening=None if flow.whitening is None else flow.whitening.clone(),
-        solver=flow.solver,
+        list(fields), whitening=None if flow.whitening is None else flow.whitening.clone(), solver=flow.solver
     )
     for old, block in zip(flow.chain(), new.chain(), strict=True):
         if old.sqrt_end_time is not None:

@@ -41,12 +41,7 @@ class GridSolver:
 
 
 def solve_on_grid(
-    field: MLPField,
-    end_time: Tensor,
-    points: Tensor,
-    steps: Steps,
-    solver: GridSolver,
-    probes: Tensor | None = None,
+    field: MLPField, end_time: Tensor, points: Tensor, steps: Steps, solver: GridSolver, probes: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Points (B, D) carried from data to noise, and ∫₀ᵀ tr ∂f/∂z dt (B,), differentiable once.
 
