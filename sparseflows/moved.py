@@ -34,7 +34,7 @@ MOVED = {
         "flow.compact": "flow.smaller.compact",
         "flow.ode": "flow.solvers.ode",
         "flow.sparse": "flow.smaller.sparse",
-        "flow.sparse_layer": "flow.smaller.sparse_layer",
+        "flow.sparse_layer": "flow.smaller.sparse",
         "pipelines": "integrations.pipelines",
         "process_group": "distributed.process_group",
         "processes": "distributed.processes",

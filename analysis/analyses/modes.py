@@ -172,7 +172,7 @@ class _Truth:
 
 
 def _values(subject: Subject, truth: _Truth, paper: bool, report: Report) -> dict[str, Any]:
-    from sparseflows.experiment.inference import draw_standardised
+    from sparseflows.evaluation.sampling import draw_standardised
 
     started = time.perf_counter()
     if truth.splits.modes is None and truth.closeness is None:

@@ -16,6 +16,7 @@ from analysis import analyse
 from analysis.analyses import modes
 from analysis.plots.modes import mode_quality_arrays, mode_quality_figure
 from analysis.runs.study import Study
+from sparseflows.evaluation.sampling import noise_rows
 from sparseflows.experiment import inference as use
 from sparseflows.flow.model import Flow
 from sparseflows.flow.solvers.ode import SolveFailed, Status
@@ -159,7 +160,7 @@ def test_lost_samples_count_as_bad_and_the_others_are_kept(quick, plane, monkeyp
     (before,) = small_runs.stages_of(quick(*arguments, "--json"))
     shutil.rmtree(plane / "analysis")
     monkeypatch.setattr(Flow, "to_data", to_data)
-    far = int((np.linalg.norm(use._noise(400, 2, 0), axis=1) > 3.2).sum())
+    far = int((np.linalg.norm(noise_rows(400, 2, 0), axis=1) > 3.2).sum())
     assert 1 <= far <= 4
     (stage,) = small_runs.stages_of(quick(*arguments, "--json"))
     assert stage["samples_lost"] == far
