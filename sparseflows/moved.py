@@ -54,6 +54,7 @@ MOVED = {
         "pruning.structured": "pruning.cutting.structured",
         "pruning.unstructured": "pruning.cutting.unstructured",
         "torchrun": "distributed.torchrun",
+        "training.held_grid": "training.held_steps",
     }.items()
 } | {
     f"analysis.{old}": f"analysis.{new}"
