@@ -1,4 +1,4 @@
-"""`analysis bounds`: what sipp and pfp promised, beside what was observed."""
+"""`bounds`: what sipp and pfp promised, beside what was observed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sparseflows.experiment.folder.folder import METRICS
 
 
 def command(runs: Sequence[Path], as_json: bool, out: Path | None) -> None:
-    """Print and write the promises of `runs`; see `analysis bounds --help`."""
+    """Print and write the promises of `runs`; see `bounds --help`."""
     studies = open_studies(runs)
     found = {study: _bounds(study) for study in studies}
     folders = {study: folder_for(study, out, studies) for study in studies}

@@ -34,7 +34,7 @@ _STAGE = (
 
 
 def command(runs: Sequence[Path], seed: int, as_json: bool, out: Path | None) -> None:
-    """Print and write what there is to see of classifiers; see `analysis classify --help`."""
+    """Print and write what there is to see of classifiers; see `classify --help`."""
     studies = open_studies(runs)
     for study in studies:
         _require_classifiers(study)

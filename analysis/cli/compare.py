@@ -1,4 +1,4 @@
-"""`analysis compare`: which criterion beats random, and whether pruning beats its controls."""
+"""`compare`: which criterion beats random, and whether pruning beats its controls."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sparseflows.files import output_folder
 
 
 def command(runs: Sequence[Path], as_json: bool, out: Path | None) -> None:
-    """Print and write the comparisons of `runs`; see `analysis compare --help`."""
+    """Print and write the comparisons of `runs`; see `compare --help`."""
     found = _comparisons(runs, out)
     folder = output_folder(out or folder_for_all(runs), remedy=REMEDY)
     comparisons = [one for several in found.values() for one in several]

@@ -1,4 +1,4 @@
-"""`analysis report`: one self-contained report.html of one run or several."""
+"""`report`: one self-contained report.html of one run or several."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _CAPTIONS = {
 
 
 def command(runs: Sequence[Path], only_cached: bool, as_json: bool, out: Path | None) -> None:
-    """Analyse what is missing, and write report.html; see `analysis report --help`."""
+    """Analyse what is missing, and write report.html; see `report --help`."""
     read, folder = open_runs(runs, out)
     require_densities({Path(run.folder): stage.objective for run in read for stage in run.stages}, "report")
     problems = [{} if only_cached else _analyse(run) for run in read]

@@ -1,4 +1,4 @@
-"""`analysis table`: NLL (of classifiers: accuracy) against params and curvature against dense, in five forms."""
+"""`table`: NLL (of classifiers: accuracy) against params and curvature against dense, in five forms."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Hessians = Mapping[str, Mapping[Key, Values]]  # run folder → the stages of it
 
 
 def command(runs: Sequence[Path], as_json: bool, out: Path | None) -> None:
-    """Print and write the tables of `runs`; see `analysis table --help`."""
+    """Print and write the tables of `runs`; see `table --help`."""
     read, folder = open_runs(runs, out)
     hessians = {run.folder: stages for run in read if (stages := read_stages(Path(run.folder), "hessian"))}
     files = table_files(read, hessians)

@@ -1,4 +1,4 @@
-"""`analysis table --tabular`: NLL and params of every model on every tabular set, in the published layout."""
+"""`table --tabular`: NLL and params of every model on every tabular set, in the published layout."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from sparseflows.files import output_folder
 
 
 def command(runs: Sequence[Path], published: bool, fit_baselines: bool, as_json: bool, out: Path | None) -> None:
-    """Print and write the table of `runs`; see `analysis table --help`."""
+    """Print and write the table of `runs`; see `table --help`."""
     folder = _folder(runs, published, out)
     choices = choose([variant for run in runs for variant in read_variants(run)])
     baselines = _baselines(choices) if fit_baselines else {}

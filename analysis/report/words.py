@@ -17,7 +17,7 @@ CONTROL = "control"
 def pruned_methods(run: Run) -> list[str]:
     """The methods of the run that prune, in the order of the file; a control prunes nothing.
 
-    Of a run with several protocols, the cascade's: the others answer questions that `analysis compare` asks.
+    Of a run with several protocols, the cascade's: the others answer questions that `compare` asks.
     """
     pruned = [stage for stage in run.stages if stage.method != DENSE and not is_control(stage)]
     cascades = [stage for stage in pruned if stage.protocol in (None, CASCADE)]

@@ -151,7 +151,7 @@ def test_a_dense_flow_with_no_positive_curvature_has_no_ratio(make_run, rows_of)
 def test_a_document_that_is_none_is_refused(make_run, rows_of):
     run = with_hessian(make_run(rows_of()), spectra())
     (run / "analysis" / "hessian.json").write_text('{"stages": [{"method": "dense"}]}')
-    with pytest.raises(InputError, match=r"hessian\.json: not a document of 'analysis hessian'"):
+    with pytest.raises(InputError, match=r"hessian\.json: not a document of 'sparseflows hessian'"):
         read_stages(run, "hessian")
 
 
