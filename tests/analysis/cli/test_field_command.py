@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,9 +12,9 @@ import numpy as np
 import pytest
 import yaml
 
-from analysis.cli import field
+from analysis.analyses import field
 from analysis.cli.app import app
-from analysis.fields import portrait
+from analysis.fields import arrays
 from analysis.runs.results import Entry, Result
 from sparseflows.cli.console import run_app
 from sparseflows.experiment.folder.records import Record
@@ -60,14 +61,19 @@ def small(monkeypatch):
     """Coarse grids and few points: what is tested here is the command."""
     sizes = {"FIELD_CELLS": 48, "DENSITY_CELLS": 24, "SAMPLES": 200, "PATHS": 8, "PATH_TIMES": 5}
     for name, value in {**sizes, "SHARES": (0.0, 0.5)}.items():
-        monkeypatch.setattr(portrait, name, value)
+        monkeypatch.setattr(arrays, name, value)
 
 
 @pytest.fixture
 def undrawn(monkeypatch):
-    """The command without its figures: (what is drawn, every) by call."""
+    """The command without its figures: (colour, whether all are drawn) by call."""
     calls = []
-    monkeypatch.setattr(field, "_draw", lambda folder, entries, colour, every: calls.append((folder, colour, every)))
+
+    def figures(request, entries):
+        calls.append((request.settings.colour, request.named))
+        return iter(())
+
+    monkeypatch.setattr(field, "ANALYSIS", replace(field.ANALYSIS, figures=figures))
     return calls
 
 
@@ -86,7 +92,7 @@ def test_one_stage_is_drawn_and_told(toy, tmp_path, capsys):
     said, err = capsys.readouterr()
     lines = said.splitlines()
     assert lines[0] == "gaussian_spiral (flow_matching), run tiny"
-    assert lines[2].split()[0] == "structured-s0/1"
+    assert lines[-1].split()[0] == "structured-s0/1"
     assert "wrote 10 files of structured-s0/1" in err
     assert {path.name for path in (out / "fields").iterdir()} == {*FIGURES, f"{STEM}.gif"}
     (stage,) = json.loads((out / "field.json").read_text())["stages"]
@@ -111,7 +117,7 @@ def test_json_is_the_only_thing_on_standard_output_and_the_second_call_is_cached
     assert first == second
     # Two stages: the dense one and the last one, both drawn, and side by side.
     assert all("fields/panels_structured-s0.png" in stage["files"] for stage in first["stages"])
-    assert [(colour, every) for _, colour, every in undrawn] == [("divergence", False), ("speed", False)]
+    assert undrawn == [("divergence", False), ("speed", False)]
     assert call("field", run, "--json", "--seed", 1) == 0
     other = json.loads(capsys.readouterr().out)
     assert not any(stage["cached"] for stage in other["stages"])
@@ -131,19 +137,19 @@ def test_more_columns(table, tmp_path, capsys, undrawn):
 
 def test_a_stage_that_fails_says_why_and_the_others_go_on(toy, tmp_path, capsys, undrawn, monkeypatch):
     run = copy(toy, tmp_path)
-    whole = portrait.portrait
+    whole = arrays.field_arrays
 
     def fails_when_dense(flow, *rest):
         if sum(p.numel() for p in flow.parameters()) > 120:
             raise ArithmeticError("no luck")
         return whole(flow, *rest)
 
-    monkeypatch.setattr(portrait, "portrait", fails_when_dense)
+    monkeypatch.setattr(arrays, "field_arrays", fails_when_dense)
     assert call("field", run) == 0
     said = capsys.readouterr().out
     assert "failed: dense-s0/0: no luck" in said
     assert "structured-s0/1" in said
-    monkeypatch.setattr(portrait, "portrait", lambda *_: 1 / 0)
+    monkeypatch.setattr(arrays, "field_arrays", lambda *_: 1 / 0)
     assert call("field", run, "--seed", 3) == 1
     assert "no stage could be analysed" in capsys.readouterr().err
 

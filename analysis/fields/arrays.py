@@ -1,0 +1,247 @@
+"""What the pictures of one stage are drawn from: arrays, and the numbers that go with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.fields import grids
+from analysis.fields.projection import Pair, cell_means, choose_pairs, square_window, window
+from analysis.runs.results import Report, Result
+from sparseflows.data.splits import Splits
+from sparseflows.evaluation.likelihood import subset
+from sparseflows.flow.model import Flow
+from sparseflows.flow.solvers.ode import Solver
+from sparseflows.rng import numpy_generator
+
+Array = NDArray[np.float64]
+
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of T: the times at which a block's field is shown
+FIELD_CELLS, DENSITY_CELLS, COUNT_CELLS, PROJECTED_CELLS = 96, 100, 50, 16
+SAMPLES, PATHS, PATH_TIMES, ROWS = 2000, 128, 61, 2000
+NOISE_REACH = 3.2  # 99.4 % of two-dimensional standard noise is nearer to the origin than that
+DATA_MARGIN = 0.15
+SCALED = 500  # samples that the colour scale is taken from
+OUTERMOST = 0.005  # share of the rows that may lie outside a pair's window, on either side
+AT_LEAST = 3  # rows in a cell whose mean is shown
+FAR = 10.0  # where the paths of a plane are slowed down; see `grids.bounded`
+TOLERANCE = 1e-4  # of the paths' solves: well below what a picture resolves
+DENSITY_TOLERANCE = 1e-3  # measured against 1e-5: peak and mass move by 2e-4 of themselves, in half the time
+MAX_NFE = 50_000
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the arrays depend on.
+
+    Attributes:
+        seed: of the noise that is carried to data, and of the rows that are shown.
+        frames: states of the animation.
+        pairs: columns to show where there are more than two, counted from 0; None chooses by correlation.
+    """
+
+    seed: int = 0
+    frames: int = 40
+    pairs: tuple[Pair, ...] | None = None
+
+
+def field_arrays(flow: Flow, splits: Splits, settings: Settings, report: Report) -> Result:
+    """The values and arrays of one stage.
+
+    Arrays of all: `block` (from 1), `time`, `end_time` (M,): the moments whose field is shown;
+    `rows` (P, n, 2): data in each pair of columns; `frames` (F, N, 2) and `frames_clock` (F,): samples on
+    their way from noise to data in the first pair; `paths` (P, K, n, 2), `paths_clock` (K,): a few of them;
+    `samples` (P, N, 2); `columns` (P, 2), counted from 1. For two columns P = 1; see `_plane` and `_pairs`
+    for the rest. Everything is in standardised coordinates.
+
+    Values: `mass_on_grid` (two columns); `cells_left_out` (two columns: share of the density's cells that
+    hold no sample and were too hard to solve; their density counts as 0); `max_abs_divergence` (nats per
+    unit of t; on the grid, or at the rows); `mean_speed` (mean |f| along the sample paths, standardised
+    units per unit of t); `times`, `blocks`; `extent` of the field's window (one a pair, for more than two
+    columns); `columns` (more than two).
+
+    Raises:
+        RunError: a solve failed.
+    """
+    plane = splits.train.shape[1] == 2
+    pairs: Sequence[Pair] = [(0, 1)] if plane else settings.pairs or choose_pairs(np.asarray(splits.train))
+    calm = grids.bounded(flow, FAR) if plane else flow
+    solver = Solver("dopri5", TOLERANCE, TOLERANCE, max_nfe=MAX_NFE)
+    rows = _shown_rows(splits, settings.seed)
+    moving, speed = _samples(calm, splits.train.shape[1], pairs, settings, solver)
+    shown = _in_pairs(rows, pairs)
+    common = moving | _moments(flow) | {"rows": shown, "columns": np.array(pairs) + 1}
+    if plane:
+        values, arrays = _plane(flow, calm, splits, moving["samples"][0], settings.seed, solver, report)
+    else:
+        values, arrays = _pairs(flow, rows, pairs, solver, report)
+    values |= {
+        "mean_speed": speed,
+        "times": common["time"].tolist(),
+        "blocks": common["block"].tolist(),
+    }
+    arrays |= common
+    return Result(values, {name: _compact(array) for name, array in arrays.items()})
+
+
+def _plane(
+    flow: Flow, calm: Flow, splits: Splits, samples: Array, seed: int, solver: Solver, report: Report
+) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Two columns: the field and its divergence on a grid, the density beside the true one.
+
+    Arrays: `field_extent` (4,), `velocity` (M, cells, cells, 2), `divergence` (M, cells, cells);
+    `density_extent` (4,), `density` (cells, cells), and `truth`: the true density on the same cells, or,
+    where that is not known, the test rows counted in wider cells; `truth_is_known` says which;
+    `sample_divergence`, `sample_speed` (M, n): at samples that are on their way at that time.
+    """
+    everything = np.concatenate([splits.train, splits.validation, splits.test])
+    grid = grids.make_grid(square_window(everything, DATA_MARGIN, NOISE_REACH), FIELD_CELLS)
+    fields = [grids.field_at(flow, when, grid.points) for when in _times(flow)]
+    around = grids.make_grid(square_window(everything, DATA_MARGIN), DENSITY_CELLS)
+    at_samples = _at_samples(calm, flow, seed, solver)
+    needed = np.zeros(len(around.points), dtype=bool)
+    for shown in (everything, samples):
+        _, counts = cell_means(shown, np.zeros((len(shown), 1)), around.extent, DENSITY_CELLS)
+        needed |= counts.ravel() > 0
+    log_density = grids.log_density(calm, around, solver.at(DENSITY_TOLERANCE), "float32", report, needed)
+    density = np.exp(log_density)
+    side = (DENSITY_CELLS, DENSITY_CELLS)
+    values = {
+        "mass_on_grid": float(density.sum() * around.area),
+        "cells_left_out": float(np.isneginf(log_density).mean()),
+        "max_abs_divergence": float(max(np.abs(trace).max() for _, trace in fields)),
+        "extent": list(grid.extent),
+    }
+    return values, at_samples | {
+        "field_extent": np.array(grid.extent),
+        "velocity": np.stack([velocity.reshape(FIELD_CELLS, FIELD_CELLS, 2) for velocity, _ in fields]),
+        "divergence": np.stack([trace.reshape(FIELD_CELLS, FIELD_CELLS) for _, trace in fields]),
+        "density_extent": np.array(around.extent),
+        "density": density.reshape(side),
+        "truth": _truth(splits, around),
+        "truth_is_known": np.array(splits.log_prob_true is not None),
+    }
+
+
+def _truth(splits: Splits, around: grids.Grid) -> Array:
+    if splits.log_prob_true is not None:
+        side = len(around.axis_x)
+        return np.exp(splits.log_prob_true(around.points)).reshape(side, side)
+    wide = grids.make_grid(around.extent, COUNT_CELLS)
+    _, counts = cell_means(np.asarray(splits.test), np.zeros((len(splits.test), 1)), around.extent, COUNT_CELLS)
+    return counts / (len(splits.test) * wide.area)
+
+
+def _pairs(
+    flow: Flow, rows: Array, pairs: Sequence[Pair], solver: Solver, report: Report
+) -> tuple[dict[str, Any], dict[str, Array]]:
+    """More columns: the field's components i, j at rows carried to the time, averaged over cells of (z_i, z_j).
+
+    Arrays: `field_extent` (P, 4), `velocity` (P, M, cells, cells, 2), `divergence` (P, M, cells, cells): the
+    cells' means, NaN where there are too few rows, of f's two components and of tr ∂f/∂z over all columns;
+    `rows_extent` (P, 4): the window on data and samples.
+    """
+    shape = (len(pairs), len(flow.chain()) * len(SHARES), PROJECTED_CELLS, PROJECTED_CELLS)
+    velocity, trace = np.full((*shape, 2), np.nan), np.full(shape, np.nan)
+    windows = [window(rows[:, pair], OUTERMOST, DATA_MARGIN, NOISE_REACH) for pair in pairs]
+    z, largest = grids.to_first_block(flow, rows), 0.0
+    for index, when in enumerate(_times(flow)):
+        block, share = divmod(index, len(SHARES))
+        if share:
+            z = grids.path(flow, z, [block + SHARES[share - 1], block + SHARES[share]], solver)[-1]
+        f, divergence = grids.field_at(flow, when, z)
+        largest = max(largest, float(np.abs(divergence).max()))
+        for number, pair in enumerate(pairs):
+            both = np.column_stack([f[:, pair], divergence])
+            means, _ = cell_means(z[:, pair], both, windows[number], PROJECTED_CELLS, AT_LEAST)
+            velocity[number, index], trace[number, index] = means[..., :2], means[..., 2]
+        report(index + 1, shape[1])
+    values = {
+        "max_abs_divergence": largest,
+        "extent": [list(one) for one in windows],
+        "columns": [[i + 1, j + 1] for i, j in pairs],
+    }
+    around = [window(rows[:, pair], OUTERMOST, DATA_MARGIN) for pair in pairs]
+    return values, {
+        "field_extent": np.array(windows),
+        "velocity": velocity,
+        "divergence": trace,
+        "rows_extent": np.array(around),
+    }
+
+
+def _samples(
+    flow: Flow, dim: int, pairs: Sequence[Pair], settings: Settings, solver: Solver
+) -> tuple[dict[str, Array], float]:
+    # Noise carried to data: all of it at the frames' times, some of it at closer ones; and the mean speed.
+    blocks = len(flow.chain())
+    noise = _noise(settings.seed, dim)
+    clock, closer = np.linspace(blocks, 0, settings.frames), np.linspace(blocks, 0, PATH_TIMES)
+    states = grids.path(flow, noise, clock.tolist(), solver)
+    paths = grids.path(flow, noise[:PATHS], closer.tolist(), solver)
+    speeds = []
+    for time, z in zip(closer, paths, strict=True):
+        block = min(int(time), blocks - 1)
+        f, _ = grids.field_at(flow, grids.moment(flow, block, float(time) - block), z)
+        speeds.append(np.linalg.norm(f, axis=1).mean())
+    states[-1], paths[-1] = (grids.to_data_coordinates(flow, last) for last in (states[-1], paths[-1]))
+    arrays = {
+        "frames": _in_pairs(states, pairs[:1])[0],
+        "frames_clock": clock,
+        "paths": _in_pairs(paths, pairs),
+        "paths_clock": closer,
+        "samples": _in_pairs(states[-1], pairs),
+    }
+    return arrays, float(np.mean(speeds))
+
+
+def _at_samples(calm: Flow, flow: Flow, seed: int, solver: Solver) -> dict[str, Array]:
+    # Divergence and speed where the flow's samples are at each of the moments: what the colours are scaled by.
+    clock = [block + share for block in range(len(flow.chain())) for share in SHARES]
+    states = grids.path(calm, _noise(seed, 2)[:SCALED], [len(flow.chain()), *reversed(clock)], solver)[:0:-1]
+    found = [grids.field_at(flow, when, z) for when, z in zip(_times(flow), states, strict=True)]
+    return {
+        "sample_divergence": np.stack([divergence for _, divergence in found]),
+        "sample_speed": np.stack([np.linalg.norm(f, axis=1) for f, _ in found]),
+    }
+
+
+def _noise(seed: int, dim: int) -> Array:
+    return numpy_generator(seed, "field/samples").standard_normal((SAMPLES, dim))
+
+
+def _times(flow: Flow) -> list[grids.Moment]:
+    return [grids.moment(flow, block, share) for block in range(len(flow.chain())) for share in SHARES]
+
+
+def _moments(flow: Flow) -> dict[str, Array]:
+    times = _times(flow)
+    return {
+        "block": np.array([when.block + 1 for when in times]),
+        "time": np.array([when.time for when in times]),
+        "end_time": np.array([when.end_time for when in times]),
+    }
+
+
+def _shown_rows(splits: Splits, seed: int) -> Array:
+    # Test rows; a table's few are filled up with validation and training rows, for it is a picture of the data.
+    parts, wanted = [], ROWS
+    for name, part in (("test", splits.test), ("validation", splits.validation), ("train", splits.train)):
+        if wanted > 0:
+            parts.append(subset(part, wanted, seed, f"field/{name}"))
+            wanted -= len(parts[-1])
+    return np.concatenate(parts)
+
+
+def _in_pairs(rows: Array, pairs: Sequence[Pair]) -> Array:
+    return np.stack([rows[..., list(pair)] for pair in pairs])
+
+
+def _compact(array: NDArray[Any]) -> NDArray[Any]:
+    # Single precision holds more than any picture shows, in half the space.
+    many = array.dtype == np.float64 and array.size > 1000
+    return array.astype(np.float32) if many else array

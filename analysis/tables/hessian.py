@@ -1,0 +1,173 @@
+"""The Hessian tables of a run: as measured, against the dense flow beside the published row, and as CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from analysis.curvature.table import LANCZOS, QUANTITIES, Curvature, HessianTable
+from analysis.reference import load_reference
+from analysis.tables.numbers import count, measure, nats, percent
+from analysis.tables.rows import to_csv, with_se
+from analysis.tables.sheet import Sheet
+
+_HEAD = (
+    *("run", "name", "dataset", "method", "stage", "seeds_done", "seeds", "status", "reason"),
+    *("prune_ratio", "params"),
+)
+_NAMES = ("nll", *QUANTITIES)
+_COLUMNS = (
+    *_HEAD,
+    *(f"{name}{end}" for name in _NAMES for end in ("", "_se")),
+    "kappa_by",
+    *("nll_minus_dense", "nll_minus_dense_se"),
+    *(f"{name}_over_dense{end}" for name in QUANTITIES for end in ("", "_se")),
+    "kappa_over_dense_by",
+    *(f"paper_{name}{end}" for name in QUANTITIES for end in ("", "_se", "_over_dense", "_over_dense_se")),
+    *("published_prune_ratio", "published_nll_minus_dense"),
+    *(f"published_{name}_over_dense" for name in QUANTITIES),
+    "best",
+)
+
+
+def sheets(table: HessianTable) -> list[Sheet]:
+    """The table as cells of text: as measured; against dense and the published rows; by the published estimator."""
+    found = [_absolute(table), _against_dense(table)]
+    return [*found, _paper(table)] if table.has_paper else found
+
+
+def rows_csv(tables: Sequence[HessianTable]) -> str:
+    """All tables as one CSV, a row a stage; unrounded, empty where a number does not apply."""
+    return to_csv(_COLUMNS, [_csv_cells(table, row) for table in tables for row in table.rows])
+
+
+def _csv_cells(table: HessianTable, row: Curvature) -> dict[str, object]:
+    cells: dict[str, object] = {name: getattr(row, name, getattr(table, name, None)) for name in _HEAD}
+    cells |= {"reason": "; ".join(row.failures), "best": int(row.best)}
+    cells |= {"kappa_by": row.kappa_by, "kappa_over_dense_by": row.change_by}
+    for name in _NAMES:
+        cells |= with_se(name, row.values.get(name))
+    cells |= with_se("nll_minus_dense", row.change.get("nll"))
+    for name in QUANTITIES:
+        cells |= with_se(f"{name}_over_dense", row.change.get(name))
+        cells |= with_se(f"paper_{name}", row.paper.get(name))
+        cells |= with_se(f"paper_{name}_over_dense", row.paper_change.get(name))
+    if row.published:
+        ratios = load_reference().hessian.ratios(row.published)
+        cells |= {"published_prune_ratio": row.published.prune_ratio, "published_nll_minus_dense": ratios["nll"]}
+        cells |= {f"published_{name}_over_dense": ratios[name] for name in QUANTITIES}
+    return cells
+
+
+def _absolute(table: HessianTable) -> Sheet:
+    return Sheet(
+        title=f"Hessian of {table.dataset}, run {table.name}",
+        legend=_legend(table),
+        heading=("method", "stage", "prune ratio", "params", "NLL (nats)", "lambda_max", "trace", "kappa", "kappa by"),
+        body=tuple(_absolute_cells(row) for row in table.rows),
+        label=f"hessian-{table.name}-{table.dataset}",
+        notes=_absolute_notes(table),
+        marks=frozenset((number, 4) for number, row in enumerate(table.rows) if row.best),
+    )
+
+
+def _absolute_cells(row: Curvature) -> tuple[str, ...]:
+    head = (row.method, str(row.stage), percent(row.prune_ratio), count(row.params), nats(row.values.get("nll")))
+    return (*head, *(measure(row.values.get(name)) for name in QUANTITIES), row.kappa_by or "-")
+
+
+def _legend(table: HessianTable) -> str:
+    rows = f"{table.subset:,.0f} training rows" if table.subset else "a subset of the training rows"
+    subset = f" (subset seed {table.subset_seed:.0f})" if table.subset_seed is not None else ""
+    over_seeds = f"means over {table.seeds} seeds, ± standard error over the seeds"
+    error = over_seeds if table.over_seeds else "one seed, ± the estimators' own standard error"
+    return f"Hessian of the mean {table.loss or 'loss'} over {rows}{subset}, surviving params only; {error}"
+
+
+def _absolute_notes(table: HessianTable) -> tuple[str, ...]:
+    notes = [f"failed: {row.method}, stage {row.stage}, {failure}" for row in table.rows for failure in row.failures]
+    notes += [
+        f"{row.method}, stage {row.stage}: the means are over {row.status} seeds" for row in table.rows if _partly(row)
+    ]
+    if any(row.kappa_by == LANCZOS for row in table.rows):
+        notes.append(
+            "kappa by Lanczos is a ratio of Ritz values after 100 steps: compare it at equal steps only, never with "
+            "one of the whole spectrum."
+        )
+    return tuple(notes)
+
+
+def _partly(row: Curvature) -> bool:
+    return 0 < row.seeds_done < row.seeds
+
+
+def _against_dense(table: HessianTable) -> Sheet:
+    beside = tuple(f"publ. {name}" for name in ("PR", "NLL", "λ_max", "tr", "κ")) if table.has_published else ()
+    return Sheet(
+        title=f"Against its own dense flow: {table.dataset}, run {table.name}",
+        legend="NLL minus dense's (nats), the rest as ratios to dense's; each within one seed, then averaged"
+        + (
+            f"; beside it the published row of the nearest prune ratio ({load_reference().hessian.source}), against "
+            "the published unpruned row"
+            if beside
+            else ""
+        ),
+        heading=("method", "prune ratio", "Δ NLL (nats)", *QUANTITIES, *beside),
+        body=tuple(_change_cells(row, bool(beside)) for row in table.rows if row.change or row.published),
+        label=f"hessian-ratios-{table.name}-{table.dataset}",
+        notes=_reference_notes(table),
+    )
+
+
+def _change_cells(row: Curvature, beside: bool) -> tuple[str, ...]:
+    dense = not row.change
+    own = (
+        ("0", "1", "1", "1")
+        if dense
+        else tuple(nats(row.change[name], sign=True) if name == "nll" else measure(row.change[name]) for name in _NAMES)
+    )
+    cells = (row.method, percent(row.prune_ratio), *own)
+    if not beside:
+        return cells
+    if row.published is None:
+        return (*cells, *["-"] * 5)
+    ratios = load_reference().hessian.ratios(row.published)
+    if dense:
+        return (*cells, "0 %", "0", "1", "1", "1")
+    shown = (f"{ratios['nll']:+.3f}", *(f"{ratios[name]:.2f}" for name in QUANTITIES))
+    return (*cells, f"{100 * row.published.prune_ratio:.0f} %", *shown)
+
+
+def _reference_notes(table: HessianTable) -> tuple[str, ...]:
+    notes = []
+    if {row.change_by for row in table.rows if row.change_by} == {LANCZOS}:
+        notes.append("kappa: ratios of kappa_lanczos, both after 100 steps.")
+    notes.append("lambda_max of one flow moves by 10-15 % with the subset alone: smaller changes say nothing.")
+    if table.has_published:
+        notes.append(f"published: {load_reference().hessian.note}")
+    if table.measured:
+        dense, *pruned = table.measured
+        shown = ", ".join(
+            f"{one.network} {one.lambda_max:g} (x {one.lambda_max / dense.lambda_max:.2f})" for one in pruned
+        )
+        notes.append(
+            f"measured with the authors' code, one network: lambda_max {dense.network} {dense.lambda_max:g}, {shown}; "
+            f"{load_reference().measured.hessian_note}."
+        )
+    return tuple(notes)
+
+
+def _paper(table: HessianTable) -> Sheet:
+    body = []
+    for row in table.rows:
+        own = tuple(measure(row.paper.get(name)) for name in QUANTITIES)
+        change = tuple(measure(row.paper_change.get(name)) if row.change else "1" for name in QUANTITIES)
+        body.append((row.method, percent(row.prune_ratio), *own, *change))
+    names = ("lambda_max", '"trace"', "kappa")
+    return Sheet(
+        title=f"By the published estimator (--protocol paper): {table.dataset}, run {table.name}",
+        legend='100 Lanczos steps x 3 starts; "trace" is the sum of the positive Ritz values, kappa their ratio: no '
+        "trace and no condition number of the Hessian",
+        heading=("method", "prune ratio", *names, *(f"{name} / dense" for name in names)),
+        body=tuple(body),
+        label=f"hessian-paper-{table.name}-{table.dataset}",
+    )
