@@ -99,9 +99,7 @@ def draw_field(
         rasterized=True,
     )
     (_arrows if projected else _stream_lines)(axes, velocity, extent, colour, density)
-    axes.set_xlim(extent[0], extent[1])
-    axes.set_ylim(extent[2], extent[3])
-    frame(axes)
+    frame(axes, extent)
     return image
 
 
