@@ -14,26 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.compare.types import CONTROL, KINDS, ONE_SHOT, RANDOM, RANDOM_OF, REDUCED, Comparison
-from analysis.plots.style import COLOURS, Arrays, render
+from analysis.compare.types import CONTROL, ONE_SHOT, RANDOM, REDUCED, Comparison
+from analysis.plots.style import COLOURS, MARKERS, Arrays, render
 from analysis.runs.records import DENSE
 from analysis.tables.ticks import count_label
+from sparseflows.specs.methods import METHODS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _RANDOM = "0.55"
-_LOOKS = {
-    **dict.fromkeys(("unstructured", "magnitude"), (COLOURS[0], "o")),
-    **dict.fromkeys(("structured", "neuron_l1"), (COLOURS[0], "s")),
-    **{"snip": (COLOURS[1], "s"), "taylor": (COLOURS[1], "P"), "neuron_l2": (COLOURS[5], "h")},
-    **{"sipp": (COLOURS[2], "^"), "sipp_randomised": (COLOURS[2], "<"), "sipp_hybrid": (COLOURS[2], ">")},
-    **{"pfp": (COLOURS[2], "v"), "pfp_randomised": (COLOURS[2], "p"), "pfp_top_random": (COLOURS[2], "d")},
-    **dict.fromkeys(("fisher_weights", "fisher_neurons"), (COLOURS[3], "D")),
-    **dict.fromkeys(RANDOM_OF.values(), (_RANDOM, "X")),
-}
-_OTHER = (COLOURS[4], "*")
+_OTHER = COLOURS[4]
+_KIN = tuple(dict.fromkeys(method.kin for method in METHODS.values() if method.kin != RANDOM))
 _LEAST_KEPT = 1e-4
 _FAR = 8.0  # from stage to stage: an axis that has to show so many times the smallest is logarithmic
 _OFF_SCALE = 50.0  # times the median: beyond it a value is not drawn
@@ -132,8 +125,14 @@ def _on_scale(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], 
 
 def looks(method: str) -> tuple[str, str, str]:
     """Colour, marker and line style of a criterion, the same in every panel and every figure."""
-    colour, marker = _LOOKS.get(method, _OTHER)
-    return colour, marker, "--" if KINDS.get(method) == "neurons" else "-"
+    entry = METHODS.get(method)
+    line = "--" if entry is not None and entry.kind == "neurons" else "-"
+    if entry is None or entry.kin == RANDOM:
+        return *((_OTHER, "*") if entry is None else (_RANDOM, "X")), line
+    colours = [colour for colour in COLOURS if colour != _OTHER]
+    relatives = list(dict.fromkeys((one.criterion, one.choice) for one in METHODS.values() if one.kin == entry.kin))
+    place = relatives.index((entry.criterion, entry.choice))
+    return colours[_KIN.index(entry.kin) % len(colours)], MARKERS[place % len(MARKERS)], line
 
 
 def _columns(prefix: str, items: Sequence[Any]) -> Arrays:

@@ -69,12 +69,12 @@ class CliHelp(SphinxDirective):
 class SettingsTable(SphinxDirective):
     """The keys of one section of a param file: defaults, values, meaning."""
 
-    required_arguments = 1  # a class of sparseflows.specs.settings
+    required_arguments = 1  # a class of sparseflows.specs
     option_spec: ClassVar[dict[str, Any]] = {"skip": directives.unchanged}
 
     def run(self) -> list[nodes.Node]:
         """The table."""
-        section = getattr(importlib.import_module("sparseflows.specs.settings"), self.arguments[0])
+        section = getattr(importlib.import_module("sparseflows.specs"), self.arguments[0])
         skip = self.options.get("skip", "").split()
         table = nodes.table(classes=["settings"])
         group = nodes.tgroup(cols=3)
