@@ -15,16 +15,9 @@ from sparseflows.specs.methods import METHODS
 if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
-# The idea behind a criterion → its colour, and the markers of what is chosen by the top scores, sampled, and mixed.
-_KIN: Mapping[str, tuple[str, str]] = {
-    "size": (COLOURS[0], "osD"),
-    "gradient": (COLOURS[1], "sPp"),
-    "euclidean": (COLOURS[5], "hHp"),
-    "shares": (COLOURS[2], "^<>"),
-    "fisher": (COLOURS[3], "Ddp"),
-    "random": ("0.55", "XxP"),
-}
-_CHOICES = ("top", "sampled", "mixed")
+_RANDOM = "0.55"
+_OTHER = COLOURS[4]
+_KIN = tuple(dict.fromkeys(method.kin for method in METHODS.values() if method.kin != "random"))
 _STROKES = "_|x+"  # markers without an inside
 
 
@@ -65,11 +58,17 @@ DENSE_LOOK = Look("black", "*", "--", size=10)
 def look(method: str) -> Look:
     """How a criterion is drawn; one that the table of methods does not know is an orange star."""
     known = METHODS.get(method)
-    if known is None or known.kin not in _KIN:
-        return Look(COLOURS[4], "*", size=8)
-    colour, markers = _KIN[known.kin]
+    if known is None:
+        return Look(_OTHER, "*", size=8)
     neurons = known.kind == "neurons"
-    return Look(colour, markers[_CHOICES.index(known.choice)], "--" if neurons else "-", neurons)
+    line = "--" if neurons else "-"
+    if known.kin == "random":
+        return Look(_RANDOM, "X", line, neurons)
+    own = [colour for colour in COLOURS if colour != _OTHER]
+    kin = {name: one for name, one in METHODS.items() if (one.kin, one.kind) == (known.kin, known.kind)}
+    relatives = list(dict.fromkeys((one.criterion or name, one.choice) for name, one in kin.items()))
+    place = relatives.index((known.criterion or method, known.choice))
+    return Look(own[_KIN.index(known.kin) % len(own)], MARKERS[place % len(MARKERS)], line, neurons)
 
 
 def looks(methods: Mapping[str, str]) -> dict[str, Look]:

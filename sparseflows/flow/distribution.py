@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Size, Tensor
@@ -13,8 +13,8 @@ from torch.distributions import Distribution, constraints
 from sparseflows.errors import InputError
 from sparseflows.flow.model import Flow, standard_normal_log_prob
 from sparseflows.flow.solvers.ode import SolveFailed, Solver, Status
+from sparseflows.specs.choices import Coordinates
 
-Coordinates = Literal["standardised", "data"]
 ENTROPY_SAMPLES = 4096
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +15,10 @@ from sparseflows.flow.fields import Field, MLPField, as_field
 from sparseflows.flow.solvers.ode import SolveFailed, Solver, Status
 from sparseflows.flow.transform import DivergenceRule, Transformed, transform
 from sparseflows.rng import torch_generator
+from sparseflows.specs.choices import DivergenceKind
 
 if TYPE_CHECKING:
     from sparseflows.flow.distribution import FlowDistribution
-
-DivergenceKind = Literal["exact", "hutchinson"]
 
 
 class Block(nn.Module):

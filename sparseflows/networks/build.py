@@ -13,7 +13,7 @@ from sparseflows.errors import InputError
 from sparseflows.networks.conv import conv_network
 from sparseflows.networks.dense import dense_network
 from sparseflows.rng import torch_generator
-from sparseflows.specs.settings import NetworkSpec
+from sparseflows.specs import NetworkSpec
 
 FOREIGN = "these tensors do not belong to a network of these settings"
 

@@ -1,12 +1,10 @@
 """Every setting of a param file: typed, bounded, with its default."""
 
-from sparseflows.specs.settings import (
+from sparseflows.specs.choices import (
     ADAPTIVE,
     CASCADE,
     CONTROL,
-    DRAWN,
     FIXED,
-    FORMAT,
     GRADUAL,
     HELD,
     OF_DENSE,
@@ -14,26 +12,17 @@ from sparseflows.specs.settings import (
     REDUCED,
     REWIND,
     SCRATCH,
-    DataSpec,
-    EvaluateSpec,
-    FlowSpec,
-    Fraction,
-    MethodName,
-    NetworkSpec,
-    Positive,
-    ProtocolName,
-    PruneSpec,
-    Section,
-    Seed,
-    SolveSpec,
-    Spec,
-    Steps,
-    Tolerance,
-    TrainSpec,
-    UnitMethod,
-    WeightMethod,
-    Width,
 )
+from sparseflows.specs.data import DataSpec
+from sparseflows.specs.evaluate import EvaluateSpec
+from sparseflows.specs.flow import FlowSpec
+from sparseflows.specs.methods import DRAWN
+from sparseflows.specs.network import NetworkSpec
+from sparseflows.specs.prune import MethodName, ProtocolName, PruneSpec
+from sparseflows.specs.section import Fraction, Positive, Section, Seed, Steps, Tolerance, Width
+from sparseflows.specs.solve import SolveSpec
+from sparseflows.specs.spec import FORMAT, Spec
+from sparseflows.specs.train import TrainSpec
 
 __all__ = [
     "ADAPTIVE",
@@ -65,7 +54,5 @@ __all__ = [
     "Steps",
     "Tolerance",
     "TrainSpec",
-    "UnitMethod",
-    "WeightMethod",
     "Width",
 ]

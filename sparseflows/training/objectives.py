@@ -17,7 +17,7 @@ from sparseflows.flow.compiled import engine
 from sparseflows.flow.fields import MLPField
 from sparseflows.flow.model import DivergenceKind, Flow, standard_normal_log_prob
 from sparseflows.flow.solvers.ode import Solver, Status
-from sparseflows.specs.settings import SolveSpec, Spec, TrainSpec
+from sparseflows.specs import SolveSpec, Spec, TrainSpec
 from sparseflows.training.held_grid import HeldGridLikelihood
 from sparseflows.training.losses import Loss, with_gradients
 

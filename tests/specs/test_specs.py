@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from sparseflows.flow.build import build_flow
 from sparseflows.pruning.graph.groups import count_params
-from sparseflows.specs.settings import (
+from sparseflows.specs import (
     ADAPTIVE,
     FIXED,
     DataSpec,

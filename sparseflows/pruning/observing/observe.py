@@ -24,7 +24,7 @@ from sparseflows.flow.fields import Field, MLPField
 from sparseflows.flow.model import Flow, standard_normal_log_prob
 from sparseflows.flow.solvers.ode import Solver, Status
 from sparseflows.pruning.graph.groups import chains
-from sparseflows.pruning.observing.observe_fields import gradients_by_row, own_statistics, values_of
+from sparseflows.pruning.observing.own_fields import gradients_by_row, own_statistics, values_of
 from sparseflows.pruning.observing.statistics import Observed, Statistics
 
 STEPS = 8
@@ -92,7 +92,7 @@ def observe(network: nn.Module, sample: Sample, gradients: bool = True) -> list[
     links = [link for chain in chains(network) for link in chain]
     parameters = dict(network.named_parameters())
     return [
-        Statistics.of(parameters[link.weight].flatten(1), seen, link.per_unit)
+        Statistics.of(parameters[link.weight].flatten(1), seen, link.per_neuron)
         for link, seen in zip(links, record(network, rows, sample.loss if gradients else None), strict=True)
     ]
 

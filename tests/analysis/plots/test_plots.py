@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 
 from analysis.plots.nll import nll_vs_params_arrays, nll_vs_params_figure
+from analysis.plots.ticks import count_label, count_ticks, ratio_ticks
 from analysis.runs.records import read_run
 from analysis.tables.means import tabulate
-from analysis.plots.ticks import ratio_ticks
-from analysis.plots.ticks import count_ticks
-from analysis.plots.ticks import count_label
 
 
 def tables_of(*runs):

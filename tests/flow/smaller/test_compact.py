@@ -16,7 +16,7 @@ from sparseflows.flow.model import Flow
 from sparseflows.flow.smaller.compact import compact_field, needed_neurons
 from sparseflows.pruning.cutting.unstructured import prune_weights
 from sparseflows.pruning.graph.masks import Masks, masks_of_neurons
-from sparseflows.specs.settings import FlowSpec
+from sparseflows.specs import FlowSpec
 
 TIMES = ["none", "concat", "concat_squash"]
 # Sums of at most 12 terms of order 1 in another order.

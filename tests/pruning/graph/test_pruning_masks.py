@@ -14,7 +14,7 @@ from sparseflows.flow.fields import LinearField, MLPField
 from sparseflows.flow.model import Flow
 from sparseflows.pruning.graph.groups import count_params, hidden_layers, vector_names, weight_names
 from sparseflows.pruning.graph.masks import Masks, masks_of_neurons, neurons_of_masks
-from sparseflows.specs.settings import FlowSpec
+from sparseflows.specs import FlowSpec
 
 
 def random_masks(flow, seed=0):

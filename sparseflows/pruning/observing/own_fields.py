@@ -62,7 +62,7 @@ def own_statistics(weight: Tensor, values: Tensor, gradients: Tensor | None) -> 
     own = weight.detach()
     return Statistics(
         weight=found.weight,
-        per_unit=found.per_unit,
+        per_neuron=found.per_neuron,
         examples=found.examples,
         mean_gradient=gradients.mean(0),
         squared_gradients=gradients.square().sum(0),

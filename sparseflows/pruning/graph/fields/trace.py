@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from sparseflows.errors import InputError
-from sparseflows.pruning.graph.module_trace import evaluating
+from sparseflows.pruning.graph.modules.trace import evaluating
 
 TIMES = (0.0, 0.37, 1.0)  # a field may do other things at other times
 ROWS = 3
@@ -29,7 +29,7 @@ POINTWISE = frozenset(_NAMES.split())
 """Functions and methods of PyTorch that treat every entry of their one tensor alike."""
 
 Constants = Callable[[Tensor], Tensor]
-"""What a unit sends on → what comes out of the operations behind it, entry by entry."""
+"""What a neuron sends on → what comes out of the operations behind it, entry by entry."""
 
 
 @dataclass(frozen=True)

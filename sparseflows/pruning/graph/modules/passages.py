@@ -1,4 +1,4 @@
-"""What stands between two weight layers of a module, and what it makes of a unit that is constant."""
+"""What stands between two weight layers of a module, and what it makes of a neuron that is constant."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparseflows.errors import InputError
-from sparseflows.pruning.graph.module_trace import ADVICE, Call, Value
+from sparseflows.pruning.graph.modules.trace import ADVICE, Call, Value
 
 Constants = Callable[[Tensor], Tensor]
-"""(n_out,) → (n_out,): what comes out of an operation where every unit's value is the same everywhere."""
+"""(n_out,) → (n_out,): what comes out of an operation where every neuron's value is the same everywhere."""
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d)
@@ -47,11 +47,11 @@ class Passage:
 
     Attributes:
         layer: where it starts, for messages.
-        conv: the units are channels.
+        conv: the neurons are channels.
         norms: names of the batch norms on the way.
         steps: what the way does to constants, one operation after the other.
-        flat: channels were flattened, so that a unit is several columns of what follows.
-        even: a constant unit is still the same everywhere at the end, whatever its value.
+        flat: channels were flattened, so that a neuron is several columns of what follows.
+        even: a constant neuron is still the same everywhere at the end, whatever its value.
     """
 
     layer: str
@@ -62,7 +62,7 @@ class Passage:
     even: bool = True
 
     def constants(self, values: Tensor) -> Tensor:
-        """What the units send on whose values after the layer are `values` (n_out,); NaN where that is no constant."""
+        """What neurons of `values` (n_out,) after the layer send on, (n_out,); NaN where that is no constant."""
         for step in self.steps:
             values = step(values)
         return values
@@ -71,7 +71,7 @@ class Passage:
         """Go on by one operation.
 
         Raises:
-            InputError: it is not known, or mixes units, or uses a tensor of its own.
+            InputError: it is not known, or mixes neurons, or uses a tensor of its own.
         """
         target = call.target
         if call.tensors:
@@ -94,13 +94,17 @@ class Passage:
         check_norm(call)
         if self.flat or isinstance(norm, nn.BatchNorm2d) is not self.conv:
             expected = "BatchNorm2d before Flatten" if self.conv else "BatchNorm1d"
-            raise InputError(f"{call.where} does not norm the units of {self.layer} one by one: put a {expected} there")
+            raise InputError(
+                f"{call.where} does not norm the neurons of {self.layer} one by one: put a {expected} there"
+            )
         self.norms += (call.name,)
         self.steps += (lambda values: _normed(norm, values),)
 
     def _add_pool(self, call: Call) -> None:
         if not self.conv or self.flat:
-            raise InputError(f"{call.where} pools over the units of {self.layer}: pool before Flatten, or leave it out")
+            raise InputError(
+                f"{call.where} pools over the neurons of {self.layer}: pool before Flatten, or leave it out"
+            )
         if not _keeps_constants(_pool(call)):
             self.even = False
             self.steps += (lambda values: values.masked_fill(values != 0, torch.nan),)

@@ -1,17 +1,17 @@
 """The chains of weight layers in a vector field of one's own: any module f(t, z) with Linear layers.
 
 A field may branch: add a residual, concatenate t, gate by another network. So it has several chains. One Linear layer
-follows another in a chain where all that reads the first's units is the second, through operations that treat each
-unit by itself. The units between them can be removed and a constant one can be folded. Whatever else reads a layer's
-units (a sum, a product, a concatenation, a norm, the field's result) ends its chain: these units stay, its weights can
-be masked.
+follows another in a chain where all that reads the first's neurons is the second, through operations that treat
+each neuron by itself. The neurons between them can be removed and a constant one can be folded. Whatever else reads a
+layer's neurons (a sum, a product, a concatenation, a norm, the field's result) ends its chain: these neurons stay, its
+weights can be masked.
 
 A field of one's own, trained by its likelihood, pruned, retrained:
 
 >>> import torch
 >>> from torch import nn
 >>> import sparseflows as sf
->>> from sparseflows.specs.settings import TrainSpec
+>>> from sparseflows.specs import TrainSpec
 >>> from sparseflows.training.loop import Hooks, train
 >>> from sparseflows.training.objectives import NegativeLogLikelihood
 >>> class Residual(nn.Module):
@@ -54,7 +54,7 @@ from torch.nn.parameter import UninitializedParameter
 from sparseflows.errors import InputError
 from sparseflows.flow.fields import AutogradField
 from sparseflows.pruning.graph.chains import Chain, Link
-from sparseflows.pruning.graph.field_trace import Constants, Trace, find_dim, traces
+from sparseflows.pruning.graph.fields.trace import Constants, Trace, find_dim, traces
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,8 @@ def field_chains(field: nn.Module, prefix: str, dim: int | None = None) -> list[
     return chains
 
 
-def why_no_units(field: nn.Module, dim: int | None = None) -> str:
-    """What reads the units of the field's first layer, where none of its units can be removed."""
+def why_no_neurons(field: nn.Module, dim: int | None = None) -> str:
+    """What reads the neurons of the field's first layer, where none of its neurons can be removed."""
     layers = _layers(field)
     trace = traces(field, find_dim(field, dim))[0]
     for call in trace.linears:
@@ -111,7 +111,7 @@ def why_no_units(field: nn.Module, dim: int | None = None) -> str:
             value = step.output
         names = [step.name.strip("_") for step in trace.readers.get(-1 if value is None else value, [])]
         first = layers[id(call.weight)].name.removeprefix("module.")
-        return f"the units of '{first}' are read by {' and '.join(names) or 'nothing'}"
+        return f"the neurons of '{first}' are read by {' and '.join(names) or 'nothing'}"
     return "none of its Linear layers is evaluated"
 
 
@@ -143,7 +143,7 @@ def _tensors(module: nn.Linear) -> list[tuple[str, Tensor]]:
 
 
 def _next_layers(trace: Trace, layers: dict[int, _Layer]) -> dict[int, tuple[int, list[Constants]]]:
-    """Weight of a layer → that of the layer which alone reads its units, and the operations between the two."""
+    """Weight of a layer → that of the layer which alone reads its neurons, and the operations between the two."""
     calls = [call for call in trace.linears if id(call.weight) in layers]
     times = {id(call.weight): sum(other.weight is call.weight for other in calls) for call in calls}
     found = {}

@@ -6,7 +6,6 @@ Baykal, Liebenwein et al. 2019, "SiPPing neural networks". The pieces are in `sh
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +17,16 @@ from sparseflows.pruning.scoring.bounds import promise_kept, promise_sampled
 from sparseflows.pruning.scoring.promises import Promise, promise_of
 from sparseflows.pruning.scoring.sampling import arrivals, hybrid, inclusion, reweighting
 from sparseflows.rng import torch_generator
+from sparseflows.specs.methods import Choice
 
-Choice = Literal["top", "sampled", "mixed"]
+
+def sipp(shares: Tensor) -> Tensor:
+    """The largest share of its sign group that a weight ever has, (n_out, C).
+
+    Args:
+        shares: as `shares.largest_shares` gives them, (n_out, C).
+    """
+    return shares
 
 
 class Sipp:
@@ -57,12 +64,8 @@ class Sipp:
 
     def mixed(self, cut: Masks, held: Masks) -> Masks:
         """The mixed choice: of every neuron, as many weights as the cut keeps, drawn or by rank."""
-        return Masks(
-            {
-                name: kept.view_as(cut[name])
-                for name, (kept, *_) in zip(self._names, self._layers(cut, held), strict=True)
-            }
-        )
+        layers = zip(self._names, self._layers(cut, held), strict=True)
+        return Masks({name: kept.view_as(cut[name]) for name, (kept, *_) in layers})
 
     @torch.no_grad()
     def settle(self, cut: Masks, held: Masks) -> None:
