@@ -33,7 +33,8 @@ class Look(NamedTuple):
     @property
     def style(self) -> dict[str, Any]:
         """The same as matplotlib's properties of a line."""
-        own = self.hollow or self.marker in _STROKES
+        edged = self.hollow or self.marker in _STROKES
+        own = edged or self.marker == "*" or self.size < 5
         return {
             "color": self.colour,
             "marker": self.marker,
@@ -41,7 +42,7 @@ class Look(NamedTuple):
             "markersize": self.size,
             "markerfacecolor": "white" if self.hollow else self.colour,
             "markeredgecolor": self.colour if own else "white",
-            "markeredgewidth": 1.2 if own else 0.6,
+            "markeredgewidth": 1.2 if edged else 0.6,
         }
 
     def handle(self, label: str) -> Line2D:
@@ -65,10 +66,10 @@ def look(method: str) -> Look:
     if known.kin == "random":
         return Look(_RANDOM, "X", line, neurons)
     own = [colour for colour in COLOURS if colour != _OTHER]
-    kin = {name: one for name, one in METHODS.items() if (one.kin, one.kind) == (known.kin, known.kind)}
-    relatives = list(dict.fromkeys((one.criterion or name, one.choice) for name, one in kin.items()))
-    place = relatives.index((known.criterion or method, known.choice))
-    return Look(own[_KIN.index(known.kin) % len(own)], MARKERS[place % len(MARKERS)], line, neurons)
+    kin = _KIN.index(known.kin)
+    relatives = list(dict.fromkeys(one for one in METHODS.values() if (one.kin, one.kind) == (known.kin, known.kind)))
+    marker = MARKERS[(kin + len(own) * relatives.index(known)) % len(MARKERS)]
+    return Look(own[kin % len(own)], marker, line, neurons)
 
 
 def looks(methods: Mapping[str, str]) -> dict[str, Look]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _DENSE_MARKERS = ("*", "p", "h", "8")
-_INSIDE, _COLUMNS = 9, 3  # lines of a legend within the axes; columns of a longer one, below them
+_INSIDE = 9  # lines of a legend within the axes
 
 
 def nll_vs_params_arrays(tables: Sequence[Table]) -> Arrays:
@@ -95,11 +95,13 @@ def _points(tables: Sequence[Table], name: str, of: Callable[[Row], Mean | None]
 def _figure(arrays: Mapping[str, np.ndarray], name: str, quantity: str, scale: float, unit: str) -> dict[str, bytes]:
     if arrays[name].size == 0:
         raise ValueError(f"no stage has a {quantity}; there is nothing to draw")
-    styles = _styles(arrays)
-    # A long legend stands below the axes.
+    dense, pruned = _styles(arrays)
+    styles = dense | pruned
     lines = len(styles) + ("entropy" in arrays)
     width, height = SIZE_INCHES
-    height += 0.0 if lines <= _INSIDE else 0.3 * math.ceil((lines + 1) / _COLUMNS) + 0.4
+    # A long legend stands below the axes, in as many columns as its longest line leaves room for.
+    across = min(3, max(1, 98 // (8 + max(len(label) for label in styles))))
+    height += 0.0 if lines <= _INSIDE else 0.2 * math.ceil((lines + 1) / across) + 0.3
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
@@ -108,7 +110,7 @@ def _figure(arrays: Mapping[str, np.ndarray], name: str, quantity: str, scale: f
             points = arrays["label"] == label
             params, values, errors = (arrays[key][points] for key in ("params", name, f"{name}_se"))
             draw_means(axes, params, scale * values, scale * errors, look)
-            if look.marker in _DENSE_MARKERS:
+            if label in dense:
                 for value in scale * values:
                     axes.axhline(value, color=look.colour, linewidth=0.9, linestyle="--", zorder=1.5)
             handles.append(look.handle(label))
@@ -123,21 +125,21 @@ def _figure(arrays: Mapping[str, np.ndarray], name: str, quantity: str, scale: f
         if lines <= _INSIDE:
             axes.legend(handles=handles, title=title, alignment="left", loc="best")
         else:
-            below: Any = {"loc": "outside lower left", "ncols": _COLUMNS, "fontsize": "small"}
+            below: Any = {"loc": "outside lower left", "ncols": across, "fontsize": "small"}
             figure.legend(handles=handles, title=title, alignment="left", **below)
 
     return render(draw, arrays, (width, height), chart=True)
 
 
-def _styles(arrays: Mapping[str, np.ndarray]) -> dict[str, Look]:
-    # The dense flows first, each with a marker and a grey of its own.
+def _styles(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, Look], dict[str, Look]]:
+    # The dense flows, each with a marker and a grey of its own; and the others.
     methods = dict(zip(arrays["label"].tolist(), arrays["method"].tolist(), strict=True))
     dense = arrays["label"][(arrays["method"] == DENSE) & (arrays["protocol"] == CASCADE)].tolist()
     found = {
         label: Look(str(0.3 * (place % 3)), _DENSE_MARKERS[place % len(_DENSE_MARKERS)], "--", size=10)
         for place, label in enumerate(dict.fromkeys(dense))
     }
-    return found | looks({label: method for label, method in methods.items() if label not in found})
+    return found, looks({label: method for label, method in methods.items() if label not in found})
 
 
 def _prune_ratio_axis(axes: Axes, arrays: Mapping[str, np.ndarray], low: float, high: float) -> None:

@@ -27,6 +27,7 @@ DPI = 200
 # yellow is left out (too faint on white), black is kept for the dense flow.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_TICKS: Mapping[str, Any] = {"color": "black", "labelsize": 10, "major.size": 3.5, "major.width": 0.8}
 STYLE: Mapping[str, Any] = {
     "font.family": ["sans-serif"],
     "font.sans-serif": ["DejaVu Sans"],
@@ -50,8 +51,9 @@ STYLE: Mapping[str, Any] = {
     "lines.linewidth": 1.5,
     "lines.markersize": 5.5,
     "text.color": "black",
-    "xtick.color": "black",
-    "ytick.color": "black",
+    **{f"{axis}tick.{key}": value for axis in "xy" for key, value in _TICKS.items()},
+    "xtick.bottom": True,
+    "ytick.left": True,
     "pdf.fonttype": 42,  # TrueType: text in the PDF stays text
     "text.parse_math": False,  # a name may hold a dollar sign
 }
