@@ -36,7 +36,6 @@ STYLE: Mapping[str, Any] = {
     "axes.labelcolor": "black",
     "axes.labelsize": 10.5,
     "axes.titlesize": 10.5,
-    "axes.titlelocation": "left",
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.linewidth": 0.8,
@@ -111,7 +110,8 @@ def theme(chart: bool = False) -> Iterator[None]:
 
         with matplotlib.rc_context(), warnings.catch_warnings():
             matplotlib.rcdefaults()
-            seaborn.set_theme("paper", "whitegrid" if chart else "ticks", list(COLOURS), rc=dict(STYLE))
+            style = {**STYLE, "axes.titlelocation": "left" if chart else "center"}
+            seaborn.set_theme("paper", "whitegrid" if chart else "ticks", list(COLOURS), rc=style)
             warnings.filterwarnings("ignore", message="Glyph")  # a name outside the font: drawn as boxes
             yield
     finally:
