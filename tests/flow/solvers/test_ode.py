@@ -17,7 +17,7 @@ from sparseflows.flow.solvers.ode import (
     _worst_row,
     solve,
 )
-from sparseflows.specs import ADAPTIVE, FIXED
+from sparseflows.specs.choices import ADAPTIVE, FIXED
 
 ORDERS = {"euler": 1, "midpoint": 2, "rk4": 4}
 STAGES = {"euler": 1, "midpoint": 2, "rk4": 4}  # evaluations a step
