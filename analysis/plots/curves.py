@@ -16,7 +16,7 @@ from analysis.curvature.table import average
 from analysis.plots.style import COLOURS, MARKERS, Arrays, render
 from analysis.runs.analyses import Key, Values, number
 from analysis.runs.records import DENSE, FAILED, Run
-from analysis.tables.means import Mean
+from analysis.tables.numbers import Mean
 from analysis.tables.ticks import count_label, count_ticks, ratio_ticks
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ import numpy as np
 
 from analysis.plots.style import COLOURS, MARKERS, SIZE_INCHES, Arrays, render
 from analysis.runs.records import DENSE
-from analysis.tables.means import CASCADE, OVER_SEEDS, OVER_TEST_SET, Mean, Row, Table
+from analysis.tables.means import CASCADE, OVER_SEEDS, OVER_TEST_SET, Row, Table
+from analysis.tables.numbers import Mean
 from analysis.tables.ticks import count_label, count_ticks, ratio_ticks
 
 if TYPE_CHECKING:

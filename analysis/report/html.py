@@ -14,7 +14,6 @@ from importlib.resources import files
 
 from analysis.report.claims import FAILS, HOLDS, Claim
 from analysis.report.pictures import Picture
-from analysis.tables.sheets import Sheet
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _VERDICTS = {HOLDS: "holds", FAILS: "fails"}
@@ -104,21 +103,6 @@ def definitions(pairs: Mapping[str, str]) -> str:
     return f"<dl>{''.join(f'<dt>{escape(name)}</dt><dd>{escape(value)}</dd>' for name, value in pairs.items())}</dl>"
 
 
-def table(sheet: Sheet) -> str:
-    """A table in a container that scrolls sideways, by keyboard too; its notes below."""
-    legend = f"{sheet.legend}; {sheet.best_is} in bold" if sheet.best else sheet.legend
-    rows = []
-    for number, (first, *cells) in enumerate(sheet.body):
-        best = number in sheet.best
-        shown = "".join(
-            f"<td{_class('marked' if best and place == sheet.marked else '')}>{_cell(cell)}</td>"
-            for place, cell in enumerate(cells, start=1)
-        )
-        rows.append(f'<tr{_class("best" if best else "")}><th scope="row">{escape(first)}</th>{shown}</tr>')
-    caption = f"<strong>{escape(sheet.title)}</strong><span>{_words(legend)}.</span>"
-    return _container(sheet.title, caption, sheet.heading, rows) + bullets(sheet.notes, "notes")
-
-
 def verdicts(claims: Sequence[Claim]) -> str:
     """The claims with their verdicts: a list, which a phone's width holds and a table would not."""
     items = [
@@ -143,15 +127,6 @@ def anchor(*words: object) -> str:
     return re.sub(r"[^a-z0-9]+", "-", " ".join(str(word) for word in words).lower()).strip("-")
 
 
-def _container(name: str, caption: str, names: Sequence[str], rows: Sequence[str]) -> str:
-    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in names)
-    return (
-        f'<div class="wide" role="region" tabindex="0" aria-label="{escape(name)}">'
-        f"<table><caption>{caption}</caption>"
-        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-    )
-
-
 def _words(text: str) -> str:
     # A number stays on one line with its sign.
     return escape(text).replace(" %", "&nbsp;%").replace(" ± ", "&nbsp;±&nbsp;")
@@ -159,7 +134,3 @@ def _words(text: str) -> str:
 
 def _class(name: str) -> str:
     return f' class="{name}"' if name else ""
-
-
-def _cell(text: str) -> str:
-    return "–" if text == "-" else escape(text)

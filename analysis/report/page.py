@@ -9,7 +9,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from analysis.curvature import sheet as hessian_formats
 from analysis.curvature.table import hessian_table
 from analysis.report import html as report_page
 from analysis.report.claims import FAILS, HOLDS, MODERATE, UNKNOWN, Claim, claims
@@ -18,7 +17,9 @@ from analysis.report.tables import cost_sheet, modes_sheet, runs_sheet
 from analysis.report.words import pruned_methods, summary, training_caveat
 from analysis.runs.analyses import Key, Values, failures, missing
 from analysis.runs.records import Run
+from analysis.tables import hessian as hessian_formats
 from analysis.tables import nll as formats
+from analysis.tables.markup import html as html_table
 from analysis.tables.means import tabulate
 
 LIMIT = 8_000_000  # bytes of the whole page
@@ -133,7 +134,7 @@ def _assemble(
         body = "\n".join(f"{report_page.heading(2, one.title, one.anchor)}\n{one.body}" for one in sections[0])
         return body + _size_notes(shelf), report_page.links([(one.title, one.anchor) for one in sections[0]])
     tables = [table for one in found for table in tabulate(one.run)]
-    parts = [report_page.heading(2, "The runs side by side", "comparison"), report_page.table(runs_sheet(tables))]
+    parts = [report_page.heading(2, "The runs side by side", "comparison"), html_table(runs_sheet(tables))]
     parts += [shelf.figure(picture) for picture in comparison]
     entries = [("The runs side by side", "comparison")]
     for number, (one, of_run) in enumerate(zip(found, sections, strict=True), 1):
@@ -226,7 +227,7 @@ def _claims(found: Findings) -> str:
 def _likelihood(found: Findings, shelf: _Shelf) -> str:
     sheets = [formats.sheet(table) for table in tabulate(found.run)]
     pictures = [shelf.figure(found.pictures.get(name)) for name in ("nll_vs_pr", "nll_vs_params")]
-    return "".join([*(report_page.table(sheet) for sheet in sheets), *pictures])
+    return "".join([*(html_table(sheet) for sheet in sheets), *pictures])
 
 
 def _curvature(found: Findings, shelf: _Shelf) -> str:
@@ -234,7 +235,7 @@ def _curvature(found: Findings, shelf: _Shelf) -> str:
         return _not_there(found, "hessian")
     table = hessian_table(found.run, found.hessian)
     pictures = [shelf.figure(found.pictures.get(name)) for name in ("hessian_vs_pr", "spectral_density")]
-    sheets = [report_page.table(sheet) for sheet in hessian_formats.sheets(table)]
+    sheets = [html_table(sheet) for sheet in hessian_formats.sheets(table)]
     return "".join([*sheets, *pictures, _not_covered(found, "hessian", found.hessian)])
 
 
@@ -242,7 +243,7 @@ def _modes(found: Findings, shelf: _Shelf) -> str:
     if not found.modes:
         return _not_there(found, "modes")
     picture = shelf.figure(found.pictures.get("mode_quality"))
-    sheet = report_page.table(modes_sheet(found.run.name, found.modes))
+    sheet = html_table(modes_sheet(found.run.name, found.modes))
     return sheet + picture + _not_covered(found, "modes", found.modes)
 
 
@@ -263,7 +264,7 @@ def _pictures(found: Findings, shelf: _Shelf) -> str:
 def _cost(found: Findings) -> str:
     if not found.cost:
         return _not_there(found, "cost")
-    return report_page.table(cost_sheet(found.run.name, found.cost)) + _not_covered(found, "cost", found.cost)
+    return html_table(cost_sheet(found.run.name, found.cost)) + _not_covered(found, "cost", found.cost)
 
 
 def _not_there(found: Findings, kind: str) -> str:
