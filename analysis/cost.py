@@ -70,7 +70,7 @@ def macs_divergence(flow: Flow) -> int:
     """Multiply-adds of one evaluation of f with its exact divergence by D tangents, a row of the batch.
 
     (With at most two hidden layers and more dimensions than the compiled engine takes, the solves have the trace for
-    one product more than f; see `flow.shallow`.)
+    one product more than f; see `flow.divergence`.)
 
     D tangents go through every layer but the first with each row. Through the first they go once a batch,
     for they are the same for all rows; that is not counted.

@@ -24,7 +24,7 @@ exclude_patterns = ["_build", "figures", "**/.ipynb_checkpoints"]
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!sparseflows\.|analysis\.).*"),  # what other packages document
-    (r"py:class", r".*\.(S|T|Network|Time)"),  # type variables and aliases
+    (r"py:class", r".*\.(S|T|Network|Time|AnyFlow)"),  # type variables and aliases
 ]
 
 myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]

@@ -34,7 +34,7 @@ MOVED = {
         "flow.compact": "flow.smaller.compact",
         "flow.ode": "flow.solvers.ode",
         "flow.sparse": "flow.smaller.sparse",
-        "flow.sparse_layer": "flow.smaller.sparse_layer",
+        "flow.sparse_layer": "flow.smaller.sparse",
         "pipelines": "integrations.pipelines",
         "process_group": "distributed.process_group",
         "processes": "distributed.processes",
@@ -54,6 +54,7 @@ MOVED = {
         "pruning.structured": "pruning.cutting.structured",
         "pruning.unstructured": "pruning.cutting.unstructured",
         "torchrun": "distributed.torchrun",
+        "training.held_grid": "training.held_steps",
     }.items()
 } | {
     f"analysis.{old}": f"analysis.{new}"

@@ -1,1 +1,1 @@
-"""What each command of `python -m analysis` does: read, compute, print, write files. One module a command."""
+"""The command line of the analyses: one module a command; those of stages are made from their settings."""

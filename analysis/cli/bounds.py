@@ -1,4 +1,4 @@
-"""`analysis bounds`: what sipp and pfp promised, beside what was observed."""
+"""`bounds`: what sipp and pfp promised, beside what was observed."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 
 import typer
 
-from analysis.cli.common import folder_for, open_studies, write_files
+from analysis.analyses.writing import folder_for, open_studies, write_files
 from analysis.runs.study import Study
-from analysis.tables.bounds import LayerBound, bounds_of, sheet, to_csv
-from analysis.tables.sheets import text
+from analysis.tables.bounds import LayerBound, bounds_of, rows_csv, sheet
+from analysis.tables.text import text
 from sparseflows.errors import InputError
 from sparseflows.experiment.folder.folder import METRICS
 
 
 def command(runs: Sequence[Path], as_json: bool, out: Path | None) -> None:
-    """Print and write the promises of `runs`; see `analysis bounds --help`."""
+    """Print and write the promises of `runs`; see `bounds --help`."""
     studies = open_studies(runs)
     found = {study: _bounds(study) for study in studies}
     folders = {study: folder_for(study, out, studies) for study in studies}
@@ -27,7 +27,7 @@ def command(runs: Sequence[Path], as_json: bool, out: Path | None) -> None:
     typer.echo(_document(found) if as_json else "\n".join(said), nl=as_json)
     for study, bounds in found.items():
         one = text(sheet(study.folder.spec.name, bounds))
-        write_files(folders[study], {"bounds.csv": to_csv(bounds), "bounds.txt": one})
+        write_files(folders[study], {"bounds.csv": rows_csv(bounds), "bounds.txt": one})
 
 
 def _bounds(study: Study) -> list[LayerBound]:

@@ -1,4 +1,4 @@
-"""`analysis classify`: accuracy by prune ratio, decision boundaries and paths, weights and unit norms by sparsity."""
+"""`classify`: accuracy by prune ratio, decision boundaries and paths, weights and norms of neurons by sparsity."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from typing import Any, TypeVar
 
 import typer
 
-from analysis.classifiers import sheet as classify_formats
+from analysis.analyses.writing import folder_for, open_studies, write_files
 from analysis.classifiers.plane import Sweep, chosen, sweeps
-from analysis.cli.common import folder_for, open_studies, write_files
 from analysis.plots.classifiers.accuracy import classify_arrays, classify_figure
 from analysis.runs.progress import Progress
 from analysis.runs.records import Stage, read_run
-from analysis.runs.results import Entry, Report, Result, analyse
+from analysis.runs.results import Entry, Report, Result, each_stage
 from analysis.runs.study import Study, Subject
-from analysis.tables.means import CLASSIFIES, Mean, Row, Table, tabulate
+from analysis.tables.means import CLASSIFIES, Row, Table, tabulate
+from analysis.tables.nll import rows_csv, sheet
+from analysis.tables.rows import with_se
+from analysis.tables.text import text
 from sparseflows.errors import InputError
 
 T = TypeVar("T")
@@ -32,20 +34,20 @@ _STAGE = (
 
 
 def command(runs: Sequence[Path], seed: int, as_json: bool, out: Path | None) -> None:
-    """Print and write what there is to see of classifiers; see `analysis classify --help`."""
+    """Print and write what there is to see of classifiers; see `classify --help`."""
     studies = open_studies(runs)
     for study in studies:
         _require_classifiers(study)
     folders = {study: folder_for(study, out, studies) for study in studies}
     tables = {study: tabulate(read_run(study.path))[0] for study in studies}
-    text = {study: classify_formats.to_text([table]) for study, table in tables.items()}
+    shown = {study: text(sheet(table)) for study, table in tables.items()}
     several = [_document(study, tables[study]) for study in studies]
     document = several[0] if len(several) == 1 else {"runs": several}
-    typer.echo(json.dumps(document, indent=2, allow_nan=False) if as_json else "\n".join(text.values()), nl=as_json)
+    typer.echo(json.dumps(document, indent=2, allow_nan=False) if as_json else "\n".join(shown.values()), nl=as_json)
     for study, own in zip(studies, several, strict=True):
         files: dict[str, str | bytes] = {
-            "classify.txt": text[study],
-            "classify.csv": classify_formats.to_csv([tables[study]]),
+            "classify.txt": shown[study],
+            "classify.csv": rows_csv([tables[study]]),
             "classify.json": json.dumps(own, indent=2, allow_nan=False) + "\n",
         }
         write_files(folders[study], files | _accuracy(tables[study]) | pictures(study, seed))
@@ -80,15 +82,15 @@ def planes(study: Study, found: Sequence[Sweep], seed: int, progress: Progress) 
         network = load_network(study.path, subject.name)
         return plane(network, splits, reporting_solver(settings), settings.dtype, seed)
 
-    return analyse(list(subjects.values()), KIND, {"seed": seed}, compute, progress)
+    return each_stage(list(subjects.values()), KIND, {"seed": seed}, compute, progress)
 
 
 def _require_classifiers(study: Study) -> None:
     objective = study.folder.spec.train.objective
     if objective != CLASSIFIES:
         raise InputError(
-            f"{study.path}: a run of densities (train.objective: {objective}), and 'analysis classify' is about "
-            f"classifiers ({CLASSIFIES}); use 'python -m analysis table {study.path}'"
+            f"{study.path}: a run of densities (train.objective: {objective}), and 'classify' is about "
+            f"classifiers ({CLASSIFIES}); use 'sparseflows table {study.path}'"
         )
 
 
@@ -170,9 +172,6 @@ def _stage(stage: Stage) -> dict[str, Any]:
 
 
 def _mean(row: Row) -> Mapping[str, Any]:
-    def parts(name: str, mean: Mean | None) -> dict[str, float | None]:
-        return {name: None, f"{name}_se": None} if mean is None else {name: mean.value, f"{name}_se": mean.se}
-
     head = {name: getattr(row, name) for name in ("label", "protocol", "method", "stage", "status", "seeds_done")}
     numbers = {"prune_ratio": row.prune_ratio, "params": row.params, "nfe": row.nfe, "best": row.best}
-    return head | numbers | parts("accuracy_test", row.accuracy) | parts("loss_test", row.loss)
+    return head | numbers | with_se("accuracy_test", row.accuracy) | with_se("loss_test", row.loss)

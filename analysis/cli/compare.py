@@ -1,4 +1,4 @@
-"""`analysis compare`: which criterion beats random, and whether pruning beats its controls."""
+"""`compare`: which criterion beats random, and whether pruning beats its controls."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from analysis.cli.common import REMEDY, write_files
+from analysis.analyses.writing import REMEDY, require_once, write_files
 from analysis.cli.table import run_suffixes
 from analysis.compare import formats as compare_formats
 from analysis.compare.compare import compare
@@ -21,7 +21,7 @@ from sparseflows.files import output_folder
 
 
 def command(runs: Sequence[Path], as_json: bool, out: Path | None) -> None:
-    """Print and write the comparisons of `runs`; see `analysis compare --help`."""
+    """Print and write the comparisons of `runs`; see `compare --help`."""
     found = _comparisons(runs, out)
     folder = output_folder(out or folder_for_all(runs), remedy=REMEDY)
     comparisons = [one for several in found.values() for one in several]
@@ -43,8 +43,7 @@ def _comparisons(runs: Sequence[Path], out: Path | None) -> dict[Run, list[Compa
     Raises:
         InputError: a run is given twice or cannot be read; several, and no folder named; nothing to compare.
     """
-    if len({run.resolve() for run in runs}) < len(runs):
-        raise InputError("the same run folder is given twice; give each once")
+    require_once(runs)
     if out is None:
         folder_for_all(runs)
     found = {run: compare(run) for run in map(read_run, runs)}

@@ -1,4 +1,4 @@
-"""`analysis report`: one self-contained report.html of one run or several."""
+"""`report`: one self-contained report.html of one run or several."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import io
 import json
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,16 +14,19 @@ from typing import Any
 
 import typer
 
-from analysis.cli.common import require_densities, write_files
+from analysis.analyses.shape import run_analysis
+from analysis.analyses.writing import require_densities, write_files
 from analysis.cli.table import JSON_COLUMNS, dataset_suffix, figures, open_runs, run_suffixes, table_files
 from analysis.report.findings import ANALYSES, Findings
 from analysis.report.page import render
 from analysis.report.pictures import Picture, field_pictures, picture
 from analysis.runs.analyses import Key, Values, number, read_stages
 from analysis.runs.records import DENSE, Run, Stage
+from analysis.settings import SETTINGS
 from sparseflows.errors import Interrupted, SparseFlowsError
 
 _DISTRIBUTIONS = ("sparseflows", "torch", "torchdiffeq", "numpy", "scipy", "matplotlib", "scikit-learn")
+SHORT_FIRST = ("cost", "modes", "field", "hessian")
 _CAPTIONS = {
     "nll_vs_pr": "Test NLL, and the KL gap where the true density is known, against the prune ratio. Faint dots are "
     "single networks, the line their mean, the band its standard error; star and dashed line: the dense flow.",
@@ -36,7 +39,7 @@ _CAPTIONS = {
 
 
 def command(runs: Sequence[Path], only_cached: bool, as_json: bool, out: Path | None) -> None:
-    """Analyse what is missing, and write report.html; see `analysis report --help`."""
+    """Analyse what is missing, and write report.html; see `report --help`."""
     read, folder = open_runs(runs, out)
     require_densities({Path(run.folder): stage.objective for run in read for stage in run.stages}, "report")
     problems = [{} if only_cached else _analyse(run) for run in read]
@@ -62,13 +65,13 @@ def _analyse(run: Run) -> dict[str, str]:
     """Run the analyses that the run folder has no result of; what fails and why."""
     path = Path(run.folder)
     problems = {}
-    for kind, analysis in _analyses().items():
+    for kind in SHORT_FIRST:
         if _is_there(path, kind):
             continue
         typer.echo(f"{path}: {ANALYSES[kind]}", err=True)
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # its table; the page has its own
-                analysis(path)
+                run_analysis(kind, [path], [], SETTINGS[kind](), False, None)
         except Interrupted:
             raise
         except SparseFlowsError as error:
@@ -78,31 +81,6 @@ def _analyse(run: Run) -> dict[str, str]:
         if kind in problems:
             typer.echo(f"{path}: no {kind}: {problems[kind]}", err=True)
     return problems
-
-
-def _analyses() -> dict[str, Callable[[Path], None]]:
-    # The short ones first; each module is only loaded when its analysis has to be run.
-    def cost(run: Path) -> None:
-        from analysis.cli.cost import command
-
-        command([run], [], 1024, 5, 0, False, None)
-
-    def modes(run: Path) -> None:
-        from analysis.cli.modes import command
-
-        command([run], [], 20_000, 0, False, False, None)
-
-    def field(run: Path) -> None:
-        from analysis.cli.field import command
-
-        command([run], [], 0, "divergence", None, 40, False, None)
-
-    def hessian(run: Path) -> None:
-        from analysis.cli.hessian import Settings, command
-
-        command([run], [], Settings(), False, None)
-
-    return {"cost": cost, "modes": modes, "field": field, "hessian": hessian}
 
 
 def _is_there(run: Path, kind: str) -> bool:
@@ -117,7 +95,7 @@ def _documents(run: Run, problems: dict[str, str]) -> dict[str, Mapping[Key, Val
     found = {}
     for kind in ANALYSES:
         if not _is_there(path, kind):
-            problems.setdefault(kind, f"not analysed yet; run 'analysis {kind} {path}'")
+            problems.setdefault(kind, f"not analysed yet; run 'sparseflows {kind} {path}'")
         try:
             found[kind] = read_stages(path, kind) or {}
         except SparseFlowsError as error:
@@ -172,7 +150,7 @@ def _shown_stages(run: Run) -> list[tuple[Key, str]]:
     """The stages whose pictures the page shows, and what to call them.
 
     The dense flow and the last stage of each method, both of the first seed, the flow of the lowest validation NLL,
-    and the pruned one of the lowest: what `analysis field` draws without --stage is among them.
+    and the pruned one of the lowest: what `field` draws without --stage is among them.
     """
     done = [stage for stage in run.stages if stage.done]
     first = min((stage.seed for stage in done), default=0)
@@ -223,11 +201,11 @@ def _commands(run: Path, documents: Mapping[str, Mapping[Key, Values]]) -> str:
     return "\n".join(
         [
             f"sparseflows run {run}/spec.yaml --out runs",
-            f"python -m analysis hessian {run}{hessian}",
-            f"python -m analysis modes {run}{modes}",
-            f"python -m analysis field {run}",
-            f"python -m analysis cost {run}",
-            f"python -m analysis report {run}",
+            f"sparseflows hessian {run}{hessian}",
+            f"sparseflows modes {run}{modes}",
+            f"sparseflows field {run}",
+            f"sparseflows cost {run}",
+            f"sparseflows report {run}",
         ]
     )
 

@@ -1,4 +1,4 @@
-"""`analysis table`: NLL (of classifiers: accuracy) against params and curvature against dense, in five forms."""
+"""`table`: NLL (of classifiers: accuracy) against params and curvature against dense, in five forms."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from typing import Any
 
 import typer
 
-from analysis.classifiers import sheet as classify_formats
-from analysis.cli.common import REMEDY, write_files
-from analysis.curvature import sheet as hessian_formats
-from analysis.curvature.table import HessianTable, hessian_table
+from analysis.analyses.writing import REMEDY, require_once, write_files
+from analysis.curvature.table import hessian_table
 from analysis.plots.curves import hessian_vs_pr_arrays, hessian_vs_pr_figure, nll_vs_pr_arrays, nll_vs_pr_figure
 from analysis.plots.nll import (
     accuracy_vs_params_arrays,
@@ -24,8 +22,11 @@ from analysis.plots.nll import (
 from analysis.runs.analyses import Key, Values, read_stages
 from analysis.runs.records import Run, read_run
 from analysis.runs.sweeps import folder_for_all
-from analysis.tables import nll as formats
+from analysis.tables import hessian, nll
+from analysis.tables.markup import latex, markdown
 from analysis.tables.means import CLASSIFIES, Table, tabulate
+from analysis.tables.sheet import Sheet
+from analysis.tables.text import text
 from sparseflows.errors import InputError
 from sparseflows.files import output_folder
 
@@ -39,12 +40,12 @@ Hessians = Mapping[str, Mapping[Key, Values]]  # run folder → the stages of it
 
 
 def command(runs: Sequence[Path], as_json: bool, out: Path | None) -> None:
-    """Print and write the tables of `runs`; see `analysis table --help`."""
+    """Print and write the tables of `runs`; see `table --help`."""
     read, folder = open_runs(runs, out)
     hessians = {run.folder: stages for run in read if (stages := read_stages(Path(run.folder), "hessian"))}
     files = table_files(read, hessians)
-    text = "\n".join(str(files[name]) for name in ("table.txt", "hessian_table.txt") if name in files)
-    typer.echo(_json(read, hessians) if as_json else text, nl=as_json)
+    shown = "\n".join(str(files[name]) for name in ("table.txt", "hessian_table.txt") if name in files)
+    typer.echo(_json(read, hessians) if as_json else shown, nl=as_json)
     write_files(folder, files | figures(read, hessians, curves=bool(hessians)))
 
 
@@ -54,8 +55,7 @@ def open_runs(runs: Sequence[Path], out: Path | None) -> tuple[list[Run], Path]:
     Raises:
         InputError: a run is given twice or cannot be read; several, and no folder named.
     """
-    if len({run.resolve() for run in runs}) < len(runs):
-        raise InputError("the same run folder is given twice; give each once")
+    require_once(runs)
     folder = out or folder_for_all(runs)
     read = [read_run(run) for run in runs]
     return read, output_folder(folder, remedy=REMEDY)
@@ -69,22 +69,17 @@ def table_files(runs: Sequence[Run], hessians: Hessians) -> dict[str, str | byte
     """
     tables = [one for run in runs for one in tabulate(run)]
     _require_one_kind(tables)
-    to_csv = classify_formats.to_csv if tables[0].classifies else formats.to_csv
-    files: dict[str, str | bytes] = {
-        "table.txt": classify_formats.to_text(tables),
-        "table.csv": to_csv(tables),
-        "table.md": classify_formats.to_markdown(tables),
-        "table.tex": classify_formats.to_latex(tables),
-    }
-    curvature: list[HessianTable] = [hessian_table(run, hessians[run.folder]) for run in runs if run.folder in hessians]
+    files = written("table", [nll.sheet(table) for table in tables]) | {"table.csv": nll.rows_csv(tables)}
+    curvature = [hessian_table(run, hessians[run.folder]) for run in runs if run.folder in hessians]
     if curvature:
-        files |= {
-            "hessian_table.txt": hessian_formats.to_text(curvature),
-            "hessian_table.csv": hessian_formats.to_csv(curvature),
-            "hessian_table.md": hessian_formats.to_markdown(curvature),
-            "hessian_table.tex": hessian_formats.to_latex(curvature),
-        }
+        files |= written("hessian_table", [one for table in curvature for one in hessian.sheets(table)])
+        files |= {"hessian_table.csv": hessian.rows_csv(curvature)}
     return files
+
+
+def written(name: str, sheets: Sequence[Sheet]) -> dict[str, str | bytes]:
+    """Sheets as files: <name>.txt, .md, .tex."""
+    return {f"{name}.txt": text(*sheets), f"{name}.md": markdown(*sheets), f"{name}.tex": latex(*sheets)}
 
 
 def figures(runs: Sequence[Run], hessians: Hessians, curves: bool) -> dict[str, str | bytes]:

@@ -1,4 +1,4 @@
-"""`analysis table --tabular`: NLL and params of every model on every tabular set, in the published layout."""
+"""`table --tabular`: NLL and params of every model on every tabular set, in the published layout."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from pathlib import Path
 
 import typer
 
-from analysis.cli.common import REMEDY, write_files
+from analysis.analyses.writing import REMEDY, require_once, write_files
 from analysis.plots.tabular import tabular_arrays, tabular_figure
 from analysis.reference import load_reference
 from analysis.runs.progress import Progress
 from analysis.runs.study import Study
-from analysis.tabular import formats as tabular_formats
+from analysis.tables.markup import latex, markdown
+from analysis.tables.text import text
+from analysis.tabular import formats
 from analysis.tabular.baseline_results import RunBaselines, baselines_of
 from analysis.tabular.runs import Choice, choose, read_variants
 from analysis.tabular.table import TabularTable, tabular_table
@@ -22,23 +24,24 @@ from sparseflows.files import output_folder
 
 
 def command(runs: Sequence[Path], published: bool, fit_baselines: bool, as_json: bool, out: Path | None) -> None:
-    """Print and write the table of `runs`; see `analysis table --help`."""
+    """Print and write the table of `runs`; see `table --help`."""
     folder = _folder(runs, published, out)
     choices = choose([variant for run in runs for variant in read_variants(run)])
     baselines = _baselines(choices) if fit_baselines else {}
     theirs = load_reference().tabular if published else None
     table, comparisons = with_words(tabular_table(choices, baselines, theirs), choices, baselines, theirs)
-    document = tabular_formats.to_json(table, comparisons, baselines, [str(run) for run in runs])
-    text = tabular_formats.to_text(table)
-    typer.echo(document if as_json else text, nl=as_json)
+    document = formats.to_json(table, comparisons, baselines, [str(run) for run in runs])
+    sheet = formats.sheet(table)
+    shown = text(sheet, width=formats.TEXT_WIDTH)
+    typer.echo(document if as_json else shown, nl=as_json)
     if folder is None:
         typer.echo("wrote no files; name a folder for them with --out DIR", err=True)
         return
     files: dict[str, str | bytes] = {
-        "tabular.txt": text,
-        "tabular.csv": tabular_formats.to_csv(table),
-        "tabular.md": tabular_formats.to_markdown(table),
-        "tabular.tex": tabular_formats.to_latex(table),
+        "tabular.txt": shown,
+        "tabular.csv": formats.rows_csv(table),
+        "tabular.md": markdown(sheet),
+        "tabular.tex": latex(sheet),
         "tabular.json": document + "\n",
     }
     write_files(folder, files | _figure(table))
@@ -47,8 +50,7 @@ def command(runs: Sequence[Path], published: bool, fit_baselines: bool, as_json:
 def _folder(runs: Sequence[Path], published: bool, out: Path | None) -> Path | None:
     if not runs and not published:
         raise InputError("no RUN is given; give run folders, or --published for the published rows alone")
-    if len({run.resolve() for run in runs}) < len(runs):
-        raise InputError("the same run folder is given twice; give each once")
+    require_once(runs)
     if out is None and len(runs) > 1:
         raise InputError(f"{len(runs)} runs, and no folder for what compares them; name one with --out DIR")
     for run in runs:

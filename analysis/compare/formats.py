@@ -5,10 +5,7 @@ Pure: comparisons in, strings out. Text and Markdown round; CSV and JSON keep ev
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -16,9 +13,12 @@ from typing import Any
 from analysis.compare.notes import notes
 from analysis.compare.types import AGAINST, Comparison, Difference, StageMean
 from analysis.compare.words import amount, headlines, ratio, verdicts
-from analysis.tables.means import Mean
-from analysis.tables.nll import exact
-from analysis.tables.sheets import TEXT_WIDTH, Sheet, count, escape_markdown, markdown, nats, percent, text
+from analysis.tables.markup import escape_markdown, markdown
+from analysis.tables.numbers import NOTHING, Mean, count, nats, percent
+from analysis.tables.rows import to_csv as rows_csv
+from analysis.tables.rows import with_se
+from analysis.tables.sheet import Sheet
+from analysis.tables.text import text, wrapped
 
 _HEAD = ("run", "name", "dataset", "objective", "quantity", "unit")
 _COLUMNS = (
@@ -41,14 +41,12 @@ def to_markdown(comparisons: Sequence[Comparison]) -> str:
 
 def to_csv(comparisons: Sequence[Comparison]) -> str:
     """A row a difference, unrounded. `difference` is above 0 where the stage is the better of the two."""
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, (*_HEAD, *_COLUMNS), lineterminator="\n")
-    writer.writeheader()
-    for comparison in comparisons:
-        for one in comparison.differences:
-            row = _head(comparison) | _difference(one) | {"survives_holm": int(one.survives)}
-            writer.writerow({name: exact(row[name]) for name in (*_HEAD, *_COLUMNS)})
-    return stream.getvalue()
+    rows = [
+        _head(comparison) | _difference(one) | {"survives_holm": int(one.survives)}
+        for comparison in comparisons
+        for one in comparison.differences
+    ]
+    return rows_csv((*_HEAD, *_COLUMNS), rows)
 
 
 def to_json(comparisons: Sequence[Comparison], runs: Sequence[str]) -> str:
@@ -71,9 +69,9 @@ def _head(comparison: Comparison) -> dict[str, Any]:
 
 
 def _stage(one: StageMean) -> dict[str, Any]:
-    pairs = {"prune_ratio": one.prune_ratio, "value": one.value}
-    means = {name: mean.value if mean else None for name, mean in pairs.items()}
-    errors = {f"{name}_se": mean.se if mean else None for name, mean in pairs.items()}
+    means, errors = {}, {}
+    for name, mean in (("prune_ratio", one.prune_ratio), ("value", one.value)):
+        means[name], errors[f"{name}_se"] = with_se(name, mean).values()
     return asdict(one) | {"seeds": list(one.seeds)} | means | errors
 
 
@@ -91,15 +89,15 @@ def _difference(one: Difference) -> dict[str, Any]:
 
 def _text(comparison: Comparison) -> str:
     # In a terminal the end is what is seen, so what it all adds up to comes last.
-    said = [_title(comparison), _wrapped(_legend(comparison)), ""]
-    said += [text(stage_sheet(comparison)), text(difference_sheet(comparison))]
-    return "\n".join([*said, *(_wrapped(line) if line else "" for line in _sentences(comparison))]).rstrip() + "\n"
+    said = [_title(comparison), wrapped(_legend(comparison)), ""]
+    said.append(text(stage_sheet(comparison), difference_sheet(comparison)))
+    return "\n".join([*said, *(wrapped(line) if line else "" for line in _sentences(comparison))]).rstrip() + "\n"
 
 
 def _markdown(comparison: Comparison) -> str:
     said = [f"# {escape_markdown(_title(comparison))}", "", f"{escape_markdown(_legend(comparison))}.", ""]
     said += [f"- {escape_markdown(line)}" if line else "" for line in _sentences(comparison)]
-    return "\n".join([*said, "", markdown(stage_sheet(comparison)), markdown(difference_sheet(comparison))])
+    return "\n".join([*said, "", markdown(stage_sheet(comparison), difference_sheet(comparison))])
 
 
 def _sentences(comparison: Comparison) -> list[str]:
@@ -109,12 +107,6 @@ def _sentences(comparison: Comparison) -> list[str]:
         group = [one.sentence for one in found if one.against == against]
         said += [*group, ""] if group else []
     return said + headlines(comparison)
-
-
-def _wrapped(line: str) -> str:
-    # A number stays with its unit and its error.
-    held = line.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}").replace(" %", "\N{NO-BREAK SPACE}%")
-    return textwrap.fill(held, TEXT_WIDTH, subsequent_indent="  ").replace("\N{NO-BREAK SPACE}", " ")
 
 
 def _title(comparison: Comparison) -> str:
@@ -182,9 +174,8 @@ def difference_sheet(comparison: Comparison) -> Sheet:
         ),
         label=f"compare-differences-{comparison.name}",
         notes=tuple(notes(comparison)),
-        marked=_DIFFERENCE,
-        best=frozenset(place for place, one in enumerate(found) if one.survives),
-        best_is="stands after Holm's correction at 5 %",
+        marks=frozenset((place, _DIFFERENCE) for place, one in enumerate(found) if one.survives),
+        marked_is="stands after Holm's correction at 5 %",
     )
 
 
@@ -196,5 +187,5 @@ def _ratio_reached(reached: Mean | None) -> str:
 
 def _p(value: float | None) -> str:
     if value is None:
-        return "-"
+        return NOTHING
     return "<0.0001" if value < 1e-4 else f"{value:.4f}" if value < 0.1 else f"{value:.2f}"

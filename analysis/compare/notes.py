@@ -17,7 +17,7 @@ from analysis.compare.types import (
     Difference,
 )
 from analysis.compare.words import other_name
-from analysis.tables.sheets import count
+from analysis.tables.numbers import count
 
 _UNEVEN = 0.01  # of the dense network's params, or of the longer training
 

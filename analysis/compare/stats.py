@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from analysis.tables.means import mean_over_seeds
-
 LEAST_PAIRS = 3  # a standard error over two seeds says little
 WITHIN = 2.0  # standard errors: a smaller difference is within error
 LEVEL = 0.05  # of the family of all tests, kept by Holm's correction
@@ -25,12 +23,11 @@ def t_test(differences: Sequence[float]) -> float | None:
     """
     if len(differences) < LEAST_PAIRS:
         return None
-    from scipy.stats import t
+    if len(set(differences)) == 1:
+        return 0.0 if differences[0] else 1.0
+    from scipy.stats import ttest_1samp
 
-    mean = mean_over_seeds(differences)
-    if not mean.se:
-        return 0.0 if mean.value else 1.0
-    return float(2 * t.sf(abs(mean.value) / mean.se, len(differences) - 1))
+    return float(ttest_1samp(differences, 0.0).pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

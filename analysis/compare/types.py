@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from analysis.compare.stats import LEAST_PAIRS, LEVEL, WITHIN
 from analysis.runs.records import DENSE, Stage
-from analysis.tables.means import Mean
+from analysis.tables.numbers import Mean
 from sparseflows.specs import choices
 from sparseflows.specs.methods import METHODS, random_of
 

@@ -22,8 +22,7 @@ from analysis.compare.types import (
     Quantity,
 )
 from analysis.runs.records import DENSE
-from analysis.tables.means import Mean
-from analysis.tables.sheets import measure
+from analysis.tables.numbers import Mean, measure
 
 _OPENINGS = {
     CASCADE: "After retraining (cascade)",

@@ -6,7 +6,6 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from analysis.curvature.trace import TraceEstimate, hutch_plus_plus
 from analysis.runs.memory import peak_mib, reset_peak
 from analysis.runs.results import Result
 from analysis.runs.study import Study, Subject
+from analysis.settings import HessianSettings as Settings
 from sparseflows.errors import InputError
 from sparseflows.evaluation.likelihood import as_dtype
 from sparseflows.flow.model import Flow
@@ -38,41 +38,6 @@ STEPS, STARTS = 100, 3  # of Lanczos
 # gap; a smallest eigenvalue at the edge of a dense bulk would need thousands of products more.
 RESIDUAL, MOST_PRODUCTS = 1e-5, 150
 COLUMNS = 32  # of the identity, multiplied together where the whole matrix is wanted
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a Hessian report depends on.
-
-    Attributes:
-        subset: training rows that the loss is over; None chooses (see `rows_for`).
-        seed: of the subset, of the loss's own draws, and of the probes.
-        loss: nll (exact divergence) or flow_matching.
-        products: Hessian-vector products for the trace.
-        exact: compute the whole spectrum above 1,500 params too.
-        paper: add the published estimator.
-        pyhessian: run PyHessian beside it.
-        tol: of the solve whose steps are held; None: 1e-4, or 1e-9 up to 500 params in float64.
-        dtype: of the products.
-        memory_mib: for the graphs.
-        threads: chunks of rows worked on at a time; None: as many as there are processors.
-    """
-
-    subset: int | None = None
-    seed: int = 0
-    loss: str = "nll"
-    products: int = 90
-    exact: bool = False
-    paper: bool = False
-    pyhessian: bool = False
-    tol: float | None = None
-    dtype: str = "float64"
-    memory_mib: int = 1024
-    threads: int | None = None
-
-    def document(self) -> dict[str, Any]:
-        """What results depend on; memory and threads are no part of it."""
-        return {name: value for name, value in asdict(self).items() if name not in ("memory_mib", "threads")}
 
 
 def rows_for(settings: Settings, rows: int, dim: int) -> int:
@@ -102,7 +67,7 @@ def check(study: Study, subjects: list[Subject], settings: Settings) -> None:
     spec = study.folder.spec
     if settings.tol is not None and not 0 < settings.tol < 1:
         raise InputError(f"--tol is {settings.tol:g}; a tolerance lies between 0 and 1, for example 1e-5")
-    if settings.pyhessian:
+    if settings.check:
         require_pyhessian()
     rows_for(settings, *study.splits.train.shape)
     matchable = spec.flow.blocks == 1 and not spec.flow.train_end_time and spec.flow.time != "none"
@@ -161,7 +126,7 @@ def hessian_of_stage(study: Study, subject: Subject, settings: Settings, report:
         flow,
         loss,
         survivors,
-        settings.memory_mib,
+        settings.memory,
         settings.threads or processors(),
         lambda done: report(min(done, expected), expected),
     )
@@ -182,7 +147,7 @@ def hessian_of_stage(study: Study, subject: Subject, settings: Settings, report:
         "chunk": operator.chunk,
         "threads": operator.threads,
     }
-    if settings.pyhessian:
+    if settings.check:
         values["pyhessian"] = compare(operator, values, settings.seed)
     return Result(values, found.arrays)
 
@@ -235,7 +200,7 @@ def curvature(operator: HessianOperator, settings: Settings, whole: bool, layers
         "whole_spectrum": whole,
         "layers": {name: {"trace": value, "trace_se": se} for name, (value, se) in trace.blocks.items()},
     }
-    if settings.paper:
+    if settings.protocol:
         values["paper"] = {name: _known(value) for name, value in spectrum.published_estimator(runs)._asdict().items()}
     grid = spectrum.density_grid(runs)
     arrays = {"grid": grid, "density": spectrum.spectral_density(runs, grid), "eigenvalues": eigenvalues}

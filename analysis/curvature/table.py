@@ -15,7 +15,8 @@ from typing import TypeVar
 from analysis.reference import CurvatureRow, MeasuredCurvature, load_reference
 from analysis.runs.analyses import Key, Values, number, section
 from analysis.runs.records import DENSE, FAILED, Run, Stage
-from analysis.tables.means import Mean, mean_over_seeds, status_of
+from analysis.tables.means import mean_over_seeds, status_of
+from analysis.tables.numbers import Mean
 
 T = TypeVar("T")
 

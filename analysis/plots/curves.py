@@ -18,7 +18,7 @@ from analysis.plots.style import Arrays, columns, render
 from analysis.plots.ticks import count_ticks
 from analysis.runs.analyses import Key, Values, number
 from analysis.runs.records import DENSE, FAILED, Run
-from analysis.tables.means import Mean
+from analysis.tables.numbers import Mean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

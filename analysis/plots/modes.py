@@ -37,7 +37,7 @@ def mode_quality_arrays(stages: Sequence[Mapping[str, Any]], dataset: str) -> Ar
     """The points of the figure: a method's stage, averaged over the seeds.
 
     Args:
-        stages: JSON objects of the stages that are done, as `analysis modes` writes them.
+        stages: JSON objects of the stages that are done, as `modes` writes them.
         dataset: its name.
 
     Returns:

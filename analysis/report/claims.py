@@ -17,7 +17,7 @@ from analysis.curvature.table import nll_change, ratio
 from analysis.report.words import pruned_methods
 from analysis.runs.analyses import Key, Values, number
 from analysis.runs.records import DENSE, FAILED, Run, Stage
-from analysis.tables.means import Mean
+from analysis.tables.numbers import Mean
 
 Compare = Callable[[Values, Values | None], Mean | None]
 

@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from analysis.curvature import sheet as hessian_formats
 from analysis.curvature.table import hessian_table
 from analysis.report.claims import FAILS, HOLDS, MODERATE, UNKNOWN, Claim, claims
 from analysis.report.pictures import Picture
 from analysis.report.words import listed, pruned_methods, summary, training_caveat
 from analysis.runs.analyses import Key, Values, failures, missing
 from analysis.runs.records import Run
+from analysis.tables import hessian as hessian_formats
 from analysis.tables import nll as formats
 from analysis.tables.means import tabulate
-from analysis.tables.sheets import Sheet
+from analysis.tables.sheet import Sheet
 
 ANALYSES = {
     "hessian": "the curvature of the loss",

@@ -66,7 +66,7 @@ def field_pictures(folder: Path, chosen: Sequence[tuple[Key, str]]) -> tuple[lis
     """The pictures of a folder fields/: those of all stages together, and those of the chosen stages.
 
     Args:
-        folder: what `analysis field` wrote.
+        folder: what `field` wrote.
         chosen: stages, and what to call each.
 
     Returns:

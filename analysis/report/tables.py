@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from analysis.curvature.table import average
 from analysis.runs.analyses import Key, Values, number
 from analysis.runs.records import DENSE, FAILED
-from analysis.tables.means import Mean, Table
-from analysis.tables.sheets import Sheet, count, measure, nats, percent
+from analysis.tables.means import Table
+from analysis.tables.numbers import Mean, count, measure, nats, percent
+from analysis.tables.sheet import Sheet
 
 _CLOSENESS = {"density": "density", "coverage": "coverage", "sliced_wasserstein": "sliced Wasserstein"}
 _COSTS = (

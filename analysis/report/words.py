@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from analysis.curvature.table import average, nll_change
 from analysis.runs.records import DENSE, Run, Stage
-from analysis.tables.means import CASCADE, Mean
+from analysis.tables.means import CASCADE
+from analysis.tables.numbers import Mean
 
 CONTROL = "control"
 
@@ -16,7 +17,7 @@ CONTROL = "control"
 def pruned_methods(run: Run) -> list[str]:
     """The methods of the run that prune, in the order of the file; a control prunes nothing.
 
-    Of a run with several protocols, the cascade's: the others answer questions that `analysis compare` asks.
+    Of a run with several protocols, the cascade's: the others answer questions that `compare` asks.
     """
     pruned = [stage for stage in run.stages if stage.method != DENSE and not is_control(stage)]
     cascades = [stage for stage in pruned if stage.protocol in (None, CASCADE)]
@@ -102,7 +103,7 @@ def training_caveat(run: Run) -> str:
     trained = next((steps for steps in dense.values() if steps), None)
     counts = f" (here up to {longest[0]:,} steps, the dense flow {trained:,})" if trained else ""
     end = (
-        "the control trained as long unpruned, and `python -m analysis compare` holds the two against each other"
+        "the control trained as long unpruned, and `sparseflows compare` holds the two against each other"
         if controls
         else "a lower NLL may come from that alone; this run has no control that trained as long unpruned"
     )

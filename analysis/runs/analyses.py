@@ -24,13 +24,15 @@ def read_stages(run: Path, kind: str) -> dict[Key, Values] | None:
     path = run / "analysis" / f"{kind}.json"
     if not path.is_file():
         return None
-    remedy = f"run 'analysis {kind} {run}' again"
+    remedy = f"run 'sparseflows {kind} {run}' again"
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         stages = [stage for stage in document["stages"] if _is_of(stage, run)]
         return {(str(stage["method"]), int(stage["seed"]), int(stage["stage"])): stage for stage in stages}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not a document of 'analysis {kind}' ({type(error).__name__}); {remedy}") from error
+        raise InputError(
+            f"{path}: not a document of 'sparseflows {kind}' ({type(error).__name__}); {remedy}"
+        ) from error
 
 
 def number(values: Values | None, key: str) -> float | None:

@@ -59,7 +59,7 @@ class Entry:
         return head | self.result.values | {"cached": self.cached}
 
 
-def analyse(
+def each_stage(
     subjects: Sequence[Subject],
     kind: str,
     settings: Mapping[str, Any],

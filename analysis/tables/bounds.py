@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from analysis.tables.sheets import Sheet
+from analysis.tables.rows import to_csv
+from analysis.tables.sheet import Sheet
 
 
 @dataclass(frozen=True)
@@ -88,11 +87,6 @@ def _row(one: LayerBound) -> tuple[str, ...]:
     )
 
 
-def to_csv(bounds: Sequence[LayerBound]) -> str:
+def rows_csv(bounds: Sequence[LayerBound]) -> str:
     """A row a layer, unrounded; an empty cell where a value is None."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([field.name for field in fields(LayerBound)])
-    for one in bounds:
-        writer.writerow(["" if value is None else value for value in asdict(one).values()])
-    return stream.getvalue()
+    return to_csv([field.name for field in fields(LayerBound)], map(asdict, bounds), whole=False)

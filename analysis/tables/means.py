@@ -1,6 +1,6 @@
 """Records to tables: the mean over the seeds of every stage, with its standard error; NLL, or a classifier's accuracy.
 
-Pure: records in, tables out. How a table is written down is in `formats`.
+Pure: records in, tables out. How one is shown is in `nll`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from analysis.runs.records import DENSE, FAILED, Run, Stage
+from analysis.tables.numbers import Mean
 
 K = TypeVar("K")
 
@@ -19,14 +20,6 @@ OVER_SEEDS = "seeds"
 OVER_TEST_SET = "test set"
 CASCADE = "cascade"
 CLASSIFIES = "cross_entropy"  # the objective of classifiers
-
-
-@dataclass(frozen=True)
-class Mean:
-    """A mean and its standard error (None where there is none), in the unit of what was averaged."""
-
-    value: float
-    se: float | None
 
 
 def status_of(done: int, seeds: int) -> str:

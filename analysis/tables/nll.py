@@ -1,75 +1,55 @@
-"""The NLL table written down: text for the terminal, CSV, Markdown, LaTeX (booktabs).
-
-Pure: tables in, strings out. Text, Markdown and LaTeX round (percentages to 0.1, nats to 0.001); CSV
-keeps every digit, and its prune ratios are fractions.
-"""
+"""The tables of `table` and `classify`: test NLL, or a classifier's accuracy, against the params."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 
 from analysis.tables.means import OVER_SEEDS, Row, Table
-from analysis.tables.sheets import Sheet, count, latex, markdown, nats, percent, text
+from analysis.tables.numbers import count, nats, percent, share
+from analysis.tables.rows import to_csv, with_se
+from analysis.tables.sheet import Sheet
 
-_CSV_COLUMNS = (
+_HEAD = (
     *("run", "name", "dataset", "objective", "protocol", "method", "stage", "seeds_done", "seeds", "status"),
-    *("reason", "keep_ratio_target", "prune_ratio", "params", "params_dense", "nll_test", "nll_test_se"),
-    *("kl_gap", "kl_gap_se", "nfe", "se_over", "best"),
+    *("reason", "keep_ratio_target", "prune_ratio", "params", "params_dense"),
 )
-_NLL = 4  # which of the cells of a row is the one that is marked
+_TAIL = ("nfe", "se_over", "best")
+_MEANS = {  # column of the CSV → attribute of a row; of flows, of classifiers
+    False: {"nll_test": "nll_test", "kl_gap": "kl_gap"},
+    True: {"accuracy_test": "accuracy", "loss_test": "loss"},
+}
+_MARKED = 4  # which cell of a row is marked
 
 
-def to_text(tables: Sequence[Table]) -> str:
-    """Aligned tables of at most 100 columns; a `*` stands before the lowest mean test NLL."""
-    return "\n".join(text(sheet(table)) for table in tables)
-
-
-def to_csv(tables: Sequence[Table]) -> str:
-    """All tables as one CSV, a row a stage; unrounded, empty where a number does not apply."""
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, _CSV_COLUMNS, lineterminator="\n")
-    writer.writeheader()
+def rows_csv(tables: Sequence[Table]) -> str:
+    """All tables (of flows, or of classifiers) as one CSV, a row a stage; unrounded, shares as fractions."""
+    means = _MEANS[tables[0].classifies]
+    columns = (*_HEAD, *(f"{name}{end}" for name in means for end in ("", "_se")), *_TAIL)
+    rows = []
     for table in tables:
         for row in table.rows:
-            cells = {name: getattr(row, name, getattr(table, name, None)) for name in _CSV_COLUMNS}
-            cells |= {
-                "reason": "; ".join(row.failures),
-                "best": int(row.best),
-                "nll_test": None,
-                "kl_gap": None,
-            }
-            if row.nll_test is not None:
-                cells |= {"nll_test": row.nll_test.value, "nll_test_se": row.nll_test.se}
-            if row.kl_gap is not None:
-                cells |= {"kl_gap": row.kl_gap.value, "kl_gap_se": row.kl_gap.se}
-            writer.writerow({name: exact(cell) for name, cell in cells.items()})
-    return stream.getvalue()
-
-
-def to_markdown(tables: Sequence[Table]) -> str:
-    """GitHub-flavoured Markdown, the lowest mean test NLL of each table in bold."""
-    return "\n".join(markdown(sheet(table)) for table in tables)
-
-
-def to_latex(tables: Sequence[Table]) -> str:
-    r"""One `table` environment a table (needs booktabs); its lowest mean test NLL is `\textbf`."""
-    return "\n".join(latex(sheet(table)) for table in tables)
+            cells = {name: getattr(row, name, getattr(table, name, None)) for name in (*_HEAD, *_TAIL)}
+            cells |= {"reason": "; ".join(row.failures), "best": int(row.best)}
+            for name, attribute in means.items():
+                cells |= with_se(name, getattr(row, attribute))
+            rows.append(cells)
+    return to_csv(columns, rows)
 
 
 def sheet(table: Table) -> Sheet:
-    """The table as cells of text."""
-    gap = ["KL gap (nats)"] if table.has_kl_gap else []
+    """The table as cells of text; the lowest mean test NLL, of classifiers the highest accuracy, is marked."""
+    gap = ("KL gap (nats)",) if table.has_kl_gap else ()
+    shown = ("accuracy (%)", "loss (nats)") if table.classifies else ("NLL (nats)", *gap)
+    label = f"accuracy-params-{table.name}-{table.dataset}"
     return Sheet(
         title=f"{table.dataset} ({table.objective}), run {table.name}",
         legend=legend(table),
-        heading=("method", "stage", "prune ratio", "params", "NLL (nats)", *gap, "NFE", "status"),
+        heading=("method", "stage", "prune ratio", "params", *shown, "NFE", "status"),
         body=tuple(_cells(table, row) for row in table.rows),
-        label=f"nll-params-{table.name}-{table.dataset}-{table.objective}",
+        label=label if table.classifies else f"nll-params-{table.name}-{table.dataset}-{table.objective}",
         notes=tuple(_notes(table)),
-        marked=_NLL,
-        best=frozenset(number for number, row in enumerate(table.rows) if row.best),
+        marks=frozenset((number, _MARKED) for number, row in enumerate(table.rows) if row.best),
+        marked_is="highest accuracy" if table.classifies else "best NLL",
     )
 
 
@@ -80,15 +60,20 @@ def legend(table: Table) -> str:
     return f"{table.seeds} seed{'s' * (table.seeds > 1)}, ± standard error over the test set"
 
 
-def exact(cell: object) -> object:
-    """A mean count that is whole, written as one: 8642, not 8642.0."""
-    return int(cell) if isinstance(cell, float) and cell.is_integer() else cell
-
-
 def _cells(table: Table, row: Row) -> tuple[str, ...]:
-    gap = [nats(row.kl_gap)] if table.has_kl_gap else []
-    head = (row.label, str(row.stage), percent(row.prune_ratio), count(row.params), nats(row.nll_test))
-    return (*head, *gap, count(row.nfe), row.status)
+    if table.classifies:
+        numbers = [share(row.accuracy), nats(row.loss)]
+    else:
+        numbers = [nats(row.nll_test), *([nats(row.kl_gap)] if table.has_kl_gap else [])]
+    return (
+        row.label,
+        str(row.stage),
+        percent(row.prune_ratio),
+        count(row.params),
+        *numbers,
+        count(row.nfe),
+        row.status,
+    )
 
 
 def _notes(table: Table) -> list[str]:

@@ -1,47 +1,5 @@
 """One table over data sets, in the published layout, with baselines."""
 
-from analysis.tabular.table import (
-    DECIMALS,
-    GROUPS,
-    OBJECTIVES,
-    OURS,
-    OURS_SPARSE,
-    PUBLISHED,
-    PUBLISHED_BASELINES,
-    PUBLISHED_FFJORD,
-    PUBLISHED_SPARSE,
-    SPARSE,
-    Cell,
-    Curve,
-    Line,
-    TabularTable,
-    candidates,
-    pooled_baseline,
-    primary,
-    selected,
-    tabular_table,
-    words,
-)
+from analysis.tabular.table import Cell, Curve, Line, TabularTable, candidates, selected, tabular_table, words
 
-__all__ = [
-    "DECIMALS",
-    "GROUPS",
-    "OBJECTIVES",
-    "OURS",
-    "OURS_SPARSE",
-    "PUBLISHED",
-    "PUBLISHED_BASELINES",
-    "PUBLISHED_FFJORD",
-    "PUBLISHED_SPARSE",
-    "SPARSE",
-    "Cell",
-    "Curve",
-    "Line",
-    "TabularTable",
-    "candidates",
-    "pooled_baseline",
-    "primary",
-    "selected",
-    "tabular_table",
-    "words",
-]
+__all__ = ["Cell", "Curve", "Line", "TabularTable", "candidates", "selected", "tabular_table", "words"]

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from analysis.runs.records import Stage
-from analysis.tables.means import Mean, mean_over_seeds
+from analysis.tables.means import mean_over_seeds
+from analysis.tables.numbers import Mean, fixed
 from analysis.tabular.baseline_results import RunBaselines
 from analysis.tabular.baselines import GAUSSIAN, MIXTURE
 from analysis.tabular.front import best_validated, pruned_of
@@ -59,16 +60,16 @@ def _against_baselines(choice: Choice, baselines: RunBaselines | None) -> list[C
         if not pairs:
             continue
         difference = _difference([(Mean(fit.nll_test, fit.nll_test_se), _nll(stage)) for fit, stage in pairs.values()])
-        ours = spoken_nats(_mean(_nll(stage) for _, stage in pairs.values()), None)
-        theirs = spoken_nats(_mean(Mean(fit.nll_test, None) for fit, _ in pairs.values()), None)
+        ours = fixed(_mean(_nll(stage) for _, stage in pairs.values()))
+        theirs = fixed(_mean(Mean(fit.nll_test) for fit, _ in pairs.values()))
         flow = f"{SPOKEN.get(choice.shown.objective, choice.shown.objective)} ({ours})"
         other = f"the {name} ({theirs}, same rows)"
-        by = f"{spoken_nats(abs(difference.value), difference.se)} nats"
+        by = f"{fixed(Mean(abs(difference.value), difference.se))} nats"
         sure = _beyond(difference)
         verdict = (
             f"{'beats' if difference.value > 0 else 'loses to'} {other} by {by}"
             if sure
-            else f"is within 2 s.e. of {other} ({spoken_nats(difference.value, difference.se, sign=True)} nats)"
+            else f"is within 2 s.e. of {other} ({fixed(difference, sign=True)} nats)"
         )
         over = _paired(len(pairs), ", each with its own split" if baselines.own_splits else ", one split")
         sentence = f"{choice.title}: {flow} {verdict} ({over})"
@@ -92,7 +93,7 @@ def _against_dense(choice: Choice) -> Comparison | None:
         verdict = "pruning helped, trained longer than dense" if difference.value < 0 else "pruning did not help"
     flow = SPOKEN.get(choice.shown.objective, choice.shown.objective)
     wide = "" if len(shared) > 1 else "; both are judged on the same rows, so this error is too wide"
-    shift = f"{spoken_nats(difference.value, difference.se, sign=True)} nats"
+    shift = f"{fixed(difference, sign=True)} nats"
     sentence = (
         f"{choice.title}: {flow}, best pruned stage (chosen on validation: {words(choice, best, False)}) against "
         f"dense: {shift} ({_paired(len(shared))}{wide}): {verdict}"
@@ -133,9 +134,3 @@ def _paired(pairs: int, splits: str = "") -> str:
     if pairs == 1:
         return "1 seed: ± s.e. over the test set, unpaired"
     return f"paired over {pairs} seeds{splits}"
-
-
-def spoken_nats(value: float, se: float | None, sign: bool = False) -> str:
-    """Nats to 0.01 with their standard error, as sentences give them."""
-    shown = f"{value:+.2f}" if sign else f"{value:.2f}"
-    return shown if se is None else f"{shown} ± {'<0.01' if 0 < se < 0.005 else f'{se:.2f}'}"

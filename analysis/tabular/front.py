@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 
 from analysis.runs.records import DENSE, Stage
-from analysis.tables.means import Mean, mean_over_seeds
+from analysis.tables.means import mean_over_seeds
+from analysis.tables.numbers import Mean
 
 _LEAST_SAVED = 0.02  # two methods at one prune ratio differ by a few params
 

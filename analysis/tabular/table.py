@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from analysis.reference import PublishedTables
-from analysis.tables.means import Mean, mean_over_seeds
+from analysis.tables.means import mean_over_seeds
+from analysis.tables.numbers import Mean
 from analysis.tabular.baseline_results import RunBaselines
 from analysis.tabular.baselines import GAUSSIAN, MIXTURE, Baseline
 from analysis.tabular.front import Point, pareto_front, pruned_of, thinned

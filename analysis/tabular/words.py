@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from analysis.reference import PublishedTables
 from analysis.tables.means import mean_over_seeds
+from analysis.tables.numbers import fixed
 from analysis.tabular.baseline_results import RunBaselines, SplitBaselines
 from analysis.tabular.baselines import GAUSSIAN, MIXTURE
-from analysis.tabular.compare import SPOKEN, Comparison, compare, spoken_nats
+from analysis.tabular.compare import SPOKEN, Comparison, compare
 from analysis.tabular.runs import Choice, Variant
 from analysis.tabular.table import TabularTable, primary, selected, words
 from sparseflows.data.benchmarks.facts import BENCHMARKS
@@ -108,7 +109,7 @@ def _validated(variant: Variant) -> str:
         return "none"
     values = [stage.nll_val for stage in dense.members.values() if stage.nll_val is not None]
     mean = mean_over_seeds(values)
-    return spoken_nats(mean.value, mean.se)
+    return fixed(mean)
 
 
 def _failures(choice: Choice) -> list[str]:

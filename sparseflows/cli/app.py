@@ -10,10 +10,12 @@ import typer
 
 from sparseflows.cli.console import print_result
 from sparseflows.cli.data import Json, data_app
+from sparseflows.cli.groups import DATA, EXPERIMENTS, USE, InGroups, add_installed
 from sparseflows.errors import InputError, Interrupted
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
-app.add_typer(data_app, name="data")
+app = typer.Typer(cls=InGroups, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+app.add_typer(data_app, name="data", rich_help_panel=DATA)
+add_installed(app)
 
 ParamFile = Annotated[Path, typer.Argument(metavar="PARAM.yaml", help="A param file; see the ones in param/.")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that 'sparseflows run' wrote.")]
@@ -46,11 +48,11 @@ def main() -> None:
     \b
     A first look (about a minute):
       sparseflows run param/quick.yaml
-      python -m analysis table runs/quick
+      sparseflows table runs/quick
     """
 
 
-@app.command()
+@app.command(rich_help_panel=EXPERIMENTS)
 def check(param: ParamFile, settings: Settings = None, as_json: Json = False) -> None:
     """Dry run: print the resolved settings, the dense params, the stages and steps. Needs no data.
 
@@ -74,7 +76,7 @@ def check(param: ParamFile, settings: Settings = None, as_json: Json = False) ->
     print_result(planned | {"settings": found.model_dump()} if as_json else f"{dump_spec(found)}\n{plan_text(planned)}")
 
 
-@app.command()
+@app.command(rich_help_panel=EXPERIMENTS)
 def run(
     param: ParamFile,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Run folders are made below this one.")] = Path(
@@ -142,7 +144,7 @@ def run(
         raise Interrupted(f"interrupted; {same} goes on from the last checkpoint") from None
 
 
-@app.command()
+@app.command(rich_help_panel=EXPERIMENTS)
 def status(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run or of a sweep.")],
     as_json: Json = False,
@@ -158,7 +160,7 @@ def status(
     print_result(status_json(folder, found) if as_json else status_text(folder, found))
 
 
-@app.command()
+@app.command(rich_help_panel=USE)
 def sample(
     run: RunArgument,
     n: Annotated[int, typer.Option("-n", min=1, max=100_000_000, help="How many samples.")],
@@ -177,7 +179,7 @@ def sample(
     _save(output, draw_samples(run, stage, n, seed))
 
 
-@app.command()
+@app.command(rich_help_panel=USE)
 def score(
     run: RunArgument,
     points: PointsFile,
@@ -215,7 +217,7 @@ def score(
     )
 
 
-@app.command(name="map")
+@app.command(name="map", rich_help_panel=USE)
 def map_points(
     run: RunArgument,
     points: PointsFile,

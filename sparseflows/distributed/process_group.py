@@ -61,17 +61,17 @@ class ProcessGroup(Processes):
         return name
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """See `Processes`. On the way back gradients are summed too: each process has a part of the loss."""
+        """The sum of `tensor` (…) over all processes. Its gradient is summed too: each has a part of the loss."""
         result: Tensor = _Sum.apply(tensor, self)
         return result
 
     def add_(self, tensor: Tensor) -> None:
-        """See `Processes`."""
+        """Put the sum over all processes into `tensor` (…)."""
         with _group_calls():
             dist.all_reduce(tensor)
 
     def copy_first_(self, tensor: Tensor) -> None:
-        """See `Processes`."""
+        """Put the first process's values into `tensor` (…)."""
         with _group_calls():
             dist.broadcast(tensor, 0)
 

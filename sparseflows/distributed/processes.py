@@ -34,7 +34,7 @@ class Share:
     processes: Processes
 
     def part(self, mean: Tensor) -> Tensor:
-        """The mean over the share's rows → its part of the batch's mean: the parts of all processes add up to it."""
+        """The share's part () of the batch's mean, for the mean () over its rows: the parts of all processes add up."""
         return mean if self.weight == 1 else mean * self.weight
 
 
@@ -56,7 +56,7 @@ class Processes:
         return self.world > 1
 
     def share(self, rows: int) -> Share:
-        """Of a batch of so many rows: a contiguous run, as long as the others' or longer by one.
+        """This process's share of a batch: a contiguous run of the rows, as long as the others' or longer by one.
 
         A batch with fewer rows than there are processes (the last one of an epoch may be that small) is computed
         whole by each, and the first one's counts: a solve of no rows is not a thing.
@@ -71,14 +71,14 @@ class Processes:
         return name
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum over all processes, differentiable."""
+        """The sum over all processes of a tensor (…) that each has in that shape; differentiable."""
         return tensor
 
     def add_(self, tensor: Tensor) -> None:
-        """Put the sum over all processes into `tensor`."""
+        """Put the sum over all processes into `tensor` (…)."""
 
     def copy_first_(self, tensor: Tensor) -> None:
-        """Put the first process's values into `tensor`."""
+        """Put the first process's values into `tensor` (…)."""
 
     def first(self, work: Callable[[], T]) -> T:
         """What `work` gives, or raises, in the first process, which alone does it. The result must pickle."""

@@ -98,7 +98,7 @@ def evaluate_classifier(
 def labelled_subset(
     rows: Rows, labels: np.ndarray, at_most: int | None, seed: int, purpose: str
 ) -> tuple[NDArray[np.float64], np.ndarray]:
-    """All rows with their labels, or a seeded choice of `at_most` of them, in their order."""
+    """All rows (N, D) with their labels (N,), or a seeded choice of `at_most` of them, in their order."""
     if at_most is None or len(rows) <= at_most:
         return np.asarray(rows), labels
     chosen = np.sort(numpy_generator(seed, f"evaluate/{purpose}").permutation(len(rows))[:at_most])

@@ -14,8 +14,10 @@ from torch import Tensor
 from sparseflows.data.splits import Splits
 from sparseflows.data.tables.mapped import MappedRows, Rows
 from sparseflows.distributed.processes import ALONE, Processes
+from sparseflows.errors import RunError
+from sparseflows.flow.base import BaseFlow
 from sparseflows.flow.fields import MLPField
-from sparseflows.flow.model import Flow, standard_normal_log_prob
+from sparseflows.flow.smaller.compact import AnyFlow
 from sparseflows.flow.solvers.ode import Solver, Status
 from sparseflows.rng import numpy_generator
 from sparseflows.specs import EvaluateSpec
@@ -48,6 +50,12 @@ class Likelihood:
         """Standard error of `nll` over the rows; NaN for a single row."""
         return standard_error(self.log_prob)
 
+    def require(self, what: str) -> Likelihood:
+        """Itself, or a RunError that says what cannot be computed, and why."""
+        if self.status is not Status.DONE:
+            raise RunError(f"{what} cannot be computed: {self.status.value}")
+        return self
+
 
 def standard_error(values: Array) -> float:
     """Sample standard deviation / √n; NaN for fewer than two values.
@@ -59,20 +67,27 @@ def standard_error(values: Array) -> float:
     return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
 
 
-def rows_per_chunk(flow: Flow, dim: int) -> int:
+def rows_per_chunk(flow: BaseFlow, dim: int) -> int:
     """Rows to solve together: enough to keep the matrix products busy, few enough to stay near the caches."""
     widest = max((max(f.hidden, default=1) for f in flow.fields() if isinstance(f, MLPField)), default=64)
     return max(64, 2**18 // ((dim + 1) * widest))
 
 
-def as_dtype(flow: Flow, dtype: torch.dtype) -> Flow:
+def as_dtype(flow: AnyFlow, dtype: torch.dtype | str) -> AnyFlow:
     """`flow` itself where it has that precision already, else a copy in it."""
-    return flow if all(p.dtype == dtype for p in flow.parameters()) else copy.deepcopy(flow).to(dtype)
+    wanted = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+    return flow if all(p.dtype == wanted for p in flow.parameters()) else copy.deepcopy(flow).to(wanted)
+
+
+def as_points(flow: BaseFlow, rows: Array) -> Tensor:
+    """Rows (N, D) as points in the flow's precision and on its device (N, D); one without parameters has float64."""
+    like = next(flow.parameters(), torch.empty(0, dtype=torch.float64))
+    return torch.as_tensor(rows, dtype=like.dtype, device=like.device)
 
 
 @torch.no_grad()
 def likelihood(
-    flow: Flow,
+    flow: BaseFlow,
     rows: Array,
     solver: Solver,
     dtype: str = "float64",
@@ -89,15 +104,12 @@ def likelihood(
         chunk: rows solved together; None chooses by memory.
         processes: that each solve some of the chunks; all get the same numbers, to the bit those of one process.
     """
-    wanted = getattr(torch, dtype)
-    precise = as_dtype(flow, wanted)
-    like = next(precise.parameters(), torch.empty(0, dtype=wanted))
-    points = torch.as_tensor(rows, dtype=like.dtype, device=like.device)
+    precise = as_dtype(flow, dtype)
+    points = as_points(precise, rows)
 
     def solve(part: Tensor) -> Likelihood:
         result = precise.transform(part, solver=solver)
-        log_prob = standard_normal_log_prob(result.points) + result.trace
-        return Likelihood(log_prob.double().cpu().numpy(), result.nfe, result.status)
+        return Likelihood(result.log_prob().double().cpu().numpy(), result.nfe, result.status)
 
     chunks = points.split(chunk or rows_per_chunk(precise, points.shape[1]))
     parts = list(processes.spread(solve, chunks, lambda found: found.status is not Status.DONE))
@@ -113,7 +125,7 @@ def reporting_solver(settings: EvaluateSpec) -> Solver:
 
 
 def subset(rows: Rows, at_most: int | None, seed: int, purpose: str) -> Array:
-    """All `rows`, or a seeded choice of `at_most` of them, in their order; those on disk are read."""
+    """All rows (N, D), or a seeded choice of `at_most` of them, in their order; those on disk are read."""
     if at_most is None or len(rows) <= at_most:
         return np.asarray(rows)
     generator = numpy_generator(seed, f"evaluate/{purpose}")
@@ -137,7 +149,7 @@ class Evaluation:
 
 
 def evaluate(
-    flow: Flow, splits: Splits, settings: EvaluateSpec, data_seed: int, processes: Processes = ALONE
+    flow: BaseFlow, splits: Splits, settings: EvaluateSpec, data_seed: int, processes: Processes = ALONE
 ) -> Evaluation | Status:
     """Exact NLL on training, validation and test rows, and the KL gap where the true density is known.
 

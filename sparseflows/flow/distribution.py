@@ -11,8 +11,9 @@ from torch import Size, Tensor
 from torch.distributions import Distribution, constraints
 
 from sparseflows.errors import InputError
-from sparseflows.flow.model import Flow, standard_normal_log_prob
-from sparseflows.flow.solvers.ode import SolveFailed, Solver, Status
+from sparseflows.flow.base import BaseFlow
+from sparseflows.flow.solvers.ode import Solver
+from sparseflows.flow.transform import standard_normal_log_prob
 from sparseflows.specs.choices import Coordinates
 
 ENTROPY_SAMPLES = 4096
@@ -65,7 +66,7 @@ class FlowDistribution(Distribution):
 
     def __init__(
         self,
-        flow: Flow,
+        flow: BaseFlow,
         *,
         coordinates: Coordinates = "standardised",
         dim: int | None = None,
@@ -78,24 +79,21 @@ class FlowDistribution(Distribution):
             raise InputError(f"unknown coordinates '{coordinates}' (known: data, standardised)")
         self.flow, self.coordinates, self.solver, self.chunk = flow, coordinates, solver, chunk
         self.generator = generator
-        self._shift: Tensor | None = None
-        self._scale: Tensor | None = None
-        if coordinates == "data":
-            self._shift, self._scale = _statistics(flow)
-        super().__init__(Size(), Size((_dimension(flow, dim),)), validate_args=validate_args)
+        self._statistics = _statistics(flow) if coordinates == "data" else None
+        super().__init__(Size(), Size((flow.dimension(dim),)), validate_args=validate_args)
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> FlowDistribution:
         """Independent copies, in `batch_shape`; the flow is shared."""
         shape = torch.empty(self.batch_shape).expand(torch.Size(batch_shape)).shape  # refuses what does not fit
         new = cast(FlowDistribution, self._get_checked_instance(FlowDistribution, _instance))
-        for name in ("flow", "coordinates", "solver", "chunk", "generator", "_shift", "_scale"):
+        for name in ("flow", "coordinates", "solver", "chunk", "generator", "_statistics"):
             setattr(new, name, getattr(self, name))
         super(FlowDistribution, new).__init__(shape, self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """log p in nats of value (…, D): the shape of … broadcast with the batch shape.
+        """log p in nats of value (…, D), in the shape of … broadcast with the batch shape.
 
         Gradients reach the value and the flow's parameters.
 
@@ -106,16 +104,14 @@ class FlowDistribution(Distribution):
         """
         if self._validate_args:
             self._validate_sample(value)
-        like = self._like()
-        if like is not None and value.dtype != like.dtype:
-            raise InputError(
-                f"value has dtype {value.dtype}, the flow {like.dtype}; convert one: value.to({like.dtype})"
-            )
+        own = next(self.flow.parameters(), value).dtype
+        if value.dtype != own:
+            raise InputError(f"value has dtype {value.dtype}, the flow {own}; convert one: value.to({own})")
         shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
         points, log_scale = value.reshape(-1, value.shape[-1]), 0.0
-        if self._shift is not None and self._scale is not None:
-            shift, scale = self._shift.to(value), self._scale.to(value)
-            points, log_scale = (points - shift) / scale, float(self._scale.log().sum())
+        if self._statistics is not None:
+            shift, scale = (tensor.to(value) for tensor in self._statistics)
+            points, log_scale = (points - shift) / scale, float(scale.log().sum())
         if len(points) == 0:
             return points.sum(-1).view(value.shape[:-1]).expand(shape)
         found = self.flow.log_prob(points, solver=self.solver, chunk=self.chunk) - log_scale
@@ -124,18 +120,19 @@ class FlowDistribution(Distribution):
     def rsample(self, sample_shape: Sequence[int] = Size()) -> Tensor:
         """Samples of sample_shape + batch_shape + (D,), through the solve: gradients reach the flow's parameters."""
         shape = self._extended_shape(Size(sample_shape))
-        noise = self._noise(shape)
+        noise = self.flow.draw_noise(shape, self.generator)
         rows = noise.view(-1, shape[-1])
         if len(rows) == 0:
             return noise
         parts = [self.flow.to_data(part, solver=self.solver) for part in rows.split(self.chunk or len(rows))]
         samples = torch.cat(parts).view(shape)
-        if self._shift is not None and self._scale is not None:
-            samples = samples * self._scale.to(samples) + self._shift.to(samples)
+        if self._statistics is not None:
+            shift, scale = (tensor.to(samples) for tensor in self._statistics)
+            samples = samples * scale + shift
         return samples
 
     def sample(self, sample_shape: Sequence[int] = Size()) -> Tensor:
-        """`rsample` without gradients."""
+        """Samples of sample_shape + batch_shape + (D,), without gradients."""
         with torch.no_grad():
             return self.rsample(sample_shape)
 
@@ -161,13 +158,9 @@ class FlowDistribution(Distribution):
         if n < 3:
             raise InputError(f"an entropy from {n} samples has no error; give n of at least 3")
         dim = self.event_shape[0]
-        noise = self._noise(Size((n, dim)), generator)
-        traces = []
-        for part in noise.split(self.chunk or n):
-            carried = self.flow.transform(part, reverse=True, solver=self.solver)
-            if carried.status is not Status.DONE:
-                raise SolveFailed(carried.status, carried.nfe)
-            traces.append(carried.trace)
+        noise = self.flow.draw_noise((n, dim), generator or self.generator)
+        parts = noise.split(self.chunk or n)
+        traces = [self.flow.transform(part, reverse=True, solver=self.solver).require().trace for part in parts]
         base = standard_normal_log_prob(noise)
         log_prob = base + torch.cat(traces)
         off = base + 0.5 * dim * math.log(2 * math.pi * math.e)  # of mean 0
@@ -175,39 +168,15 @@ class FlowDistribution(Distribution):
         slope = (centred @ log_prob.detach()) / (centred @ centred)
         values = -(log_prob - slope * off)
         error = values.detach().std() * math.sqrt((n - 1) / (n - 2) / n)
-        log_scale = 0.0 if self._scale is None else float(self._scale.log().sum())
+        log_scale = 0.0 if self._statistics is None else float(self._statistics[1].log().sum())
         return Entropy((values.mean() + log_scale).expand(self.batch_shape), error.expand(self.batch_shape))
 
     def __repr__(self) -> str:
         shapes = f"batch_shape={tuple(self.batch_shape)}, event_shape={tuple(self.event_shape)}"
         return f"FlowDistribution({shapes}, coordinates='{self.coordinates}')"
 
-    def _like(self) -> Tensor | None:
-        return next(self.flow.parameters(), None)
 
-    def _noise(self, shape: Size, generator: torch.Generator | None = None) -> Tensor:
-        like = self._like()
-        like = torch.empty(0) if like is None else like
-        return torch.randn(shape, generator=generator or self.generator, dtype=like.dtype, device=like.device)
-
-
-def _dimension(flow: Flow, dim: int | None) -> int:
-    """D, of the flow or as it was given."""
-    own = flow.dim
-    if own is None and flow.whitening is not None:
-        own = len(flow.whitening)
-    shift = getattr(flow.standardiser, "shift", None)
-    if own is None and shift is not None:
-        own = len(shift)
-    if dim is not None and own is not None and dim != own:
-        raise InputError(f"dim={dim}, but the flow has {own} dimensions; leave dim out")
-    found = dim or own
-    if found is None:
-        raise InputError("this flow's fields do not say their dimension; pass dim=D")
-    return found
-
-
-def _statistics(flow: Flow) -> tuple[Tensor, Tensor]:
+def _statistics(flow: BaseFlow) -> tuple[Tensor, Tensor]:
     """Shift and scale of the data, (D,) float64."""
     statistics = flow.standardiser
     shift, scale = getattr(statistics, "shift", None), getattr(statistics, "scale", None)

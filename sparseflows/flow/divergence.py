@@ -1,4 +1,10 @@
-"""The divergence tr ∂f/∂z of a field: exact, or Hutchinson's estimate of it. Pure functions."""
+"""The divergence tr ∂f/∂z of a field: exact, or Hutchinson's estimate of it. Pure functions.
+
+The exact trace of a perceptron with at most two hidden layers costs one product more than f itself. With J =
+A₃ D₂ A₂ D₁ A₁, where A_i = gate_i ⊙ W_i and D_i = diag σ′, it is a form in the two diagonals:
+tr J = Σ_{ba} σ′₂_b (A₂ ⊙ (A₁ A₃)ᵀ)_{ba} σ′₁_a. A₁ A₃ is the same for all rows, so a row pays for one product with an
+n₂ × n₁ matrix, whatever D; the D tangents of `MLPField.tangents` pay for D. Autograd passes through it, twice if asked.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +14,14 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from sparseflows.errors import InputError
-from sparseflows.flow import shallow
-from sparseflows.flow.fields import Field, MLPField
+from sparseflows.flow.activations import ACTIVATIONS
+from sparseflows.flow.fields import Field, Layer, MLPField, gaussian_velocity
+from sparseflows.specs.choices import DivergenceKind
+
+MOST_HIDDEN = 2  # hidden layers of a perceptron whose trace is had for less
 
 
 class Divergence(NamedTuple):
@@ -26,8 +36,12 @@ class Divergence(NamedTuple):
     frobenius: Tensor
 
 
+DivergenceRule = Callable[[Field, Tensor, Tensor], Divergence]
+"""Field, t () and z (B, D) → the field's value and trace there."""
+
+
 def exact(field: Field, t: Tensor, z: Tensor) -> Divergence:
-    """The trace from all D columns of the Jacobian, in one pass of D tangents."""
+    """The trace (B,) at t () and z (B, D) from all D columns of the Jacobian, in one pass of D tangents."""
     basis = torch.eye(z.shape[1], dtype=z.dtype, device=z.device).unsqueeze(1)  # (D, 1, D)
     velocity, columns = field.tangents(t, z, basis)
     trace = torch.diagonal(columns, dim1=0, dim2=2).sum(-1)
@@ -35,12 +49,35 @@ def exact(field: Field, t: Tensor, z: Tensor) -> Divergence:
 
 
 def exact_trace(field: Field, t: Tensor, z: Tensor) -> Divergence:
-    """`exact` without the Frobenius norm (0), which a perceptron of at most two hidden layers has for less."""
-    if not shallow.takes(field, t):
+    """`exact` at t () and z (B, D) but for the Frobenius norm (0): a perceptron of few hidden layers is cheaper."""
+    if type(field) is not MLPField or len(field.layers) > MOST_HIDDEN + 1 or t.ndim:
         return exact(field, t, z)
-    assert isinstance(field, MLPField)
-    velocity, trace = shallow.value_and_trace(field, t, z)
-    return Divergence(velocity, trace, torch.zeros_like(trace))
+    sigma = ACTIVATIONS[field.activation]
+    *inner, last = field.linear_layers()
+    h, slopes = z, []
+    for layer in inner:
+        x = layer(t, h)
+        h = sigma.value(x)
+        slopes.append(sigma.derivative(x, h))
+    f = last(t, h)
+    factors = [_gated(layer, t) for layer in field.linear_layers()]
+    if not slopes:
+        trace = torch.diagonal(factors[0]).sum().expand(len(z))
+    elif len(slopes) == 1:
+        trace = slopes[0] @ (factors[0] * factors[1].T).sum(1)
+    else:
+        form = factors[1] * (factors[0] @ factors[2]).T
+        trace = (F.linear(slopes[0], form) * slopes[1]).sum(1)
+    if field.base == "none":
+        return Divergence(f, trace, torch.zeros_like(trace))
+    rate = gaussian_velocity(t)
+    trace = trace + rate * z.shape[1]
+    return Divergence(f + rate * z, trace, torch.zeros_like(trace))
+
+
+def _gated(layer: Layer, t: Tensor) -> Tensor:
+    gate = layer.gate(t)
+    return layer.weight if gate is None else layer.weight * gate.unsqueeze(1)
 
 
 @dataclass(frozen=True)
@@ -50,12 +87,12 @@ class Hutchinson:
     probes: Tensor
 
     def __call__(self, field: Field, t: Tensor, z: Tensor) -> Divergence:
-        """See `hutchinson`."""
+        """The estimate at t () and z (B, D); see `hutchinson`."""
         return hutchinson(field, t, z, self.probes)
 
 
 def hutchinson(field: Field, t: Tensor, z: Tensor, noise: Tensor) -> Divergence:
-    """eᵀ(∂f/∂z)e for one probe a row, noise (B, D) (Hutchinson 1990; FFJORD eq. 7)."""
+    """eᵀ(∂f/∂z)e at t () and z (B, D) for one probe a row, noise (B, D) (Hutchinson 1990; FFJORD eq. 7)."""
     velocity, pushed = field.tangents(t, z, noise.unsqueeze(0))
     return Divergence(velocity, (pushed[0] * noise).sum(1), pushed[0].square().sum(1))
 
@@ -64,7 +101,7 @@ Drawer = Callable[[Tensor, torch.Generator], Tensor]
 
 
 def draw_noise(kind: str | Drawer, like: Tensor, generator: torch.Generator) -> Tensor:
-    """Probes (B, D) with E[eeᵀ] = I: `rademacher` (±1) or `gaussian`; drawn once for a whole solve.
+    """Probes (B, D) like points (B, D), with E[eeᵀ] = I: `rademacher` (±1) or `gaussian`; drawn once for a solve.
 
     A function (like, generator) → probes may stand for the name.
     """
@@ -76,3 +113,20 @@ def draw_noise(kind: str | Drawer, like: Tensor, generator: torch.Generator) -> 
     if kind == "gaussian":
         return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
     raise InputError(f"unknown noise '{kind}' (known: gaussian, rademacher)")
+
+
+def divergence_rule(
+    kind: DivergenceKind | DivergenceRule | None, noise: str | Drawer, like: Tensor, generator: torch.Generator | None
+) -> DivergenceRule | None:
+    """The rule that a name stands for, its probes drawn for points `like` (B, D); a rule and None are left as they are.
+
+    Raises:
+        InputError: a name that is not known.
+    """
+    if kind is None or callable(kind):
+        return kind
+    if kind == "hutchinson":
+        return Hutchinson(draw_noise(noise, like, generator or torch.default_generator))
+    if kind != "exact":
+        raise InputError(f"unknown divergence '{kind}' (known: exact, hutchinson)")
+    return exact

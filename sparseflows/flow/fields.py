@@ -25,12 +25,15 @@ class Field(Protocol):
     """What a flow needs of a vector field. t is a scalar tensor, or (B, 1) with one time a row."""
 
     def __call__(self, t: Tensor, z: Tensor) -> Tensor:
-        """f(t, z): (B, D) → (B, D)."""
+        """f(t, z) (B, D) for t () or (B, 1) and z (B, D)."""
         ...
 
     def tangents(self, t: Tensor, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """f(t, z) (B, D) and its products with the tangents v (K, B, D) or (K, 1, D): (K, B, D)."""
         ...
+
+
+TENSORS = ("weight", "bias", "gate_weight", "gate_bias", "time_bias")  # of a layer; without time conditioning, two
 
 
 class Layer(nn.Module):
@@ -58,12 +61,16 @@ class Layer(nn.Module):
         ):
             self.register_parameter(name, nn.Parameter(torch.zeros(n_out)) if used else None)
 
+    def tensors(self) -> list[Tensor | None]:
+        """The weight (n_out, n_in) and the vectors (n_out,) of `TENSORS`, in that order; None where there is none."""
+        return [getattr(self, name) for name in TENSORS]
+
     def initialise(self, generator: torch.Generator, gain: float = 1.0) -> None:
         """Uniform in ±1/√fan-in (PyTorch's own rule for a linear layer), the weights times `gain`."""
         bound = 1 / math.sqrt(self.weight.shape[1])
         with torch.no_grad():
             self.weight.uniform_(-bound * gain, bound * gain, generator=generator)
-            for parameter in (self.bias, self.gate_weight, self.gate_bias, self.time_bias):
+            for parameter in self.tensors()[1:]:
                 if parameter is not None:
                     parameter.uniform_(-bound, bound, generator=generator)
 
@@ -74,11 +81,11 @@ class Layer(nn.Module):
         return torch.sigmoid(self.gate_weight * t + self.gate_bias)
 
     def forward(self, t: Tensor, h: Tensor) -> Tensor:
-        """y for h (B, n_in): (B, n_out)."""
+        """y (B, n_out) for t () or (B, 1) and h (B, n_in)."""
         return self._affine(t, h, self.gate(t))
 
     def tangents(self, t: Tensor, h: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """y and (∂y/∂h)v for v (K, B or 1, n_in)."""
+        """y (B, n_out) and (∂y/∂h)v (K, B or 1, n_out), for t () or (B, 1), h (B, n_in) and v (K, B or 1, n_in)."""
         gate = self.gate(t)
         pushed = F.linear(v, self.weight)
         return self._affine(t, h, gate), pushed if gate is None else pushed * gate
@@ -103,12 +110,7 @@ class MLPField(nn.Module):
     """
 
     def __init__(
-        self,
-        dim: int,
-        hidden: Sequence[int],
-        activation: str = "sigmoid",
-        time: str = "none",
-        base: str = "none",
+        self, dim: int, hidden: Sequence[int], activation: str = "sigmoid", time: str = "none", base: str = "none"
     ) -> None:
         super().__init__()
         self.dim, self.time, self.base, self.activation = dim, time, base, activation
@@ -130,6 +132,10 @@ class MLPField(nn.Module):
         """The layers in order, typed."""
         return [layer for layer in self.layers if isinstance(layer, Layer)]
 
+    def tensors(self) -> list[Tensor]:
+        """The tensors of all layers, in order, in the shapes of `Layer.tensors`: what gradients are by."""
+        return [tensor for layer in self.linear_layers() for tensor in layer.tensors() if tensor is not None]
+
     def initialise(self, generator: torch.Generator, gain: float = 1.0) -> None:
         """Draw all weights; `gain` multiplies those of the hidden layers. With a base the last layer starts at 0."""
         *inner, last = self.linear_layers()
@@ -143,7 +149,7 @@ class MLPField(nn.Module):
                         parameter.zero_()
 
     def forward(self, t: Tensor, z: Tensor) -> Tensor:
-        """f(t, z): (B, D) → (B, D)."""
+        """f(t, z) (B, D) for t () or (B, 1) and z (B, D)."""
         *inner, last = self.linear_layers()
         h = z
         for layer in inner:
@@ -152,7 +158,7 @@ class MLPField(nn.Module):
         return f if self.base == "none" else f + gaussian_velocity(t) * z
 
     def tangents(self, t: Tensor, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """f(t, z) and (∂f/∂z)v for v (K, B or 1, D): (B, D), (K, B, D)."""
+        """f(t, z) (B, D) and (∂f/∂z)v (K, B, D), for t () or (B, 1), z (B, D) and v (K, B or 1, D)."""
         *inner, last = self.linear_layers()
         h, u = z, v
         for layer in inner:
@@ -183,11 +189,11 @@ class LinearField(nn.Module):
         self.matrix = nn.Parameter(matrix.clone())
 
     def forward(self, t: Tensor, z: Tensor) -> Tensor:
-        """A z for each row: (B, D)."""
+        """A z (B, D) for z (B, D); t () is not looked at."""
         return z @ self.matrix.T
 
     def tangents(self, t: Tensor, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """A z and A v."""
+        """A z (B, D) and A v (K, B, D), for z (B, D) and v (K, B or 1, D); t () is not looked at."""
         return self(t, z), (v @ self.matrix.T).expand(v.shape[0], *z.shape)
 
 
@@ -205,12 +211,12 @@ class AutogradField(nn.Module):
         return dim if isinstance(dim, int) else None
 
     def forward(self, t: Tensor, z: Tensor) -> Tensor:
-        """f(t, z): (B, D)."""
+        """f(t, z) (B, D) for t () or (B, 1) and z (B, D)."""
         result: Tensor = self.module(t, z)
         return result
 
     def tangents(self, t: Tensor, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """f(t, z) and (∂f/∂z)v: (B, D), (K, B, D). K passes, for a module says nothing of its layers."""
+        """f(t, z) (B, D) and (∂f/∂z)v (K, B, D), for t () or (B, 1), z (B, D) and v (K, B or 1, D), in K passes."""
         pushed = [torch.func.jvp(lambda y: self(t, y), (z,), (row.expand_as(z),)) for row in v]
         return pushed[0][0], torch.stack([both[1] for both in pushed])
 

@@ -6,20 +6,19 @@ T needs no special case: dz/dτ = T·f(Tτ, z).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from sparseflows.flow.compiled import engine
-from sparseflows.flow.divergence import Divergence, Hutchinson, exact, exact_trace
+from sparseflows.flow.divergence import DivergenceRule, Hutchinson, exact, exact_trace
 from sparseflows.flow.fields import Field, MLPField
-from sparseflows.flow.solvers.ode import Solver, State, Status, solve
-from sparseflows.flow.solvers.ode_shared import solve_together
+from sparseflows.flow.solvers.ode import SolveFailed, Solver, State, Status, solve
+from sparseflows.flow.solvers.shared import solve_shared
 from sparseflows.flow.solvers.tableaus import TABLEAUS
-
-DivergenceRule = Callable[[Field, Tensor, Tensor], Divergence]
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,21 @@ class Transformed:
     nfe: int
     status: Status
 
+    def require(self) -> Transformed:
+        """Itself, or `SolveFailed`."""
+        if self.status is not Status.DONE:
+            raise SolveFailed(self.status, self.nfe)
+        return self
+
+    def log_prob(self) -> Tensor:
+        """log p (B,) in nats of the rows that were carried to these points, from data to noise."""
+        return standard_normal_log_prob(self.points) + self.trace
+
+
+def standard_normal_log_prob(z: Tensor) -> Tensor:
+    """log N(z; 0, I) in nats for z (B, D): (B,)."""
+    return -0.5 * (z.square().sum(1) + z.shape[1] * math.log(2 * math.pi))
+
 
 def transform(
     field: Field,
@@ -58,7 +72,7 @@ def transform(
 
     Args:
         field: f(t, z).
-        end_time: T, a scalar tensor.
+        end_time: T ().
         points: where the paths start.
         solver: see `ode.Solver`.
         reverse: from T to 0 instead of 0 to T.
@@ -88,7 +102,7 @@ def transform(
     extra = 0 if divergence is None else 3 if regularise else 1
     start = (points, *(zeros for _ in range(extra)))
     # Rows on fixed steps know nothing of one another.
-    how = solve_together if solver.processes.several and solver.steps is None else solve
+    how = solve_shared if solver.processes.several and solver.steps is None else solve
     solution = how(rates, start, solver, reverse=reverse, parameters=(*parameters, end_time))
     sign = -1.0 if reverse else 1.0
     trace, kinetic, jacobian = [sign * tensor for tensor in solution.state[1:]] + [zeros] * (3 - extra)
@@ -102,10 +116,10 @@ def _by_engine(
     probes = divergence.probes if isinstance(divergence, Hutchinson) else None
     if divergence not in (None, exact) and probes is None:
         return None  # a rule of the caller's own
-    kind = "value" if divergence is None else "exact" if probes is None else "probed"
-    if not engine.takes(field, points, kind == "exact"):
+    if not engine.takes(field, points, divergence is exact):
         return None
     assert isinstance(field, MLPField)
-    found = engine.carry(field, float(end_time), points, solver, kind, probes, reverse)
+    found = engine.carry(field, float(end_time), points, solver, divergence is exact, probes, reverse)
     zeros = torch.zeros_like(points[:, 0])
-    return Transformed(found.ends, -found.traces if reverse else found.traces, zeros, zeros, found.nfe, found.status)
+    ends, traces = found.state
+    return Transformed(ends, -traces if reverse else traces, zeros, zeros, found.nfe, found.status)

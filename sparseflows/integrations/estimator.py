@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils import check_random_state
@@ -16,29 +13,18 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
 from sparseflows.data.tables.tabular import Standardiser
-from sparseflows.errors import InputError, RunError
-from sparseflows.evaluation.likelihood import likelihood, reporting_solver, subset
-from sparseflows.experiment.inference import draw_standardised
-from sparseflows.experiment.scheduling.run import whitening_matrix
-from sparseflows.experiment.stages.stage import LR_SCALES, SELECTION_TOLERANCE
-from sparseflows.flow.build import build_flow
+from sparseflows.errors import InputError
+from sparseflows.evaluation.likelihood import likelihood, reporting_solver
+from sparseflows.evaluation.sampling import draw_again
 from sparseflows.flow.model import Flow
-from sparseflows.flow.solvers.ode import Status
+from sparseflows.integrations.document import settings_of
+from sparseflows.integrations.fitting import Fit, split, untrained
 from sparseflows.pruning.graph.groups import count_params
-from sparseflows.pruning.methods import METHODS, Pruned, prune, unpruned
-from sparseflows.pruning.observing.observe import Sample
-from sparseflows.rng import numpy_generator
-from sparseflows.specs import Spec, TrainSpec
-from sparseflows.specs.yaml import validate
-from sparseflows.training.loop import Hooks, train
-from sparseflows.training.objectives import build_objective
+from sparseflows.pruning.methods import Pruned
+from sparseflows.training.loop import Outcome
 
 Array = NDArray[np.float64]
 MAX_SEED = 2**31 - 1
-REDRAWS = 20  # of samples that are lost, before it is given up
-# How the likelihood is solved in training: held steps for the package's own field, error control for any other.
-HELD = {"method": "bosh3", "rtol": 1e-3, "atol": 1e-3, "first_tol": 1e-2, "hold_grid": 8, "hold_rows": 128}
-ADAPTIVE = {"method": "dopri5", "rtol": 1e-3, "atol": 1e-3}
 
 
 class SparseFlowDensity(DensityMixin, BaseEstimator):
@@ -141,24 +127,14 @@ class SparseFlowDensity(DensityMixin, BaseEstimator):
             RunError: every training diverged.
         """
         rows = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
-        seed = int(check_random_state(self.random_state).randint(MAX_SEED))
-        spec = self._spec(seed)
+        spec = settings_of(self, int(check_random_state(self.random_state).randint(MAX_SEED)))
         self.standardiser_ = Standardiser.fit_columns(rows, "X")
         rows = self.standardiser_.apply(rows)
-        dense = self._untrained(spec, rows, seed)
-        self.history_: list[dict[str, Any]] = []
-        fit_rows, chosen_by = _split(rows, self.validation_fraction, seed)
-        state = self._trained(spec, lambda: unpruned(copy.deepcopy(dense)), fit_rows, chosen_by, 0)
+        dense = untrained(spec, rows, self.field)
+        fit = Fit(spec, *split(rows, self.validation_fraction, spec.seeds[0]), self._tell)
+        state = fit.run(dense)
+        self.history_ = fit.history
         self.params_dense_ = count_params(dense)
-        for stage, ratio in enumerate(spec.prune.keep_ratios, 1):
-            before, target = state, round(ratio * self.params_dense_)
-
-            def start(before: Pruned[Flow] = before, target: int = target) -> Pruned[Flow]:
-                return prune(
-                    self.prune, before, dense, target, sample=_sample(self.prune, spec, fit_rows, seed), seed=seed
-                )
-
-            state = self._trained(spec, start, fit_rows, chosen_by, stage)
         self.flow_ = copy.deepcopy(state.flow).eval()
         self.flow_.solver = reporting_solver(spec.evaluate)
         self.flow_.standardiser = self.standardiser_
@@ -176,9 +152,8 @@ class SparseFlowDensity(DensityMixin, BaseEstimator):
         """
         check_is_fitted(self)
         rows = validate_data(self, X, dtype=np.float64, reset=False)
-        found = likelihood(self.flow_, self.standardiser_.apply(rows), self.flow_.solver)
-        if found.status is not Status.DONE:
-            raise RunError(f"X: the densities cannot be computed: {found.status.value}")
+        rows = self.standardiser_.apply(rows)
+        found = likelihood(self.flow_, rows, self.flow_.solver).require("X: the densities")
         return found.log_prob - self.standardiser_.log_scale
 
     def score(self, X: ArrayLike, y: object = None) -> float:
@@ -195,158 +170,14 @@ class SparseFlowDensity(DensityMixin, BaseEstimator):
         check_is_fitted(self)
         if not isinstance(n_samples, int | np.integer) or n_samples < 1:
             raise InputError(f"n_samples={n_samples!r}; give a whole number from 1 on")
-        draws, dim = check_random_state(random_state), self.n_features_in_
-        drawn = draw_standardised(self.flow_, dim, int(n_samples), int(draws.randint(MAX_SEED)))
-        for _ in range(REDRAWS):  # paths that ran off to infinity: one in thousands
-            lost = np.isnan(drawn).any(1)
-            if not lost.any():
-                break
-            drawn[lost] = draw_standardised(self.flow_, dim, int(lost.sum()), int(draws.randint(MAX_SEED)))
-        else:
-            raise RunError(f"{int(lost.sum())} of {n_samples} samples run off to infinity each time; fit again")
+        draws = check_random_state(random_state)
+        drawn = draw_again(self.flow_, self.n_features_in_, int(n_samples), lambda: int(draws.randint(MAX_SEED)))
         return self.standardiser_.invert(drawn)
 
-    # --- what a fit is made of
-
-    def _spec(self, seed: int) -> Spec:
-        """The settings as a param file would have them: its bounds and its messages are ours."""
-        own = self.field is not None
-        objective = self.objective
-        if objective == "auto":
-            objective = "nll" if own else "flow_matching"
-        if objective not in ("nll", "flow_matching"):
-            raise InputError(f"objective: '{objective}' is not one of auto, flow_matching, nll")
-        if not 0 <= self.validation_fraction < 1:
-            raise InputError(f"validation_fraction: {self.validation_fraction!r} is not in [0, 1)")
-        matching = objective == "flow_matching"
-        steps = _plain(self.steps)
-        retrain = _plain(self.retrain_steps)
-        if retrain is None and isinstance(steps, int):
-            retrain = max(1, steps // 2)
-        hidden, ratios = _plain(self.hidden), _plain(self.keep_ratio)
-        document = {
-            "name": type(self).__name__,
-            "seeds": [seed],
-            "data": {"name": "table", "whiten": _plain(self.whiten)},
-            "flow": {
-                "hidden": hidden if isinstance(hidden, list) else [hidden],
-                "activation": self.activation,
-                "time": "concat",
-                "base": "gaussian" if matching and not own else "none",
-                "gain": 2.0 if matching else 1.0,
-            },
-            "solve": ADAPTIVE if own else HELD,
-            "train": {
-                "objective": objective,
-                "steps": steps,
-                "batch": _plain(self.batch),
-                "lr": _plain(self.lr),
-                "clip": 1.0,
-                "schedule": "cosine",
-                "time_power": 2.0 if matching else 1.0,
-                "select": "best_val" if self.validation_fraction else "last",
-            },
-            "prune": {}
-            if ratios is None or ratios == []
-            else {
-                "methods": [self.prune],
-                "keep_ratios": ratios if isinstance(ratios, list) else [ratios],
-                "retrain": {"steps": retrain},
-            },
-            "evaluate": {"rtol": _plain(self.tolerance), "atol": _plain(self.tolerance)},
-        }
-        return validate(document, type(self).__name__)
-
-    def _untrained(self, spec: Spec, rows: Array, seed: int) -> Flow:
-        dim = rows.shape[1]
-        whitening = whitening_matrix(rows).float() if spec.data.whiten else None
-        if self.field is None:
-            return build_flow(spec, dim, seed=seed, whitening=whitening)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            module = self.field(dim)
-        if not isinstance(module, nn.Module):
-            raise InputError(f"field gave a {type(module).__name__} for dim={dim}; it must give an nn.Module f(t, z)")
-        flow = Flow(module, whitening=whitening).float()
-        if not any(parameter.requires_grad for parameter in flow.parameters()):
-            raise InputError(f"field gave a {type(module).__name__} without parameters; there is nothing to train")
-        return flow
-
-    def _trained(
-        self, spec: Spec, start: Callable[[], Pruned[Flow]], rows: Array, chosen_by: Array | None, stage: int
-    ) -> Pruned[Flow]:
-        """What `start` gives, trained; one that diverges begins again at a lower rate, as in a run."""
-        settings = spec.retrain_spec() if stage else spec.train
-        points = torch.as_tensor(rows, dtype=torch.float32)
-        for scale in LR_SCALES:
-            state = start()
-            if state.masks is not None:
-                state.masks.hold_(state.flow)
-            hooks = Hooks(
-                after_step=None if state.masks is None else state.masks.keeper(state.flow),
-                validate=None if chosen_by is None else _validation(spec, chosen_by),
-            )
-            state.flow.train()
-            outcome = train(
-                state.flow,
-                build_objective(spec, settings),
-                points,
-                _with_batch(settings, len(points)),
-                seed=spec.seeds[0],
-                purpose=f"estimator/{stage}",
-                hooks=hooks,
-                lr_scale=scale,
-            )
-            state.flow.eval()
-            if outcome.status is Status.DONE:
-                self.history_ += [{"stage": stage, **record} for record in outcome.history]
-                self._tell(stage, state, outcome.steps, outcome.seconds, outcome.best_val)
-                return state
-        raise RunError(
-            f"training stopped at step {outcome.steps}: {outcome.status.value}; try a lower lr or other settings"
-        )
-
-    def _tell(self, stage: int, state: Pruned[Flow], steps: int, seconds: float, best_val: float | None) -> None:
+    def _tell(self, stage: int, state: Pruned[Flow], outcome: Outcome) -> None:
         if not self.verbose:
             return
-        chosen = "" if best_val is None else f", validation NLL {best_val:.3f}"
+        chosen = "" if outcome.best_val is None else f", validation NLL {outcome.best_val:.3f}"
         what = f"pruned by {self.prune}" if stage else "dense"
-        print(f"stage {stage} ({what}): {state.params:,} params, {steps:,} steps, {seconds:.1f} s{chosen}")
-
-
-def _plain(value: Any) -> Any:
-    """NumPy's numbers and arrays, and tuples, as Python's numbers and lists."""
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    return [_plain(one) for one in value] if isinstance(value, tuple | list) else value
-
-
-def _split(rows: Array, fraction: float, seed: int) -> tuple[Array, Array | None]:
-    """Rows to train on, and those that choose the weights."""
-    held = round(fraction * len(rows))
-    if held < 2:
-        return rows, None
-    order = numpy_generator(seed, "estimator/validation").permutation(len(rows))
-    return rows[order[held:]], rows[order[:held]]
-
-
-def _validation(spec: Spec, rows: Array) -> Callable[[nn.Module], float]:
-    solver = replace(reporting_solver(spec.evaluate), norm="batch").at(SELECTION_TOLERANCE)
-    few = subset(rows, spec.train.selection_rows, spec.seeds[0], "selection")
-
-    def nll(flow: nn.Module) -> float:
-        assert isinstance(flow, Flow)
-        found = likelihood(flow, few, solver, "float32")
-        return found.nll if found.status is Status.DONE else float("nan")
-
-    return nll
-
-
-def _with_batch(settings: TrainSpec, rows: int) -> TrainSpec:
-    return settings if settings.batch <= rows else settings.model_copy(update={"batch": rows})
-
-
-def _sample(method: str, spec: Spec, rows: Array, seed: int) -> Sample | None:
-    if not METHODS[method].needs_data:
-        return None
-    return Sample(torch.as_tensor(subset(rows, spec.prune.sample, seed, "criteria")))
+        cost = f"{outcome.steps:,} steps, {outcome.seconds:.1f} s"
+        print(f"stage {stage} ({what}): {state.params:,} params, {cost}{chosen}")

@@ -82,7 +82,7 @@ def pipeline_score_samples(pipeline: Any, X: ArrayLike) -> Array:
 
 
 def pipeline_nll(pipeline: Any, X: ArrayLike) -> PipelineNLL:
-    """The NLL of rows X in the coordinates of X, with its standard error; arguments as `pipeline_score_samples`."""
+    """The NLL of rows X (N, D) in the coordinates of X, with its standard error; see `pipeline_score_samples`."""
     log_prob = pipeline_score_samples(pipeline, X)
     return PipelineNLL(float(-log_prob.mean()), standard_error(log_prob))
 
@@ -102,22 +102,16 @@ def _steps(pipeline: Any) -> tuple[list[tuple[str, Any]], Any]:
     return [(name, step) for name, step in steps if step is not None and step != "passthrough"] + inner, last
 
 
-def _of_standard(step: StandardScaler, rows: Array) -> float:
+def _of_division(step: Any, rows: Array) -> float:
+    """The determinant of a division of every column by its `scale_`."""
     return 0.0 if step.scale_ is None else -float(np.log(step.scale_).sum())
 
 
-def _of_min_max(step: MinMaxScaler, rows: Array) -> float:
-    _refuse_clipping(step)
-    return float(np.log(step.scale_).sum())
-
-
-def _of_max_abs(step: MaxAbsScaler, rows: Array) -> float:
-    _refuse_clipping(step)
-    return -float(np.log(step.scale_).sum())
-
-
-def _of_robust(step: RobustScaler, rows: Array) -> float:
-    return 0.0 if step.scale_ is None else -float(np.log(step.scale_).sum())
+def _of_range(step: MinMaxScaler | MaxAbsScaler, rows: Array) -> float:
+    if getattr(step, "clip", False):
+        raise InputError(f"{type(step).__name__} clips, so it has no density beyond its range; set clip=False")
+    # MinMaxScaler multiplies by its scale_.
+    return _of_division(step, rows) * (-1 if isinstance(step, MinMaxScaler) else 1)
 
 
 def _of_pca(step: PCA, rows: Array) -> float:
@@ -136,7 +130,7 @@ def _of_power(step: PowerTransformer, rows: Array) -> Array:
             slopes += (power - 1) * np.log(column)
         else:
             slopes += np.sign(column) * (power - 1) * np.log1p(np.abs(column))
-    return slopes + (_of_standard(step._scaler, rows) if step.standardize else 0.0)
+    return slopes + (_of_division(step._scaler, rows) if step.standardize else 0.0)
 
 
 def _of_function(step: FunctionTransformer, rows: Array) -> float:
@@ -146,16 +140,11 @@ def _of_function(step: FunctionTransformer, rows: Array) -> float:
     return 0.0
 
 
-def _refuse_clipping(step: Any) -> None:
-    if getattr(step, "clip", False):
-        raise InputError(f"{type(step).__name__} clips, so it has no density beyond its range; set clip=False")
-
-
 _DETERMINANTS: dict[type, Callable[[Any, Array], Array | float]] = {
-    StandardScaler: _of_standard,
-    MinMaxScaler: _of_min_max,
-    MaxAbsScaler: _of_max_abs,
-    RobustScaler: _of_robust,
+    StandardScaler: _of_division,
+    MinMaxScaler: _of_range,
+    MaxAbsScaler: _of_range,
+    RobustScaler: _of_division,
     PCA: _of_pca,
     PowerTransformer: _of_power,
     FunctionTransformer: _of_function,

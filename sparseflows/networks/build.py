@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sparseflows.errors import InputError
-from sparseflows.networks.conv import conv_network
-from sparseflows.networks.dense import dense_network
+from sparseflows.networks.layers import conv_network, dense_network
 from sparseflows.rng import torch_generator
 from sparseflows.specs import NetworkSpec
 

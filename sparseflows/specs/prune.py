@@ -22,21 +22,20 @@ from sparseflows.specs.keep_ratios import expand_keep_ratios
 from sparseflows.specs.methods import METHODS, SYNONYMS, methods_in_words
 from sparseflows.specs.section import Section
 
-MethodName = Annotated[str, OneOf(METHODS)]
-ProtocolName = Annotated[str, OneOf(PROTOCOLS)]
-
 
 class PruneSpec(Section):
     """What is pruned, how far, by which protocols, and how the flow is retrained."""
 
-    methods: list[MethodName] = Field(
+    methods: list[Annotated[str, OneOf(METHODS)]] = Field(
         [],
         description=methods_in_words(),
     )
     keep_ratios: list[float] = Field(
         [], description="falling, in (0, 1): the share of the dense flow's params that each stage keeps"
     )
-    protocols: Annotated[list[ProtocolName], Field(min_length=1)] = Field(["cascade"], description=meanings(PROTOCOLS))
+    protocols: Annotated[list[Annotated[str, OneOf(PROTOCOLS)]], Field(min_length=1)] = Field(
+        ["cascade"], description=meanings(PROTOCOLS)
+    )
     allocation: Annotated[str, OneOf(ALLOCATIONS)] = Field(
         "uniform", description=f"of neurons: {', or '.join(ALLOCATIONS.values())} (pfp has its own)"
     )

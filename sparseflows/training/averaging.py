@@ -30,11 +30,11 @@ class WeightAverage:
             parameter.copy_(self.weights[name])
 
     def state_dict(self) -> dict[str, Tensor | int]:
-        """For a checkpoint."""
+        """The averaged weights by name, in their own shapes, for a checkpoint."""
         return {"updates": self.updates, **self.weights}
 
     def load_state_dict(self, state: dict[str, Tensor | int]) -> None:
-        """From a checkpoint."""
+        """Take up what `state_dict` gave."""
         for name, value in state.items():
             if isinstance(value, int):
                 self.updates = value

@@ -44,7 +44,7 @@ class InMemory:
         return len(self.rows)
 
     def batch(self, seed: int, purpose: str, epoch: int, first: int, size: int) -> Tensor:
-        """See `Batches`."""
+        """Rows (B, D) of an epoch's order; see `Batches`."""
         if self._epoch != (seed, purpose, epoch):
             self._epoch = (seed, purpose, epoch)
             self._order = _permutation(len(self.rows), seed, f"{purpose}/epoch/{epoch}")
@@ -73,7 +73,7 @@ class OnDisk:
         return len(self.rows)
 
     def batch(self, seed: int, purpose: str, epoch: int, first: int, size: int) -> Tensor:
-        """See `Batches`."""
+        """Rows (B, D) of an epoch's order; see `Batches`."""
         if self._epoch != (seed, purpose, epoch):
             self._begin(seed, purpose, epoch)
         last = min(first + size, len(self))
@@ -118,7 +118,7 @@ def batches_of(rows: Rows, dtype: torch.dtype, device: torch.device) -> Batches:
 
 
 def as_batches(rows: Tensor | Batches) -> Batches:
-    """`rows` themselves where they are batches already."""
+    """Batches of rows (N, D) in memory; `rows` themselves where they are batches already."""
     return InMemory(rows) if isinstance(rows, Tensor) else rows
 
 

@@ -26,7 +26,7 @@ class FlatParameters:
 
     @property
     def gradient(self) -> Tensor:
-        """Of the vector: all gradients."""
+        """The gradient (P,) of the vector, which holds those of all parameters."""
         assert self.vector.grad is not None
         return self.vector.grad
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from sparseflows.distributed.processes import ALONE, Processes
 from sparseflows.errors import InputError
 from sparseflows.flow.solvers.ode import SolveFailed, Status
-from sparseflows.flow.solvers.ode_shared import agreed
+from sparseflows.flow.solvers.shared import agreed
 from sparseflows.rng import torch_generator
 from sparseflows.specs import TrainSpec
 from sparseflows.training.averaging import WeightAverage
@@ -98,53 +98,20 @@ def train(
     Raises:
         InputError: the objective's batches are shared by several processes, and `flow` has batch norm.
     """
-    batches = as_batches(rows)
     processes = getattr(objective, "processes", ALONE)
     if processes.several:
         refuse_batch_norm(flow)
     flat = FlatParameters(flow)
     processes.copy_first_(flat.vector.data)
     try:
-        return _run(flow, flat, objective, batches, settings, seed, purpose, hooks or Hooks(), resume, lr_scale)
+        training = _Training(
+            flow, flat, objective, as_batches(rows), settings, hooks or Hooks(), seed, purpose, lr_scale, processes
+        )
+        if resume:
+            training.restore(resume)
+        return training.run()
     finally:
         flat.release()
-
-
-def _run(
-    flow: nn.Module,
-    flat: FlatParameters,
-    objective: Objective,
-    batches: Batches,
-    settings: TrainSpec,
-    seed: int,
-    purpose: str,
-    hooks: Hooks,
-    resume: Checkpoint | None,
-    lr_scale: float,
-) -> Outcome:
-    total, per_epoch = settings.steps_for(len(batches))
-    average = WeightAverage(flow, settings.ema) if settings.ema else None
-    run = _State(flow, flat, objective, average, total, settings, hooks)
-    if resume:
-        run.restore(resume)
-    started = time.perf_counter() - run.seconds
-    for step in range(run.step, total):
-        epoch, place = divmod(step, per_epoch)
-        batch = batches.batch(seed, purpose, epoch, place * settings.batch, settings.batch)
-        rate = lr_scale * learning_rate(settings, step, total, per_epoch)
-        noise = torch_generator(seed, f"{purpose}/step/{step}", str(batches.device))
-        status = run.advance(batch, rate, noise)
-        run.seconds = time.perf_counter() - started
-        if status is Status.DONE and run.is_due(settings.selections):
-            run.select()
-        if status is Status.DONE and run.is_due(CHECKPOINTS):
-            status = run.checkpoint()
-        if status is not Status.DONE:
-            return Outcome(status, run.step, run.seconds, run.history, run.best_val)
-        if hooks.progress:
-            hooks.progress(run.step, total, run.loss)
-    run.finish()
-    return Outcome(Status.DONE, run.step, time.perf_counter() - started, run.history, run.best_val)
 
 
 def refuse_batch_norm(network: nn.Module) -> None:
@@ -156,29 +123,57 @@ def refuse_batch_norm(network: nn.Module) -> None:
         )
 
 
-class _State:
-    """A training between two steps: all that a checkpoint holds."""
+@dataclass
+class _Training:
+    """A training between two steps: what it works with, and all that a checkpoint holds."""
 
-    def __init__(
-        self,
-        flow: nn.Module,
-        flat: FlatParameters,
-        objective: Objective,
-        average: WeightAverage | None,
-        total: int,
-        settings: TrainSpec,
-        hooks: Hooks,
-    ) -> None:
-        self.flow, self.flat, self.objective, self.average = flow, flat, objective, average
-        self.processes: Processes = getattr(objective, "processes", ALONE)
-        self.remembers = objective if isinstance(objective, Remembers) else None
-        self.optimiser = build_optimiser(settings, [flat.vector])
-        self.total, self.settings, self.hooks = total, settings, hooks
-        self.step, self.seconds, self.loss = 0, 0.0, float("nan")
-        self.history: list[dict[str, float]] = []
-        self.since_record = [0.0, 0.0, 0.0]  # sum of losses, sum of NFE, how many
-        self.best_val: float | None = None
-        self.best: dict[str, Tensor] | None = None
+    flow: nn.Module
+    flat: FlatParameters
+    objective: Objective
+    batches: Batches
+    settings: TrainSpec
+    hooks: Hooks
+    seed: int
+    purpose: str
+    lr_scale: float
+    processes: Processes
+    step: int = 0
+    seconds: float = 0.0
+    loss: float = math.nan
+    history: list[dict[str, float]] = field(default_factory=list)
+    since_record: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])  # losses, NFE (both summed), how many
+    best_val: float | None = None
+    best: dict[str, Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        self.remembers = self.objective if isinstance(self.objective, Remembers) else None
+        self.optimiser = build_optimiser(self.settings, [self.flat.vector])
+        self.average = WeightAverage(self.flow, self.settings.ema) if self.settings.ema else None
+        self.total, self.per_epoch = self.settings.steps_for(len(self.batches))
+
+    def run(self) -> Outcome:
+        """All steps that are left, or as many as go well."""
+        started, status = time.perf_counter() - self.seconds, Status.DONE
+        for step in range(self.step, self.total):
+            epoch, place = divmod(step, self.per_epoch)
+            size = self.settings.batch
+            batch = self.batches.batch(self.seed, self.purpose, epoch, place * size, size)
+            rate = self.lr_scale * learning_rate(self.settings, step, self.total, self.per_epoch)
+            noise = torch_generator(self.seed, f"{self.purpose}/step/{step}", str(self.batches.device))
+            status = self.advance(batch, rate, noise)
+            self.seconds = time.perf_counter() - started
+            if status is Status.DONE and self.is_due(self.settings.selections):
+                self.select()
+            if status is Status.DONE and self.is_due(CHECKPOINTS):
+                status = self.checkpoint()
+            if status is not Status.DONE:
+                break
+            if self.hooks.progress:
+                self.hooks.progress(self.step, self.total, self.loss)
+        else:
+            self.finish()
+            self.seconds = time.perf_counter() - started
+        return Outcome(status, self.step, self.seconds, self.history, self.best_val)
 
     def advance(self, batch: Tensor, rate: float, generator: torch.Generator) -> Status:
         """One optimiser step; anything but DONE leaves the weights as they were."""

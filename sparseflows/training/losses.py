@@ -22,7 +22,7 @@ class Loss:
 
 
 def with_gradients(value: Tensor, inputs: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
-    """`value`, whose derivatives by `inputs` are the `gradients` that are known already (no second derivative)."""
+    """`value` (), with `gradients` for its derivatives by `inputs`, in their shapes; it has no second derivative."""
     result: Tensor = _Known.apply(value, len(inputs), *inputs, *gradients)
     return result
 

@@ -14,11 +14,12 @@ from sparseflows.distributed.processes import ALONE, Processes, Share
 from sparseflows.errors import InputError
 from sparseflows.flow import divergence as div
 from sparseflows.flow.compiled import engine
+from sparseflows.flow.divergence import DivergenceKind
 from sparseflows.flow.fields import MLPField
-from sparseflows.flow.model import DivergenceKind, Flow, standard_normal_log_prob
+from sparseflows.flow.model import Flow, standard_normal_log_prob
 from sparseflows.flow.solvers.ode import Solver, Status
 from sparseflows.specs import SolveSpec, Spec, TrainSpec
-from sparseflows.training.held_grid import HeldGridLikelihood
+from sparseflows.training.held_steps import HeldStepsLikelihood
 from sparseflows.training.losses import Loss, with_gradients
 
 
@@ -31,7 +32,7 @@ class Objective(Protocol):
     """
 
     def __call__(self, flow: Any, rows: Tensor, generator: torch.Generator) -> Loss:
-        """The loss of one batch."""
+        """The loss of one batch (B, D)."""
         ...
 
 
@@ -73,7 +74,7 @@ class NegativeLogLikelihood:
     processes: Processes = ALONE
 
     def __call__(self, flow: Flow, rows: Tensor, generator: torch.Generator) -> Loss:
-        """NLL of the batch in nats, plus the weighted regularisers."""
+        """NLL of the batch (B, D) in nats, plus the weighted regularisers."""
         share = self.processes.share(len(rows))
         result = flow.transform(
             rows[share.rows],
@@ -90,7 +91,7 @@ class NegativeLogLikelihood:
 
 
 def draw_for_share(kind: str, share: Share, like: Tensor, generator: torch.Generator) -> Tensor:
-    """The share's rows of the probes that are drawn for the whole batch; `like` (n, D) are its points."""
+    """The share's rows (n, D) of the probes that are drawn for the whole batch; `like` (n, D) are its points."""
     return div.draw_noise(kind, like.new_empty(share.whole, like.shape[1]), generator)[share.rows]
 
 
@@ -112,7 +113,8 @@ class FlowMatching:
     processes: Processes = ALONE
 
     def __call__(self, flow: Flow, rows: Tensor, generator: torch.Generator) -> Loss:
-        """The mean squared error of the velocity, summed over the coordinates."""
+        """The squared error of the velocity, summed over the coordinates, mean over the batch (B, D)."""
+        check_flow_matching(flow)
         share = self.processes.share(len(rows))
         noise, t = (drawn[share.rows] for drawn in self.draw(rows, generator))
         rows = rows[share.rows]
@@ -122,7 +124,7 @@ class FlowMatching:
             return Loss(share.part(self.errors(flow, rows, noise, t).mean()), 1, Status.DONE)
         assert isinstance(field, MLPField)
         value, gradients = engine.match(field, t, torch.lerp(points, noise, t), noise - points)
-        known = with_gradients(rows.new_tensor(value), engine.tensors_of(field), gradients)
+        known = with_gradients(rows.new_tensor(value), field.tensors(), gradients)
         return Loss(share.part(known), 1, Status.DONE)
 
     def draw(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -133,7 +135,7 @@ class FlowMatching:
 
     @staticmethod
     def errors(flow: Flow, rows: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """The squared error of the velocity at each row (B,), for noise (B, D) and times (B, 1) that are given."""
+        """The squared error (B,) of the velocity at rows (B, D), for noise (B, D) and times (B, 1) that are given."""
         rows, _ = flow.whiten(rows)
         velocity = next(flow.fields())(t, torch.lerp(rows, noise, t))
         return (velocity - (noise - rows)).square().sum(1)
@@ -154,7 +156,7 @@ class CrossEntropy:
     processes: Processes = ALONE
 
     def __call__(self, flow: nn.Module, rows: Tensor, generator: torch.Generator) -> Loss:
-        """The mean cross-entropy of the batch.
+        """The mean cross-entropy of the batch (B, D + 1).
 
         Raises:
             InputError: labels that are no whole numbers, or not those of a logit.
@@ -228,15 +230,15 @@ def build_objective(spec: Spec, train: TrainSpec, processes: Processes = ALONE) 
         return CrossEntropy(training_solver(spec.solve), processes)
     solve = spec.solve
     if solve.hold_grid is not None:
-        return held_grid(solve, processes)
+        return held_steps(solve, processes)
     solver = training_solver(solve)
     return NegativeLogLikelihood(solver, solve.divergence, solve.noise, train.kinetic, train.jacobian, processes)
 
 
-def held_grid(settings: SolveSpec, processes: Processes = ALONE) -> HeldGridLikelihood:
+def held_steps(settings: SolveSpec, processes: Processes = ALONE) -> HeldStepsLikelihood:
     """The NLL on held steps that the `solve` section describes."""
     assert settings.hold_grid is not None
-    return HeldGridLikelihood(
+    return HeldStepsLikelihood(
         settings.method,
         settings.rtol,
         settings.first_tol,

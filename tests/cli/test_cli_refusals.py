@@ -372,7 +372,7 @@ def test_without_a_command_there_is_help_too():
     for command in ([], ["data"]):
         status, out, err = call(*command)
         assert (status, err) == (0, "")
-        assert "Commands:" in out
+        assert "Usage:" in out
 
 
 def test_help_is_quick():

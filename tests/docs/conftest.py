@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from doc_pages import DOCS, ROOT
+from support.doc_pages import DOCS, ROOT
 
-SHORTER = Path(__file__).with_name("shorter_programs.py")
+SHORTER = Path(__file__).parents[1] / "support" / "shorter_programs.py"
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,9 @@ import shutil
 import tomllib
 
 import pytest
-from doc_pages import ROOT, Block, blocks_of, name_of, pages
-from shorter_programs import shorter
 from support.clusters import dask_cluster, ray_cluster
+from support.doc_pages import ROOT, Block, blocks_of, name_of, pages
+from support.shorter_programs import shorter
 
 pytestmark = pytest.mark.docs
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from support import truths
+from support.arrays import pairwise
 from torch import distributions as td
 from torch import nn
 
@@ -52,9 +53,13 @@ def curved(seed=0):
     return build_flow(spec, 2, seed=seed).double()
 
 
-@pytest.mark.parametrize("matrix", [truths.SPIRAL, truths.SHEAR, truths.FULL])
-@pytest.mark.parametrize("batch", [(), (3,), (2, 3)])
-@pytest.mark.parametrize("rows", [(), (3,), (2, 3), (5, 1, 3), (4, 2, 1)])
+@pytest.mark.parametrize(
+    *pairwise(
+        matrix=[truths.SPIRAL, truths.SHEAR, truths.FULL],
+        batch=[(), (3,), (2, 3)],
+        rows=[(), (3,), (2, 3), (5, 1, 3), (4, 2, 1)],
+    )
+)
 def test_log_prob_is_a_gaussians_and_has_its_shape(matrix, batch, rows):
     ours, theirs = linear(matrix).distribution(dim=len(matrix)).expand(batch), gaussian(matrix).expand(batch)
     value = truths.normal(*rows, len(matrix))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.arrays import pairwise
 from support.truths import FULL, generator, jacobians, normal, tolerance
 from torch import nn
 
@@ -63,10 +64,7 @@ def naive_field(field, t, z):
     return h
 
 
-@pytest.mark.parametrize("activation", SIGMA)
-@pytest.mark.parametrize("time", TIMES)
-@pytest.mark.parametrize("base", BASES)
-@pytest.mark.parametrize("kind", ["scalar", "rows"])
+@pytest.mark.parametrize(*pairwise(activation=SIGMA, time=TIMES, base=BASES, kind=["scalar", "rows"]))
 def test_field_and_tangents(activation, time, base, kind, like):
     field = random_field(activation=activation, time=time, base=base, **like)
     z, v = normal(6, 3, seed=1, **like), normal(4, 6, 3, seed=2, **like)

@@ -16,9 +16,9 @@ from torch import nn
 import sparseflows
 from sparseflows import SparseFlowDensity
 from sparseflows.errors import InputError, RunError
+from sparseflows.evaluation import sampling
 from sparseflows.flow.fields import AutogradField, MLPField
 from sparseflows.flow.solvers.ode import Solver
-from sparseflows.integrations import estimator
 from sparseflows.pruning.graph.groups import count_params
 
 MEAN, SCALE = np.array([1.0, -5.0]), np.array([0.5, 20.0])
@@ -153,10 +153,10 @@ def test_lost_samples_are_drawn_again_and_at_last_given_up(monkeypatch):
         found[: n // 2] = np.nan
         return found
 
-    monkeypatch.setattr(estimator, "draw_standardised", drawn)
+    monkeypatch.setattr(sampling, "draw_standardised", drawn)
     assert np.isfinite(density.sample(4, random_state=0)).all()
     assert calls == [4, 2, 1]
-    monkeypatch.setattr(estimator, "draw_standardised", lambda flow, dim, n, seed: np.full((n, dim), np.nan))
+    monkeypatch.setattr(sampling, "draw_standardised", lambda flow, dim, n, seed: np.full((n, dim), np.nan))
     with pytest.raises(RunError, match="3 of 3 samples run off to infinity"):
         density.sample(3, random_state=0)
 

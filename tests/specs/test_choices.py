@@ -14,8 +14,8 @@ import sparseflows as sf
 from analysis.curvature.fused_activations import DERIVATIVES
 from sparseflows.cli.console import run_app
 from sparseflows.flow import activations, divergence
-from sparseflows.flow.compiled import engine
-from sparseflows.networks import dense
+from sparseflows.flow.compiled import structures
+from sparseflows.networks import layers
 from sparseflows.pruning.scoring import allocation
 from sparseflows.pruning.scoring.criteria.by_name import OF_THE_NEXT, rule_of
 from sparseflows.specs import PruneSpec, TrainSpec, choices, methods
@@ -31,8 +31,8 @@ OF_A_LOSS = {"mean_gradient", "squared_gradients", "contributions"}
     ("implemented", "table"),
     [
         (activations.ACTIVATIONS, choices.ACTIVATIONS),
-        (dense.ACTIVATIONS, choices.ACTIVATIONS),
-        (engine.ACTIVATION_ORDER, choices.ACTIVATIONS),
+        (layers.ACTIVATIONS, choices.ACTIVATIONS),
+        (structures.ACTIVATION_ORDER, choices.ACTIVATIONS),
         (DERIVATIVES, choices.ACTIVATIONS),
         (optim.SCHEDULES, choices.SCHEDULES),
         (allocation.ALLOCATIONS, choices.ALLOCATIONS),

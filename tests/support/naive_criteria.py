@@ -177,3 +177,9 @@ def promise_neurons_drawn(neuron_shares, q, draws, delta):
         whole = min(1.0, sum(s for s, chance in zip(row, q.tolist(), strict=True) if chance > 0))
         found.append(root(ratio / draws, ratio * whole / draws, log_term))
     return found
+
+
+def first_left_out(times, kept):
+    """τ of a choice: the first arrival that it leaves out, over all layers; infinite where it leaves out none."""
+    left_out = [time[~keep] for time, keep in zip(times, kept, strict=True)]
+    return min((float(time.min()) for time in left_out if time.numel()), default=math.inf)

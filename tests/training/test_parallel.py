@@ -17,10 +17,10 @@ from sparseflows.errors import InputError
 from sparseflows.flow.fields import MLPField
 from sparseflows.flow.model import Flow, seeded_initialise
 from sparseflows.flow.solvers.ode import Solver, Status
-from sparseflows.networks.dense import dense_network
+from sparseflows.networks.layers import dense_network
 from sparseflows.rng import torch_generator
 from sparseflows.specs import TrainSpec
-from sparseflows.training.held_grid import HeldGridLikelihood
+from sparseflows.training.held_steps import HeldStepsLikelihood
 from sparseflows.training.loop import Hooks, Outcome, train
 from sparseflows.training.losses import Loss
 from sparseflows.training.objectives import CrossEntropy, FlowMatching, NegativeLogLikelihood, Objective
@@ -50,9 +50,9 @@ OBJECTIVES: dict[str, Objective] = {
     "adjoint, exact": NegativeLogLikelihood(adaptive(gradient="adjoint")),
     "adjoint, hutchinson": NegativeLogLikelihood(adaptive("bosh3", gradient="adjoint"), "hutchinson"),
     "adjoint, rk4": NegativeLogLikelihood(Solver("rk4", steps=4, norm="batch", gradient="adjoint")),
-    "held, exact": HeldGridLikelihood(rows=20),
-    "held, hutchinson": HeldGridLikelihood(divergence="hutchinson", rows=20),
-    "held, plain": HeldGridLikelihood(compiled=False, rows=20),
+    "held, exact": HeldStepsLikelihood(rows=20),
+    "held, hutchinson": HeldStepsLikelihood(divergence="hutchinson", rows=20),
+    "held, plain": HeldStepsLikelihood(compiled=False, rows=20),
     "flow matching": FlowMatching(2.0),
     "flow matching, plain": FlowMatching(compiled=False),
     "classifier with an ODE": CrossEntropy(adaptive()),
@@ -75,7 +75,7 @@ def network_of(case: Case) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return dense_network(2, [16], 2, "relu").to(case.dtype)
-    held = isinstance(OBJECTIVES[case.name], HeldGridLikelihood)
+    held = isinstance(OBJECTIVES[case.name], HeldStepsLikelihood)
     blocks = 1 if isinstance(OBJECTIVES[case.name], FlowMatching) else 2
     flow = Flow(
         [MLPField(2, [12, 12], "tanh", "concat") for _ in range(blocks)],

@@ -10,7 +10,7 @@ from sparseflows.experiment.folder.records import DONE, Record
 
 
 def results_text(records: Sequence[Record], folder: Path) -> str:
-    """One line a stage; `python -m analysis table` averages over seeds and draws the figure."""
+    """One line a stage; `sparseflows table` averages over seeds and draws the figure."""
     names = [f"{record.cascade}/{record.stage}" for record in records]
     wide = max([20, *map(len, names)])
     classifiers = any(record.accuracy_test is not None for record in records)

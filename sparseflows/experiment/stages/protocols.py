@@ -29,7 +29,8 @@ from sparseflows.pruning.graph.masks import neurons_of_masks
 from sparseflows.pruning.methods import METHODS, Pruned, prune, unpruned
 from sparseflows.pruning.observing.observe import Sample, classification_loss
 from sparseflows.rng import numpy_generator
-from sparseflows.specs import CONTROL, GRADUAL, ONE_SHOT, REDUCED, REWIND, SCRATCH, TrainSpec
+from sparseflows.specs import TrainSpec
+from sparseflows.specs.choices import CONTROL, GRADUAL, ONE_SHOT, REDUCED, REWIND, SCRATCH
 
 FRESH_ROWS = 200  # validation rows at which sipp and pfp check what they promise
 

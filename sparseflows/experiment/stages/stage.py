@@ -33,7 +33,7 @@ from sparseflows.rng import torch_generator
 from sparseflows.specs import Spec, TrainSpec
 from sparseflows.training.batches import Batches
 from sparseflows.training.loop import Hooks, Outcome, train
-from sparseflows.training.objectives import build_objective, held_grid, training_solver
+from sparseflows.training.objectives import build_objective, held_steps, training_solver
 
 LR_SCALES = (
     1.0,
@@ -380,7 +380,7 @@ def _trained_nll(bench: Bench, flow: Flow, rows: Array) -> float | None:
         solver = replace(training_solver(solve), gradient="backprop")
         found = likelihood(flow, rows, solver, bench.spec.dtype, processes=bench.processes)
         return found.nll if found.status is Status.DONE else None
-    objective = held_grid(solve)
+    objective = held_steps(solve)
     points = torch.as_tensor(rows, dtype=bench.rows.dtype, device=bench.rows.device)
     generator = torch_generator(bench.data_seed, "discrepancy", str(bench.rows.device))
     loss = objective(flow, points, generator)

@@ -1,6 +1,6 @@
 /* One evaluation of a multilayer perceptron f(t, z) with its trace, and the gradient of both.
 
-   The same chain rule as in ../kernel.py. r rows go together; the value's rows come first, then those of each of the K
+   The same chain rule as in ../solvers/mlp_kernel.py. r rows go together; the value's rows come first, then those of each of the K
    tangents. Widths are padded to whole registers with zero weights: what stands in the padding reaches nothing. */
 #pragma once
 #include "product.h"

@@ -1,4 +1,4 @@
-/* What Python calls: the field, a likelihood with its gradient on given steps, flow matching, an adaptive solve.
+/* What Python calls: flow matching, a likelihood with its gradient on given steps, an adaptive solve.
 
    Rows are independent of one another, so they go in small tiles: everything that a tile needs for its gradient stays
    in the core's caches, and memory grows neither with the batch nor with the number of steps. */
@@ -66,30 +66,6 @@ static void load(const Field *f, const REAL *points, const REAL *probes, long fi
 
 static void unload(const Field *f, const REAL *from, long first, int r, REAL *to) {
     for (int i = 0; i < r; i++) memcpy(to + (first + i) * f->dim, from + (long)i * f->pad, f->dim * sizeof(REAL));
-}
-
-/* f and its trace at each row of points (rows x dim). t: one time, or with own_times one a row. */
-int evaluate(Block *block, int kind, const REAL *points, const REAL *probes, const REAL *t, int own_times, long rows,
-             int tile, REAL *velocity, REAL *trace) {
-    FLUSH_DENORMALS
-    Arena arena = {0};
-    Field f;
-    Passed *passed = NULL;
-    REAL *here = NULL;
-    for (int measuring = 1; measuring >= 0; measuring--) {
-        if (!measuring && !provide(&arena, arena.used)) return 1;
-        f = lay_out(&arena, block, kind, 0);
-        passed = take(&arena, f.layers * (long)sizeof(Passed));
-        take_passed(&arena, block->width, f.layers, 1 + f.tangents, tile, passed);
-        here = take_reals(&arena, tile * f.pad);
-    }
-    for (long first = 0; first < rows; first += tile) {
-        const int r = rows - first < tile ? (int)(rows - first) : tile;
-        load(&f, points, probes, first, r, passed[0].entered);
-        forward(&f, passed, t + (own_times ? first : 0), own_times, r, here, trace ? trace + first : NULL);
-        unload(&f, here, first, r, velocity);
-    }
-    return 0;
 }
 
 /* The mean over the rows of |f(t, z) - target|^2, and its gradient added to the block's. */

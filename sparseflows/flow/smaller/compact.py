@@ -5,16 +5,19 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from sparseflows.flow.activations import ACTIVATIONS
+from sparseflows.flow.base import BaseFlow
 from sparseflows.flow.fields import Layer, MLPField
-from sparseflows.flow.model import Flow
+
+AnyFlow = TypeVar("AnyFlow", bound=BaseFlow)
 
 
-def compact(flow: Flow) -> Flow:
+def compact(flow: AnyFlow) -> AnyFlow:
     """A new flow that computes what `flow` computes, to rounding, without the neurons that do nothing.
 
     A neuron goes where no path of nonzero weights leads from it to the output. One that sees neither z nor t
@@ -25,7 +28,7 @@ def compact(flow: Flow) -> Flow:
         flow: masked or not; it is left as it is.
 
     Returns:
-        A flow of the same blocks, end times, whitening, solver and standardiser.
+        A flow of the same class, blocks, end times, whitening, solver and standardiser.
     """
     fields = [compact_field(f) if isinstance(f, MLPField) else copy.deepcopy(f) for f in flow.fields()]
     return with_fields(flow, fields)
@@ -33,7 +36,7 @@ def compact(flow: Flow) -> Flow:
 
 @torch.no_grad()
 def compact_field(field: MLPField) -> MLPField:
-    """The same for one field."""
+    """A new field that computes what `field` computes, without the neurons that do nothing; see `compact`."""
     folded = copy.deepcopy(field)
     fold_constants_(folded)
     return cut_field(folded, needed_neurons(folded))
@@ -81,12 +84,13 @@ def cut_field(field: MLPField, keep: Sequence[Tensor]) -> MLPField:
     return smaller
 
 
-def with_fields(flow: Flow, fields: Sequence[nn.Module]) -> Flow:
-    """A new flow with `fields` in the place of `flow`'s own; all else is copied."""
-    new = Flow(
-        list(fields),
-        whitening=None if flow.whitening is None else flow.whitening.clone(),
-        solver=flow.solver,
+def with_fields(flow: AnyFlow, fields: Sequence[nn.Module]) -> AnyFlow:
+    """A new flow with `fields` in the place of `flow`'s own; all else is copied.
+
+    It is of the same class, which takes the arguments of `Flow`.
+    """
+    new = type(flow)(
+        list(fields), whitening=None if flow.whitening is None else flow.whitening.clone(), solver=flow.solver
     )
     for old, block in zip(flow.chain(), new.chain(), strict=True):
         if old.sqrt_end_time is not None:

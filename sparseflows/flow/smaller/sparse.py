@@ -8,6 +8,7 @@ meets its operands there. (`F.linear` with a CSR weight, and one product for all
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -16,10 +17,8 @@ from torch import Tensor, nn
 
 from sparseflows.errors import InputError
 from sparseflows.flow.activations import ACTIVATIONS
-from sparseflows.flow.fields import MLPField, gaussian_velocity
-from sparseflows.flow.model import Flow
-from sparseflows.flow.smaller.compact import compact, with_fields
-from sparseflows.flow.smaller.sparse_layer import SparseLayer, multiply, paths
+from sparseflows.flow.fields import TENSORS, Layer, MLPField, gaussian_velocity
+from sparseflows.flow.smaller.compact import AnyFlow, compact, with_fields
 
 # The share of zeros above which CSR is the faster (one thread, log p with the exact divergence, one matrix alone):
 # measured from 0.76 to 0.80 at widths of 860 and 512, from 0.8 to 0.9 at 256, where there is little to gain.
@@ -27,7 +26,7 @@ BREAK_EVEN = 0.8
 TILE_BYTES = 2**18  # of a tile (widest layer × rows); four of them fit into a second-level cache of 1 MiB
 
 
-def to_sparse(flow: Flow, threshold: float | None = None) -> Flow:
+def to_sparse(flow: AnyFlow, threshold: float | None = None) -> AnyFlow:
     """A new flow that computes what `flow` computes, to rounding, multiplying only by weights that are not 0.
 
     Dead neurons are taken out first (see `compact`). Then every weight matrix whose share of zeros is above
@@ -53,7 +52,7 @@ def to_sparse(flow: Flow, threshold: float | None = None) -> Flow:
 
 
 def sparsity(weight: Tensor) -> float:
-    """Share of the entries of `weight` that are exactly 0."""
+    """The share of the entries of `weight` (n_out, n_in) that are exactly 0."""
     return 1 - int(torch.count_nonzero(weight)) / weight.numel()
 
 
@@ -62,6 +61,57 @@ def _sparse_field(field: nn.Module, threshold: float) -> nn.Module:
         return field
     sparse = [sparsity(layer.weight) > threshold for layer in field.linear_layers()]
     return SparseField(field, sparse) if any(sparse) else field
+
+
+class SparseLayer(nn.Module):
+    """`fields.Layer` for feature-major h (n_in, B), its matrix dense or CSR; without gradients.
+
+    Args:
+        layer: whose parameters are copied.
+        sparse: keep and multiply only the weights that are not 0.
+    """
+
+    rows: Tensor
+    columns: Tensor
+    bias: Tensor
+    gate_weight: Tensor | None
+    gate_bias: Tensor | None
+    time_bias: Tensor | None
+
+    def __init__(self, layer: Layer, sparse: bool) -> None:
+        super().__init__()
+        weight = layer.weight.detach()
+        self.shape, self.sparse = tuple(weight.shape), sparse
+        rows = columns = torch.empty(0, dtype=torch.int32, device=weight.device)
+        values = weight.clone()
+        if sparse:
+            entries = weight != 0
+            rows, columns, values = _row_offsets(entries.sum(1)), entries.nonzero()[:, 1].int(), weight[entries]
+        self.register_buffer("rows", rows)
+        self.register_buffer("columns", columns)
+        self.values = nn.Parameter(values, requires_grad=False)
+        for name, vector in zip(TENSORS[1:], layer.tensors()[1:], strict=True):
+            kept = None if vector is None else nn.Parameter(vector.detach()[:, None].clone(), requires_grad=False)
+            self.register_parameter(name, kept)
+
+    def matrix(self) -> Tensor:
+        """W (n_out, n_in), as it is to be multiplied: strided or CSR."""
+        if not self.sparse:
+            return self.values.detach()
+        return _csr(self.rows, self.columns, self.values.detach(), self.shape)
+
+    def gate(self, t: Tensor) -> Tensor | None:
+        """sigmoid(w_g t + b_g) for t () or (1, B): (n_out, 1) or (n_out, B); None without gates."""
+        if self.gate_weight is None or self.gate_bias is None:
+            return None
+        return torch.sigmoid(self.gate_weight * t + self.gate_bias)
+
+    def value(self, t: Tensor, h: Tensor, matrix: Tensor, gate: Tensor | None) -> Tensor:
+        """y (n_out, B) for t () or (1, B), h (n_in, B), W (n_out, n_in) as `matrix`, and the gate (n_out, 1 or B)."""
+        y = torch.addmm(self.bias.expand(-1, h.shape[1]), matrix, h)
+        if gate is not None:
+            y.mul_(gate)
+        return y if self.time_bias is None else y.add_(self.time_bias * t)
 
 
 class _Matrices(NamedTuple):
@@ -97,7 +147,7 @@ class SparseField(nn.Module):
         return [layer for layer in self.layers if isinstance(layer, SparseLayer)]
 
     def forward(self, t: Tensor, z: Tensor) -> Tensor:
-        """f(t, z): (B, D) → (B, D).
+        """f(t, z) (B, D) for t () or (B, 1) and z (B, D).
 
         Raises:
             InputError: a gradient would be needed.
@@ -107,7 +157,7 @@ class SparseField(nn.Module):
         return self._with_base(t, z, torch.cat(values))
 
     def tangents(self, t: Tensor, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """f(t, z) and (∂f/∂z)v for v (K, B or 1, D): (B, D), (K, B, D). Raises as `forward`."""
+        """f(t, z) (B, D) and (∂f/∂z)v (K, B, D), for z (B, D) and v (K, B or 1, D). Raises as `forward`."""
         self._refuse_gradients(t, z, v)
         shortcuts = self._multiplied().paths if _is_identity(v) else ()
         values, columns = [], []
@@ -199,3 +249,38 @@ def _is_identity(v: Tensor) -> bool:
     if v.shape[1] != 1 or v.shape[0] != v.shape[2]:
         return False
     return torch.equal(v[:, 0], torch.eye(v.shape[2], dtype=v.dtype, device=v.device))
+
+
+def multiply(matrix: Tensor, x: Tensor, out: Tensor) -> Tensor:
+    """matrix (n, m), strided or CSR, times x (m, B), written to `out` (n, B), which is returned."""
+    return torch.addmm(out, matrix, x, beta=0, out=out)
+
+
+def paths(first: SparseLayer, second: SparseLayer) -> list[Tensor]:
+    """W₂ diag(column k of W₁) for every input k, CSR (n₂, n₁), without its zeros.
+
+    They push the k-th unit tangent through two layers at once, W₂(W₁e_k ⊙ slope) = (W₂ diag(W₁e_k)) slope,
+    at the cost of the paths that exist. Empty where W₂ is dense. (Even with a dense W₁ it was not slower,
+    for the tangents need not be formed; it costs the memory of D times W₂.)
+    """
+    if not second.sparse:
+        return []
+    row_of = torch.repeat_interleave(second.rows.diff())
+    products = []
+    for scale in first.matrix().to_dense().T:
+        values = second.values.detach() * scale[second.columns]
+        kept = values != 0
+        rows = _row_offsets(torch.bincount(row_of[kept], minlength=second.shape[0]))
+        products.append(_csr(rows, second.columns[kept], values[kept], second.shape))
+    return products
+
+
+def _row_offsets(counts: Tensor) -> Tensor:
+    """CSR's row offsets (n + 1,) from the entries of every row, (n,); int32, for MKL takes no other."""
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)]).int()
+
+
+def _csr(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that CSR tensors are in beta
+        return torch.sparse_csr_tensor(rows, columns, values, shape, check_invariants=False)

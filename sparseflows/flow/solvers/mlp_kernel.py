@@ -21,7 +21,7 @@ from sparseflows.flow.fields import Layer, MLPField, gaussian_velocity
 
 
 class Weights(NamedTuple):
-    """The tensors of one layer, detached, or their gradients."""
+    """The tensors of one layer, detached, or their gradients; in the order of `fields.TENSORS`."""
 
     weight: Tensor
     bias: Tensor
@@ -31,10 +31,8 @@ class Weights(NamedTuple):
 
     @classmethod
     def of(cls, layer: Layer) -> Weights:
-        """Those of `layer` as they are now."""
-        vectors = (layer.gate_weight, layer.gate_bias, layer.time_bias)
-        gate_weight, gate_bias, time_bias = (None if v is None else v.detach() for v in vectors)
-        return cls(layer.weight.detach(), layer.bias.detach(), gate_weight, gate_bias, time_bias)
+        """The tensors of `layer` as they are now."""
+        return cls(*(None if tensor is None else tensor.detach() for tensor in layer.tensors()))  # type: ignore[arg-type]
 
     def zeros(self) -> Weights:
         """Zeros of the same shapes."""
@@ -63,7 +61,7 @@ class Evaluated:
     passed: list[Passed]
 
 
-class Kernel:
+class MLPKernel:
     """The field's tensors at this moment, with the way there and back.
 
     Args:

@@ -57,7 +57,7 @@ class Solver:
         compiled: without gradients, dopri5 and bosh3 are left to the compiled engine where it takes the field; False
             keeps to torchdiffeq.
         processes: that have a share of the batch each: an adaptive method with the norm `batch` takes the steps that
-            one process would take for all of it (`shared.solve_together`).
+            one process would take for all of it (`shared.solve_shared`).
 
     Example:
         >>> Solver().at(1e-8).rtol
@@ -99,9 +99,14 @@ class Solver:
 
 @dataclass(frozen=True)
 class Solution:
-    """The state at the end, the evaluations spent, and the status; the state counts only where it is DONE.
+    """How a solve ended.
 
-    `steps` are the lengths of the steps that an adaptive method took, in order; empty for a fixed one.
+    Attributes:
+        state: at the end; it counts only where the status is DONE. Of a block without a graph: points (B, D), and the
+            integral of the trace along the path as it was walked (B,).
+        nfe: evaluations spent, the largest of a tile of rows where tiles are solved by themselves.
+        status: why it ended.
+        steps: lengths of the steps that an adaptive method took, in order; empty for a fixed one, and for tiles.
     """
 
     state: State
@@ -127,7 +132,7 @@ class Counted(nn.Module):
         self.steps: list[float] = []
 
     def forward(self, t: Tensor, state: State) -> State:
-        """The rates, counted; raises `SolveFailed` where that was one too many."""
+        """The rates of the state at t (), in its shapes, counted; raises `SolveFailed` where that was one too many."""
         if self.nfe >= self.max_nfe:
             raise SolveFailed(Status.OUT_OF_STEPS, self.nfe)
         self.nfe += 1
@@ -140,8 +145,22 @@ class Stepping(Counted):
     """The same for an adaptive method, which tells its steps; torchdiffeq warns where a fixed one is asked to."""
 
     def callback_accept_step(self, t: Tensor, state: State, step: Tensor) -> None:
-        """torchdiffeq calls this after every step that it keeps."""
+        """Note a step () that torchdiffeq keeps from t () on; it calls this after each."""
         self.steps.append(float(step.detach()))
+
+
+def ends_of_time(state: State, reverse: bool) -> Tensor:
+    """Times (2,) of a solve, scalars of the state's precision at least: 0 and 1, or 1 and 0.
+
+    The last one is to be a step of its own (`step_t`): the interpolation that torchdiffeq ends with is of lower order
+    than its steps.
+    """
+    return torch.tensor([1.0, 0.0] if reverse else [0.0, 1.0], dtype=state[0].dtype, device=state[0].device)
+
+
+def last_of(path: State) -> State:
+    """The state at the last of the times that torchdiffeq gives it for."""
+    return tuple(tensor[-1] for tensor in path)
 
 
 def _equal_steps(steps: int) -> Callable[[object, object, Tensor], Tensor]:
@@ -182,10 +201,7 @@ def solve(
         adjoint, which has no caller to come back to, raises: `SolveFailed`, or torchdiffeq's AssertionError.
     """
     counted = (Stepping if solver.steps is None else Counted)(function, solver.max_nfe)
-    first = state[0]
-    # Time is a scalar of the state's precision at least; the last point is a step of its own, because
-    # the interpolation that torchdiffeq ends with is of lower order than its steps.
-    times = torch.tensor([1.0, 0.0] if reverse else [0.0, 1.0], dtype=first.dtype, device=first.device)
+    times = ends_of_time(state, reverse)
     there: dict[str, Any]
     back: dict[str, Any]
     if solver.steps is not None:
@@ -203,7 +219,7 @@ def solve(
             path = odeint_adjoint(counted, state, times, adjoint_options=dict(back), **arguments)
         else:
             path = odeint(counted, state, times, **arguments)
-        return tuple(tensor[-1] for tensor in path)
+        return last_of(path)
 
     return attempt(counted, state, integrate)
 

@@ -39,27 +39,21 @@ def remove_neurons(module: nn.Module, keep: Keep, *, fold: bool = False) -> nn.M
     chain = follow(smaller)
     if fold:
         _fold(smaller, chain, [~kept for kept in keep])
-    for link, norms, rows, columns in zip(chain.links, chain.norms, [*keep, None], [None, *keep], strict=True):
-        layer = smaller.get_submodule(link.name)
-        if columns is not None:
-            _cut(layer, "weight", _columns(link, columns), dim=1)
-        if rows is not None:
-            for name in ("weight", "bias"):
-                _cut(layer, name, rows)
-            for norm in norms:
-                for name in NORM_ENTRIES:
-                    _cut(smaller.get_submodule(norm), name, rows)
-        for part in (link.name, *norms):
-            _note_sizes(smaller.get_submodule(part))
+    cut_chain(smaller, chain.links, keep)
+    for norms, kept in zip(chain.norms, keep, strict=False):
+        for norm in map(smaller.get_submodule, norms):
+            for name in NORM_ENTRIES:
+                _cut(norm, name, kept)
+            _note_sizes(norm)
     return smaller
 
 
 def cut_chain(network: nn.Module, chain: Chain, keep: Keep) -> None:
-    """Take the neurons not in `keep` out of the linear layers of a chain of `network`, in place.
+    """Take the neurons not in `keep` out of the layers of a chain of `network`, in place.
 
     Args:
         network: has the chain's layers by their names.
-        chain: of linear layers.
+        chain: its layers.
         keep: for every layer but the last a bool tensor (n_out,).
     """
     for link, rows, columns in zip(chain, [*keep, None], [None, *keep], strict=True):

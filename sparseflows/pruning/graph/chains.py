@@ -6,11 +6,15 @@ masks or removes works on chains, never on a kind of network.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+
+Step = Callable[[Tensor], Tensor]
+"""(n_out,) → (n_out,): what comes out of an operation where every neuron's value is the same everywhere."""
 
 
 @dataclass(frozen=True)
@@ -47,3 +51,17 @@ class Link:
 
 Chain = tuple[Link, ...]
 """Weight layers from input to output; those of all but the last have neurons that can go."""
+
+
+def constants_of(layer: nn.Linear | nn.Conv2d, steps: Sequence[Step]) -> Callable[[], Tensor]:
+    """() → (n_out,): what each neuron of `layer` sends on through `steps` were its weights 0; read when called."""
+
+    @torch.no_grad()
+    def constants() -> Tensor:
+        zeros = layer.weight.new_zeros(layer.weight.shape[0])
+        values = zeros if layer.bias is None else layer.bias.detach().clone()
+        for step in steps:
+            values = step(values)
+        return values
+
+    return constants

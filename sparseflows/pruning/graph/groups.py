@@ -39,11 +39,6 @@ class HiddenLayer:
         return self.link.name
 
     @property
-    def next_name(self) -> str:
-        """Prefix of the layer that reads it."""
-        return self.next_link.name
-
-    @property
     def size(self) -> int:
         """How many neurons it has."""
         return self.link.n_out

@@ -8,7 +8,7 @@ before, C = n_in · per_neuron.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -115,9 +115,8 @@ class Statistics:
         examples = self.examples + other.examples
         share = self.examples / examples
         rows = len(self.inputs) / (len(self.inputs) + len(other.inputs))
-        return Statistics(
-            weight=self.weight,
-            per_neuron=self.per_neuron,
+        return replace(
+            self,
             examples=examples,
             mean_gradient=_joined(lambda a, b: torch.lerp(b, a, share), self.mean_gradient, other.mean_gradient),
             squared_gradients=_joined(torch.add, self.squared_gradients, other.squared_gradients),

@@ -12,7 +12,6 @@ that assumption. It is an assumption on the data, not a theorem: a table shows t
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -22,14 +21,6 @@ FRESH = 3.0
 
 GROUPS = 4
 """Sign groups of a neuron."""
-
-
-@dataclass(frozen=True)
-class Bound:
-    """Of each neuron of a layer, (n_out,): the relative error promised, and the largest one observed."""
-
-    promised: Tensor
-    observed: Tensor
 
 
 def observed_error(weight: Tensor, pruned_weight: Tensor, inputs: Tensor) -> Tensor:

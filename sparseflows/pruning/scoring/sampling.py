@@ -11,7 +11,6 @@ Neurons (pfp): drawn with replacement, as in the source, until one more distinct
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -41,27 +40,6 @@ def arrivals(shares: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(rates > 0, draws / rates, torch.inf)
 
 
-def arrival_scores(shares: Tensor, generator: torch.Generator) -> Tensor:
-    """−T of `arrivals`: the first to arrive is the last to go. Where the share is 0, the lowest finite number."""
-    return (-arrivals(shares, generator)).clamp(min=torch.finfo(torch.float64).min)
-
-
-def threshold(times: Sequence[Tensor], kept: Sequence[Tensor]) -> float:
-    """τ of a choice: the first arrival that it leaves out, over all layers; infinite where it leaves out none.
-
-    Given the other arrivals, a kept weight is kept exactly when it arrives before this one, so that dividing by
-    1 − exp(−τ s) is unbiased for a fixed number of weights too (Cohen and Kaplan 2007, rank conditioning). The last
-    arrival kept would leave a bias. `bounds.promise_sampled` is proved for a τ fixed beforehand. With this one, read
-    from the draw itself, how often it holds is measured (tests), not proved.
-
-    Args:
-        times: arrivals of each layer.
-        kept: the prefix of the ranking that was chosen, bool, before any dead weights are taken out of it.
-    """
-    left_out = [time[~keep] for time, keep in zip(times, kept, strict=True)]
-    return min((float(time.min()) for time in left_out if time.numel()), default=math.inf)
-
-
 def inclusion(shares: Tensor, tau: float, certain: Tensor | None = None) -> Tensor:
     """p_j = 1 − exp(−τ s_j), float64; 0 where the share is 0, even at τ = ∞; 1 where `certain` (bool)."""
     rates = shares.to(torch.float64)
@@ -75,7 +53,7 @@ def reweighting(shares: Tensor, kept: Tensor, tau: float, certain: Tensor | None
     Args:
         shares: that the arrivals were drawn from, (n_out, C).
         kept: bool, the same shape.
-        tau: of the whole network, from `threshold`.
+        tau: of the whole network, the first arrival left out.
         certain: bool, what is kept whatever its arrival (a strongest path, say): factor 1. What is kept with share 0
             has factor 1 too, for it adds nothing on the sample.
     """
@@ -115,7 +93,7 @@ def hybrid(
         weight: (n_out, C).
         shares: (n_out, C).
         kept: bool (n_out, C), the random choice.
-        tau: of the whole network, from `threshold`.
+        tau: of the whole network, the first arrival left out.
         certain: bool (n_out, C), part of `kept` whatever its arrival.
         delta: δ.
         inflation: 1 for inputs of the sample, `bounds.FRESH` for others.

@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import nn
 
-from analysis.classifiers import sheet as classify_formats
 from analysis.classifiers.plane import Sweep, chosen, plane, probability_map
 from analysis.classifiers.weights import left_of
 from analysis.cli.classify import _pages
@@ -21,11 +20,16 @@ from analysis.plots.classifiers.plane import map_colours
 from analysis.plots.nll import accuracy_vs_params_arrays, accuracy_vs_params_figure, nll_vs_params_arrays
 from analysis.plots.style import COLOURS
 from analysis.runs.records import read_run
+from analysis.tables.markup import latex as to_latex
+from analysis.tables.markup import markdown as to_markdown
 from analysis.tables.means import label_of, tabulate
+from analysis.tables.nll import rows_csv, sheet
+from analysis.tables.numbers import share
+from analysis.tables.text import text as to_text
 from sparseflows.data.splits import make_splits
 from sparseflows.errors import RunError
 from sparseflows.flow.solvers.ode import Solver
-from sparseflows.networks.conv import conv_network
+from sparseflows.networks.layers import conv_network
 from sparseflows.pruning.graph.masks import Masks
 from sparseflows.rng import torch_generator
 
@@ -85,22 +89,22 @@ def test_rows_of_one_seed(table):
 
 
 def test_accuracy_table_as_text_and_csv(table):
-    text = classify_formats.to_text([table])
+    text = to_text(sheet(table))
     assert "* highest accuracy" in text
     (line,) = [line for line in text.splitlines() if line.startswith("dense")]
     assert line.split() == ["dense", "0", "0.0", "%", "1,000", "90.00", "±", "3.00", "0.300", "50", "done"]
-    assert "NLL" not in text + classify_formats.to_markdown([table]) + classify_formats.to_latex([table])
-    assert "| **95.00 ± 2.18** |" in classify_formats.to_markdown([table])
-    rows = list(csv.DictReader(io.StringIO(classify_formats.to_csv([table]))))
+    assert "NLL" not in text + to_markdown(sheet(table)) + to_latex(sheet(table))
+    assert "| **95.00 ± 2.18** |" in to_markdown(sheet(table))
+    rows = list(csv.DictReader(io.StringIO(rows_csv([table]))))
     assert [float(row["accuracy_test"]) for row in rows] == [0.90, 0.95, 0.95, 0.93]
     assert [row["loss_test_se"] for row in rows] == [""] * 4
     assert [row["protocol"] for row in rows] == ["cascade", "cascade", "one_shot", "control"]
 
 
 def test_certainty_is_not_claimed_where_the_error_is_small():
-    from analysis.tables.means import Mean
+    from analysis.tables.numbers import Mean
 
-    shown = [classify_formats.accuracy(mean) for mean in (None, Mean(0.5, None), Mean(0.99, 1e-5), Mean(1.0, 0.0))]
+    shown = [share(mean) for mean in (None, Mean(0.5, None), Mean(0.99, 1e-5), Mean(1.0, 0.0))]
     assert shown == ["-", "50.00", "99.00 ± <0.01", "100.00 ± 0.00"]
 
 
@@ -109,7 +113,7 @@ def test_failed_stages_have_no_accuracy(make_run, row_of, failed_of):
     rows.append(failed_of("magnitude", 0, 1, "loss is not finite", objective="cross_entropy"))
     (one,) = tabulate(read_run(make_run(rows)))
     assert one.rows[1].accuracy is None
-    assert "failed: magnitude, stage 1, seed 0: loss is not finite" in classify_formats.to_text([one])
+    assert "failed: magnitude, stage 1, seed 0: loss is not finite" in to_text(sheet(one))
     assert classify_arrays(one)["label"].tolist() == ["dense"]
     assert classify_figure(classify_arrays(one))["png"].startswith(b"\x89PNG")
 

@@ -7,7 +7,7 @@ import pytest
 from support.small_runs import call, train
 
 from analysis.tables.bounds import bounds_of, sheet
-from analysis.tables.sheets import text
+from analysis.tables.text import text
 
 TOY = {"name": "gaussian_spiral", "n_train": 60}
 

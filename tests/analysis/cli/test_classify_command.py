@@ -251,15 +251,15 @@ def test_analyses_of_densities_refuse_classifiers(call, moons, command):
     run, *_ = moons
     said = call(command, run)
     assert (said.status, said.out, said.err.count("\n")) == (2, "", 1)
-    assert f"'analysis {command}' is about densities" in said.err
-    assert f"python -m analysis classify {run}" in said.err
+    assert f"'{command}' is about densities" in said.err
+    assert f"sparseflows classify {run}" in said.err
 
 
 def test_classify_refuses_densities(call, tiny_run):
     said = call("classify", tiny_run)
     assert (said.status, said.out, said.err.count("\n")) == (2, "", 1)
     assert "train.objective: flow_matching" in said.err
-    assert f"python -m analysis table {tiny_run}" in said.err
+    assert f"sparseflows table {tiny_run}" in said.err
     assert not (tiny_run / "analysis").exists()
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from support import small_runs
 
-from analysis.cli import cost
+from analysis import analyse
 from analysis.cost import Job
 from analysis.runs.study import Study
 from sparseflows.experiment.loading import load
@@ -122,7 +122,5 @@ def test_cost_of_a_flow_that_cannot_sample(call, plane, monkeypatch):
 
 
 def test_a_batch_larger_than_the_data(plane):
-    study = Study.open(plane)
-    (entry,) = cost.results(study, study.subjects(["dense-s0/0"]), rows=100_000, repeats=1)
+    (entry,) = analyse(plane, "cost", "dense-s0/0", rows=100_000, repeats=1)
     assert entry.result.values["rows"] == 400 + 2 * 200
-    assert set(cost.files([entry])) == {"cost.csv"}

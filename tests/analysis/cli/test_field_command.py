@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from analysis.cli import field
+from analysis.analyses import field
 from analysis.cli.app import app
 from analysis.fields import portrait
 from analysis.runs.results import Entry, Result
@@ -65,9 +66,14 @@ def small(monkeypatch):
 
 @pytest.fixture
 def undrawn(monkeypatch):
-    """The command without its figures: (what is drawn, every) by call."""
+    """The command without its figures: (colour, whether all are drawn) by call."""
     calls = []
-    monkeypatch.setattr(field, "_draw", lambda folder, entries, colour, every: calls.append((folder, colour, every)))
+
+    def figures(request, entries):
+        calls.append((request.settings.colour, request.named))
+        return iter(())
+
+    monkeypatch.setattr(field, "ANALYSIS", replace(field.ANALYSIS, figures=figures))
     return calls
 
 
@@ -86,7 +92,7 @@ def test_one_stage_is_drawn_and_told(toy, tmp_path, capsys):
     said, err = capsys.readouterr()
     lines = said.splitlines()
     assert lines[0] == "gaussian_spiral (flow_matching), run tiny"
-    assert lines[2].split()[0] == "structured-s0/1"
+    assert lines[-1].split()[0] == "structured-s0/1"
     assert "wrote 10 files of structured-s0/1" in err
     assert {path.name for path in (out / "fields").iterdir()} == {*FIGURES, f"{STEM}.gif"}
     (stage,) = json.loads((out / "field.json").read_text())["stages"]
@@ -111,7 +117,7 @@ def test_json_is_the_only_thing_on_standard_output_and_the_second_call_is_cached
     assert first == second
     # Two stages: the dense one and the last one, both drawn, and side by side.
     assert all("fields/panels_structured-s0.png" in stage["files"] for stage in first["stages"])
-    assert [(colour, every) for _, colour, every in undrawn] == [("divergence", False), ("speed", False)]
+    assert undrawn == [("divergence", False), ("speed", False)]
     assert call("field", run, "--json", "--seed", 1) == 0
     other = json.loads(capsys.readouterr().out)
     assert not any(stage["cached"] for stage in other["stages"])

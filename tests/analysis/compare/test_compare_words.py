@@ -5,7 +5,7 @@ from support.compare_rows import classifier_of, failed_of, run_of, series, stage
 
 from analysis.compare.compare import compare
 from analysis.compare.words import amount, headlines, ratio, verdicts
-from analysis.tables.means import Mean
+from analysis.tables.numbers import Mean
 
 RANDOM = [series("cascade", "random_weights", stage, [0.50, 0.60, 0.70]) for stage in (1, 2, 3)]
 

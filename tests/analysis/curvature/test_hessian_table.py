@@ -9,10 +9,14 @@ from pathlib import Path
 import pytest
 
 from analysis.cli.app import app
-from analysis.curvature.sheet import sheets, to_csv, to_latex, to_markdown, to_text
 from analysis.curvature.table import LANCZOS, SPECTRUM, hessian_table
 from analysis.runs.analyses import read_stages
 from analysis.runs.records import read_run
+from analysis.tables.hessian import rows_csv as to_csv
+from analysis.tables.hessian import sheets
+from analysis.tables.markup import latex as to_latex
+from analysis.tables.markup import markdown as to_markdown
+from analysis.tables.text import text as to_text
 from sparseflows.cli.console import run_app
 from sparseflows.errors import InputError
 
@@ -112,9 +116,9 @@ def test_another_data_set_or_method_has_no_published_row(make_run, rows_of):
 def test_the_lowest_nll_is_marked_everywhere(make_run, rows_of):
     table = table_of(with_hessian(make_run(rows_of()), spectra()))
     assert [row.best for row in table.rows] == [True, False]
-    assert "* 0.610 ± 0.006" in to_text([table])
-    assert "**0.610 ± 0.006**" in to_markdown([table])
-    latex = to_latex([table])
+    assert "* 0.610 ± 0.006" in to_text(*sheets(table))
+    assert "**0.610 ± 0.006**" in to_markdown(*sheets(table))
+    latex = to_latex(*sheets(table))
     assert "\\textbf{0.610 $\\pm$ 0.006}" in latex
     assert latex.count("\\begin{tabular}") == latex.count("\\bottomrule") == 3
     assert "lambda\\_max" in latex
@@ -147,7 +151,7 @@ def test_a_dense_flow_with_no_positive_curvature_has_no_ratio(make_run, rows_of)
 def test_a_document_that_is_none_is_refused(make_run, rows_of):
     run = with_hessian(make_run(rows_of()), spectra())
     (run / "analysis" / "hessian.json").write_text('{"stages": [{"method": "dense"}]}')
-    with pytest.raises(InputError, match=r"hessian\.json: not a document of 'analysis hessian'"):
+    with pytest.raises(InputError, match=r"hessian\.json: not a document of 'sparseflows hessian'"):
         read_stages(run, "hessian")
 
 

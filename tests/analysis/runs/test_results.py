@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from analysis.runs.progress import Progress
-from analysis.runs.results import Entry, Result, analyse, read_result, write_result
+from analysis.runs.results import Entry, Result, each_stage, read_result, write_result
 from analysis.runs.study import Study, Subject
 from sparseflows.errors import InputError, Interrupted, RunError
 
@@ -35,7 +35,7 @@ class Work:
 
 def run_on(folder, work, settings=None, kind="test-1", patterns=(), stream: io.StringIO | None = None) -> list[Entry]:
     progress = Progress("test", stream or io.StringIO(), bars=False)
-    return analyse(Study.open(folder).subjects(patterns), kind, settings or {"a": 1}, work, progress)
+    return each_stage(Study.open(folder).subjects(patterns), kind, settings or {"a": 1}, work, progress)
 
 
 def same(first: Result, second: Result) -> bool:
@@ -150,7 +150,7 @@ def test_wrong_input_and_bugs_are_not_a_stages_fault(tiny_run, error):
 
     progress, work = Bar("test", io.StringIO(), bars=False), Work(unstructured_s0=error)
     with pytest.raises(type(error), match=str(error.args[0])):
-        analyse(Study.open(tiny_run).subjects(), "test-1", {}, work, progress)
+        each_stage(Study.open(tiny_run).subjects(), "test-1", {}, work, progress)
     assert work.calls == [DENSE, UNSTRUCTURED]
     assert progress.closed == 1
 

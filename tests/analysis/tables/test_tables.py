@@ -7,8 +7,12 @@ import math
 import pytest
 
 from analysis.runs.records import read_run
+from analysis.tables.markup import latex as to_latex
+from analysis.tables.markup import markdown as to_markdown
 from analysis.tables.means import mean_over_seeds, tabulate
-from analysis.tables.nll import to_csv, to_latex, to_markdown, to_text
+from analysis.tables.nll import rows_csv as to_csv
+from analysis.tables.nll import sheet
+from analysis.tables.text import text as to_text
 
 
 def table_of(run):
@@ -53,7 +57,7 @@ def test_one_seed_has_the_error_of_the_test_set(make_run, rows_of):
     assert table.se_over == "test set"
     assert row(table, "dense", 0).nll_test.se == 0.02
     assert row(table, "dense", 0).kl_gap.se == 0.004
-    assert "1 seed, ± standard error over the test set" in to_text([table])
+    assert "1 seed, ± standard error over the test set" in to_text(sheet(table))
 
 
 def test_dense_first_then_methods_in_file_order(make_run, rows_of):
@@ -77,7 +81,7 @@ def test_failed_seeds_leave_the_mean(make_run, rows_of, failed_of):
     assert first.nll_test.value == pytest.approx(0.655)
     assert first.nll_test.se == pytest.approx(0.005)  # |0.65 - 0.66| / 2
     assert first.failures == ("seed 2: underflow in dt",)
-    text = to_text([table])
+    text = to_text(sheet(table))
     assert "2 of 3: the means are over the seeds that are done" in text
     assert "failed: structured, stage 1, seed 2: underflow in dt" in text
 
@@ -89,22 +93,24 @@ def test_a_stage_that_always_failed_has_no_number(make_run, rows_of, failed_of):
     assert (last.status, last.nll_test, last.params, last.prune_ratio, last.nfe) == ("failed", *[None] * 4)
     assert not last.best
     assert last.failures == ("seeds 0, 1, 2: loss is not finite",)
-    (line,) = [line for line in to_text([table]).splitlines() if line.startswith("structured") and "failed" in line]
+    (line,) = [
+        line for line in to_text(sheet(table)).splitlines() if line.startswith("structured") and "failed" in line
+    ]
     assert line.split() == ["structured", "3", "-", "-", "-", "-", "-", "failed"]
-    assert "| structured | 3 | - | - | - | - | - | failed |" in to_markdown([table])
+    assert "| structured | 3 | - | - | - | - | - | failed |" in to_markdown(sheet(table))
 
 
 def test_a_failed_stage_without_a_reason_says_so(make_run, failed_of):
     table = table_of(make_run([failed_of("dense", 0, 0, "")]))
     assert table.rows[0].failures == ("seed 0: no reason was recorded",)
-    assert "failed" in to_text([table])
+    assert "failed" in to_text(sheet(table))
 
 
 def test_one_seed_of_several_done_has_no_error(make_run, rows_of, row_of):
     table = table_of(make_run([*rows_of(), row_of("structured", 0, 3, 100, 1.5)]))
     late = row(table, "structured", 3)
     assert (late.status, late.nll_test.se) == ("1 of 3", None)
-    lines = {line[:20]: line for line in to_text([table]).splitlines() if line.startswith("structured")}
+    lines = {line[:20]: line for line in to_text(sheet(table)).splitlines() if line.startswith("structured")}
     columns = {line.index(number) for line, number in zip(lines.values(), ("0.660", "0.910", "1.500"), strict=True)}
     assert len(columns) == 1  # the mean without an error stands under the means with one
 
@@ -112,19 +118,19 @@ def test_one_seed_of_several_done_has_no_error(make_run, rows_of, row_of):
 def test_exactly_one_best_in_each_format(make_run, rows_of):
     table = table_of(make_run(rows_of()))
     assert [(row.method, row.stage) for row in table.rows if row.best] == [("unstructured", 1)]
-    (line,) = [line for line in to_text([table]).splitlines() if " * " in line and "best" not in line]
+    (line,) = [line for line in to_text(sheet(table)).splitlines() if " * " in line and "best" not in line]
     assert line.startswith("unstructured")
     assert "* 0.590 ± 0.006" in line
-    assert "| **0.590 ± 0.006** |" in to_markdown([table])
-    assert to_markdown([table]).count("| **") == 1
-    assert to_latex([table]).count("\\textbf{") == 1
-    assert "\\textbf{0.590 $\\pm$ 0.006}" in to_latex([table])
+    assert "| **0.590 ± 0.006** |" in to_markdown(sheet(table))
+    assert to_markdown(sheet(table)).count("| **") == 1
+    assert to_latex(sheet(table)).count("\\textbf{") == 1
+    assert "\\textbf{0.590 $\\pm$ 0.006}" in to_latex(sheet(table))
 
 
 def test_text_is_aligned_and_narrow(make_run, rows_of, failed_of):
     rows = [row | {"method": "m" * 70 if row["method"] == "structured" else row["method"]} for row in rows_of()]
     rows.append(failed_of("unstructured", 0, 9, "a long story " * 30))
-    lines = to_text([table_of(make_run(rows, name="n" * 150))]).splitlines()
+    lines = to_text(sheet(table_of(make_run(rows, name="n" * 150)))).splitlines()
     assert max(map(len, lines)) <= 100
     assert len({len(line) for line in lines[3:9]}) == 1
     assert "…" in lines[-4] or any("…" in line for line in lines)
@@ -142,7 +148,7 @@ def test_numbers_as_they_are_shown(make_run, row_of):
         nll_test_se=0.0001,
         nfe=1234.4,
     )
-    text = to_text([table_of(make_run([big]))])
+    text = to_text(sheet(table_of(make_run([big]))))
     for shown in ("98.8 %", "1,234,567", "0.123 ± <0.001", "1,234 "):
         assert shown in text
 
@@ -150,7 +156,7 @@ def test_numbers_as_they_are_shown(make_run, row_of):
 def test_no_kl_gap_no_column(make_run, rows_of):
     table = table_of(make_run([row | {"kl_gap": "", "kl_gap_se": ""} for row in rows_of()]))
     assert table.entropy is None
-    for shown in (to_text([table]), to_markdown([table]), to_latex([table])):
+    for shown in (to_text(sheet(table)), to_markdown(sheet(table)), to_latex(sheet(table))):
         assert "KL gap" not in shown
     assert "kl_gap" in to_csv([table])
 
@@ -158,7 +164,7 @@ def test_no_kl_gap_no_column(make_run, rows_of):
 def test_a_run_without_nll_has_dashes(make_run, rows_of):
     table = table_of(make_run([row | {"nll_test": "", "kl_gap": ""} for row in rows_of()]))
     assert not any(row.best for row in table.rows)
-    assert " - " in to_text([table])
+    assert " - " in to_text(sheet(table))
 
 
 def test_csv_keeps_every_digit(make_run, rows_of):
@@ -177,7 +183,7 @@ def test_csv_keeps_every_digit(make_run, rows_of):
 def test_latex_escapes_and_balances(make_run, rows_of, failed_of):
     rows = [row | {"dataset": "8_rings & 50%"} for row in rows_of()]
     rows.append(failed_of("structured", 0, 3, r"cost $5 #1 {a} ~b ^c \d <e>", dataset="8_rings & 50%"))
-    latex = to_latex([table_of(make_run(rows))])
+    latex = to_latex(sheet(table_of(make_run(rows))))
     assert r"8\_rings \& 50\%" in latex
     assert r"cost \$5 \#1 \{a\} \textasciitilde{}b \textasciicircum{}c \textbackslash{}d \textless{}e" in latex
     for rule in ("\\toprule", "\\midrule", "\\bottomrule", "\\begin{table}", "\\end{table}"):
@@ -188,7 +194,7 @@ def test_latex_escapes_and_balances(make_run, rows_of, failed_of):
 
 def test_markdown_escapes_and_keeps_its_columns(make_run, rows_of):
     rows = [row | {"method": "a|b_c*" if row["method"] == "structured" else row["method"]} for row in rows_of()]
-    markdown = to_markdown([table_of(make_run(rows))])
+    markdown = to_markdown(sheet(table_of(make_run(rows))))
     assert r"| a\|b\_c\* |" in markdown
     lines = [line.replace(r"\|", "") for line in markdown.splitlines() if line.startswith("|")]
     assert {line.count("|") for line in lines} == {9}

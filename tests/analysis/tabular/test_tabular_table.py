@@ -9,7 +9,7 @@ import random
 import pytest
 
 from analysis.reference import load_reference
-from analysis.tables.means import Mean
+from analysis.tables.numbers import Mean
 from analysis.tabular.baseline_results import RunBaselines, SplitBaselines
 from analysis.tabular.baselines import GAUSSIAN, MIXTURE, Baseline
 from analysis.tabular.compare import compare

@@ -14,8 +14,9 @@ import yaml
 from support.classify_runs import MOONS
 
 from analysis.runs.records import read_run
+from analysis.tables.markup import markdown
 from analysis.tables.means import tabulate
-from analysis.tables.nll import to_markdown
+from analysis.tables.nll import sheet
 from analysis.tensorboard.events import EventFile
 from analysis.tensorboard.logger import TensorBoard, flat
 from sparseflows.cli.app import app
@@ -129,7 +130,7 @@ def test_results_against_the_stage_and_against_params(run, readers):
 
 
 def test_the_table_is_the_one_that_analysis_makes(run, readers):
-    assert text_of(readers["run"], "table") == to_markdown(tabulate(read_run(run)))
+    assert text_of(readers["run"], "table") == markdown(*map(sheet, tabulate(read_run(run))))
     (event,) = readers["run"].Tensors("table/text_summary")
     assert event.step == 2
     settings = text_of(readers["run"], "settings")

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support import published_files as files
-from test_prepare_refusals import call, listing, made, refused
+from support.prepare_command import call, listing, made, refused
 
 from sparseflows.cli import data as cli_data
 from sparseflows.cli.data import ByteProgress

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
-import io
 import os
 import pickle
 import re
@@ -17,45 +15,14 @@ import zipfile
 import numpy as np
 import pytest
 from support import published_files as files
+from support.prepare_command import made, refused
 
-from sparseflows.cli.app import app
-from sparseflows.cli.console import run_app
 from sparseflows.data.benchmarks.prepared import open_prepared
 from sparseflows.data.files import sources
 
 POWER = files.power_rows(300)
 TEXT = files.power_text(POWER, missing={3})
 DATA = files.npy(POWER)
-
-
-def call(*args):
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        status = run_app(app, "sparseflows", [str(arg) for arg in args])
-    return status, out.getvalue(), err.getvalue()
-
-
-def listing(folder):
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
-
-
-def refused(tmp_path, source, *words, name="POWER", options=(), target="new/made"):
-    """The command is refused with all of `words` in its one line, and the folder is as it was."""
-    before = listing(tmp_path)
-    status, out, err = call("data", "prepare", name, "--from", source, "--to", tmp_path / target, *options)
-    assert (status, out) == (2, ""), (status, out, err)
-    assert re.fullmatch(r"sparseflows: \S[^\n]*\n", err), err
-    assert "Traceback" not in err
-    for word in words:
-        assert word in err, (word, err)
-    assert listing(tmp_path) == before
-    return err
-
-
-def made(tmp_path, source, *options, name="POWER", target="made"):
-    status, out, err = call("data", "prepare", name, "--from", source, "--to", tmp_path / target, *options)
-    assert status == 0, err
-    return out, err
 
 
 # --- the command

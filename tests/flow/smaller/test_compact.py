@@ -10,10 +10,12 @@ from support.truths import SineField, generator
 from torch import nn
 
 from sparseflows.flow.activations import ACTIVATIONS
+from sparseflows.flow.base import BaseFlow
 from sparseflows.flow.build import build_flow
 from sparseflows.flow.fields import LinearField, MLPField
 from sparseflows.flow.model import Flow
-from sparseflows.flow.smaller.compact import compact_field, needed_neurons
+from sparseflows.flow.smaller.compact import compact, compact_field, needed_neurons
+from sparseflows.flow.smaller.sparse import to_sparse
 from sparseflows.pruning.cutting.unstructured import prune_weights
 from sparseflows.pruning.graph.masks import Masks, masks_of_neurons
 from sparseflows.specs import FlowSpec
@@ -139,6 +141,12 @@ def test_a_flow_without_dead_neurons_stays_as_it_is():
             parameter.add_(1.0)
     again = build_flow(FlowSpec(hidden=[10, 9], time="concat_squash"), 3, seed=1)
     assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in flow.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", [BaseFlow, Flow, type("Own", (Flow,), {})])
+def test_a_smaller_flow_is_of_the_same_class(kind):
+    flow = kind([zeroed_field(), zeroed_field()], train_end_time=True)
+    assert type(compact(flow)) is type(to_sparse(flow, 0.0)) is kind
 
 
 def test_the_rest_of_a_flow_comes_along():

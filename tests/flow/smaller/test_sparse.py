@@ -2,10 +2,10 @@
 
 import copy
 import warnings
-from itertools import product
 
 import pytest
 import torch
+from support.arrays import pairwise
 from support.sparse_flows import GRID, points, zeroed_field, zeroed_flow
 from support.truths import jacobians, normal
 
@@ -13,10 +13,9 @@ from sparseflows.errors import InputError
 from sparseflows.evaluation.likelihood import likelihood
 from sparseflows.flow.activations import ACTIVATIONS
 from sparseflows.flow.build import build_flow
-from sparseflows.flow.fields import Field, LinearField, MLPField
+from sparseflows.flow.fields import BASES, Field, LinearField, MLPField
 from sparseflows.flow.model import Flow
-from sparseflows.flow.smaller.sparse import BREAK_EVEN, TILE_BYTES, SparseField, sparsity
-from sparseflows.flow.smaller.sparse_layer import SparseLayer, paths
+from sparseflows.flow.smaller.sparse import BREAK_EVEN, TILE_BYTES, SparseField, SparseLayer, paths, sparsity
 from sparseflows.flow.solvers.ode import Solver
 from sparseflows.specs import FlowSpec
 
@@ -31,8 +30,7 @@ def basis(dtype=torch.float64):
     return torch.eye(3, dtype=dtype)[:, None]
 
 
-@pytest.mark.parametrize("dtype", list(CLOSE))
-@pytest.mark.parametrize(("activation", "time", "base"), list(product(ACTIVATIONS, TIMES, ["none", "gaussian"])))
+@pytest.mark.parametrize(*pairwise(activation=ACTIVATIONS, time=TIMES, base=BASES, dtype=CLOSE))
 def test_a_sparse_field_is_the_masked_field(activation, time, base, dtype):
     field = zeroed_field(activation=activation, time=time, base=base).to(dtype)
     z = points(dtype=dtype)

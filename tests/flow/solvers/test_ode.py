@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 import torch
+from support.arrays import pairwise
 from support.truths import SPIRAL, SineField, generator, normal, sine_end, tight, tolerance
 
 from sparseflows.errors import InputError
@@ -17,7 +18,7 @@ from sparseflows.flow.solvers.ode import (
     _worst_row,
     solve,
 )
-from sparseflows.specs import ADAPTIVE, FIXED
+from sparseflows.specs.choices import ADAPTIVE, FIXED
 
 ORDERS = {"euler": 1, "midpoint": 2, "rk4": 4}
 STAGES = {"euler": 1, "midpoint": 2, "rk4": 4}  # evaluations a step
@@ -126,9 +127,13 @@ def test_rows_are_measured_by_all_that_the_state_holds_of_them():
     assert _worst_row((x, y)).item() == pytest.approx(expected, rel=1e-14)
 
 
-@pytest.mark.parametrize("method", STAGES)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("steps", [1, 2, 3, 8, 49, 61, 98])  # 1/(1/49) is above 49, in float32 1/(1/61) above 61
+@pytest.mark.parametrize(
+    *pairwise(
+        method=STAGES,
+        dtype=[torch.float32, torch.float64],
+        steps=[1, 2, 3, 8, 49, 61, 98],  # 1/(1/49) is above 49, in float32 1/(1/61) above 61
+    )
+)
 def test_evaluations_of_fixed_methods(method, dtype, steps):
     for reverse in (False, True):
         watched = Watched(lambda t, y: -y)
@@ -255,9 +260,9 @@ def solve_twice(gradient, method="dopri5", tol=1e-8, reverse=False, steps=None):
     return x.grad, field.rate.grad
 
 
-@pytest.mark.parametrize("gradient", ["backprop", "adjoint"])
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("method", ["dopri5", "dopri8", "bosh3"])
+@pytest.mark.parametrize(
+    *pairwise(gradient=["backprop", "adjoint"], reverse=[False, True], method=["dopri5", "dopri8", "bosh3"])
+)
 def test_gradients_meet_the_tolerance(gradient, reverse, method):
     x = start().requires_grad_(True)
     rate = torch.tensor(0.8, dtype=torch.float64, requires_grad=True)

@@ -11,7 +11,6 @@ from support import naive_criteria as naive
 from sparseflows.pruning.observing.shares import largest_shares
 from sparseflows.pruning.scoring.bounds import (
     FRESH,
-    Bound,
     bernstein,
     log_failures,
     observed_error,
@@ -28,7 +27,6 @@ from sparseflows.pruning.scoring.sampling import (
     hybrid,
     inclusion,
     reweighting,
-    threshold,
     top_neurons,
 )
 
@@ -126,17 +124,17 @@ def test_what_is_kept_as_it_is_errs_on_the_sample_within_the_promise(seed, n_in,
     shares, neurons = largest_shares(weight, inputs), largest_shares(weight, inputs, per_neuron)
     kept, stay = chosen(weight.shape, density, seed), chosen((n_in,), density, seed + 1)
     bounds = [
-        Bound(promise_kept(weight, shares, kept), observed_error(weight, weight * kept, inputs).amax(0)),
-        Bound(
+        (promise_kept(weight, shares, kept), observed_error(weight, weight * kept, inputs).amax(0)),
+        (
             promise_neurons_kept(neurons, stay),
             observed_error(weight, weight * stay.repeat_interleave(per_neuron), inputs).amax(0),
         ),
     ]
-    for bound in bounds:
-        assert (bound.observed <= bound.promised + ROUNDING).all()
-        assert ((bound.promised >= 0) & (bound.promised <= 1)).all()
+    for promised, observed in bounds:
+        assert (observed <= promised + ROUNDING).all()
+        assert ((promised >= 0) & (promised <= 1)).all()
         if density == 1:
-            assert not bound.promised.any()
+            assert not promised.any()
 
 
 def test_the_promise_is_met_exactly_by_one_input_and_weights_of_one_sign():
@@ -194,7 +192,7 @@ def weights_at_a_threshold(weight, shares):
 def budgeted(shares, rng):
     times = arrivals(shares, rng)
     kept = times <= times.flatten().kthvalue(int(0.4 * times.numel())).values
-    return kept, threshold([times], [kept])
+    return kept, naive.first_left_out([times], [kept])
 
 
 def weights_of_a_budget(weight, shares):

@@ -15,14 +15,12 @@ from sparseflows.pruning.scoring.allocation import rank_globally
 from sparseflows.pruning.scoring.bounds import promise_kept, promise_sampled
 from sparseflows.pruning.scoring.neuron_budget import allocate_neurons, draws_for, expected_distinct, samples_per_layer
 from sparseflows.pruning.scoring.sampling import (
-    arrival_scores,
     arrivals,
     best_top,
     draw_neurons,
     hybrid,
     inclusion,
     reweighting,
-    threshold,
     top_neurons,
     top_then_random,
 )
@@ -63,8 +61,7 @@ def test_prefixes_of_the_ranking_are_the_choices_at_falling_thresholds():
     layers = [torch.rand(6, 5, generator=generator(1)), torch.rand(3, 6, generator=generator(2))]
     layers[0][2:4] = 0
     times = [arrivals(layer, generator(3 + i)) for i, layer in enumerate(layers)]
-    scores = [arrival_scores(layer, generator(3 + i)) for i, layer in enumerate(layers)]
-    assert all(score.isfinite().all() for score in scores)
+    scores = [-time for time in times]
     flat, order = torch.cat([t.flatten() for t in times]), rank_globally(scores)
     scored = int(flat.isfinite().sum())
     assert scored == 38
@@ -72,17 +69,9 @@ def test_prefixes_of_the_ranking_are_the_choices_at_falling_thresholds():
     for size in range(scored):
         kept = torch.zeros(len(flat), dtype=torch.bool)
         kept[order[:size]] = True
-        tau = threshold([flat], [kept])
+        tau = naive.first_left_out([flat], [kept])
         assert torch.equal(kept, flat < tau)
         assert (flat <= tau).sum() == size + 1
-
-
-def test_the_threshold_is_over_all_layers_and_infinite_where_all_is_kept():
-    times = [torch.tensor([1.0, 4.0]), torch.tensor([3.0, 2.0])]
-    kept = [torch.tensor([True, True]), torch.tensor([False, True])]
-    assert threshold(times, kept) == 3.0
-    assert threshold(times, [torch.ones(2, dtype=torch.bool)] * 2) == math.inf
-    assert threshold([], []) == math.inf
 
 
 def test_reweighting_at_a_fixed_threshold_is_unbiased():
@@ -106,7 +95,7 @@ def test_reweighting_at_a_fixed_number_is_unbiased_with_the_first_arrival_left_o
     for _ in range(1000):
         times = arrivals(shares, rng)
         kept = times <= times.kthvalue(3).values
-        factors.append(reweighting(shares, kept, threshold([times], [kept])))
+        factors.append(reweighting(shares, kept, naive.first_left_out([times], [kept])))
         biased.append(reweighting(shares, kept, float(times[kept].max())))
     assert_mean(torch.stack(factors), torch.ones(5, dtype=torch.float64))
     with pytest.raises(AssertionError):  # the last arrival kept is not the threshold

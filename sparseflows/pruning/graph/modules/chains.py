@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
 from sparseflows.errors import InputError
-from sparseflows.pruning.graph.chains import Chain, Link
+from sparseflows.pruning.graph.chains import Chain, Link, constants_of
 from sparseflows.pruning.graph.modules.passages import NORMS, Passage, check_norm
 from sparseflows.pruning.graph.modules.trace import ADVICE, Call, straight_calls
 
@@ -127,7 +126,7 @@ def _link(own: _Found, before: _Found | None, parameters: set[str], *, last: boo
             "prune the parts before and after it as modules of their own"
         )
     n_out, n_in, *kernel = layer.weight.shape
-    per_neuron = int(torch.tensor(kernel).prod()) if kernel else 1
+    per_neuron = math.prod(kernel)
     if before is not None and not kernel:
         per_neuron = _pixels(own, before)
         n_in //= per_neuron
@@ -145,7 +144,7 @@ def _link(own: _Found, before: _Found | None, parameters: set[str], *, last: boo
         per_neuron=per_neuron,
         bias=bias,
         foldable=bias is not None and not _pads_zeros(layer) and (before is None or before.passage.even),
-        constants=None if last else _constants(layer, own.passage),
+        constants=None if last else constants_of(layer, own.passage.steps),
     )
 
 
@@ -165,12 +164,3 @@ def _pads_zeros(layer: WeightLayer) -> bool:
     if layer.padding == "same":
         return any(size > 1 for size in layer.kernel_size)
     return any(layer.padding)
-
-
-def _constants(layer: WeightLayer, passage: Passage) -> Callable[[], Tensor]:
-    @torch.no_grad()
-    def constants() -> Tensor:
-        bias = layer.bias
-        return passage.constants(layer.weight.new_zeros(layer.weight.shape[0]) if bias is None else bias.clone())
-
-    return constants

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparseflows.errors import InputError
+from sparseflows.pruning.graph.chains import Step
 from sparseflows.pruning.graph.modules.trace import ADVICE, Call, Value
-
-Constants = Callable[[Tensor], Tensor]
-"""(n_out,) → (n_out,): what comes out of an operation where every neuron's value is the same everywhere."""
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d)
@@ -49,7 +46,7 @@ class Passage:
         layer: where it starts, for messages.
         conv: the neurons are channels.
         norms: names of the batch norms on the way.
-        steps: what the way does to constants, one operation after the other.
+        steps: what the way does to constants, one operation after the other; NaN where that is no constant.
         flat: channels were flattened, so that a neuron is several columns of what follows.
         even: a constant neuron is still the same everywhere at the end, whatever its value.
     """
@@ -57,15 +54,9 @@ class Passage:
     layer: str
     conv: bool
     norms: tuple[str, ...] = ()
-    steps: tuple[Constants, ...] = ()
+    steps: tuple[Step, ...] = ()
     flat: bool = False
     even: bool = True
-
-    def constants(self, values: Tensor) -> Tensor:
-        """What neurons of `values` (n_out,) after the layer send on, (n_out,); NaN where that is no constant."""
-        for step in self.steps:
-            values = step(values)
-        return values
 
     def add(self, call: Call) -> None:
         """Go on by one operation.
@@ -123,7 +114,7 @@ def _normed(norm: nn.BatchNorm1d | nn.BatchNorm2d, values: Tensor) -> Tensor:
     return F.batch_norm(rows, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)[0]
 
 
-def _pointwise(call: Call) -> Constants | None:
+def _pointwise(call: Call) -> Step | None:
     """The function of one value that `call` applies to all; None where it is another operation."""
     target, args, kwargs = call.target, call.args, call.kwargs
     if any(isinstance(value, Value) for value in (*args, *kwargs.values())):

@@ -107,6 +107,12 @@ class Sipp:
         )
 
     def _tau(self, kept: int) -> float:
-        """The arrival after the `kept` first ones (see `sampling.threshold`)."""
+        """τ, the arrival after the `kept` first ones of all layers; infinite where all arrived.
+
+        Given the other arrivals, a kept weight is kept exactly when it arrives before this one, so that dividing by
+        1 − exp(−τ s) is unbiased for a fixed number of weights too (Cohen and Kaplan 2007, rank conditioning). The last
+        arrival kept would leave a bias. `bounds.promise_sampled` is proved for a τ fixed beforehand. With this one,
+        read from the draw itself, how often it holds is measured (tests), not proved.
+        """
         times = torch.cat([time.flatten() for time in self._times]).sort().values
         return float(times[kept]) if kept < len(times) else float("inf")

@@ -15,12 +15,22 @@ from torch import Tensor
 from torchdiffeq import odeint
 
 from sparseflows.distributed.processes import Processes
-from sparseflows.flow.solvers.ode import Solution, SolveFailed, Solver, State, Status, Stepping, attempt
+from sparseflows.flow.solvers.ode import (
+    Solution,
+    SolveFailed,
+    Solver,
+    State,
+    Status,
+    Stepping,
+    attempt,
+    ends_of_time,
+    last_of,
+)
 
 FAILURES = tuple(status for status in Status if status is not Status.DONE)  # the first that any process met, counts
 
 
-def solve_together(
+def solve_shared(
     function: Callable[[Tensor, State], State],
     state: State,
     solver: Solver,
@@ -34,7 +44,7 @@ def solve_together(
     of them an equal part of the parameters' gradient, not that of its own rows: see `_Adjoint`.
     """
     counted = Stepping(function, solver.max_nfe)
-    times = torch.tensor([1.0, 0.0] if reverse else [0.0, 1.0], dtype=state[0].dtype, device=state[0].device)
+    times = ends_of_time(state, reverse)
     norm = SharedNorm(solver.processes, counted, state)
     settings = {"rtol": solver.rtol, "atol": solver.atol, "method": solver.method}
 
@@ -43,14 +53,10 @@ def solve_together(
             wanted = tuple(p for p in parameters if p.requires_grad)
             end: State = _Adjoint.apply(counted, norm, times, settings, len(state), *state, *wanted)
             return end
-        return _end(odeint(counted, state, times, options={"step_t": times[1:].clone(), "norm": norm}, **settings))
+        return last_of(odeint(counted, state, times, options={"step_t": times[1:].clone(), "norm": norm}, **settings))
 
     solution = attempt(counted, state, integrate)
     return replace(solution, status=norm.leave(solution.status))
-
-
-def _end(path: State) -> State:
-    return tuple(tensor[-1] for tensor in path)
 
 
 class SharedNorm:
@@ -64,7 +70,7 @@ class SharedNorm:
         self.processes, self.counted, self.like, self.tensors = processes, counted, state[0], len(state)
 
     def __call__(self, state: State) -> Tensor:
-        """The norm of what an error estimate divided by its tolerance is.
+        """The norm () of a state, which is an error estimate divided by its tolerance.
 
         Raises:
             SolveFailed: another process has given the solve up.
@@ -93,12 +99,12 @@ class SharedNorm:
 
 
 def decided(votes: Tensor) -> Status:
-    """The status of all, from how many met each of `FAILURES`."""
+    """The status of all, from how many processes met each of `FAILURES`, (3,)."""
     return next((status for status, count in zip(FAILURES, votes.tolist(), strict=True) if count > 0), Status.DONE)
 
 
 def agreed(processes: Processes, value: Tensor, status: Status) -> tuple[float, Status]:
-    """The sum of the processes' parts of a loss, and the status they all go by."""
+    """The sum of the processes' parts () of a loss, and the status they all go by."""
     if not processes.several:
         return value.item() if status is Status.DONE else torch.nan, status
     part = value.item() if status is Status.DONE else 0.0
@@ -127,7 +133,7 @@ class _Adjoint(torch.autograd.Function):
         *inputs: Tensor,
     ) -> State:
         options = {"step_t": times[1:].clone(), "norm": norm}
-        end = _end(odeint(counted, inputs[:tensors], times, options=options, **settings))
+        end = last_of(odeint(counted, inputs[:tensors], times, options=options, **settings))
         ctx.counted, ctx.norm, ctx.times, ctx.settings, ctx.tensors = counted, norm, times, settings, tensors
         ctx.save_for_backward(*end, *inputs[tensors:])
         return end
@@ -164,6 +170,6 @@ class _Adjoint(torch.autograd.Function):
         sums = (torch.zeros_like(ctx.times[0]), *(torch.zeros_like(parameter) for parameter in parameters))
         start = (*end, *of_end, *sums)
         options = {"step_t": ctx.times[:1].clone(), "norm": norm}
-        path = _end(odeint(rates, start, ctx.times.flip(0), options=options, **ctx.settings))
+        path = last_of(odeint(rates, start, ctx.times.flip(0), options=options, **ctx.settings))
         parts = [total / processes.world for total in path[2 * n + 1 :]]
         return (None, None, None, None, None, *path[n : 2 * n], *parts)

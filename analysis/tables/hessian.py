@@ -1,19 +1,14 @@
-"""The Hessian table written down: as measured, against the dense flow beside the published row, and as CSV.
-
-Pure: tables in, strings out.
-"""
+"""The Hessian tables of a run: as measured, against the dense flow beside the published row, and as CSV."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 
 from analysis.curvature.table import LANCZOS, QUANTITIES, Curvature, HessianTable
 from analysis.reference import load_reference
-from analysis.tables.means import Mean
-from analysis.tables.nll import exact
-from analysis.tables.sheets import Sheet, count, latex, markdown, measure, nats, percent, text
+from analysis.tables.numbers import count, measure, nats, percent
+from analysis.tables.rows import to_csv, with_se
+from analysis.tables.sheet import Sheet
 
 _HEAD = (
     *("run", "name", "dataset", "method", "stage", "seeds_done", "seeds", "status", "reason"),
@@ -40,31 +35,9 @@ def sheets(table: HessianTable) -> list[Sheet]:
     return [*found, _paper(table)] if table.has_paper else found
 
 
-def to_text(tables: Sequence[HessianTable]) -> str:
-    """Aligned tables, the lowest NLL marked."""
-    return "\n".join(text(sheet) for table in tables for sheet in sheets(table))
-
-
-def to_markdown(tables: Sequence[HessianTable]) -> str:
-    """GitHub-flavoured Markdown, the lowest NLL in bold."""
-    return "\n".join(markdown(sheet) for table in tables for sheet in sheets(table))
-
-
-def to_latex(tables: Sequence[HessianTable]) -> str:
-    r"""`table` environments (need booktabs), the lowest NLL `\textbf`."""
-    return "\n".join(latex(sheet) for table in tables for sheet in sheets(table))
-
-
-def to_csv(tables: Sequence[HessianTable]) -> str:
+def rows_csv(tables: Sequence[HessianTable]) -> str:
     """All tables as one CSV, a row a stage; unrounded, empty where a number does not apply."""
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, _COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for table in tables:
-        for row in table.rows:
-            cells = _csv_cells(table, row)
-            writer.writerow({name: exact(cells.get(name)) for name in _COLUMNS})
-    return stream.getvalue()
+    return to_csv(_COLUMNS, [_csv_cells(table, row) for table in tables for row in table.rows])
 
 
 def _csv_cells(table: HessianTable, row: Curvature) -> dict[str, object]:
@@ -72,21 +45,17 @@ def _csv_cells(table: HessianTable, row: Curvature) -> dict[str, object]:
     cells |= {"reason": "; ".join(row.failures), "best": int(row.best)}
     cells |= {"kappa_by": row.kappa_by, "kappa_over_dense_by": row.change_by}
     for name in _NAMES:
-        cells |= _pair(name, row.values.get(name))
-    cells |= _pair("nll_minus_dense", row.change.get("nll"))
+        cells |= with_se(name, row.values.get(name))
+    cells |= with_se("nll_minus_dense", row.change.get("nll"))
     for name in QUANTITIES:
-        cells |= _pair(f"{name}_over_dense", row.change.get(name))
-        cells |= _pair(f"paper_{name}", row.paper.get(name))
-        cells |= _pair(f"paper_{name}_over_dense", row.paper_change.get(name))
+        cells |= with_se(f"{name}_over_dense", row.change.get(name))
+        cells |= with_se(f"paper_{name}", row.paper.get(name))
+        cells |= with_se(f"paper_{name}_over_dense", row.paper_change.get(name))
     if row.published:
         ratios = load_reference().hessian.ratios(row.published)
         cells |= {"published_prune_ratio": row.published.prune_ratio, "published_nll_minus_dense": ratios["nll"]}
         cells |= {f"published_{name}_over_dense": ratios[name] for name in QUANTITIES}
     return cells
-
-
-def _pair(name: str, mean: Mean | None) -> dict[str, object]:
-    return {} if mean is None else {name: mean.value, f"{name}_se": mean.se}
 
 
 def _absolute(table: HessianTable) -> Sheet:
@@ -97,8 +66,7 @@ def _absolute(table: HessianTable) -> Sheet:
         body=tuple(_absolute_cells(row) for row in table.rows),
         label=f"hessian-{table.name}-{table.dataset}",
         notes=_absolute_notes(table),
-        marked=4,
-        best=frozenset(number for number, row in enumerate(table.rows) if row.best),
+        marks=frozenset((number, 4) for number, row in enumerate(table.rows) if row.best),
     )
 
 

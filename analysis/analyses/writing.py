@@ -23,9 +23,14 @@ def open_studies(runs: Sequence[Path]) -> list[Study]:
     Raises:
         InputError: one is given twice, or is not a run folder.
     """
+    require_once(runs)
+    return [Study.open(run) for run in runs]
+
+
+def require_once(runs: Sequence[Path]) -> None:
+    """Raise InputError where a run folder is given twice."""
     if len({run.resolve() for run in runs}) < len(runs):
         raise InputError("the same run folder is given twice; give each once")
-    return [Study.open(run) for run in runs]
 
 
 def require_densities(objectives: Mapping[Path, str], analysis: str) -> None:
@@ -41,8 +46,8 @@ def require_densities(objectives: Mapping[Path, str], analysis: str) -> None:
     for run, objective in objectives.items():
         if objective == CLASSIFIES:
             raise InputError(
-                f"{run}: a run of classifiers (train.objective: {CLASSIFIES}), and 'analysis {analysis}' is about "
-                f"densities; use 'python -m analysis classify {run}'"
+                f"{run}: a run of classifiers (train.objective: {CLASSIFIES}), and '{analysis}' is about "
+                f"densities; use 'sparseflows classify {run}'"
             )
 
 
@@ -51,20 +56,27 @@ def objectives_of(studies: Sequence[Study]) -> dict[Path, str]:
     return {study.path: study.folder.spec.train.objective for study in studies}
 
 
-def folder_for(study: Study, out: Path | None, studies: Sequence[Study]) -> Path:
+def folder_for(study: Study, out: Path | None, studies: Sequence[Study], inner: str = "") -> Path:
     """Where a run's files go: RUN/analysis, or below `--out` (in a folder of its own where there are several runs).
+
+    `inner` is a folder in it, made too.
 
     Raises:
         InputError: it cannot be written to, or two runs would have the same folder.
     """
-    if out is None:
-        return output_folder(study.path / "analysis", remedy=REMEDY)
-    if len(studies) == 1:
-        return output_folder(out, remedy=REMEDY)
     name = study.path.resolve().name
-    if [other.path.resolve().name for other in studies].count(name) > 1:
+    if out is None:
+        place = study.path / "analysis"
+    elif len(studies) == 1:
+        place = out
+    elif [other.path.resolve().name for other in studies].count(name) > 1:
         raise InputError(f"two run folders are called '{name}'; with --out, give them one at a time")
-    return output_folder(out / name, remedy=REMEDY)
+    else:
+        place = out / name
+    folder = output_folder(place, remedy=REMEDY)
+    if inner:
+        output_folder(folder / inner, remedy=REMEDY)
+    return folder
 
 
 def document(found: Mapping[Study, Sequence[Entry]]) -> str:
@@ -79,11 +91,11 @@ def document(found: Mapping[Study, Sequence[Entry]]) -> str:
     return json.dumps({"run": runs if several else runs[0], "stages": stages}, indent=2, allow_nan=False)
 
 
-def write_files(folder: Path, files: Mapping[str, str | bytes]) -> None:
-    """Write each file whole, and say so on standard error."""
+def write_files(folder: Path, files: Mapping[str, str | bytes], what: str = "") -> None:
+    """Write each file whole, and say so on standard error: by name, or how many of `what`."""
     for name, content in files.items():
         write_whole(folder / name, content)
-    typer.echo(f"wrote {', '.join(files)} in {folder}", err=True)
+    typer.echo(f"wrote {f'{len(files)} files of {what}' if what else ', '.join(files)} in {folder}", err=True)
 
 
 def require_some(found: Mapping[Study, Sequence[Entry]]) -> None:

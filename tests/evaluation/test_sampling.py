@@ -1,3 +1,5 @@
+"""Samples of flows whose paths run off: what is lost is NaN, and the search for it ends."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -5,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from sparseflows.experiment.inference import _noise, draw_standardised
+from sparseflows.evaluation.sampling import draw_standardised, noise_rows
 from sparseflows.flow.model import Flow
 from sparseflows.flow.solvers.ode import SolveFailed, Solver
 
@@ -27,7 +29,7 @@ def flow_of(radius, **options):
 
 @pytest.mark.parametrize("n", [40, 1000])
 def test_only_what_runs_off_is_lost(n):
-    flow, noise = flow_of(3.3), _noise(n, 2, 0)
+    flow, noise = flow_of(3.3), noise_rows(n, 2, 0)
     samples = draw_standardised(flow, 2, n, 0)
     far = np.linalg.norm(noise, axis=1) > 3.3
     assert far.any() == (n == 1000)

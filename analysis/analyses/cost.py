@@ -1,29 +1,22 @@
-"""`analysis cost`: what every stage costs, beside the dense flow of its seed."""
+"""`cost`: what every stage costs, beside the dense flow of its seed."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import typer
 
-from analysis.cli import layout
-from analysis.cli.common import (
-    document,
-    folder_for,
-    objectives_of,
-    open_studies,
-    require_densities,
-    require_some,
-    write_files,
-)
-from analysis.cli.cost_text import SPARSE, WAYS, text
+from analysis.analyses.entries import first_values, stage_sheet
+from analysis.analyses.shape import Analysis, Request
 from analysis.runs.progress import Progress
-from analysis.runs.results import Entry, Report, Result, analyse
+from analysis.runs.results import Entry, Report, Result, each_stage
 from analysis.runs.study import Study, Subject
+from analysis.settings import CostSettings
+from analysis.tables.numbers import NOTHING, fixed, mean_in
+from analysis.tables.sheet import Sheet
 from sparseflows.errors import RunError, SparseFlowsError
 from sparseflows.experiment.folder.folder import MODEL
 from sparseflows.experiment.folder.records import DENSE, DONE
@@ -33,75 +26,112 @@ if TYPE_CHECKING:
     from analysis.cost import Job, Timing
 
 KIND = "cost2"  # the second: with the sparse execution of masked flows
-ROWS, REPEATS, SEED = 1024, 5, 0
+WAYS = ("log_prob", "sample")
+SPARSE = "_sparse"  # ends the name of a way, where zeros are not multiplied
+_LIKELIHOODS = {"nll_test": "test NLL", "kl_gap": "KL gap"}
 
 _Timings: TypeAlias = "Mapping[tuple[str, str], Timing | str]"
 
 
-def command(
-    runs: Sequence[Path], stage: Sequence[str], rows: int, repeats: int, seed: int, as_json: bool, out: Path | None
-) -> None:
-    """Print and write the cost of `runs`; see `analysis cost --help`."""
-    studies = open_studies(runs)
-    require_densities(objectives_of(studies), "cost")
-    chosen = {study: study.subjects(stage) for study in studies}
-    folders = {study: folder_for(study, out, studies) for study in studies}
-    progress = Progress("cost")
-    found = {study: results(study, chosen[study], rows, repeats, seed, progress) for study in studies}
-    require_some(found)
-    typer.echo(document(found) if as_json else "\n".join(text(*one) for one in found.items()), nl=as_json)
-    for study, entries in found.items():
-        write_files(folders[study], {"cost.json": document({study: entries}) + "\n"} | files(entries))
-
-
-def results(
-    study: Study,
-    subjects: Sequence[Subject],
-    rows: int = ROWS,
-    repeats: int = REPEATS,
-    seed: int = SEED,
-    progress: Progress | None = None,
-) -> list[Entry]:
-    """Cost of every stage.
-
-    All stages that are not known yet are timed together, in turns, with the dense flows of their seeds.
-
-    Args:
-        study: the run.
-        subjects: its stages.
-        rows: of the batch that is timed; as many as there are where there are fewer.
-        repeats: timings a stage.
-        seed: of the choice of the rows, and of the noise.
-        progress: what the user sees.
-    """
+def compute(request: Request) -> list[Entry]:
+    """The cost of every stage. All that are not known yet are timed together, in turns, with their dense flows."""
     import torch
 
     from analysis.cost import processor
 
-    settings = {
-        "rows": rows,
-        "repeats": repeats,
-        "seed": seed,
-        "threads": 1,
-        "processor": processor(),
-        "torch": torch.__version__,
-    }
-    known = analyse(subjects, KIND, settings, _not_now, Progress("cost", io.StringIO(), bars=False))
+    study, settings = request.study, request.settings
+    depends = asdict(settings) | {"threads": 1, "processor": processor(), "torch": torch.__version__}
+    known = each_stage(request.subjects, KIND, depends, _not_now, Progress("cost", io.StringIO(), bars=False))
     missing = [entry.subject for entry in known if entry.result is None and entry.subject.record.status == DONE]
-    progress = progress or Progress("cost")
-    timings: _Timings = _time(study, missing, (rows, repeats, seed), progress) if missing else {}
+    timings: _Timings = _time(study, missing, settings, request.progress) if missing else {}
+    rows = len(_rows(study, settings.rows, settings.seed)) if missing else settings.rows
+    batch = {"rows": rows, "repeats": settings.repeats, "samples_seed": settings.seed}
 
-    batch = {"rows": len(_rows(study, rows, seed)) if missing else rows, "repeats": repeats, "samples_seed": seed}
-
-    def compute(subject: Subject, report: Report) -> Result:
+    def of_stage(subject: Subject, report: Report) -> Result:
         return Result(_values(study, subject, timings) | batch)
 
-    return analyse(subjects, KIND, settings, compute, progress)
+    return each_stage(request.subjects, KIND, depends, of_stage, request.progress)
 
 
-def files(entries: Sequence[Entry]) -> dict[str, str | bytes]:
-    """cost.csv."""
-    return {"cost.csv": layout.to_csv(entries)}
+def sheets(study: Study, entries: Sequence[Entry]) -> list[Sheet]:
+    """What is counted, what is measured, and the same where zeros are skipped."""
+    one = first_values(entries)
+    if one is None:
+        return [stage_sheet(study, entries, "", (), lambda values: ())]
+    done = [entry.result.values for entry in entries if entry.result is not None]
+    likelihoods = [name for name in _LIKELIHOODS if any(values[name] is not None for values in done)]
+    counts = ("bytes", "bytes_sparse", "macs", "macs_divergence")
+    counted = stage_sheet(
+        study,
+        entries,
+        "bytes of the params in memory (sparse: of the surviving ones, matrices by rows); multiply-adds of one "
+        "evaluation of f, and of f with its divergence, a row of the batch; test NLL and KL gap in nats, ± s.e.",
+        ("bytes", "sparse", "f", "f + div.", *(_LIKELIHOODS[name] for name in likelihoods)),
+        lambda values: [*(f"{values[n]:,}" for n in counts), *(fixed(mean_in(values, n), 3) for n in likelihoods)],
+    )
+    measured = Sheet(
+        title="Seconds",
+        legend=f"{one['rows']:,} rows, one thread, {one['processor']}: median of {one['repeats']} (fastest-slowest); "
+        "speed-up: the dense flow's seconds over the stage's",
+        heading=("stage", "NFE log p", "log p (ms)", "speed-up", "NFE sampling", "sampling (ms)", "speed-up"),
+        body=tuple((entry.subject.name, *_measured(entry)) for entry in entries),
+        label=f"{study.folder.spec.name}-seconds",
+        whole_names=True,
+        notes=tuple(
+            f"not timed: {entry.subject.name}: {entry.result.values['timing_failure']}"
+            for entry in entries
+            if entry.result is not None and entry.result.values["timing_failure"]
+        ),
+    )
+    return [counted, measured, *_sparse_sheet(study, entries, one)]
+
+
+def figures(request: Request, entries: Sequence[Entry]) -> Iterator[tuple[str, Mapping[str, bytes]]]:
+    """None: the figures of cost are those of the report."""
+    return iter(())
+
+
+def _measured(entry: Entry) -> list[str]:
+    if entry.result is None:
+        return [NOTHING] * 6
+    values, cells = entry.result.values, []
+    for way in WAYS:
+        if values[f"{way}_seconds"] is None:
+            cells += [NOTHING] * 3
+        else:
+            cells += [f"{values[f'{way}_nfe']:,}", _spread(values, way), fixed(values[f"{way}_speedup"])]
+    return cells
+
+
+def _sparse_sheet(study: Study, entries: Sequence[Entry], one: Mapping[str, Any]) -> list[Sheet]:
+    """The table of those whose zeros were skipped; none where there are none."""
+    body = []
+    for entry in entries:
+        values = {} if entry.result is None else entry.result.values
+        if any(values.get(f"{way}{SPARSE}_seconds") is not None for way in WAYS):
+            body.append((entry.subject.name, *(cell for way in WAYS for cell in _sparse_cells(values, way))))
+    if not body:
+        return []
+    legend = (
+        f"the same with sparse execution of the matrices that are more than {100 * one['break_even']:.0f} % zeros; "
+        "speed-up over the dense flow, and over the stage itself as it is above"
+    )
+    heading = ("stage", "log p (ms)", "dense", "masked", "sampling (ms)", "dense", "masked")
+    return [Sheet("Sparse execution", legend, heading, tuple(body), f"{study.folder.spec.name}-sparse")]
+
+
+def _sparse_cells(values: Mapping[str, Any], way: str) -> list[str]:
+    name = f"{way}{SPARSE}"
+    if values[f"{name}_seconds"] is None:
+        return [NOTHING] * 3
+    return [_spread(values, name), *(fixed(values[f"{name}_speedup{end}"]) for end in ("", "_masked"))]
+
+
+def _spread(values: Mapping[str, Any], way: str) -> str:
+    """Milliseconds: median (fastest-slowest)."""
+    median, least, most = (1e3 * values[f"{way}_seconds{suffix}"] for suffix in ("", "_min", "_max"))
+    digits = 1 if median < 100 else 0
+    return f"{median:,.{digits}f} ({least:,.{digits}f}-{most:,.{digits}f})"
 
 
 def _not_now(subject: Subject, report: Report) -> Result:
@@ -114,13 +144,12 @@ def _dense(study: Study, subject: Subject) -> Subject | None:
     return found[0] if found and found[0].record.status == DONE else None
 
 
-def _time(study: Study, subjects: Sequence[Subject], settings: tuple[int, int, int], progress: Progress) -> _Timings:
+def _time(study: Study, subjects: Sequence[Subject], settings: CostSettings, progress: Progress) -> _Timings:
     from analysis.cost import in_turns, one_thread
 
-    rows, repeats, seed = settings
     dense = [one for subject in subjects if (one := _dense(study, subject)) is not None]
-    points = _rows(study, rows, seed)
-    noise = numpy_generator(seed, "analysis/cost/noise").standard_normal(points.shape)
+    points = _rows(study, settings.rows, settings.seed)
+    noise = numpy_generator(settings.seed, "analysis/cost/noise").standard_normal(points.shape)
     works: dict[tuple[str, str], Callable[[], int]] = {}
     for subject in {one.name: one for one in (*dense, *subjects)}.values():
         try:
@@ -133,7 +162,7 @@ def _time(study: Study, subjects: Sequence[Subject], settings: tuple[int, int, i
     progress.start(1)
     progress.begin("all stages, in turns")
     with one_thread():
-        timings = in_turns(works, repeats, progress.step)
+        timings = in_turns(works, settings.repeats, progress.step)
     progress.close()
     return timings
 
@@ -232,3 +261,6 @@ def _speedup(timing: Timing | str | None, base: Timing | str | None) -> float | 
     if not isinstance(timing, Timing) or not isinstance(base, Timing):
         return None
     return float(np.median(base.seconds) / np.median(timing.seconds))
+
+
+ANALYSIS = Analysis("cost", compute, sheets, figures)

@@ -14,10 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparseflows.flow.compiled.engine import Carried
 from sparseflows.flow.fields import MLPField
-from sparseflows.flow.solvers.mlp_kernel import Evaluated, Kernel, Weights
-from sparseflows.flow.solvers.ode import Status
+from sparseflows.flow.solvers.mlp_kernel import Evaluated, MLPKernel, Weights
+from sparseflows.flow.solvers.ode import Solution, Status
 from sparseflows.flow.solvers.tableaus import Tableau
 
 Steps = tuple[float, ...]
@@ -41,32 +40,21 @@ class GridSolver:
     tile: int = TILE
 
 
-def grid_solve(
-    field: MLPField,
-    end_time: Tensor,
-    points: Tensor,
-    steps: Steps,
-    solver: GridSolver,
-    probes: Tensor | None = None,
+def solve_on_grid(
+    field: MLPField, end_time: Tensor, points: Tensor, steps: Steps, solver: GridSolver, probes: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Points (B, D) carried from data to noise, and ∫₀ᵀ tr ∂f/∂z dt (B,), differentiable once.
 
     Args:
         field: f(t, z).
-        end_time: T, a scalar tensor.
-        points: where the paths start.
+        end_time: T ().
+        points: (B, D), where the paths start.
         steps: lengths of the steps over τ = t/T; their sum is 1.
         solver: the method, and what it remembers.
         probes: (B, D) of Hutchinson's estimate; None for the exact trace.
     """
-    tensors = [p for layer in field.linear_layers() for p in _of(layer)]
-    end, trace = _GridSolve.apply(points, end_time, Kernel(field, probes), steps, solver, *tensors)
+    end, trace = _GridSolve.apply(points, end_time, MLPKernel(field, probes), steps, solver, *field.tensors())
     return end, trace
-
-
-def _of(layer: Any) -> list[Tensor]:
-    names = Weights._fields
-    return [tensor for name in names if (tensor := getattr(layer, name)) is not None]
 
 
 @dataclass
@@ -81,7 +69,13 @@ class _Stage:
 class _GridSolve(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, points: Tensor, end_time: Tensor, kernel: Kernel, steps: Steps, solver: GridSolver, *tensors: Tensor
+        ctx: Any,
+        points: Tensor,
+        end_time: Tensor,
+        kernel: MLPKernel,
+        steps: Steps,
+        solver: GridSolver,
+        *tensors: Tensor,
     ) -> tuple[Tensor, Tensor]:
         ctx.kernel, ctx.steps, ctx.solver, ctx.end_time = kernel, steps, solver, float(end_time.detach())
         keep = any(ctx.needs_input_grad)
@@ -110,7 +104,7 @@ def _tiles(rows: int, tile: int) -> list[slice]:
 
 
 def _walk(
-    kernel: Kernel, end_time: float, z: Tensor, rows: slice, steps: Steps, solver: GridSolver, keep: bool
+    kernel: MLPKernel, end_time: float, z: Tensor, rows: slice, steps: Steps, solver: GridSolver, keep: bool
 ) -> tuple[Tensor, Tensor, list[list[_Stage]]]:
     tableau, tape = solver.tableau, list[list[_Stage]]()
     trace = torch.zeros_like(z[:, 0])
@@ -131,7 +125,7 @@ def _walk(
 
 
 def combine(start: Tensor, rates: Sequence[Tensor], coefficients: Sequence[float], step: float) -> Tensor:
-    """start + step · Σ coefficients_i rates_i."""
+    """start + step · Σ coefficients_i rates_i, all of one shape: (B, D) or (B,)."""
     for rate, coefficient in zip(rates, coefficients, strict=True):
         if coefficient:
             start = torch.add(start, rate, alpha=coefficient * step)
@@ -176,20 +170,20 @@ def choose_grid(
     first_step: float = 0.1,
     probes: Tensor | None = None,
     max_nfe: int = 5000,
-) -> Carried:
+) -> Solution:
     """The steps that hold the embedded error of points and trace below `tol`, root mean square over the rows.
 
     Args:
         field: f(t, z).
-        end_time: T, a scalar tensor.
+        end_time: T ().
         points: (B, D), the rows that the grid is chosen by.
         tableau: the method.
         tol: rtol = atol.
         first_step: to try first, over τ: that of the grid before is a good one.
-        probes: as in `grid_solve`.
+        probes: as in `solve_on_grid`.
         max_nfe: evaluations after which the choice is given up.
     """
-    kernel, whole = Kernel(field, probes), float(end_time.detach())
+    kernel, whole = MLPKernel(field, probes), float(end_time.detach())
     z, trace = points, torch.zeros_like(points[:, 0])
     here = kernel.forward(0.0, z)
     tau, step, nfe = 0.0, min(1.0, first_step), 1
@@ -216,10 +210,10 @@ def choose_grid(
             steps.append(step)
             tau, z, trace, here = tau + step, z_new, trace_new, ahead
             if tau >= 1 - 1e-9:
-                return Carried(z, trace, nfe, Status.DONE, _to_one(steps))
+                return Solution((z, trace), nfe, Status.DONE, _to_one(steps))
         if nfe >= max_nfe or step < 1e-7:
             status = Status.NON_FINITE if infinite else Status.UNDERFLOW
-            return Carried(z, trace, nfe, Status.OUT_OF_STEPS if nfe >= max_nfe else status)
+            return Solution((z, trace), nfe, Status.OUT_OF_STEPS if nfe >= max_nfe else status)
         factor = GROW if size == 0 else min(GROW, max(SHRINK, SAFETY * size ** (-1 / tableau.order)))
         step = min(step * (min(1.0, factor) if size > 1 else factor), 1 - tau)
 

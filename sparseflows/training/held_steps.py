@@ -20,11 +20,11 @@ from torch import Tensor
 from sparseflows.distributed.processes import ALONE, Processes
 from sparseflows.flow import divergence as div
 from sparseflows.flow.compiled import engine
-from sparseflows.flow.compiled.engine import Carried
+from sparseflows.flow.divergence import DivergenceKind
 from sparseflows.flow.fields import MLPField
-from sparseflows.flow.model import DivergenceKind, Flow, standard_normal_log_prob
-from sparseflows.flow.solvers.grid import GridSolver, Steps, choose_grid, grid_solve
-from sparseflows.flow.solvers.ode import Solver, Status
+from sparseflows.flow.model import Flow, standard_normal_log_prob
+from sparseflows.flow.solvers.held_grid import GridSolver, Steps, choose_grid, solve_on_grid
+from sparseflows.flow.solvers.ode import Solution, Solver, Status
 from sparseflows.flow.solvers.tableaus import TABLEAUS
 from sparseflows.training.losses import Loss, with_gradients
 
@@ -32,7 +32,7 @@ FIRST_STEP = 0.1  # of the very first choice
 
 
 @dataclass
-class HeldGridLikelihood:
+class HeldStepsLikelihood:
     """−mean log p on held steps, for flows whose fields are `MLPField`s.
 
     Attributes:
@@ -101,13 +101,19 @@ class HeldGridLikelihood:
         return Loss(value, nfe, Status.DONE if bool(torch.isfinite(value)) else Status.NON_FINITE)
 
     def choose(self, flow: Flow, points: Tensor, probes: Sequence[Tensor | None]) -> tuple[int, Status]:
-        """Choose the grids of all blocks anew on the first of the (whitened) points; gives the NFE and how it ended."""
+        """Choose the grids of all blocks anew by the first of the whitened points (B, D); gives the NFE and the status.
+
+        Args:
+            flow: whose fields are `MLPField`s.
+            points: whitened, (B, D).
+            probes: (B, D) for each block, or None.
+        """
         points = points[: self.rows]
         before, nfe = self.grids or [(FIRST_STEP,)] * len(probes), 0
         grids = []
         for block, held, probe in zip(flow.chain(), before, probes, strict=True):
             chosen = self._choose_one(_mlp(block.field), block.end_time(points).detach(), points, held[0], probe)
-            nfe, points = nfe + chosen.nfe, chosen.ends
+            nfe, points = nfe + chosen.nfe, chosen.state[0]
             grids.append(chosen.steps)
             if chosen.status is not Status.DONE:
                 return nfe, chosen.status
@@ -116,14 +122,12 @@ class HeldGridLikelihood:
 
     def _choose_one(
         self, field: MLPField, end_time: Tensor, points: Tensor, first: float, probes: Tensor | None
-    ) -> Carried:
+    ) -> Solution:
         probes = None if probes is None else probes[: len(points)]
         exact, tol = probes is None, self.tolerance
         if self.compiled and engine.takes(field, points, exact):
             solver = Solver(self.method, tol, tol, max_nfe=self.max_nfe, norm="batch")
-            return engine.choose_steps(
-                field, float(end_time), points, solver, first, "exact" if exact else "probed", probes
-            )
+            return engine.choose_steps(field, float(end_time), points, solver, first, probes)
         return choose_grid(field, end_time, points, TABLEAUS[self.method], tol, first, probes, self.max_nfe)
 
     def _mean(self, flow: Flow, points: Tensor, probes: Sequence[Tensor | None]) -> Tensor:
@@ -139,19 +143,18 @@ class HeldGridLikelihood:
                 self.grids,
                 tableau,
                 points,
-                "exact" if exact else "probed",
                 probes[0],
                 with_gradients=torch.is_grad_enabled(),
             )
             value = -(standard_normal_log_prob(found.ends) + found.traces).mean()
             if not torch.is_grad_enabled():
                 return value
-            inputs = [tensor for field in fields for tensor in engine.tensors_of(field)] + ends
+            inputs = [tensor for field in fields for tensor in field.tensors()] + ends
             gradients = [g for block in found.gradients for g in block]
             return with_gradients(value, inputs, [*gradients, *map(value.new_tensor, found.of_end_times)])
         solver, trace = GridSolver(tableau, self.recompute), torch.zeros_like(points[:, 0])
         for field, end, steps, probe in zip(fields, ends, self.grids, probes, strict=True):
-            points, more = grid_solve(field, end, points, steps, solver, probe)
+            points, more = solve_on_grid(field, end, points, steps, solver, probe)
             trace = trace + more
         return -(standard_normal_log_prob(points) + trace).mean()
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from support.arrays import pairwise
 from support.plain_solve import drawn, drawn_field, plain_solve
 
-from sparseflows.flow.compiled import engine
-from sparseflows.flow.solvers.grid import GridSolver, choose_grid, grid_solve
+from sparseflows.flow.activations import ACTIVATIONS
+from sparseflows.flow.fields import TIMES
+from sparseflows.flow.solvers.held_grid import GridSolver, choose_grid, solve_on_grid
 from sparseflows.flow.solvers.ode import Status
 from sparseflows.flow.solvers.tableaus import TABLEAUS
 
@@ -15,10 +17,9 @@ STEPS = (0.2, 0.3, 0.1, 0.4)
 ROUNDING = 1e-12
 
 
-@pytest.mark.parametrize("activation", engine.ACTIVATION_ORDER)
-@pytest.mark.parametrize("time", ["none", "concat", "concat_squash"])
-@pytest.mark.parametrize("hidden", [[8, 7, 6], [5], []])
-@pytest.mark.parametrize("probed", [False, True])
+@pytest.mark.parametrize(
+    *pairwise(activation=ACTIVATIONS, time=TIMES, hidden=[[8, 7, 6], [5], []], probed=[False, True])
+)
 def test_values_and_gradients_are_those_of_autograd(activation, time, hidden, probed) -> None:
     field = drawn_field(3, hidden, activation, time)
     points, end_time = drawn(11, 3).requires_grad_(), torch.tensor(1.3, dtype=torch.float64, requires_grad=True)
@@ -34,7 +35,7 @@ def test_values_and_gradients_are_those_of_autograd(activation, time, hidden, pr
         wanted = differentiated(plain_solve(field, end_time, points, STEPS, tableau, probes))
         for recompute in (False, True):
             solver = GridSolver(tableau, recompute, tile=4)  # the last tile is a smaller one
-            found = differentiated(grid_solve(field, end_time, points, STEPS, solver, probes))
+            found = differentiated(solve_on_grid(field, end_time, points, STEPS, solver, probes))
             for ours, theirs in zip(found, wanted, strict=True):
                 torch.testing.assert_close(ours, theirs, rtol=ROUNDING, atol=ROUNDING)
 
@@ -47,7 +48,7 @@ def test_the_gaussian_base_is_counted(probed: bool) -> None:
     tableau = TABLEAUS["bosh3"]
     pairs = [
         plain_solve(field, one, points, STEPS, tableau, probes),
-        grid_solve(field, one, points, STEPS, GridSolver(tableau), probes),
+        solve_on_grid(field, one, points, STEPS, GridSolver(tableau), probes),
     ]
     gradients = [torch.autograd.grad((end.square().sum() + trace.sum()), [points])[0] for end, trace in pairs]
     torch.testing.assert_close(pairs[0], pairs[1], rtol=ROUNDING, atol=ROUNDING)
@@ -65,12 +66,12 @@ def test_the_chosen_steps_hold_the_tolerance(method: str, tol: float) -> None:
     finer = choose_grid(field, one, points, TABLEAUS["dopri5"], 1e-10)
     assert chosen.status is finer.status is Status.DONE
     assert sum(chosen.steps) == pytest.approx(1, abs=1e-12)
-    end, trace = grid_solve(field, one, points, chosen.steps, GridSolver(tableau))
-    torch.testing.assert_close(end, chosen.ends, rtol=1e-10, atol=1e-10)
+    end, trace = solve_on_grid(field, one, points, chosen.steps, GridSolver(tableau))
+    torch.testing.assert_close(end, chosen.state[0], rtol=1e-10, atol=1e-10)
     # The error of every step is below the tolerance; the whole path adds them up.
     allowed = tol * len(chosen.steps)
-    assert float((end.detach() - finer.ends).square().mean().sqrt()) < allowed
-    assert float((trace.detach() - finer.traces).square().mean().sqrt()) < allowed
+    assert float((end.detach() - finer.state[0]).square().mean().sqrt()) < allowed
+    assert float((trace.detach() - finer.state[1]).square().mean().sqrt()) < allowed
 
 
 def test_a_field_without_numbers_ends_with_a_status() -> None:

@@ -13,7 +13,7 @@ from sparseflows.flow.model import Flow, seeded_initialise
 from sparseflows.flow.solvers.ode import Solver, Status
 from sparseflows.rng import torch_generator
 from sparseflows.specs import Spec, TrainSpec
-from sparseflows.training.held_grid import HeldGridLikelihood
+from sparseflows.training.held_steps import HeldStepsLikelihood
 from sparseflows.training.loop import Hooks, train
 from sparseflows.training.losses import with_gradients
 from sparseflows.training.objectives import NegativeLogLikelihood, build_objective
@@ -47,7 +47,7 @@ def gradients(objective, flow: Flow, generator_seed: int = 0) -> tuple[float, li
 def test_at_a_small_tolerance_it_is_the_adaptive_solve(divergence: str, compiled: bool, blocks: int) -> None:
     whitening = torch.tensor([[1.5, 0.2], [-0.3, 0.8]], dtype=torch.float64)
     flow = small_flow(blocks, whitening=whitening)
-    held = HeldGridLikelihood("dopri5", 1e-9, rows=40, divergence=divergence, compiled=compiled)
+    held = HeldStepsLikelihood("dopri5", 1e-9, rows=40, divergence=divergence, compiled=compiled)
     value, found = gradients(held, flow)
     wanted_value, wanted = gradients(NegativeLogLikelihood(Solver("dopri5", 1e-9, 1e-9), divergence), flow)
     assert value == pytest.approx(wanted_value, abs=1e-7)
@@ -60,8 +60,8 @@ def test_at_a_small_tolerance_it_is_the_adaptive_solve(divergence: str, compiled
 @pytest.mark.parametrize("recompute", [False, True])
 def test_the_engine_and_the_plain_path_are_the_same(divergence: str, recompute: bool) -> None:
     flow = small_flow()
-    engine = HeldGridLikelihood(divergence=divergence)
-    plain = HeldGridLikelihood(divergence=divergence, compiled=False, recompute=recompute)
+    engine = HeldStepsLikelihood(divergence=divergence)
+    plain = HeldStepsLikelihood(divergence=divergence, compiled=False, recompute=recompute)
     (one, ours), (other, theirs) = gradients(engine, flow), gradients(plain, flow)
     # The choices of the steps differ by rounding alone.
     assert engine.grids[0] == pytest.approx(plain.grids[0], rel=1e-9)
@@ -73,7 +73,7 @@ def test_the_engine_and_the_plain_path_are_the_same(divergence: str, recompute: 
 def test_steps_are_chosen_every_so_often_at_a_falling_tolerance() -> None:
     flow, chosen = small_flow(), []
 
-    class Watched(HeldGridLikelihood):
+    class Watched(HeldStepsLikelihood):
         def choose(self, *arguments):
             chosen.append((self._step, self.tolerance))
             return super().choose(*arguments)
@@ -87,12 +87,12 @@ def test_steps_are_chosen_every_so_often_at_a_falling_tolerance() -> None:
 
 
 def test_a_solve_that_fails_is_a_status() -> None:
-    objective = HeldGridLikelihood(tol=1e-7, max_nfe=20)
+    objective = HeldStepsLikelihood(tol=1e-7, max_nfe=20)
     assert objective(small_flow(), rows(), torch_generator(0, "noise")).status is Status.OUT_OF_STEPS
     flow = small_flow()
     with torch.no_grad():
         next(flow.parameters()).fill_(float("nan"))
-    assert HeldGridLikelihood()(flow, rows(), torch_generator(0, "noise")).status is Status.NON_FINITE
+    assert HeldStepsLikelihood()(flow, rows(), torch_generator(0, "noise")).status is Status.NON_FINITE
 
 
 def test_a_training_resumes_between_two_choices_to_the_bit() -> None:
@@ -102,7 +102,7 @@ def test_a_training_resumes_between_two_choices_to_the_bit() -> None:
         flow = small_flow()
         hooks = Hooks(save=lambda checkpoint: saved.append(copy.deepcopy(checkpoint))) if keep else None
         outcome = train(
-            flow, HeldGridLikelihood(hold=7), rows(), settings, seed=0, purpose="t", hooks=hooks, resume=resume
+            flow, HeldStepsLikelihood(hold=7), rows(), settings, seed=0, purpose="t", hooks=hooks, resume=resume
         )
         assert outcome.status is Status.DONE
         return flow.state_dict()
@@ -126,7 +126,7 @@ def test_settings_become_it_and_wrong_ones_are_refused() -> None:
     tols = {"rtol": 1e-3, "atol": 1e-3}
     made = spec(method="bosh3", hold_grid=5, hold_rows=64, first_tol=1e-2, **tols)
     objective = build_objective(made, made.train)
-    assert isinstance(objective, HeldGridLikelihood)
+    assert isinstance(objective, HeldStepsLikelihood)
     assert (objective.hold, objective.rows, objective.tol, objective.first_tol) == (5, 64, 1e-3, 1e-2)
     for wrong, said in (
         ({"first_tol": 1e-2}, "goes with hold_grid"),

@@ -1,102 +1,124 @@
-"""`analysis modes`: are the samples of every stage good, and are all modes there."""
+"""`modes`: are the samples of every stage good, and are all modes there."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import typer
 
-from analysis.cli import layout
-from analysis.cli.common import (
-    document,
-    folder_for,
-    objectives_of,
-    open_studies,
-    require_densities,
-    require_some,
-    write_files,
-)
-from analysis.cli.modes_text import CLOSENESS, FAR, text
+from analysis.analyses.entries import first_values, stage_sheet
+from analysis.analyses.shape import Analysis, Request
 from analysis.plots.modes import mode_quality_arrays, mode_quality_figure
-from analysis.runs.progress import Progress
-from analysis.runs.results import Entry, Report, Result, analyse
+from analysis.runs.results import Entry, Report, Result, each_stage
 from analysis.runs.study import Study, Subject
 from analysis.samples.coverage import LEAST_ROWS, WASSERSTEIN_ROWS, Closeness, closeness
 from analysis.samples.modes import DEVIATIONS, Array, ModeQuality, as_values, mode_quality, perfect_share
+from analysis.tables.numbers import Mean, fixed, mean_in, share
+from analysis.tables.sheet import Sheet
 from sparseflows.data.splits import Splits
 from sparseflows.errors import InputError, RunError
 from sparseflows.rng import numpy_generator
 
 KIND = "modes2"
-SAMPLES, SEED = 20_000, 0
+CLOSENESS = ("density", "coverage", "sliced_wasserstein")
+FAR = 1000  # standard deviations of the data, in any column: a sample that far out is lost
 
 
-def command(
-    runs: Sequence[Path], stage: Sequence[str], samples: int, seed: int, paper: bool, as_json: bool, out: Path | None
-) -> None:
-    """Print and write the mode quality of `runs`; see `analysis modes --help`."""
-    studies = open_studies(runs)
-    require_densities(objectives_of(studies), "modes")
-    chosen = {study: study.subjects(stage) for study in studies}
-    if paper:
-        for study in studies:
-            _require_modes(study)
-    folders = {study: folder_for(study, out, studies) for study in studies}
-    progress = Progress("modes")
-    found = {study: results(study, chosen[study], samples, seed, paper, progress) for study in studies}
-    require_some(found)
-    typer.echo(document(found) if as_json else "\n".join(text(*one) for one in found.items()), nl=as_json)
-    for study, entries in found.items():
-        write_files(folders[study], {"modes.json": document({study: entries}) + "\n"} | files(entries))
+def compute(request: Request) -> list[Entry]:
+    """The mode quality of every stage, from the cache where it is known."""
+    settings = request.settings
+    seeds = dict.fromkeys(subject.record.seed for subject in request.subjects)
+    truths = {one: _Truth(request.study, one, settings.samples, settings.seed) for one in seeds}
+
+    def of_stage(subject: Subject, report: Report) -> Result:
+        return Result(_values(subject, truths[subject.record.seed], settings.protocol == "paper", report))
+
+    return each_stage(request.subjects, KIND, settings.document(), of_stage, request.progress)
 
 
-def results(
-    study: Study,
-    subjects: Sequence[Subject],
-    samples: int = SAMPLES,
-    seed: int = SEED,
-    paper: bool = False,
-    progress: Progress | None = None,
-) -> list[Entry]:
-    """Mode quality of every stage.
-
-    Args:
-        study: the run.
-        subjects: its stages.
-        samples: to draw from each.
-        seed: of the samples, and of the directions of the sliced Wasserstein distance.
-        paper: add the shares by the published distance.
-        progress: what the user sees.
-
-    Raises:
-        InputError: `paper`, and the data have no modes.
-    """
-    if paper:
-        _require_modes(study)
-    truths = {one: _Truth(study, one, samples, seed) for one in dict.fromkeys(s.record.seed for s in subjects)}
-
-    def compute(subject: Subject, report: Report) -> Result:
-        return Result(_values(subject, truths[subject.record.seed], paper, report))
-
-    settings = {"samples": samples, "seed": seed, "paper": paper}
-    return analyse(subjects, KIND, settings, compute, progress or Progress("modes"))
+def check(request: Request) -> None:
+    """Refuse the published distance where the data have no modes."""
+    if request.settings.protocol == "paper" and request.study.splits.modes is None:
+        raise InputError(
+            f"{request.study.path}: no modes in the data ({request.study.folder.spec.data.name}); the published "
+            "distance is one to the modes of a mixture of Gaussians (gaussians, gaussian_spiral): leave --protocol "
+            "paper out"
+        )
 
 
-def files(entries: Sequence[Entry]) -> dict[str, str | bytes]:
-    """modes.csv, and the figure where there is a stage to draw."""
-    written: dict[str, str | bytes] = {"modes.csv": layout.to_csv(entries)}
+def figures(request: Request, entries: Sequence[Entry]) -> Iterator[tuple[str, Mapping[str, bytes]]]:
+    """The shares of good samples, or coverage, against the prune ratio."""
     done = [entry for entry in entries if entry.result is not None]
     if done:
-        dataset = done[0].subject.record.dataset
-        arrays = mode_quality_arrays([entry.document() for entry in done], dataset)
-        written |= {f"mode_quality.{kind}": content for kind, content in mode_quality_figure(arrays).items()}
-    return written
+        arrays = mode_quality_arrays([entry.document() for entry in done], done[0].subject.record.dataset)
+        yield "", {f"mode_quality.{kind}": content for kind, content in mode_quality_figure(arrays).items()}
+
+
+def sheets(study: Study, entries: Sequence[Entry]) -> list[Sheet]:
+    """The reference rows first, then a stage a row; by the published distance too where it was asked for."""
+    one = first_values(entries)
+    if one is None:
+        return [stage_sheet(study, entries, "", (), lambda values: ())]
+    lost = _lost(entries)
+    if one["modes_total"] is None:
+        return [_closeness_sheet(study, entries, one, lost)]
+    prefixes = ["", "paper_"] if "paper_good_within_2" in one else [""]
+    return [_shares_sheet(study, entries, one, prefix, lost if not prefix else []) for prefix in prefixes]
+
+
+def _shares_sheet(
+    study: Study, entries: Sequence[Entry], one: dict[str, Any], prefix: str, notes: Sequence[str]
+) -> Sheet:
+    total = one["modes_total"]
+
+    def shares(values: dict[str, Any], name: str, captured: int) -> list[str]:
+        return [*(share(mean_in(values, f"{name}_within_{k}")) for k in DEVIATIONS), f"{captured} of {total}"]
+
+    above = [["test rows", *shares(one, f"{prefix}data", one[f"{prefix}data_modes_captured"])]]
+    if not prefix:
+        above.insert(0, ["perfect sampler", *shares(one, "perfect", total)])
+    distance = "published" if prefix else "Mahalanobis"
+    return stage_sheet(
+        study,
+        entries,
+        f"% of samples within k sd of the nearest mode ({distance} distance), ± binomial s.e.; {_drawn(one)}",
+        (*(f"within {k} sd" for k in DEVIATIONS), "captured"),
+        lambda values: shares(values, f"{prefix}good", values[f"{prefix}modes_captured"]),
+        above,
+        notes,
+    )
+
+
+def _closeness_sheet(study: Study, entries: Sequence[Entry], one: dict[str, Any], notes: Sequence[str]) -> Sheet:
+    own = {name: Mean(one[f"{name}_data"], one[f"{name}_data_se"]) for name in CLOSENESS}
+    return stage_sheet(
+        study,
+        entries,
+        f"against test rows, {one['neighbour_rows']:,} a side ({one['wasserstein_rows']:,} for the distance, in "
+        f"standard deviations), k = {one['neighbours']} neighbours; ± s.e.; the data have no modes; {_drawn(one)}",
+        ("density", "coverage", "sliced Wasserstein"),
+        lambda values: [fixed(mean_in(values, name), 3) for name in CLOSENESS],
+        [["validation rows", *(fixed(mean, 3) for mean in own.values())]],
+        notes,
+    )
+
+
+def _drawn(one: dict[str, Any]) -> str:
+    return f"{one['samples']:,} samples a stage, seed {one['samples_seed']}"
+
+
+def _lost(entries: Sequence[Entry]) -> list[str]:
+    lost = [
+        f"{entry.subject.name} {entry.result.values['samples_lost']:,}"
+        for entry in entries
+        if entry.result is not None and entry.result.values["samples_lost"]
+    ]
+    said = f"lost (run off to infinity or beyond {FAR:,} sd; they count as near no mode)"
+    return [f"{said}: {', '.join(lost)}"] if lost else []
 
 
 @dataclass(frozen=True)
@@ -149,16 +171,8 @@ class _Truth:
         return mode_quality(self.test, self.splits.modes, paper=True)
 
 
-def _require_modes(study: Study) -> None:
-    if study.splits.modes is None:
-        raise InputError(
-            f"{study.path}: no modes in the data ({study.folder.spec.data.name}); the published distance is one to the "
-            "modes of a mixture of Gaussians (gaussians, gaussian_spiral): leave --protocol paper out"
-        )
-
-
 def _values(subject: Subject, truth: _Truth, paper: bool, report: Report) -> dict[str, Any]:
-    from sparseflows.experiment.inference import draw_standardised
+    from sparseflows.evaluation.sampling import draw_standardised
 
     started = time.perf_counter()
     if truth.splits.modes is None and truth.closeness is None:
@@ -217,3 +231,6 @@ def _closeness_values(points: Array, truth: _Truth) -> dict[str, Any]:
         "neighbour_rows": found.rows,
         "wasserstein_rows": found.wasserstein_rows,
     }
+
+
+ANALYSIS = Analysis("modes", compute, sheets, figures, check)

@@ -1,0 +1,1 @@
+"""The analyses of a run's stages, all of one shape: settings, what is computed, tables, figures."""

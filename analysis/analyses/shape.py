@@ -1,0 +1,147 @@
+"""The one shape of an analysis, and how one is run: by the command line, by the report, from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from analysis.analyses.writing import (
+    document,
+    folder_for,
+    objectives_of,
+    open_studies,
+    require_densities,
+    require_some,
+    write_files,
+)
+from analysis.runs.progress import Progress
+from analysis.runs.results import Entry
+from analysis.runs.study import Study, Subject
+from analysis.settings import SETTINGS
+from analysis.tables.rows import to_csv
+from analysis.tables.sheet import Sheet
+from analysis.tables.text import text
+from sparseflows.errors import InputError, lookup
+
+PLACES = {name: f"analysis.analyses.{name}" for name in SETTINGS}  # the module whose ANALYSIS it is
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of an analysis: a run, some of its stages, settings.
+
+    Attributes:
+        study: the run.
+        subjects: the stages.
+        settings: an instance of the analysis's settings.
+        named: whether the user named the stages; else they are all there are.
+        progress: what the user sees.
+    """
+
+    study: Study
+    subjects: Sequence[Subject]
+    settings: Any
+    named: bool
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """One analysis of the stages of a run.
+
+    Attributes:
+        name: of its command, and of the files it writes.
+        compute: the entries of a request, one a stage, from the cache where they are known.
+        sheets: the tables that are printed.
+        figures: (what it is, name → content) of each figure; names are below the analysis folder.
+        check: refuses at once what cannot be done; raises InputError.
+        columns: of the CSV; None: every number and text of the entries.
+        folder: what figures are put in, below the analysis folder; made before any work is done.
+    """
+
+    name: str
+    compute: Callable[[Request], list[Entry]]
+    sheets: Callable[[Study, Sequence[Entry]], list[Sheet]]
+    figures: Callable[[Request, Sequence[Entry]], Iterable[tuple[str, Mapping[str, bytes]]]]
+    check: Callable[[Request], None] = lambda request: None
+    columns: tuple[str, ...] | None = None
+    folder: str = ""
+
+
+def find(name: str) -> Analysis:
+    """The analysis of that name; its module is loaded now.
+
+    Raises:
+        InputError: there is none (the names are listed).
+    """
+    found: Analysis = import_module(lookup("analysis", name, PLACES)).ANALYSIS
+    return found
+
+
+def analyse(run: Path | str, name: str, stages: Sequence[str] | str = (), **settings: Any) -> list[Entry]:
+    """The results of one analysis, from Python: an entry a stage, with `document()`, its values and arrays.
+
+    What is known from before is taken from the run folder, as by the command line; no file is written beside that.
+
+    Args:
+        run: a run folder.
+        name: hessian, modes, field or cost.
+        stages: patterns as `--stage` takes them; all stages by default.
+        settings: as the options of the command are called, with the same defaults (`analysis.settings`).
+
+    Raises:
+        InputError: no run folder, no such analysis, stage or setting, or one that this run cannot have.
+    """
+    analysis, kind = find(name), SETTINGS[name]
+    unknown = sorted(set(settings) - set(kind.__dataclass_fields__))
+    if unknown:
+        known = ", ".join(kind.__dataclass_fields__)
+        raise InputError(f"{name} has no setting '{unknown[0]}' (known: {known})")
+    study = Study.open(Path(run))
+    require_densities(objectives_of([study]), name)
+    patterns = [stages] if isinstance(stages, str) else list(stages)
+    request = Request(study, study.subjects(patterns), kind(**settings), bool(patterns), Progress(name))
+    analysis.check(request)
+    return analysis.compute(request)
+
+
+def run_analysis(
+    name: str, runs: Sequence[Path], stages: Sequence[str], settings: Any, as_json: bool, out: Path | None
+) -> None:
+    """Analyse `runs`, print the tables or one JSON document, write the files; see the command's `--help`."""
+    studies = open_studies(runs)
+    require_densities(objectives_of(studies), name)
+    chosen = {study: study.subjects(stages) for study in studies}
+    analysis = find(name)
+    requests = {
+        study: Request(study, subjects, settings, bool(stages), Progress(name)) for study, subjects in chosen.items()
+    }
+    for request in requests.values():
+        analysis.check(request)
+    folders = {study: folder_for(study, out, studies, analysis.folder) for study in studies}
+    found = {study: analysis.compute(request) for study, request in requests.items()}
+    shown = [text(*analysis.sheets(study, entries)) for study, entries in found.items()]
+    typer.echo(document(found) if as_json else "\n".join(shown), nl=as_json)
+    for study, entries in found.items():
+        write_files(
+            folders[study],
+            {f"{name}.json": document({study: entries}) + "\n", f"{name}.csv": csv_of(analysis, entries)},
+        )
+        for what, files in analysis.figures(requests[study], entries):
+            write_files(folders[study], files, what)
+    require_some(found)
+
+
+def csv_of(analysis: Analysis, entries: Sequence[Entry]) -> str:
+    """The stages' JSON objects as CSV: numbers unrounded, empty where there is none."""
+    rows = [entry.document() for entry in entries]
+    if analysis.columns is not None:
+        return to_csv(analysis.columns, rows, whole=False)
+    rows = [{name: v for name, v in row.items() if not isinstance(v, list | dict)} for row in rows]
+    columns = list(dict.fromkeys(name for row in sorted(rows, key=len, reverse=True) for name in row))
+    return to_csv(columns, rows, whole=False)

@@ -1,0 +1,160 @@
+"""The settings of the analyses, with their defaults: what the command line, the report and Python all pass.
+
+A setting's name is its option, its annotation what `--help` says of it, the class's own text what the command says.
+Only typer is imported here, so that help answers at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal
+
+import typer
+
+Seed = Annotated[int, typer.Option(metavar="I", min=0, help="Seed of everything that is drawn.")]
+
+
+@dataclass(frozen=True)
+class HessianSettings:
+    """Curvature of the loss at every stage: extreme eigenvalues, trace, condition, spectral density.
+
+    The Hessian is that of the mean loss over a seeded subset of the training rows, with respect to the
+    surviving params only. lambda_max and lambda_min are its largest and smallest algebraic eigenvalues;
+    the trace comes with its standard error (Hutch++). kappa needs the whole spectrum (up to 1,500 params,
+    or --exact); kappa_lanczos, after 100 Lanczos steps, is there for every stage.
+
+    One flow's lambda_max moves by 10-15 % with the subset alone: repeat with other --seed before you
+    believe a smaller difference.
+
+    Writes hessian.json, hessian.csv and spectral_density.png, .pdf, .npz.
+
+    \b
+    Example:
+      sparseflows hessian runs/quick
+      sparseflows hessian runs/quick --stage dense-s0/0 --subset 512 --check pyhessian
+    """
+
+    subset: Annotated[
+        int | None, typer.Option(metavar="N", min=2, help="Training rows that the loss is over. [512, or all]")
+    ] = None
+    seed: Seed = 0
+    loss: Annotated[
+        Literal["nll", "flow_matching"],
+        typer.Option(help="The loss whose Hessian it is; nll has the exact divergence."),
+    ] = "nll"
+    products: Annotated[int, typer.Option(metavar="N", min=9, help="Hessian-vector products for the trace.")] = 90
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Compute the whole spectrum, as is always done up to 1,500 params.")
+    ] = False
+    protocol: Annotated[
+        Literal["paper"] | None, typer.Option(help="paper: add the published estimator, labelled as such.")
+    ] = None
+    check: Annotated[
+        Literal["pyhessian"] | None, typer.Option(help="pyhessian: run PyHessian beside it on the same loss.")
+    ] = None
+    tol: Annotated[
+        float | None,
+        typer.Option(
+            metavar="TOL", help="Of the solve whose steps the loss is taken on. [1e-4; 1e-9 up to 500 params]"
+        ),
+    ] = None
+    dtype: Annotated[Literal["float64", "float32"], typer.Option(help="Precision of the products.")] = "float64"
+    memory: Annotated[
+        int, typer.Option(metavar="MIB", min=64, help="Memory that the products may take; rows go in chunks below it.")
+    ] = 1024
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Chunks worked on at a time. [one a processor]")
+    ] = None
+
+    def document(self) -> dict[str, Any]:
+        """What results depend on; memory and threads are no part of it."""
+        own = {name: value for name, value in asdict(self).items() if name not in ("memory", "threads")}
+        return own | {"paper": own.pop("protocol") == "paper", "pyhessian": own.pop("check") == "pyhessian"}
+
+
+@dataclass(frozen=True)
+class ModesSettings:
+    """How good the samples of every stage are, and whether all modes are there.
+
+    Where the data are a mixture of Gaussians: the share of samples within 2, 3 and 5 standard deviations
+    of the nearest mode, beside a perfect sampler's and the data's own, and the modes captured (at least a
+    quarter of an even share of the samples within 3 standard deviations). For all other data: density and
+    coverage (Naeem et al. 2020) and the sliced Wasserstein distance, each beside its value for two
+    independent sets of true rows.
+
+    Writes modes.json, modes.csv and mode_quality.png, .pdf, .npz.
+
+    \b
+    Example:
+      sparseflows modes runs/quick --samples 20000
+    """
+
+    samples: Annotated[int, typer.Option(metavar="N", min=100, help="Samples to draw from every stage.")] = 20_000
+    seed: Seed = 0
+    protocol: Annotated[
+        Literal["paper"] | None, typer.Option(help="paper: add the published distance, labelled as such.")
+    ] = None
+
+    def document(self) -> dict[str, Any]:
+        """What results depend on."""
+        return {"samples": self.samples, "seed": self.seed, "paper": self.protocol == "paper"}
+
+
+@dataclass(frozen=True)
+class FieldSettings:
+    """Pictures of every stage: vector field, density, trajectories, an animation from noise to data.
+
+    Two columns: stream lines on a map of the divergence or the speed at several times; the flow's density
+    beside the true one on the same scale; paths of samples; and a row of panels over the prune ratios.
+    More columns: samples against data in pairs of columns, and the field projected on them, said so.
+
+    The field points from data to noise; sampling follows it backwards. Everything is computed for every
+    stage and kept; because a stage takes seconds to draw, figures of its own are drawn for the best one, the
+    dense one and the last of each method (first seed), and for every stage that --stage names.
+
+    Writes field.json, field.csv, and a folder fields/ with .png and .pdf figures, their data as .npz, and
+    .gif animations.
+
+    \b
+    Example:
+      sparseflows field runs/quick
+      sparseflows field runs/quick --stage best --colour speed
+    """
+
+    seed: Seed = 0
+    colour: Annotated[
+        Literal["divergence", "speed"], typer.Option(help="What the colour below the stream lines shows.")
+    ] = "divergence"
+    columns: Annotated[
+        str | None,
+        typer.Option(metavar="I-J[,I-J]", help="Column pairs to show where the data have more than two. [chosen]"),
+    ] = None
+    frames: Annotated[int, typer.Option(metavar="N", min=2, help="Frames of the animation.")] = 40
+
+
+@dataclass(frozen=True)
+class CostSettings:
+    """What every stage costs: bytes, multiply-adds, evaluations both ways, seconds, beside the dense flow.
+
+    Seconds are medians of interleaved repetitions on this machine, one thread; compare the ratios. Masked flows
+    are timed twice where some of their weight matrices have zeros enough: as they are, and with those matrices
+    executed as sparse ones (Flow.to_sparse), beside the dense flow and beside themselves.
+
+    Writes cost.json and cost.csv.
+
+    \b
+    Example:
+      sparseflows cost runs/quick
+    """
+
+    rows: Annotated[int, typer.Option(metavar="N", min=1, help="Rows in the batch that is timed.")] = 1024
+    repeats: Annotated[int, typer.Option(metavar="N", min=1, help="Timings a stage, interleaved.")] = 5
+    seed: Seed = 0
+
+
+SETTINGS: dict[str, type[Any]] = {
+    "hessian": HessianSettings,
+    "modes": ModesSettings,
+    "field": FieldSettings,
+    "cost": CostSettings,
+}

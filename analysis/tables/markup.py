@@ -1,0 +1,130 @@
+"""Sheets as Markdown, LaTeX (booktabs) and HTML: what is marked is bold, nothing in a cell is read as markup."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from html import escape
+
+from analysis.tables.sheet import Sheet
+
+_LATEX = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+    **{"Δ": r"$\Delta$", "κ": r"$\kappa$", "λ": r"$\lambda$"},
+    **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$", "†": r"$\dagger$"},
+}
+
+
+def markdown(*sheets: Sheet) -> str:
+    """GitHub-flavoured Markdown, one table below the other."""
+    return "\n".join(_markdown(sheet) for sheet in sheets)
+
+
+def latex(*sheets: Sheet) -> str:
+    r"""A `table` environment each (they need booktabs), `table*` where titles span columns; the marked `\textbf`."""
+    return "\n".join(_latex(sheet) for sheet in sheets)
+
+
+def html(sheet: Sheet) -> str:
+    """A `<table>` with its caption, in a container that scrolls sideways, by keyboard too; notes in a list below."""
+    caption = f"<strong>{escape(sheet.title)}</strong><span>{_held(sheet.legend_with('{} in bold'))}.</span>"
+    columns = len(sheet.heading)
+    head = ""
+    if sheet.spans:
+        spans = "".join(f'<th scope="colgroup" colspan="{n}">{escape(title)}</th>' for title, n in sheet.spans)
+        head = f"<tr><td></td>{spans}</tr>"
+    names = "".join(f'<th scope="col">{escape(name)}</th>' for name in sheet.heading)
+    head += f"<tr>{names}</tr>"
+    rows = []
+    for number, cells in enumerate(sheet.body):
+        if title := sheet.groups.get(number):
+            rows.append(f'<tr><th scope="rowgroup" colspan="{columns}">{escape(title)}</th></tr>')
+        marked = {column for row, column in sheet.marks if row == number}
+        shown = "".join(
+            f"<td{_class('marked', place in marked)}>{'–' if cell == '-' else escape(cell)}</td>"
+            for place, cell in enumerate(cells[1:], start=1)
+        )
+        rows.append(f'<tr{_class("best", bool(marked))}><th scope="row">{escape(cells[0])}</th>{shown}</tr>')
+    notes = "".join(f"<li>{_held(note)}</li>" for note in sheet.notes)
+    return (
+        f'<div class="wide" role="region" tabindex="0" aria-label="{escape(sheet.title)}">'
+        f"<table><caption>{caption}</caption><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table></div>"
+        + (f'<ul class="notes">{notes}</ul>' if notes else "")
+    )
+
+
+def escape_markdown(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", text)
+
+
+def escape_latex(text: str) -> str:
+    """Text that LaTeX shows as it is."""
+    return "".join(_LATEX.get(character, character) for character in text)
+
+
+def _markdown(sheet: Sheet) -> str:
+    heading = list(sheet.heading)
+    for span, columns in sheet.blocks():
+        if span:  # Markdown knows no spans: the first column of each names it
+            heading[columns[0]] = f"{span} {heading[columns[0]]}"
+    lines = [f"**{escape_markdown(sheet.title)}**: {escape_markdown(sheet.legend_with('{} in bold'))}.", ""]
+    lines += [_row(map(escape_markdown, heading)), "|:--|" + "--:|" * (len(heading) - 1)]
+    for number, cells in enumerate(sheet.body):
+        if title := sheet.groups.get(number):
+            lines.append(_row([f"*{escape_markdown(title)}*", *[""] * (len(heading) - 1)]))
+        lines.append(_row(_bold(sheet, number, list(map(escape_markdown, cells)), "**{}**")))
+    lines += ["", *(f"- {escape_markdown(note)}" for note in sheet.notes)] if sheet.notes else []
+    return "\n".join(lines) + "\n"
+
+
+def _row(cells: Sequence[str] | map[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _latex(sheet: Sheet) -> str:
+    columns, wide = len(sheet.heading), "*" if sheet.spans else ""
+    label = re.sub(r"[^A-Za-z0-9]+", "-", sheet.label).strip("-")
+    lines = [
+        "% needs \\usepackage{booktabs}",
+        f"\\begin{{table{wide}}}",
+        "  \\centering\\scriptsize\\setlength{\\tabcolsep}{3pt}" if wide else "  \\centering",
+        f"  \\caption{{{escape_latex(sheet.title)}: {escape_latex(sheet.legend_with('{} in bold'))}.}}",
+        f"  \\label{{tab:{label}}}",
+        f"  \\begin{{tabular}}{{l{'r' * (columns - 1)}}}",
+        "    \\toprule",
+    ]
+    if sheet.spans:
+        titles = [f"\\multicolumn{{{n}}}{{c}}{{{escape_latex(title)}}}" for title, n in sheet.spans]
+        rules = [f"\\cmidrule(lr){{{block[0] + 1}-{block[-1] + 1}}}" for _, block in sheet.blocks()]
+        lines += [f"    & {' & '.join(titles)} \\\\", f"    {' '.join(rules)}"]
+    lines.append(f"    {' & '.join(map(escape_latex, sheet.heading))} \\\\")
+    lines += [] if 0 in sheet.groups else ["    \\midrule"]
+    for number, row in enumerate(sheet.body):
+        if group := sheet.groups.get(number):
+            lines += ["    \\midrule", f"    \\multicolumn{{{columns}}}{{l}}{{\\emph{{{escape_latex(group)}}}}} \\\\"]
+        cells = ["--" if cell == "-" else _minus(escape_latex(cell)) for cell in row[1:]]
+        shown = _bold(sheet, number, [escape_latex(row[0]), *cells], "\\textbf{{{}}}")
+        lines.append(f"    {' & '.join(shown)} \\\\")
+    lines += ["    \\bottomrule", "  \\end{tabular}"]
+    lines += [f"  \\par\\smallskip{{\\footnotesize\\raggedright {escape_latex(note)}\\par}}" for note in sheet.notes]
+    return "\n".join([*lines, f"\\end{{table{wide}}}"]) + "\n"
+
+
+def _class(name: str, there: bool) -> str:
+    return f' class="{name}"' if there else ""
+
+
+def _minus(cell: str) -> str:
+    # A minus, not a hyphen.
+    return re.sub(r"^-(?=[\d.])", "$-$", cell)
+
+
+def _bold(sheet: Sheet, row: int, cells: Sequence[str], bold: str) -> list[str]:
+    return [bold.format(cell) if (row, column) in sheet.marks else cell for column, cell in enumerate(cells)]
+
+
+def _held(text: str) -> str:
+    # A number stays on one line with its sign.
+    return escape(text).replace(" %", "&nbsp;%").replace(" ± ", "&nbsp;±&nbsp;")

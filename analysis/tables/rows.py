@@ -1,0 +1,31 @@
+"""The numbers of a table as CSV: every digit, an empty cell where there is none."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from analysis.tables.numbers import Mean, exact
+
+
+def to_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], whole: bool = True) -> str:
+    """A line of names, and a line a row.
+
+    Args:
+        columns: what is written, in this order; a row may lack some, and may hold others.
+        rows: name → value.
+        whole: write a mean count that is whole as one (8642, not 8642.0).
+    """
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: exact(row.get(name)) if whole else row.get(name) for name in columns})
+    return stream.getvalue()
+
+
+def with_se(name: str, mean: Mean | None) -> dict[str, float | None]:
+    """The two cells of a mean: `<name>` and `<name>_se`."""
+    return {name: None, f"{name}_se": None} if mean is None else {name: mean.value, f"{name}_se": mean.se}

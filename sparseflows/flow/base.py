@@ -1,0 +1,242 @@
+"""What every flow is: a chain of blocks that carries points from data to noise and back, and the density it defines.
+
+`Flow`, the public class, adds what is made from such a chain (`flow.model`); what is made from it needs no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from sparseflows.errors import InputError
+from sparseflows.flow.divergence import DivergenceKind, DivergenceRule, Drawer, divergence_rule
+from sparseflows.flow.fields import Field, MLPField, as_field
+from sparseflows.flow.solvers.ode import Solver, Status
+from sparseflows.flow.transform import Transformed, standard_normal_log_prob, transform
+from sparseflows.rng import torch_generator
+
+
+class Block(nn.Module):
+    """One CNF of the chain: a field and its end time T = s², trained (s starts at 1) or fixed at 1."""
+
+    sqrt_end_time: Tensor | None
+
+    def __init__(self, field: nn.Module, train_end_time: bool = False) -> None:
+        super().__init__()
+        self.field = as_field(field)
+        self.register_parameter("sqrt_end_time", nn.Parameter(torch.ones(())) if train_end_time else None)
+
+    def end_time(self, like: Tensor) -> Tensor:
+        """T () in the precision of `like` (B, D)."""
+        return torch.ones_like(like[0, 0]) if self.sqrt_end_time is None else self.sqrt_end_time**2
+
+
+class BaseFlow(nn.Module):
+    """A chain of blocks with their density; arguments and attributes are those of `Flow`."""
+
+    whitening: Tensor | None
+
+    def __init__(
+        self,
+        fields: nn.Module | Sequence[nn.Module],
+        *,
+        train_end_time: bool = False,
+        whitening: Tensor | None = None,
+        solver: Solver | None = None,
+    ) -> None:
+        super().__init__()
+        fields = [fields] if isinstance(fields, nn.Module) else list(fields)
+        if not fields:
+            raise InputError("a flow needs at least one vector field")
+        self.blocks = nn.ModuleList(Block(field, train_end_time) for field in fields)
+        self.register_buffer("whitening", whitening)
+        self.solver = solver or Solver()
+        self.standardiser: object | None = None
+
+    @property
+    def dim(self) -> int | None:
+        """D, where a field says so."""
+        return next((d for field in self.fields() if isinstance(d := getattr(field, "dim", None), int)), None)
+
+    def chain(self) -> list[Block]:
+        """The blocks in the order data → noise, typed."""
+        return [block for block in self.blocks if isinstance(block, Block)]
+
+    def fields(self) -> Iterator[nn.Module]:
+        """The vector fields in order."""
+        return (block.field for block in self.chain())
+
+    def transform(
+        self,
+        points: Tensor,
+        *,
+        reverse: bool = False,
+        solver: Solver | None = None,
+        divergence: DivergenceKind | DivergenceRule | None = "exact",
+        noise: str | Drawer = "rademacher",
+        generator: torch.Generator | None = None,
+        regularise: bool = False,
+    ) -> Transformed:
+        """Carry points (B, D) from data to noise, or from noise to data with `reverse`; never raises on failure.
+
+        Args:
+            points: (B, D).
+            reverse: noise to data.
+            solver: instead of the flow's own.
+            divergence: exact, hutchinson, a rule of one's own, or None to leave the trace out.
+            noise: of hutchinson: rademacher, gaussian, or a function that draws; once a block and solve.
+            generator: of hutchinson's noise.
+            regularise: accumulate the RNODE integrals too.
+
+        Returns:
+            Points, integrals and NFE summed over the blocks, and the status of the first block that failed.
+            `trace` holds log|det ∂z/∂x| whichever the direction.
+        """
+        self._check(points)
+        zeros = torch.zeros_like(points[:, 0])
+        start, log_det = (points, 0.0) if reverse else self.whiten(points)
+        total = Transformed(start, zeros + log_det, zeros, zeros, 0, Status.DONE)
+        for block in reversed(self.chain()) if reverse else self.chain():
+            field = block.field
+            assert isinstance(field, Field)
+            step = transform(
+                field,
+                block.end_time(points),
+                total.points,
+                solver or self.solver,
+                reverse=reverse,
+                divergence=divergence_rule(divergence, noise, points, generator),
+                regularise=regularise,
+                # Not the block's: T goes in by itself, and the adjoint would count s = √T twice.
+                parameters=tuple(p for p in block.field.parameters() if p.requires_grad),
+            )
+            total = Transformed(
+                step.points,
+                total.trace + step.trace,
+                total.kinetic + step.kinetic,
+                total.jacobian + step.jacobian,
+                total.nfe + step.nfe,
+                step.status,
+            )
+            if step.status is not Status.DONE:
+                return total
+        if not reverse:
+            return total
+        end, log_det = self.whiten(total.points, reverse=True)
+        return replace(total, points=end, trace=total.trace + log_det)
+
+    def log_prob(
+        self,
+        points: Tensor,
+        *,
+        solver: Solver | None = None,
+        divergence: DivergenceKind = "exact",
+        noise: str = "rademacher",
+        generator: torch.Generator | None = None,
+        chunk: int | None = None,
+    ) -> Tensor:
+        """log p(x) in nats for points (B, D): (B,).
+
+        Args:
+            points: in the flow's own (standardised) coordinates.
+            solver: instead of the flow's own.
+            divergence: exact, or hutchinson for an unbiased estimate.
+            noise: of hutchinson.
+            generator: of hutchinson's noise.
+            chunk: rows solved together; None solves all at once. An adaptive solver chooses its steps for
+                each chunk, so values agree to its tolerance, not to the last bit.
+
+        Raises:
+            SolveFailed: the solver did not reach the end.
+
+        Example:
+            dz/dt = A z for a diagonal A, whose log-determinant is the sum of the diagonal.
+
+            >>> from sparseflows import Flow
+            >>> from sparseflows.flow.fields import LinearField
+            >>> flow = Flow(LinearField(torch.diag(torch.tensor([0.5, -0.25], dtype=torch.float64))))
+            >>> origin = torch.zeros(1, 2, dtype=torch.float64)
+            >>> round(flow.log_prob(origin).item(), 4)  # -log(2 pi) + 0.25
+            -1.5879
+        """
+        self._check(points)
+        parts = []
+        for part in points.split(chunk or len(points)):
+            result = self.transform(part, solver=solver, divergence=divergence, noise=noise, generator=generator)
+            parts.append(result.require().log_prob())
+        return torch.cat(parts)
+
+    def to_noise(self, points: Tensor, *, solver: Solver | None = None) -> Tensor:
+        """z(T) (B, D) for x (B, D)."""
+        return self.transform(points, solver=solver, divergence=None).require().points
+
+    def to_data(self, noise: Tensor, *, solver: Solver | None = None) -> Tensor:
+        """x (B, D) for z(T) (B, D)."""
+        return self.transform(noise, reverse=True, solver=solver, divergence=None).require().points
+
+    @torch.no_grad()
+    def sample(
+        self, n: int, *, generator: torch.Generator | None = None, dim: int | None = None, solver: Solver | None = None
+    ) -> Tensor:
+        """n samples (n, D) in the flow's own coordinates."""
+        return self.to_data(self.draw_noise((n, self.dimension(dim)), generator), solver=solver)
+
+    @torch.no_grad()
+    def sample_and_log_prob(
+        self, n: int, *, generator: torch.Generator | None = None, dim: int | None = None, solver: Solver | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """n samples (n, D) and their log p (n,), from one solve: log p(x) = log N(z) + ∫₀ᵀ tr dt."""
+        noise = self.draw_noise((n, self.dimension(dim)), generator)
+        result = self.transform(noise, reverse=True, solver=solver).require()
+        return result.points, standard_normal_log_prob(noise) + result.trace
+
+    def dimension(self, dim: int | None = None) -> int:
+        """D, as the fields, the whitening or the standardiser say it, or else `dim`.
+
+        Raises:
+            InputError: nobody says it, or `dim` contradicts.
+        """
+        own = self.dim
+        if own is None and self.whitening is not None:
+            own = len(self.whitening)
+        shift = getattr(self.standardiser, "shift", None)
+        if own is None and shift is not None:
+            own = len(shift)
+        if dim is not None and own is not None and dim != own:
+            raise InputError(f"dim={dim}, but the flow has {own} dimensions; leave dim out")
+        found = dim or own
+        if found is None:
+            raise InputError("this flow's fields do not say their dimension; pass dim=D")
+        return found
+
+    def draw_noise(self, shape: Sequence[int], generator: torch.Generator | None = None) -> Tensor:
+        """Standard normal noise (*shape), in the flow's precision and on its device."""
+        like = self.like()
+        return torch.randn(*shape, generator=generator, dtype=like.dtype, device=like.device)
+
+    def like(self) -> Tensor:
+        """A parameter (…), whose precision and device are the flow's; an empty tensor (0,) where there is none."""
+        return next(self.parameters(), torch.empty(0))
+
+    def whiten(self, points: Tensor, reverse: bool = False) -> tuple[Tensor, Tensor]:
+        """W x, or W⁻¹ x with `reverse`, for points x (B, D), and log|det W| (); x itself and 0 without whitening."""
+        if self.whitening is None:
+            return points, points.new_zeros(())
+        matrix = self.whitening.to(points.dtype)
+        moved = torch.linalg.solve(matrix, points.T).T if reverse else points @ matrix.T
+        return moved, torch.linalg.slogdet(matrix).logabsdet
+
+    def _check(self, points: Tensor) -> None:
+        if points.ndim != 2 or len(points) == 0 or (self.dim is not None and points.shape[1] != self.dim):
+            wanted = f"(B, {self.dim})" if self.dim else "(B, D)"
+            raise InputError(f"points have shape {tuple(points.shape)}; the flow takes {wanted}, B at least 1")
+
+
+def seeded_initialise(flow: BaseFlow, seed: int, gain: float = 1.0) -> None:
+    """Draw the weights of all MLP fields of `flow` from `seed`, one generator a block."""
+    for index, field in enumerate(flow.fields()):
+        if isinstance(field, MLPField):
+            field.initialise(torch_generator(seed, f"initialise/{index}"), gain)

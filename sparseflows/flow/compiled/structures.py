@@ -1,0 +1,120 @@
+"""The structures of field.h and solve.c, and what Python puts into them."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparseflows.flow.activations import ACTIVATIONS
+from sparseflows.flow.fields import TENSORS, MLPField
+from sparseflows.flow.solvers.ode import Solver
+from sparseflows.flow.solvers.tableaus import Tableau
+
+ACTIVATION_ORDER = ("sigmoid", "tanh", "softplus", "relu", "silu")  # as in vector.h; TENSORS too, in field.h
+assert tuple(sorted(ACTIVATION_ORDER)) == tuple(sorted(ACTIVATIONS))
+
+_KINDS = {"int": ctypes.c_int, "long": ctypes.c_long, "double": ctypes.c_double, "pointer": ctypes.c_void_p}
+
+
+def _members(*declarations: str) -> list[tuple[str, Any]]:
+    """The members of a structure, declared as in C: the kind, then the names."""
+    return [(name, _KINDS[kind]) for kind, *names in map(str.split, declarations) for name in names]
+
+
+def doubles(values: Sequence[float]) -> Any:
+    """The values as an array in C, never an empty one."""
+    return (ctypes.c_double * max(1, len(values)))(*values)
+
+
+class BlockStructure(ctypes.Structure):
+    """One block of a flow: a field's tensors, T, and the lengths of given steps over τ."""
+
+    _fields_ = _members(
+        "int layers activation based",
+        "pointer width tensor gradient",
+        "double end_time of_end_time",
+        "int steps",
+        "pointer step",
+    )
+    gradients: list[Tensor]
+    kept: list[Any]  # what the pointers point to
+
+    @classmethod
+    def of(
+        cls, field: MLPField, end_time: float = 1.0, steps: Sequence[float] = (), with_gradients: bool = False
+    ) -> BlockStructure:
+        """A block with `field` as it is now; `with_gradients` gives it zeros to add the gradients of the tensors to."""
+        layers = field.linear_layers()
+        widths = (ctypes.c_int * (len(layers) + 1))(field.dim, *field.hidden, field.dim)
+        pointers, targets = ((ctypes.c_void_p * (len(TENSORS) * len(layers)))() for _ in range(2))
+        lengths = doubles(steps)
+        kept: list[Any] = [widths, pointers, targets, lengths]
+        gradients = []
+        for place, tensor in enumerate(layer._parameters[name] for layer in layers for name in TENSORS):
+            if tensor is None:
+                continue
+            kept.append(tensor.detach().contiguous())
+            pointers[place] = kept[-1].data_ptr()
+            if with_gradients:
+                gradients.append(torch.zeros_like(kept[-1]))
+                targets[place] = gradients[-1].data_ptr()
+        block = cls(
+            len(layers),
+            ACTIVATION_ORDER.index(field.activation),
+            int(field.base == "gaussian"),
+            *map(ctypes.addressof, kept[:3]),
+            end_time,
+            0.0,
+            len(steps),
+            ctypes.addressof(lengths),
+        )
+        block.gradients, block.kept = gradients, kept
+        return block
+
+
+class TableauStructure(ctypes.Structure):
+    """A Runge-Kutta method; `a` has s × s entries."""
+
+    _fields_ = _members("int stages order", "pointer a b c error")
+    kept: list[Any]
+
+    @classmethod
+    def of(cls, tableau: Tableau) -> TableauStructure:
+        """The same method in C."""
+        s = len(tableau.b)
+        a = [value for row in tableau.a for value in (*row, *[0.0] * (s - len(row)))]
+        kept = [doubles(values) for values in (a, tableau.b, tableau.c, tableau.error)]
+        found = cls(s, tableau.order, *map(ctypes.addressof, kept))
+        found.kept = kept
+        return found
+
+
+class ControlStructure(ctypes.Structure):
+    """What an adaptive solve is held to, and what it reports: `nfe`, and its first `taken` steps."""
+
+    _fields_ = _members(
+        "double rtol atol", "long max_nfe", "int by_row reverse", "double first", "long nfe", "pointer steps",
+        "int room taken",
+    )  # fmt: skip
+    lengths: Any
+
+    @classmethod
+    def of(cls, solver: Solver, first_step: float, reverse: bool) -> ControlStructure:
+        """The control of a solve by `solver` that tries `first_step` first."""
+        lengths = (ctypes.c_double * solver.max_nfe)()
+        by_row = int(solver.norm == "rows")
+        found = cls(
+            solver.rtol, solver.atol, solver.max_nfe, by_row, int(reverse), first_step, 0, ctypes.addressof(lengths),
+            solver.max_nfe, 0,
+        )  # fmt: skip
+        found.lengths = lengths
+        return found
+
+
+def pointer(tensor: Tensor | None) -> ctypes.c_void_p:
+    """Where the numbers of a contiguous tensor (…) lie; NULL for None."""
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())

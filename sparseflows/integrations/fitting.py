@@ -1,0 +1,143 @@
+"""The trainings of one fit: the dense flow first, then after each pruning what is left of it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from sparseflows.errors import InputError, RunError
+from sparseflows.evaluation.likelihood import likelihood, reporting_solver, subset
+from sparseflows.experiment.stages.context import whitening_matrix
+from sparseflows.experiment.stages.stage import LR_SCALES, SELECTION_TOLERANCE
+from sparseflows.flow.build import build_flow
+from sparseflows.flow.model import Flow
+from sparseflows.flow.solvers.ode import Status
+from sparseflows.pruning.graph.groups import count_params
+from sparseflows.pruning.methods import METHODS, Pruned, prune, unpruned
+from sparseflows.pruning.observing.observe import Sample
+from sparseflows.rng import numpy_generator
+from sparseflows.specs import Spec
+from sparseflows.training.loop import Hooks, Outcome, train
+from sparseflows.training.objectives import build_objective
+
+Array = NDArray[np.float64]
+Tell = Callable[[int, Pruned[Flow], Outcome], None]
+"""It is told the number of a stage, its flow, and how its training ended."""
+
+
+def untrained(spec: Spec, rows: Array, own_field: Callable[[int], nn.Module] | None) -> Flow:
+    """The dense flow that a fit to standardised rows (N, D) begins with; `own_field` gives a field for D.
+
+    Raises:
+        InputError: `own_field` gives no module, or one without parameters.
+    """
+    dim, seed = rows.shape[1], spec.seeds[0]
+    whitening = whitening_matrix(rows).float() if spec.data.whiten else None
+    if own_field is None:
+        return build_flow(spec, dim, seed=seed, whitening=whitening)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = own_field(dim)
+    if not isinstance(module, nn.Module):
+        raise InputError(f"field gave a {type(module).__name__} for dim={dim}; it must give an nn.Module f(t, z)")
+    flow = Flow(module, whitening=whitening).float()
+    if not any(parameter.requires_grad for parameter in flow.parameters()):
+        raise InputError(f"field gave a {type(module).__name__} without parameters; there is nothing to train")
+    return flow
+
+
+@dataclass
+class Fit:
+    """One fit of a flow.
+
+    Attributes:
+        spec: its settings.
+        rows: standardised rows (N, D) to train on.
+        chosen_by: rows (M, D) that choose the weights of every training; None takes the last step's.
+        tell: called after each training.
+        history: records of all trainings, each with its stage.
+    """
+
+    spec: Spec
+    rows: Array
+    chosen_by: Array | None
+    tell: Tell
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def run(self, dense: Flow) -> Pruned[Flow]:
+        """Train `dense` (which is left as it is), then prune and retrain it to every keep ratio; the last stage.
+
+        Raises:
+            RunError: every attempt at a training diverged.
+        """
+        settings, seed = self.spec.prune, self.spec.seeds[0]
+        state = self._trained(0, lambda: unpruned(copy.deepcopy(dense)))
+        for stage, ratio in enumerate(settings.keep_ratios, 1):
+            (method,), target = settings.methods, round(ratio * count_params(dense))
+            sample = self._sample(method)
+            state = self._trained(stage, partial(prune, method, state, dense, target, sample=sample, seed=seed))
+        return state
+
+    def _trained(self, stage: int, start: Callable[[], Pruned[Flow]]) -> Pruned[Flow]:
+        """What `start` gives, trained; one that diverges begins again at a lower rate, as in a run."""
+        settings = self.spec.retrain_spec() if stage else self.spec.train
+        settings = settings.model_copy(update={"batch": min(settings.batch, len(self.rows))})
+        for scale in LR_SCALES:
+            state = start()
+            if state.masks is not None:
+                state.masks.hold_(state.flow)
+            hooks = Hooks(
+                after_step=None if state.masks is None else state.masks.keeper(state.flow),
+                validate=None if self.chosen_by is None else self._validation_nll,
+            )
+            state.flow.train()
+            outcome = train(
+                state.flow,
+                build_objective(self.spec, settings),
+                torch.as_tensor(self.rows, dtype=torch.float32),
+                settings,
+                seed=self.spec.seeds[0],
+                purpose=f"estimator/{stage}",
+                hooks=hooks,
+                lr_scale=scale,
+            )
+            state.flow.eval()
+            if outcome.status is Status.DONE:
+                self.history += [{"stage": stage, **record} for record in outcome.history]
+                self.tell(stage, state, outcome)
+                return state
+        raise RunError(
+            f"training stopped at step {outcome.steps}: {outcome.status.value}; try a lower lr or other settings"
+        )
+
+    def _validation_nll(self, flow: nn.Module) -> float:
+        assert isinstance(flow, Flow)
+        assert self.chosen_by is not None
+        spec = self.spec
+        solver = replace(reporting_solver(spec.evaluate), norm="batch").at(SELECTION_TOLERANCE)
+        few = subset(self.chosen_by, spec.train.selection_rows, spec.seeds[0], "selection")
+        found = likelihood(flow, few, solver, "float32")
+        return found.nll if found.status is Status.DONE else float("nan")
+
+    def _sample(self, method: str) -> Sample | None:
+        """The rows that the method's scores are computed on."""
+        if not METHODS[method].needs_data:
+            return None
+        return Sample(torch.as_tensor(subset(self.rows, self.spec.prune.sample, self.spec.seeds[0], "criteria")))
+
+
+def split(rows: Array, fraction: float, seed: int) -> tuple[Array, Array | None]:
+    """Rows (N, D) to train on, and those that choose the weights: a share of `fraction`; None where it is below two."""
+    held = round(fraction * len(rows))
+    if held < 2:
+        return rows, None
+    order = numpy_generator(seed, "estimator/validation").permutation(len(rows))
+    return rows[order[held:]], rows[order[:held]]
