@@ -61,3 +61,9 @@ def start_colours(noise: np.ndarray) -> np.ndarray:
     shares = np.clip((noise[:, 0] + 2) / 4, 0, 1)
     colours: np.ndarray = colormaps["plasma"](0.88 * shares)  # its lightest yellow is lost on white
     return colours
+
+
+def centres(low: float, high: float, cells: int) -> np.ndarray:
+    """The middles (cells,) of equal cells from `low` to `high`."""
+    middles: np.ndarray = low + (np.arange(cells) + 0.5) / cells * (high - low)
+    return middles
