@@ -14,7 +14,7 @@ from benchmarks.reaching import GapCheck, float32, trained
 from sparseflows.data.splits import Splits
 from sparseflows.experiment.rows import prepare
 from sparseflows.flow.model import Flow
-from sparseflows.specs.settings import Spec
+from sparseflows.specs import Spec
 from sparseflows.specs.yaml import load_spec
 
 PARAM = Path(__file__).parents[1] / "param"

@@ -27,7 +27,7 @@ from sparseflows.flow.build import flow_from_tensors
 from sparseflows.flow.model import Flow
 from sparseflows.flow.solvers.ode import Status
 from sparseflows.rng import torch_generator
-from sparseflows.specs.settings import Spec
+from sparseflows.specs import Spec
 from sparseflows.training.objectives import build_objective
 
 WARM_UP_ROWS = 16  # of the step before, which loads and compiles what is to be there

@@ -18,7 +18,7 @@ from torchdiffeq import odeint, odeint_adjoint
 from sparseflows.flow.build import build_flow
 from sparseflows.flow.fields import MLPField
 from sparseflows.flow.model import Flow
-from sparseflows.specs.settings import FlowSpec
+from sparseflows.specs import FlowSpec
 
 TOLERANCE, BATCH, RATE, DECAY, EPOCHS = 1e-5, 1024, 0.05, 0.01, 100
 HIDDEN = (64, 64, 64)

@@ -19,7 +19,7 @@ from sparseflows.flow.build import build_flow
 from sparseflows.flow.model import Flow
 from sparseflows.flow.solvers.ode import Solver, Status
 from sparseflows.rng import torch_generator
-from sparseflows.specs.settings import Spec
+from sparseflows.specs import Spec
 from sparseflows.training.batches import InMemory
 from sparseflows.training.loop import Hooks, train
 from sparseflows.training.objectives import build_objective

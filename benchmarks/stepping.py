@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sparseflows.flow.model import Flow
 from sparseflows.flow.solvers.ode import Status
-from sparseflows.specs.settings import Spec
+from sparseflows.specs import Spec
 from sparseflows.training.loop import Hooks, train
 from sparseflows.training.objectives import build_objective
 

@@ -12,7 +12,7 @@ from sparseflows.flow.build import build_flow
 from sparseflows.flow.model import Flow
 from sparseflows.flow.solvers.ode import Solver
 from sparseflows.pruning.methods import prune, unpruned
-from sparseflows.specs.settings import FlowSpec
+from sparseflows.specs import FlowSpec
 
 CHUNKS = (1024, 4096, 8192)
 

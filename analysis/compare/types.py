@@ -7,17 +7,15 @@ from dataclasses import dataclass
 from analysis.compare.stats import LEAST_PAIRS, LEVEL, WITHIN
 from analysis.runs.records import DENSE, Stage
 from analysis.tables.numbers import Mean
+from sparseflows.specs import choices
+from sparseflows.specs.methods import METHODS, random_of
 
-CASCADE, ONE_SHOT, CONTROL, REDUCED, RANDOM = "cascade", "one_shot", "control", "reduced", "random"
-PROTOCOLS = (CASCADE, ONE_SHOT, "gradual", "scratch", "rewind")
+CASCADE, ONE_SHOT, CONTROL, REDUCED = choices.CASCADE, choices.ONE_SHOT, choices.CONTROL, choices.REDUCED
+RANDOM = "random"
+PROTOCOLS = tuple(protocol for protocol in choices.PROTOCOLS if protocol not in choices.OF_DENSE)
 AGAINST = (RANDOM, CONTROL, DENSE, REDUCED, CASCADE)  # the questions, in the order they are answered
-RANDOM_OF = {"weights": "random_weights", "neurons": "random_neurons"}
-KINDS = {
-    **dict.fromkeys(("unstructured", "magnitude", "snip", "sipp", "sipp_randomised", "sipp_hybrid"), "weights"),
-    **dict.fromkeys(("fisher_weights", "random_weights"), "weights"),
-    **dict.fromkeys(("structured", "neuron_l1", "neuron_l2", "pfp", "pfp_randomised", "pfp_top_random"), "neurons"),
-    **dict.fromkeys(("fisher_neurons", "taylor", "random_neurons"), "neurons"),
-}
+KINDS: dict[str, str] = {name: method.kind for name, method in METHODS.items()}
+RANDOM_OF: dict[str, str] = {method.kind: random_of(method.kind) for method in METHODS.values()}
 BEATS, LOSES, WITHIN_ERROR, TOO_FEW = "beats", "loses", "within error", "too few pairs"
 
 

@@ -17,7 +17,7 @@ from sparseflows.experiment.monitoring.progress import Progress
 from sparseflows.experiment.plan import count_stages
 from sparseflows.experiment.rows import prepare
 from sparseflows.experiment.scheduling.run import run_experiment
-from sparseflows.specs.settings import Spec
+from sparseflows.specs import Spec
 
 SHORT = ("prune.keep_ratios=[0.25]", "train.steps=400", "prune.retrain={steps: 200}")
 

@@ -14,7 +14,7 @@ from sparseflows.flow.build import build_flow
 from sparseflows.flow.model import Flow
 from sparseflows.pruning.methods import prune, unpruned
 from sparseflows.rng import torch_generator
-from sparseflows.specs.settings import FlowSpec
+from sparseflows.specs import FlowSpec
 
 BATCHES, WIDTHS, DIMENSIONS, PRUNED = (64, 256, 1024, 4096), (16, 32, 64, 128, 256), (2, 6, 16, 43), (0, 50, 80, 90)
 BATCH, TOLERANCE, GAIN = 256, 1e-3, 4.0

@@ -8,7 +8,7 @@ from benchmarks.context import Context
 from benchmarks.measure import Goal, Measurement, Spread
 from benchmarks.plain_ffjord import PlainFFJORD
 from benchmarks.reaching import TARGET, Reached, train_ours, train_plain, trained
-from sparseflows.specs.settings import Spec
+from sparseflows.specs import Spec
 
 # The plain recipe's 100 epochs: its steps, and the evaluations of its field in their forward (114,728) and backward
 # (94,478) solves. One full run, seed 0, 2026-11-21, torch 2.13.0, torchdiffeq 0.2.5: it ended at a KL gap of about

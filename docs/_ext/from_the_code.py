@@ -12,13 +12,15 @@ import io
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
 from docutils import nodes
 from docutils.parsers.rst import directives
 from pydantic.fields import FieldInfo
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
+
+from sparseflows.specs.choices import OneOf
 
 APPS = {
     "sparseflows": ("sparseflows.cli.app", "sparseflows"),
@@ -75,12 +77,12 @@ class CliHelp(SphinxDirective):
 class SettingsTable(SphinxDirective):
     """The keys of one section of a param file: defaults, values, meaning."""
 
-    required_arguments = 1  # a class of sparseflows.specs.settings
+    required_arguments = 1  # a class of sparseflows.specs
     option_spec: ClassVar[dict[str, Any]] = {"skip": directives.unchanged}
 
     def run(self) -> list[nodes.Node]:
         """The table."""
-        section = getattr(importlib.import_module("sparseflows.specs.settings"), self.arguments[0])
+        section = getattr(importlib.import_module("sparseflows.specs"), self.arguments[0])
         skip = self.options.get("skip", "").split()
         rows = [
             (nodes.literal(name, name), _default(field), _meaning(field))
@@ -178,7 +180,8 @@ def _meaning(field: FieldInfo) -> list[nodes.Node]:
     found: list[nodes.Node] = []
     if field.description:
         found += _marked(field.description)
-    names = _names(field.annotation)
+    names = [name for mark in field.metadata if isinstance(mark, OneOf) for name in mark.table]
+    names = names or _names(field.annotation)
     if names:
         found.append(nodes.Text("; one of " if found else "one of "))
         for index, name in enumerate(names):
@@ -189,7 +192,9 @@ def _meaning(field: FieldInfo) -> list[nodes.Node]:
 
 def _names(annotation: Any) -> list[str]:
     if get_origin(annotation) is Literal:
-        return [str(name) for one in get_args(annotation) for name in (_names(one) or [one])]
+        return [str(one) for one in get_args(annotation)]
+    if get_origin(annotation) is Annotated:
+        return [name for mark in get_args(annotation) if isinstance(mark, OneOf) for name in mark.table]
     if get_origin(annotation) is list:
         return [name for one in get_args(annotation) for name in _names(one)]
     return []

@@ -17,7 +17,7 @@ from sparseflows.experiment.monitoring.summary import results_text
 from sparseflows.experiment.plan import check_keep_ratios, count_stages
 from sparseflows.experiment.rows import prepare
 from sparseflows.experiment.sweep.points import Sweep
-from sparseflows.specs.settings import Spec
+from sparseflows.specs import Spec
 
 if TYPE_CHECKING:
     from sparseflows.distributed.torchrun import Place

@@ -17,7 +17,7 @@ from sparseflows.errors import InputError
 from sparseflows.evaluation.likelihood import reporting_solver
 from sparseflows.flow.solvers.ode import Solver, Status
 from sparseflows.rng import numpy_generator
-from sparseflows.specs.settings import EvaluateSpec
+from sparseflows.specs import EvaluateSpec
 from sparseflows.training.objectives import logits
 
 CHUNK = 4096  # rows at a time

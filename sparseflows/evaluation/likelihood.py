@@ -20,7 +20,7 @@ from sparseflows.flow.fields import MLPField
 from sparseflows.flow.smaller.compact import AnyFlow
 from sparseflows.flow.solvers.ode import Solver, Status
 from sparseflows.rng import numpy_generator
-from sparseflows.specs.settings import EvaluateSpec
+from sparseflows.specs import EvaluateSpec
 
 Array = NDArray[np.float64]
 TRAIN_ROWS = 2048  # at most, for nll_train

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sparseflows.errors import InputError
 from sparseflows.flow.build import build_flow, flow_from_tensors
 from sparseflows.networks.build import build_network, network_from_tensors
-from sparseflows.specs.settings import Spec
+from sparseflows.specs import Spec
 
 
 def untrained(spec: Spec, dim: int, classes: int | None, seed: int, whitening: Tensor | None = None) -> nn.Module:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from sparseflows.data.benchmarks.prepared import read_manifest
 from sparseflows.data.images.idx import training_shape
@@ -11,7 +11,8 @@ from sparseflows.data.splits import known_sets, prepared_folder
 from sparseflows.data.tables.mapped import MappedRows, is_large
 from sparseflows.data.tables.tabular import load_table
 from sparseflows.errors import InputError, lookup
-from sparseflows.specs.settings import NetworkSpec, Spec, TrainSpec, UnitMethod
+from sparseflows.specs import NetworkSpec, Spec, TrainSpec
+from sparseflows.specs.methods import METHODS
 
 
 def count_stages(spec: Spec) -> int:
@@ -72,17 +73,17 @@ def check_keep_ratios(spec: Spec, dim: int | None, classes: int | None) -> None:
     if dim is None or dense is None or not spec.prune.keep_ratios:
         return
     ratio = spec.prune.keep_ratios[-1]
-    units = any(method in get_args(UnitMethod) for method in spec.prune.methods)
-    least = _one_unit_a_layer(spec, dim, classes) if units else _one_path(spec, dim, classes)
+    neurons = any(METHODS[method].kind == "neurons" for method in spec.prune.methods)
+    least = _one_neuron_a_layer(spec, dim, classes) if neurons else _one_path(spec, dim, classes)
     if round(ratio * dense) < least:
-        left = "one neuron a layer" if units else "one path of weights"
+        left = "one neuron a layer" if neurons else "one path of weights"
         raise InputError(
             f"prune.keep_ratios: {ratio:g} of {dense:,} params would empty a layer: {left} takes {least:,}; "
             f"keep {least / dense:.3g} at least"
         )
 
 
-def _one_unit_a_layer(spec: Spec, dim: int, classes: int | None) -> int:
+def _one_neuron_a_layer(spec: Spec, dim: int, classes: int | None) -> int:
     if spec.network is None:
         smallest = spec.model_copy(
             update={"flow": spec.flow.model_copy(update={"hidden": [1] * len(spec.flow.hidden)})}

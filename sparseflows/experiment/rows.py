@@ -14,7 +14,7 @@ from sparseflows.data.images.labelled import IDX
 from sparseflows.data.splits import Splits, fingerprint, make_splits, prepared_folder, with_labels
 from sparseflows.data.tables.mapped import Rows
 from sparseflows.errors import InputError
-from sparseflows.specs.settings import DataSpec, Spec
+from sparseflows.specs import DataSpec, Spec
 
 
 def prepare(spec: Spec) -> tuple[dict[int, Splits], str | None]:

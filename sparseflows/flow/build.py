@@ -10,7 +10,7 @@ from torch import Tensor
 from sparseflows.errors import InputError
 from sparseflows.flow.fields import MLPField
 from sparseflows.flow.model import Flow, seeded_initialise
-from sparseflows.specs.settings import FlowSpec, Spec
+from sparseflows.specs import FlowSpec, Spec
 
 
 def build_flow(spec: Spec | FlowSpec, dim: int = 2, *, seed: int = 0, whitening: Tensor | None = None) -> Flow:
@@ -23,7 +23,7 @@ def build_flow(spec: Spec | FlowSpec, dim: int = 2, *, seed: int = 0, whitening:
         whitening: (D, D), see `Flow`.
 
     Example:
-        >>> from sparseflows.specs.settings import FlowSpec
+        >>> from sparseflows.specs import FlowSpec
         >>> flow = build_flow(FlowSpec(hidden=[16, 16], activation="tanh"), dim=2, seed=0)
         >>> sum(p.numel() for p in flow.parameters())  # 2-16-16-2
         354

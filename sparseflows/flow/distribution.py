@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Size, Tensor
@@ -14,8 +14,8 @@ from sparseflows.errors import InputError
 from sparseflows.flow.base import BaseFlow
 from sparseflows.flow.solvers.ode import Solver
 from sparseflows.flow.transform import standard_normal_log_prob
+from sparseflows.specs.choices import Coordinates
 
-Coordinates = Literal["standardised", "data"]
 ENTROPY_SAMPLES = 4096
 
 

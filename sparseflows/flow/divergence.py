@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,9 +19,9 @@ from torch.nn import functional as F
 from sparseflows.errors import InputError
 from sparseflows.flow.activations import ACTIVATIONS
 from sparseflows.flow.fields import Field, Layer, MLPField, gaussian_velocity
+from sparseflows.specs.choices import DivergenceKind
 
 MOST_HIDDEN = 2  # hidden layers of a perceptron whose trace is had for less
-DivergenceKind = Literal["exact", "hutchinson"]
 
 
 class Divergence(NamedTuple):

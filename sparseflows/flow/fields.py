@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from sparseflows.errors import lookup
 from sparseflows.flow.activations import ACTIVATIONS
+from sparseflows.specs.choices import BASES, TIMES
 
 
 @runtime_checkable
@@ -32,8 +33,6 @@ class Field(Protocol):
         ...
 
 
-TIMES = ("none", "concat", "concat_squash")
-BASES = ("none", "gaussian")
 TENSORS = ("weight", "bias", "gate_weight", "gate_bias", "time_bias")  # of a layer; without time conditioning, two
 
 
@@ -116,8 +115,8 @@ class MLPField(nn.Module):
         super().__init__()
         self.dim, self.time, self.base, self.activation = dim, time, base, activation
         self._sigma = lookup("activation", activation, ACTIVATIONS)
-        lookup("time conditioning", time, dict.fromkeys(TIMES))
-        lookup("base", base, dict.fromkeys(BASES))
+        lookup("time conditioning", time, TIMES)
+        lookup("base", base, BASES)
         widths = [dim, *hidden, dim]
         self.layers = nn.ModuleList(
             Layer(n_in, n_out, "none" if time == "concat" and i else time)

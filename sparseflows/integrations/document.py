@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from sparseflows.errors import InputError
-from sparseflows.specs.settings import Spec
+from sparseflows.specs import Spec
 from sparseflows.specs.yaml import validate
 
 # How the likelihood is solved in training: held steps for the package's own field, error control for any other.

@@ -24,7 +24,7 @@ from sparseflows.pruning.graph.groups import count_params
 from sparseflows.pruning.methods import METHODS, Pruned, prune, unpruned
 from sparseflows.pruning.observing.observe import Sample
 from sparseflows.rng import numpy_generator
-from sparseflows.specs.settings import Spec
+from sparseflows.specs import Spec
 from sparseflows.training.loop import Hooks, Outcome, train
 from sparseflows.training.objectives import build_objective
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sparseflows.errors import InputError
 from sparseflows.networks.layers import conv_network, dense_network
 from sparseflows.rng import torch_generator
-from sparseflows.specs.settings import NetworkSpec
+from sparseflows.specs import NetworkSpec
 
 FOREIGN = "these tensors do not belong to a network of these settings"
 

@@ -5,21 +5,22 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Generic, Literal, cast
+from typing import Generic, cast
 
 from torch import Tensor, nn
 
 from sparseflows.errors import InputError, lookup
-from sparseflows.pruning.cutting.pfp import choose_by_pfp
 from sparseflows.pruning.cutting.removal import compensate
 from sparseflows.pruning.cutting.structured import Network, choose_neurons, floor_of, removable_layers, shrink
 from sparseflows.pruning.cutting.unstructured import Scores, prune_weights
 from sparseflows.pruning.graph.groups import chains, count_params, hidden_layers, least_params, weight_names
 from sparseflows.pruning.graph.masks import Masks, masks_of_neurons, neurons_of_masks
 from sparseflows.pruning.observing.observe import Sample, observe
-from sparseflows.pruning.scoring.criteria import CRITERIA, score
+from sparseflows.pruning.scoring.criteria import score
+from sparseflows.pruning.scoring.criteria.pfp import choose_by_pfp
+from sparseflows.pruning.scoring.criteria.sipp import Sipp
 from sparseflows.pruning.scoring.promises import Promise
-from sparseflows.pruning.scoring.sipp import Choice, Sipp
+from sparseflows.specs.methods import METHODS, Kind, Method
 
 
 @dataclass(frozen=True)
@@ -50,38 +51,6 @@ def unpruned(network: Network) -> Pruned[Network]:
     return Pruned(network, None, Masks.full(network))
 
 
-@dataclass(frozen=True)
-class Method:
-    """A way to prune.
-
-    Attributes:
-        kind: weights are masked, units are removed.
-        criterion: one of `criteria.CRITERIA`.
-        choice: `top` keeps what scores highest. `sampled` keeps weights (sipp) or units (pfp) at random in proportion
-            and reweights them; `mixed` is sipp's hybrid, or pfp's top-then-random.
-    """
-
-    kind: Literal["weights", "units"]
-    criterion: str
-    choice: Choice = "top"
-
-    @property
-    def needs_data(self) -> bool:
-        """Whether it looks at a sample."""
-        return CRITERIA[self.criterion].needs != "nothing"
-
-
-METHODS: dict[str, Method] = {
-    "unstructured": Method("weights", "magnitude"),
-    "structured": Method("units", "neuron_l1"),
-    **{name: Method(criterion.kind, name) for name, criterion in CRITERIA.items()},
-    "sipp_randomised": Method("weights", "sipp", "sampled"),
-    "sipp_hybrid": Method("weights", "sipp", "mixed"),
-    "pfp_randomised": Method("units", "pfp", "sampled"),
-    "pfp_top_random": Method("units", "pfp", "mixed"),
-}
-
-
 def prune(
     method: str,
     state: Pruned[Network],
@@ -101,11 +70,11 @@ def prune(
         state: the stage before; left as it is.
         dense: the dense network, for the shapes of `dense_masks`.
         target: params to keep; the nearest that leaves no layer empty is taken where that is more.
-        allocation: uniform or global. By default weights are ranked globally, units uniformly; pfp has an
+        allocation: uniform or global. By default weights are ranked globally, neurons uniformly; pfp has an
             allocation of its own, by the error that it promises.
         sample: of the methods that look at data.
-        floor: share of each layer's weights or units that stays whatever their score.
-        compensated: give the biases that read removed units those units' mean activation on the sample.
+        floor: share of each layer's weights or neurons that stays whatever their score.
+        compensated: give the biases that read removed neurons those neurons' mean activation on the sample.
         seed: of the methods that draw.
 
     Raises:
@@ -114,7 +83,7 @@ def prune(
 
     Example:
         >>> from sparseflows.flow.build import build_flow
-        >>> from sparseflows.specs.settings import FlowSpec
+        >>> from sparseflows.specs import FlowSpec
         >>> dense = build_flow(FlowSpec(hidden=[16, 16], activation="tanh"), seed=0)  # 354 params
         >>> pruned = prune("structured", unpruned(dense), dense, 150)
         >>> [field.hidden for field in pruned.flow.fields()], pruned.params
@@ -126,8 +95,8 @@ def prune(
     if (chosen.needs_data or compensated) and sample is None:
         who = f"method '{method}'" if chosen.needs_data else "compensation of biases"
         raise InputError(f"{who} looks at data; give sample=Sample(rows, …)")
-    if chosen.kind == "units":
-        return _prune_units(chosen, state, dense, target, allocation, sample, floor, compensated, seed)
+    if chosen.kind == "neurons":
+        return _prune_neurons(chosen, state, dense, target, allocation, sample, floor, compensated, seed)
     network = copy.deepcopy(state.flow)
     if chosen.criterion != "sipp" or sample is None:
         scores = score(chosen.criterion, network, sample, seed=seed)
@@ -146,7 +115,7 @@ def prune_by_scores(network: Network, scores: Scores, target: int, allocation: s
     Args:
         network: left as it is.
         scores: as `criteria.score` gives them: name of each weight → a tensor of its shape (weights are masked), or
-            name of each hidden layer's weight → (size,) (units are removed). Higher stays.
+            name of each hidden layer's weight → (size,) (neurons are removed). Higher stays.
         target: params to keep.
         allocation: see `prune`.
 
@@ -157,7 +126,7 @@ def prune_by_scores(network: Network, scores: Scores, target: int, allocation: s
     unknown = next((name for name in scores if name not in {*hidden, *weight_names(network)}), None)
     if unknown is not None:
         raise InputError(f"the scores name '{unknown}', which is no weight of this network that can be pruned")
-    _check_reachable(network, "units" if set(scores) == set(hidden) else "weights", target)
+    _check_reachable(network, "neurons" if set(scores) == set(hidden) else "weights", target)
     if set(scores) == set(hidden) and all(score.ndim == 1 for score in scores.values()):
         keep = choose_neurons(network, target, allocation or "uniform", [scores[name] for name in hidden])
         return Pruned(shrink(network, keep), None, masks_of_neurons(network, keep))
@@ -192,14 +161,14 @@ def prune_by_masks(network: Network, masks: Mapping[str, Tensor]) -> Pruned[Netw
     return Pruned(masked, whole, whole)
 
 
-def _check_reachable(network: nn.Module, kind: Literal["weights", "units"], target: int) -> None:
+def _check_reachable(network: nn.Module, kind: Kind, target: int) -> None:
     least = least_params(network, kind)
     if target < least:
-        left = "one unit a layer" if kind == "units" else "one path of weights"
+        left = "one neuron a layer" if kind == "neurons" else "one path of weights"
         raise InputError(f"{target} params would empty a layer: {left} takes {least}; keep more")
 
 
-def _prune_units(
+def _prune_neurons(
     method: Method,
     state: Pruned[Network],
     dense: Network,
@@ -229,7 +198,7 @@ def _prune_units(
 
 
 def _means(network: nn.Module, sample: Sample) -> list[Tensor]:
-    """Mean inputs of every weight layer that reads another one's units, in order."""
+    """Mean inputs of every weight layer that reads another one's neurons, in order."""
     statistics = observe(network, sample, gradients=False)
     links = [(number, link) for chain in chains(network) for number, link in enumerate(chain)]
     return [one.means for (number, _), one in zip(links, statistics, strict=True) if number > 0]

@@ -1,71 +1,24 @@
 """Every setting of a param file: typed, bounded, with its default."""
 
-from sparseflows.specs.settings import (
-    ADAPTIVE,
-    CASCADE,
-    CONTROL,
-    DRAWN,
-    FIXED,
-    FORMAT,
-    GRADUAL,
-    HELD,
-    OF_DENSE,
-    ONE_SHOT,
-    REDUCED,
-    REWIND,
-    SCRATCH,
-    DataSpec,
-    EvaluateSpec,
-    FlowSpec,
-    Fraction,
-    MethodName,
-    NetworkSpec,
-    Positive,
-    ProtocolName,
-    PruneSpec,
-    Section,
-    Seed,
-    SolveSpec,
-    Spec,
-    Steps,
-    Tolerance,
-    TrainSpec,
-    UnitMethod,
-    WeightMethod,
-    Width,
-)
+from sparseflows.specs.data import DataSpec
+from sparseflows.specs.evaluate import EvaluateSpec
+from sparseflows.specs.flow import FlowSpec
+from sparseflows.specs.network import NetworkSpec
+from sparseflows.specs.prune import PruneSpec
+from sparseflows.specs.section import Section
+from sparseflows.specs.solve import SolveSpec
+from sparseflows.specs.spec import FORMAT, Spec
+from sparseflows.specs.train import TrainSpec
 
 __all__ = [
-    "ADAPTIVE",
-    "CASCADE",
-    "CONTROL",
-    "DRAWN",
-    "FIXED",
     "FORMAT",
-    "GRADUAL",
-    "HELD",
-    "OF_DENSE",
-    "ONE_SHOT",
-    "REDUCED",
-    "REWIND",
-    "SCRATCH",
     "DataSpec",
     "EvaluateSpec",
     "FlowSpec",
-    "Fraction",
-    "MethodName",
     "NetworkSpec",
-    "Positive",
-    "ProtocolName",
     "PruneSpec",
     "Section",
-    "Seed",
     "SolveSpec",
     "Spec",
-    "Steps",
-    "Tolerance",
     "TrainSpec",
-    "UnitMethod",
-    "WeightMethod",
-    "Width",
 ]

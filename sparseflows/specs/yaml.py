@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from sparseflows.errors import InputError, suggest
-from sparseflows.specs.settings import FORMAT, Spec
+from sparseflows.specs.spec import FORMAT, Spec
 
 MAX_BYTES, MAX_DEPTH = 100_000, 20
 

@@ -21,7 +21,7 @@ from sparseflows.errors import InputError
 from sparseflows.flow.solvers.ode import SolveFailed, Status
 from sparseflows.flow.solvers.shared import agreed
 from sparseflows.rng import torch_generator
-from sparseflows.specs.settings import TrainSpec
+from sparseflows.specs import TrainSpec
 from sparseflows.training.averaging import WeightAverage
 from sparseflows.training.batches import Batches, as_batches
 from sparseflows.training.flat import FlatParameters

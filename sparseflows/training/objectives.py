@@ -18,7 +18,7 @@ from sparseflows.flow.divergence import DivergenceKind
 from sparseflows.flow.fields import MLPField
 from sparseflows.flow.model import Flow, standard_normal_log_prob
 from sparseflows.flow.solvers.ode import Solver, Status
-from sparseflows.specs.settings import SolveSpec, Spec, TrainSpec
+from sparseflows.specs import SolveSpec, Spec, TrainSpec
 from sparseflows.training.held_steps import HeldStepsLikelihood
 from sparseflows.training.losses import Loss, with_gradients
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from sparseflows.errors import lookup
-from sparseflows.specs.settings import TrainSpec
+from sparseflows.specs import TrainSpec
 
 Schedule = Callable[[TrainSpec, int, int, int], float]
 

@@ -15,7 +15,7 @@ from benchmarks.zuko_peer import ZukoCNF
 from sparseflows.flow.build import build_flow
 from sparseflows.flow.solvers.ode import Solver
 from sparseflows.rng import torch_generator
-from sparseflows.specs.settings import FlowSpec
+from sparseflows.specs import FlowSpec
 from sparseflows.training.objectives import NegativeLogLikelihood
 
 HIDDEN = [16, 16]

@@ -15,7 +15,7 @@ from sparseflows.flow.build import build_flow
 from sparseflows.flow.solvers.ode import Solver, Status
 from sparseflows.networks.build import build_network
 from sparseflows.rng import numpy_generator
-from sparseflows.specs.settings import EvaluateSpec, FlowSpec, NetworkSpec
+from sparseflows.specs import EvaluateSpec, FlowSpec, NetworkSpec
 
 SETTINGS = EvaluateSpec.model_validate({})
 

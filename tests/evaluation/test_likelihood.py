@@ -27,7 +27,7 @@ from sparseflows.evaluation.likelihood import (
 from sparseflows.flow.fields import LinearField, MLPField
 from sparseflows.flow.model import Flow, seeded_initialise
 from sparseflows.flow.solvers.ode import Solver, Status
-from sparseflows.specs.settings import EvaluateSpec
+from sparseflows.specs import EvaluateSpec
 
 PRECISE = Solver().at(1e-8)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sparseflows.flow.activations import ACTIVATIONS
-from sparseflows.specs.settings import FlowSpec
+from sparseflows.specs import FlowSpec
 
 FORMULAS = {
     "sigmoid": lambda x: 1 / (1 + math.exp(-x)),

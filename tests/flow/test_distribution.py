@@ -18,7 +18,7 @@ from sparseflows.flow.distribution import FlowDistribution
 from sparseflows.flow.fields import LinearField
 from sparseflows.flow.model import Flow
 from sparseflows.flow.solvers.ode import SolveFailed, Solver
-from sparseflows.specs.settings import FlowSpec
+from sparseflows.specs import FlowSpec
 
 TIGHT = Solver("dopri5", 1e-9, 1e-9)
 CLOSE = {"rtol": 1e-6, "atol": 1e-6}  # some tens of steps at 1e-9 each

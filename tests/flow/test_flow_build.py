@@ -10,7 +10,7 @@ from sparseflows.errors import InputError
 from sparseflows.flow.build import build_flow, flow_from_tensors
 from sparseflows.flow.fields import MLPField
 from sparseflows.flow.solvers.ode import Solver
-from sparseflows.specs.settings import FlowSpec, Spec
+from sparseflows.specs import FlowSpec, Spec
 
 # Dimension, hidden layers, blocks and the published number of trainable scalars (FFJORD's tabular flows, dense).
 PUBLISHED = {

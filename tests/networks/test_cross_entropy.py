@@ -12,7 +12,7 @@ from sparseflows.flow.fields import LinearField, MLPField
 from sparseflows.flow.model import Flow, seeded_initialise
 from sparseflows.flow.solvers.ode import Solver, Status
 from sparseflows.networks.build import build_network
-from sparseflows.specs.settings import NetworkSpec, Spec, TrainSpec
+from sparseflows.specs import NetworkSpec, Spec, TrainSpec
 from sparseflows.training.loop import train
 from sparseflows.training.objectives import CrossEntropy, build_objective, logits, split_labels, training_solver
 

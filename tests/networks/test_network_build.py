@@ -10,7 +10,7 @@ from torch import nn
 from sparseflows.errors import InputError
 from sparseflows.networks.build import build_network, network_from_tensors, seeded_initialise
 from sparseflows.rng import torch_generator
-from sparseflows.specs.settings import NetworkSpec
+from sparseflows.specs import NetworkSpec
 
 SCALAR = {
     "relu": lambda x: max(x, 0.0),

@@ -13,15 +13,15 @@ from torch import nn
 
 from sparseflows.errors import InputError
 from sparseflows.pruning.graph.masks import Masks
-from sparseflows.pruning.graph.module_chains import follow
+from sparseflows.pruning.graph.modules.chains import follow
 from sparseflows.pruning.methods import METHODS, Pruned, prune, unpruned
 from sparseflows.pruning.observing.observe import Sample, classification_loss
 
 WEIGHTS = [name for name, method in METHODS.items() if method.kind == "weights"]
-UNITS = [name for name, method in METHODS.items() if method.kind == "units"]
+NEURONS = [name for name, method in METHODS.items() if method.kind == "neurons"]
 TOP_WEIGHTS = [name for name in WEIGHTS if METHODS[name].choice == "top"]
-TOP_UNITS = [name for name in UNITS if METHODS[name].choice == "top"]
-BY_SCORE = [name for name in TOP_UNITS if name != "pfp"]  # pfp has an allocation of its own
+TOP_NEURONS = [name for name in NEURONS if METHODS[name].choice == "top"]
+BY_SCORE = [name for name in TOP_NEURONS if name != "pfp"]  # pfp has an allocation of its own
 MODULES = ("mlp", "conv")
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
 
@@ -50,15 +50,15 @@ def masked(module, masks):
 
 
 def sizes_of(module):
-    """Units of every weight layer but the last."""
+    """Neurons of every weight layer but the last."""
     return [link.n_out for link in follow(module).links[:-1]]
 
 
-def costs_of_units(module):
-    """Params that leave with one unit of each hidden layer, counted off the shapes."""
+def costs_of_neurons(module):
+    """Params that leave with one neuron of each hidden layer, counted off the shapes."""
     links = follow(module).links
     return [
-        link.n_in * link.per_unit + len(link.vectors) + following.n_out * following.per_unit
+        link.n_in * link.per_neuron + len(link.vectors) + following.n_out * following.per_neuron
         for link, following in pairwise(links)
     ]
 
@@ -71,7 +71,7 @@ def costs_of_units(module):
 @pytest.mark.parametrize("method", WEIGHTS)
 def test_weights_go_to_the_target(method, ratio, name):
     module, target, pruned = pruned_to(method, name, ratio)
-    # The hybrid chooses anew in every neuron: its cuts jump by the units that come and go, and the nearest is taken.
+    # The hybrid chooses anew in every neuron: its cuts jump by the neurons that come and go, and the nearest is taken.
     share = 0.03 if method == "sipp_hybrid" else 0.001
     assert abs(pruned.params - target) <= max(1, round(share * total_of(module)))
     living = sum(int((p != 0).sum()) for p in pruned.flow.parameters())
@@ -83,11 +83,11 @@ def test_weights_go_to_the_target(method, ratio, name):
 
 @pytest.mark.parametrize("name", MODULES)
 @pytest.mark.parametrize("ratio", [0.5])
-@pytest.mark.parametrize("method", UNITS)
-def test_units_go_to_within_one_of_the_target(method, ratio, name):
+@pytest.mark.parametrize("method", NEURONS)
+def test_neurons_go_to_within_one_of_the_target(method, ratio, name):
     module, target, pruned = pruned_to(method, name, ratio)
-    # Of a unit that goes or stays the nearer is taken; none costs more than in the dense module.
-    assert abs(pruned.params - target) <= max(costs_of_units(module)) / 2
+    # Of a neuron that goes or stays the nearer is taken; none costs more than in the dense module.
+    assert abs(pruned.params - target) <= max(costs_of_neurons(module)) / 2
     assert pruned.params == total_of(pruned.flow) == pruned.dense_masks.kept(module)
     assert pruned.masks is None
     assert all(small <= whole for small, whole in zip(sizes_of(pruned.flow), sizes_of(module), strict=True))
@@ -95,11 +95,11 @@ def test_units_go_to_within_one_of_the_target(method, ratio, name):
 
 @pytest.mark.parametrize("name", MODULES)
 @pytest.mark.parametrize("method", METHODS)
-def test_a_ratio_that_would_empty_a_layer_keeps_one_unit_of_each(method, name):
+def test_a_ratio_that_would_empty_a_layer_keeps_one_neuron_of_each(method, name):
     module, _, pruned = pruned_to(method, name, 0.001)
     kept = [int(pruned.dense_masks[link.weight].flatten(1).any(1).sum()) for link in follow(module).links[:-1]]
     assert kept == [1] * len(kept)
-    if METHODS[method].kind == "units":
+    if METHODS[method].kind == "neurons":
         assert sizes_of(pruned.flow) == kept
     with torch.no_grad():
         assert pruned.flow(sample(name)).std(0).max() > 0  # it still sees its input
@@ -109,7 +109,7 @@ def test_a_ratio_that_would_empty_a_layer_keeps_one_unit_of_each(method, name):
 
 
 @pytest.mark.parametrize("name", ["norm_mlp", "conv"])
-@pytest.mark.parametrize("method", TOP_UNITS)
+@pytest.mark.parametrize("method", TOP_NEURONS)
 def test_a_shrunk_module_is_the_masked_one(method, name):
     module = make(name)
     loss = classification_loss(LABELS)
@@ -125,7 +125,7 @@ def test_a_shrunk_module_is_the_masked_one(method, name):
 @pytest.mark.parametrize("method", TOP_WEIGHTS)
 def test_weights_that_stay_are_as_they_were(method, name):
     module, _, pruned = pruned_to(method, name, 0.95, allocation="uniform")
-    assert all(pruned.masks[own].all() for link in follow(module).links for own in link.vectors)  # no unit died
+    assert all(pruned.masks[own].all() for link in follow(module).links for own in link.vectors)  # no neuron died
     rows = sample(name, rows=4, seed=7)
     with torch.no_grad():
         torch.testing.assert_close(pruned.flow(rows), masked(module, pruned.masks)(rows), rtol=1e-12, atol=1e-12)
@@ -190,7 +190,7 @@ def test_global_is_one_ranking_over_all_layers(name):
         ),
         reverse=True,
     )
-    alone = {i for i, layer in enumerate(kept) if sum(layer) == 1}  # a layer's last unit stays whatever its rank
+    alone = {i for i, layer in enumerate(kept) if sum(layer) == 1}  # a layer's last neuron stays whatever its rank
     order = [own for _, own, i in ranked if not (own and i in alone)]
     assert order == sorted(order, reverse=True)
 
@@ -208,8 +208,8 @@ def test_weights_uniformly_or_globally(name):
 
 
 @pytest.mark.parametrize("name", MODULES)
-@pytest.mark.parametrize("method", UNITS)
-def test_a_floor_of_units(method, name):
+@pytest.mark.parametrize("method", NEURONS)
+def test_a_floor_of_neurons(method, name):
     module, _, pruned = pruned_to(method, name, 0.01, floor=0.4)
     for kept, whole in zip(sizes_of(pruned.flow), sizes_of(module), strict=True):
         assert kept == math.ceil(0.4 * whole)
@@ -225,7 +225,7 @@ def test_a_floor_of_weights(method, name):
 
 
 @pytest.mark.parametrize("method", ["neuron_l1", "pfp"])
-def test_a_floor_counts_the_units_of_the_dense_network(method):
+def test_a_floor_counts_the_neurons_of_the_dense_network(method):
     module = make("mlp")
     state = unpruned(module)
     for ratio in (0.7, 0.4, 0.1):
@@ -260,7 +260,7 @@ def test_weights_drawn_leave_pre_activations_unbiased():
         pruned = prune(
             "sipp_randomised", unpruned(module), module, total_of(module) - 8, sample=Sample(rows), seed=seed
         )
-        assert pruned.masks["0.bias"].all()  # no unit died, which would be another change
+        assert pruned.masks["0.bias"].all()  # no neuron died, which would be another change
         for layer, found in errors.items():
             change = pruned.flow[layer].weight.detach() - module[layer].weight.detach()
             found.append(inputs[layer] @ change.T)

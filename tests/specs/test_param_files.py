@@ -14,7 +14,7 @@ from sparseflows.errors import InputError
 from sparseflows.experiment.plan import count_stages, plan, plan_text
 from sparseflows.experiment.rows import prepare
 from sparseflows.experiment.sweep.points import Sweep, load_experiment
-from sparseflows.specs.settings import Spec
+from sparseflows.specs import Spec
 from sparseflows.specs.yaml import MAX_BYTES, MAX_DEPTH, dump_spec, load_spec, parse_yaml, validate
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,17 +8,8 @@ from pydantic import ValidationError
 
 from sparseflows.flow.build import build_flow
 from sparseflows.pruning.graph.groups import count_params
-from sparseflows.specs.settings import (
-    ADAPTIVE,
-    FIXED,
-    DataSpec,
-    EvaluateSpec,
-    FlowSpec,
-    PruneSpec,
-    SolveSpec,
-    Spec,
-    TrainSpec,
-)
+from sparseflows.specs import DataSpec, EvaluateSpec, FlowSpec, PruneSpec, SolveSpec, Spec, TrainSpec
+from sparseflows.specs.choices import ADAPTIVE, FIXED
 
 MINIMAL = {"name": "a", "data": {"name": "moons"}, "train": {"epochs": 2}}
 

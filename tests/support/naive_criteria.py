@@ -7,14 +7,14 @@ import torch
 from sparseflows.pruning.observing.statistics import Observed
 
 
-def make_layer(seed, n_out=4, n_in=3, per_unit=1, examples=5, evaluations=4, values=2, zeros=0.2):
+def make_layer(seed, n_out=4, n_in=3, per_neuron=1, examples=5, evaluations=4, values=2, zeros=0.2):
     """A random weight matrix and what was observed there, float64, with zeros among weights and activations."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape):
         return torch.randn(shape, generator=generator, dtype=torch.float64)
 
-    columns = n_in * per_unit
+    columns = n_in * per_neuron
     weight = normal(n_out, columns)
     weight[torch.rand(weight.shape, generator=generator) < zeros] = 0
     weight[n_out // 2] = 0  # a neuron without weights
@@ -61,35 +61,35 @@ def fisher_weights(weight, observed):
     ]
 
 
-def contributions(weight, observed, per_unit):
-    """Σ a · (Wᵀδ) over positions and a unit's columns: lists [n][unit]."""
+def contributions(weight, observed, per_neuron):
+    """Σ a · (Wᵀδ) over positions and a neuron's columns: lists [n][neuron]."""
     w, (n_out, columns) = weight.tolist(), weight.shape
     found = []
     for a, delta in zip(observed.inputs.tolist(), observed.gradients.tolist(), strict=True):
-        units = [0.0] * (columns // per_unit)
+        neurons = [0.0] * (columns // per_neuron)
         for s in range(len(a)):
             for c in range(columns):
                 back = sum(w[i][c] * delta[s][i] for i in range(n_out))
-                units[c // per_unit] += a[s][c] * back
-        found.append(units)
+                neurons[c // per_neuron] += a[s][c] * back
+        found.append(neurons)
     return found
 
 
-def fisher_neurons(weight, observed, per_unit):
-    c = contributions(weight, observed, per_unit)
+def fisher_neurons(weight, observed, per_neuron):
+    c = contributions(weight, observed, per_neuron)
     return [sum(row[j] ** 2 for row in c) / (2 * len(c)) for j in range(len(c[0]))]
 
 
-def taylor(weight, observed, per_unit):
-    c = contributions(weight, observed, per_unit)
+def taylor(weight, observed, per_neuron):
+    c = contributions(weight, observed, per_neuron)
     return [sum(abs(row[j]) for row in c) / len(c) for j in range(len(c[0]))]
 
 
-def shares(weight, points, per_unit=1):
-    """Largest share of every unit in its sign groups: lists [i][unit]."""
+def shares(weight, points, per_neuron=1):
+    """Largest share of every neuron in its sign groups: lists [i][neuron]."""
     n_out, columns = weight.shape
     w = weight.tolist()
-    found = [[0.0] * (columns // per_unit) for _ in range(n_out)]
+    found = [[0.0] * (columns // per_neuron) for _ in range(n_out)]
     for i in range(n_out):
         for a in points:
             groups = {}
@@ -98,9 +98,9 @@ def shares(weight, points, per_unit=1):
                     groups.setdefault((w[i][c] > 0, a[c] > 0), []).append(c)
             for members in groups.values():
                 whole = sum(abs(w[i][c] * a[c]) for c in members)
-                for unit in range(columns // per_unit):
-                    own = sum(abs(w[i][c] * a[c]) for c in members if c // per_unit == unit)
-                    found[i][unit] = max(found[i][unit], own / whole)
+                for neuron in range(columns // per_neuron):
+                    own = sum(abs(w[i][c] * a[c]) for c in members if c // per_neuron == neuron)
+                    found[i][neuron] = max(found[i][neuron], own / whole)
     return found
 
 
@@ -169,11 +169,17 @@ def root(largest, variance, log_term):
     return high
 
 
-def promise_units_drawn(unit_shares, q, draws, delta):
-    log_term = math.log(2 * 4 * len(unit_shares) / delta)
+def promise_neurons_drawn(neuron_shares, q, draws, delta):
+    log_term = math.log(2 * 4 * len(neuron_shares) / delta)
     found = []
-    for row in unit_shares.tolist():
+    for row in neuron_shares.tolist():
         ratio = max((s / chance for s, chance in zip(row, q.tolist(), strict=True) if chance > 0), default=0.0)
         whole = min(1.0, sum(s for s, chance in zip(row, q.tolist(), strict=True) if chance > 0))
         found.append(root(ratio / draws, ratio * whole / draws, log_term))
     return found
+
+
+def first_left_out(times, kept):
+    """τ of a choice: the first arrival that it leaves out, over all layers; infinite where it leaves out none."""
+    left_out = [time[~keep] for time, keep in zip(times, kept, strict=True)]
+    return min((float(time.min()) for time in left_out if time.numel()), default=math.inf)

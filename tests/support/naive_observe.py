@@ -10,7 +10,7 @@ from torch import nn
 
 from sparseflows.flow.model import Flow, standard_normal_log_prob
 from sparseflows.flow.solvers.ode import Solver
-from sparseflows.pruning.graph.module_chains import follow
+from sparseflows.pruning.graph.modules.chains import follow
 
 SOLVER = Solver("rk4", steps=8, norm="batch")
 
@@ -21,7 +21,7 @@ class Layer:
 
     name: str
     weight: torch.Tensor
-    per_unit: int
+    per_neuron: int
     gradients: list
     gates: list
     points: list  # activations that the matrix multiplied, one after the other
@@ -42,14 +42,14 @@ def observed_one_by_one(network, rows, loss=None):
     """Every weight layer of `network`. `loss(network, row, n)` is one example's own; of a flow −log p by default."""
     if isinstance(network, Flow):
         names = [f"{prefix}.weight" for prefixes in layers_of(network) for prefix in prefixes]
-        units = [1] * len(names)
+        neurons = [1] * len(names)
         loss = loss or (lambda flow, row, n: flow_loss(flow, row))
     else:
         links = follow(network).links
-        names, units = [link.weight for link in links], [link.per_unit for link in links]
+        names, neurons = [link.weight for link in links], [link.per_neuron for link in links]
     layers = [
-        Layer(name, network.get_parameter(name).detach().flatten(1), per_unit, [], [], [])
-        for name, per_unit in zip(names, units, strict=True)
+        Layer(name, network.get_parameter(name).detach().flatten(1), per_neuron, [], [], [])
+        for name, per_neuron in zip(names, neurons, strict=True)
     ]
     for n in range(len(rows)):
         row = rows[n : n + 1]
@@ -60,7 +60,7 @@ def observed_one_by_one(network, rows, loss=None):
             parameters = [watched.get_parameter(name) for name in names]
             for layer, gradient in zip(layers, torch.autograd.grad(loss(watched, row, n), parameters), strict=True):
                 layer.gradients.append(gradient.flatten(1))
-            gated, gates = with_gates(network, names, units)
+            gated, gates = with_gates(network, names, neurons)
             for layer, gradient in zip(layers, torch.autograd.grad(loss(gated, row, n), gates), strict=True):
                 layer.gates.append(gradient)
         for layer, points in zip(layers, kept, strict=True):
@@ -68,19 +68,19 @@ def observed_one_by_one(network, rows, loss=None):
     return layers
 
 
-def with_gates(network, names, units):
-    """A copy whose weights are W[:, j] · g_j, and the gates g (n_in,), all 1: what gates on the units before do.
+def with_gates(network, names, neurons):
+    """A copy whose weights are W[:, j] · g_j, and the gates g (n_in,), all 1: what gates on the neurons before do.
 
     A gate in front of a product scales the activation and its tangents alike.
     """
     gated, gates = copy.deepcopy(network), []
-    for name, per_unit in zip(names, units, strict=True):
+    for name, per_neuron in zip(names, neurons, strict=True):
         owner, _, own = name.rpartition(".")
         layer = gated.get_submodule(owner)
         weight = getattr(layer, own).detach()
-        gate = torch.ones(weight.flatten(1).shape[1] // per_unit, dtype=weight.dtype, requires_grad=True)
+        gate = torch.ones(weight.flatten(1).shape[1] // per_neuron, dtype=weight.dtype, requires_grad=True)
         delattr(layer, own)
-        setattr(layer, own, (weight.flatten(1) * gate.repeat_interleave(per_unit)).view(weight.shape))
+        setattr(layer, own, (weight.flatten(1) * gate.repeat_interleave(per_neuron)).view(weight.shape))
         gates.append(gate)
     return gated, gates
 

@@ -3,7 +3,7 @@
 import torch
 
 from sparseflows.flow.build import build_flow
-from sparseflows.specs.settings import FlowSpec
+from sparseflows.specs import FlowSpec
 
 TIMES = ("none", "concat", "concat_squash")
 ACTIVATIONS = ("sigmoid", "tanh", "softplus", "relu", "silu")

@@ -77,7 +77,7 @@ def sample(name, rows=6, seed=1):
 
 
 def random_keep(module, links, seed=0):
-    """About half of each layer's units, one at least."""
+    """About half of each layer's neurons, one at least."""
     generator = torch.Generator().manual_seed(seed)
     keep = []
     for link in links[:-1]:

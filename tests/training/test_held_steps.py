@@ -12,7 +12,7 @@ from sparseflows.flow.fields import MLPField
 from sparseflows.flow.model import Flow, seeded_initialise
 from sparseflows.flow.solvers.ode import Solver, Status
 from sparseflows.rng import torch_generator
-from sparseflows.specs.settings import Spec, TrainSpec
+from sparseflows.specs import Spec, TrainSpec
 from sparseflows.training.held_steps import HeldStepsLikelihood
 from sparseflows.training.loop import Hooks, train
 from sparseflows.training.losses import with_gradients

@@ -12,7 +12,7 @@ import torch
 
 from sparseflows.data.tables.mapped import MappedRows
 from sparseflows.flow.build import build_flow
-from sparseflows.specs.settings import FlowSpec, TrainSpec
+from sparseflows.specs import FlowSpec, TrainSpec
 from sparseflows.training.batches import InMemory, OnDisk
 from sparseflows.training.loop import train
 from sparseflows.training.objectives import FlowMatching

@@ -12,7 +12,7 @@ from sparseflows.flow.divergence import draw_noise
 from sparseflows.flow.fields import LinearField, MLPField
 from sparseflows.flow.model import Flow, seeded_initialise
 from sparseflows.flow.solvers.ode import Solver, Status
-from sparseflows.specs.settings import SolveSpec, Spec, TrainSpec
+from sparseflows.specs import SolveSpec, Spec, TrainSpec
 from sparseflows.training.objectives import (
     FlowMatching,
     NegativeLogLikelihood,

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from sparseflows.errors import InputError
-from sparseflows.specs.settings import TrainSpec
+from sparseflows.specs import TrainSpec
 from sparseflows.training.optim import SCHEDULES, build_optimiser, learning_rate
 
 

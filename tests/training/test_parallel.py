@@ -19,7 +19,7 @@ from sparseflows.flow.model import Flow, seeded_initialise
 from sparseflows.flow.solvers.ode import Solver, Status
 from sparseflows.networks.layers import dense_network
 from sparseflows.rng import torch_generator
-from sparseflows.specs.settings import TrainSpec
+from sparseflows.specs import TrainSpec
 from sparseflows.training.held_steps import HeldStepsLikelihood
 from sparseflows.training.loop import Hooks, Outcome, train
 from sparseflows.training.losses import Loss

@@ -15,7 +15,7 @@ from sparseflows.flow.fields import MLPField
 from sparseflows.flow.model import Flow, seeded_initialise
 from sparseflows.flow.solvers.ode import Solver, Status
 from sparseflows.rng import torch_generator
-from sparseflows.specs.settings import TrainSpec
+from sparseflows.specs import TrainSpec
 from sparseflows.training.loop import CHECKPOINTS, RECORDS, Hooks, train
 from sparseflows.training.objectives import FlowMatching, Loss, NegativeLogLikelihood
 

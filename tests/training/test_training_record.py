@@ -10,7 +10,7 @@ from support.truths import normal
 
 from sparseflows.flow.fields import MLPField
 from sparseflows.flow.model import Flow, seeded_initialise
-from sparseflows.specs.settings import TrainSpec
+from sparseflows.specs import TrainSpec
 from sparseflows.training.loop import RECORDS, Hooks, train
 from sparseflows.training.objectives import FlowMatching
 

@@ -22,7 +22,7 @@ from sparseflows.experiment.folder.locks import Signature, hold_cascade
 from sparseflows.experiment.folder.records import CASCADE, DENSE, Record, cascade_name, to_csv
 from sparseflows.experiment.folder.run_lock import LOCK, hold_folder
 from sparseflows.files import make_folder, write_whole
-from sparseflows.specs.settings import FORMAT, Spec
+from sparseflows.specs import FORMAT, Spec
 from sparseflows.specs.yaml import dump_spec, parse_yaml, validate
 
 SPEC, RUN, DATA, RESULTS, METRICS = "spec.yaml", "run.json", "data.json", "results.csv", "metrics.jsonl"

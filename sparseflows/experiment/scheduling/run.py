@@ -17,7 +17,7 @@ from sparseflows.experiment.scheduling.tasks import tasks_of
 from sparseflows.experiment.scheduling.workers import Errors, LocalWorkers, Workers
 from sparseflows.experiment.stages.context import check_device, whitening_matrix
 from sparseflows.flow.compiled.build import why_not
-from sparseflows.specs.settings import Spec
+from sparseflows.specs import Spec
 
 __all__ = ["check_device", "run_experiment", "whitening_matrix"]
 

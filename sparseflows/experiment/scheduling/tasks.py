@@ -17,7 +17,8 @@ from sparseflows.experiment.folder.records import DENSE, Record, cascade_name
 from sparseflows.experiment.monitoring.progress import Progress
 from sparseflows.experiment.rows import describe, load_splits
 from sparseflows.experiment.stages.context import check_device, make_bench, make_dense, run_sequence
-from sparseflows.specs.settings import OF_DENSE, REWIND, SCRATCH, Spec
+from sparseflows.specs import Spec
+from sparseflows.specs.choices import OF_DENSE, REWIND, SCRATCH
 
 DONE, BUSY, FAILED = "done", "busy", "failed"
 BEAT_EVERY = 2.0  # seconds

@@ -23,7 +23,7 @@ from sparseflows.experiment.monitoring.progress import Progress
 from sparseflows.experiment.plan import check_keep_ratios, count_stages
 from sparseflows.experiment.rows import prepare
 from sparseflows.experiment.scheduling.run import check_device, run_experiment
-from sparseflows.specs.settings import Spec
+from sparseflows.specs import Spec
 
 
 class SharedFolder(RunFolder):

@@ -22,7 +22,7 @@ from sparseflows.experiment.rows import training_rows
 from sparseflows.experiment.stages.protocols import Sequence
 from sparseflows.experiment.stages.stage import Bench, StageName, Work, find_stage, make_stage
 from sparseflows.pruning.methods import unpruned
-from sparseflows.specs.settings import Spec
+from sparseflows.specs import Spec
 from sparseflows.training.batches import batches_of
 
 WHITENED_BY = 200_000  # training rows at most

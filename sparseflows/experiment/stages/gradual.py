@@ -54,7 +54,7 @@ class Gradual:
     @property
     def by_units(self) -> bool:
         """Whether neurons go, or weights."""
-        return METHODS[self.method].kind == "units"
+        return METHODS[self.method].kind == "neurons"
 
     @property
     def spacing(self) -> int:

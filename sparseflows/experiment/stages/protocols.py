@@ -29,7 +29,8 @@ from sparseflows.pruning.graph.masks import neurons_of_masks
 from sparseflows.pruning.methods import METHODS, Pruned, prune, unpruned
 from sparseflows.pruning.observing.observe import Sample, classification_loss
 from sparseflows.rng import numpy_generator
-from sparseflows.specs.settings import CONTROL, GRADUAL, ONE_SHOT, REDUCED, REWIND, SCRATCH, TrainSpec
+from sparseflows.specs import TrainSpec
+from sparseflows.specs.choices import CONTROL, GRADUAL, ONE_SHOT, REDUCED, REWIND, SCRATCH
 
 FRESH_ROWS = 200  # validation rows at which sipp and pfp check what they promise
 
@@ -118,7 +119,7 @@ class Sequence:
             settings.weight_allocation if kind == "weights" else settings.allocation,
             sample=self._sample(),
             floor=settings.floor,
-            compensated=settings.compensate and kind == "units",
+            compensated=settings.compensate and kind == "neurons",
             seed=_draw(self.seed, f"prune/{name.purpose}"),
         )
 
@@ -127,7 +128,7 @@ class Sequence:
         masks = read_pruned(self.bench, source).dense_masks
         seed = self.seed if self.protocol == REWIND else _draw(self.seed, "scratch/initialise")
         network = self._untrained(seed)
-        if METHODS[self.method].kind == "units":
+        if METHODS[self.method].kind == "neurons":
             return Pruned(shrink(network, neurons_of_masks(network, masks)), None, masks)
         masks.apply_(network)
         return Pruned(network, masks, masks)
@@ -160,7 +161,7 @@ class Sequence:
 
     def _sample(self) -> Sample | None:
         method = METHODS[self.method]
-        if not method.needs_data and not (self.bench.spec.prune.compensate and method.kind == "units"):
+        if not method.needs_data and not (self.bench.spec.prune.compensate and method.kind == "neurons"):
             return None
         bench = self.bench
         train, most = bench.splits.train, bench.spec.prune.sample

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sparseflows.experiment.plan import dense_params
-from sparseflows.specs.settings import Spec
+from sparseflows.specs import Spec
 
 
 def narrowed(spec: Spec, dim: int, classes: int | None, target: int) -> Spec:

@@ -30,7 +30,7 @@ from sparseflows.flow.solvers.ode import Solver, Status
 from sparseflows.pruning.graph.masks import Masks
 from sparseflows.pruning.methods import METHODS, Pruned
 from sparseflows.rng import torch_generator
-from sparseflows.specs.settings import Spec, TrainSpec
+from sparseflows.specs import Spec, TrainSpec
 from sparseflows.training.batches import Batches
 from sparseflows.training.loop import Hooks, Outcome, train
 from sparseflows.training.objectives import build_objective, held_steps, training_solver

@@ -19,7 +19,7 @@ from sparseflows.experiment.folder.records import DENSE, Record, cascade_name
 from sparseflows.experiment.folder.run_lock import hold_folder
 from sparseflows.experiment.sweep.points import Point, Sweep
 from sparseflows.files import write_whole
-from sparseflows.specs.settings import Spec
+from sparseflows.specs import Spec
 
 _NONE = ""
 

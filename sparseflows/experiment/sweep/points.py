@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from sparseflows.errors import InputError
-from sparseflows.specs.settings import Spec
+from sparseflows.specs import Spec
 from sparseflows.specs.yaml import load_document, validate
 
 SWEEP, ZIP = "sweep", "zip"

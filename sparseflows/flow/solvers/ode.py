@@ -17,11 +17,9 @@ from torchdiffeq import odeint, odeint_adjoint
 
 from sparseflows.distributed.processes import ALONE, Processes
 from sparseflows.errors import InputError, RunError, lookup
+from sparseflows.specs.choices import FIXED, GRADIENTS, SOLVERS
 
 State = tuple[Tensor, ...]
-ADAPTIVE_METHODS = ("dopri5", "bosh3", "dopri8", "adaptive_heun", "fehlberg2")
-FIXED_METHODS = ("euler", "midpoint", "rk4")
-GRADIENTS = ("backprop", "adjoint")
 NORMS = ("rows", "batch")
 
 
@@ -83,12 +81,12 @@ class Solver:
     processes: Processes = ALONE
 
     def __post_init__(self) -> None:
-        lookup("solver method", self.method, dict.fromkeys((*ADAPTIVE_METHODS, *FIXED_METHODS)))
-        lookup("gradient", self.gradient, dict.fromkeys(GRADIENTS))
+        lookup("solver method", self.method, SOLVERS)
+        lookup("gradient", self.gradient, GRADIENTS)
         lookup("norm", self.norm, dict.fromkeys(NORMS))
-        if (self.steps is None) == (self.method in FIXED_METHODS):
+        if (self.steps is None) == (self.method in FIXED):
             raise InputError(
-                f"steps goes with the fixed-step methods ({', '.join(FIXED_METHODS)}) and with them only; "
+                f"steps goes with the fixed-step methods ({', '.join(FIXED)}) and with them only; "
                 f"method is {self.method}"
             )
         if self.processes.several and self.norm != "batch":

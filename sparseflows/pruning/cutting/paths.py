@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sparseflows.pruning.graph.chains import Chain
-from sparseflows.pruning.graph.groups import by_unit
+from sparseflows.pruning.graph.groups import by_neuron
 from sparseflows.pruning.scoring.allocation import best_of_layers
 
 
@@ -29,15 +29,15 @@ def strongest_paths(ways: Sequence[Chain], ranked: Sequence[Tensor]) -> Tensor:
         best = torch.full((chain[0].n_in,), torch.inf, dtype=layers[0].dtype)
         choices = []
         for link, score in zip(chain, layers, strict=True):
-            strongest, place = by_unit(link, score).max(2)
+            strongest, place = by_neuron(link, score).max(2)
             best, source = torch.minimum(best, strongest).max(1)
-            choices.append(source * link.per_unit + place.gather(1, source[:, None])[:, 0])
-        unit = int(best.argmax())
+            choices.append(source * link.per_neuron + place.gather(1, source[:, None])[:, 0])
+        neuron = int(best.argmax())
         ends = offset + torch.tensor([0, *[s.numel() for s in layers]]).cumsum(0)
         for link, choice, start in reversed(list(zip(chain, choices, ends.tolist(), strict=False))):
-            column = int(choice[unit])
-            chosen.append(start + unit * link.n_in * link.per_unit + column)
-            unit = column // link.per_unit
+            column = int(choice[neuron])
+            chosen.append(start + neuron * link.n_in * link.per_neuron + column)
+            neuron = column // link.per_neuron
         offset = int(ends[-1])
         position += len(chain)
     return torch.tensor(chosen)
@@ -46,7 +46,7 @@ def strongest_paths(ways: Sequence[Chain], ranked: Sequence[Tensor]) -> Tensor:
 def floors(ways: Sequence[Chain], ranked: Sequence[Tensor], share: float) -> Tensor:
     """Indices of each layer's best `share` of its weights, and of one way in and one way out for each.
 
-    Without the ways, units that lead nowhere would be taken out, and their floored weights with them.
+    Without the ways, neurons that lead nowhere would be taken out, and their floored weights with them.
     """
     if share == 0:
         return torch.empty(0, dtype=torch.long)
@@ -63,16 +63,16 @@ def floors(ways: Sequence[Chain], ranked: Sequence[Tensor], share: float) -> Ten
 
 
 def _add_ways(chain: Chain, ranked: Sequence[Tensor], kept: Sequence[Tensor]) -> None:
-    """Add to `kept`, in place: backwards the best weight into each unit that is read, then forwards the best out."""
-    views = [by_unit(link, score) for link, score in zip(chain, ranked, strict=True)]
-    masks = [by_unit(link, mask) for link, mask in zip(chain, kept, strict=True)]
+    """Add to `kept`, in place: backwards the best weight into each neuron that is read, then forwards the best out."""
+    views = [by_neuron(link, score) for link, score in zip(chain, ranked, strict=True)]
+    masks = [by_neuron(link, mask) for link, mask in zip(chain, kept, strict=True)]
     for index in range(len(chain) - 1, 0, -1):
         read = masks[index].any(2).any(0)
-        for unit in (read & ~masks[index - 1].flatten(1).any(1)).nonzero()[:, 0].tolist():
-            masks[index - 1][unit].view(-1)[int(views[index - 1][unit].flatten().argmax())] = True
+        for neuron in (read & ~masks[index - 1].flatten(1).any(1)).nonzero()[:, 0].tolist():
+            masks[index - 1][neuron].view(-1)[int(views[index - 1][neuron].flatten().argmax())] = True
     for index in range(len(chain) - 1):
         speaks = masks[index].flatten(1).any(1)
-        for unit in (speaks & ~masks[index + 1].any(2).any(0)).nonzero()[:, 0].tolist():
-            best = int(views[index + 1][:, unit].flatten().argmax())
-            row, column = divmod(best, chain[index + 1].per_unit)
-            masks[index + 1][row, unit, column] = True
+        for neuron in (speaks & ~masks[index + 1].any(2).any(0)).nonzero()[:, 0].tolist():
+            best = int(views[index + 1][:, neuron].flatten().argmax())
+            row, column = divmod(best, chain[index + 1].per_neuron)
+            masks[index + 1][row, neuron, column] = True

@@ -1,4 +1,4 @@
-"""Units taken out of a module of Linear and Conv2d layers, and what may be put into the next bias for them."""
+"""Neurons taken out of a module of Linear and Conv2d layers, and what may be put into the next bias for them."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from torch import Tensor, nn
 from sparseflows.errors import InputError
 from sparseflows.pruning.graph.chains import Chain, Link
 from sparseflows.pruning.graph.groups import Keep, check_keep
-from sparseflows.pruning.graph.module_chains import ModuleChain, follow
-from sparseflows.pruning.graph.passages import NORMS
+from sparseflows.pruning.graph.modules.chains import ModuleChain, follow
+from sparseflows.pruning.graph.modules.passages import NORMS
 
 NORM_ENTRIES = ("weight", "bias", "running_mean", "running_var")
 
 
-def remove_units(module: nn.Module, keep: Keep, *, fold: bool = False) -> nn.Module:
+def remove_neurons(module: nn.Module, keep: Keep, *, fold: bool = False) -> nn.Module:
     """A copy of `module` whose layers are smaller: rows, biases, batch norms' entries and next columns are cut out.
 
     It computes what the silenced module computes, in which all these entries are 0 (`masks_of_neurons`).
 
     Args:
         module: left as it is.
-        keep: for every weight layer but the last a bool tensor (n_out,): which units stay.
-        fold: add what removed units send on that are constant to the next bias first, where that is exact.
+        keep: for every weight layer but the last a bool tensor (n_out,): which neurons stay.
+        fold: add what removed neurons send on that are constant to the next bias first, where that is exact.
 
     Returns:
         The same classes and names; parameters require gradients where they did.
@@ -39,27 +39,21 @@ def remove_units(module: nn.Module, keep: Keep, *, fold: bool = False) -> nn.Mod
     chain = follow(smaller)
     if fold:
         _fold(smaller, chain, [~kept for kept in keep])
-    for link, norms, rows, columns in zip(chain.links, chain.norms, [*keep, None], [None, *keep], strict=True):
-        layer = smaller.get_submodule(link.name)
-        if columns is not None:
-            _cut(layer, "weight", _columns(link, columns), dim=1)
-        if rows is not None:
-            for name in ("weight", "bias"):
-                _cut(layer, name, rows)
-            for norm in norms:
-                for name in NORM_ENTRIES:
-                    _cut(smaller.get_submodule(norm), name, rows)
-        for part in (link.name, *norms):
-            _note_sizes(smaller.get_submodule(part))
+    cut_chain(smaller, chain.links, keep)
+    for norms, kept in zip(chain.norms, keep, strict=False):
+        for norm in map(smaller.get_submodule, norms):
+            for name in NORM_ENTRIES:
+                _cut(norm, name, kept)
+            _note_sizes(norm)
     return smaller
 
 
 def cut_chain(network: nn.Module, chain: Chain, keep: Keep) -> None:
-    """Take the units not in `keep` out of the linear layers of a chain of `network`, in place.
+    """Take the neurons not in `keep` out of the layers of a chain of `network`, in place.
 
     Args:
         network: has the chain's layers by their names.
-        chain: of linear layers.
+        chain: its layers.
         keep: for every layer but the last a bool tensor (n_out,).
     """
     for link, rows, columns in zip(chain, [*keep, None], [None, *keep], strict=True):
@@ -73,88 +67,88 @@ def cut_chain(network: nn.Module, chain: Chain, keep: Keep) -> None:
 
 
 def fold_constants(module: nn.Module) -> tuple[nn.Module, Keep]:
-    """A copy of `module` in which units without incoming weights are cut off, and which units are still read.
+    """A copy of `module` in which neurons without incoming weights are cut off, and which neurons are still read.
 
-    A unit whose incoming weights are all 0 sends on a constant. Where the next layer's output moves by the same
+    A neuron whose incoming weights are all 0 sends on a constant. Where the next layer's output moves by the same
     everywhere, its bias takes that up and the columns become 0: the function stays, to rounding. Elsewhere (zero
-    padding, no bias, average pooling with padding) the unit stays, unless its constant is exactly 0. A layer
+    padding, no bias, average pooling with padding) the neuron stays, unless its constant is exactly 0. A layer
     whose own weights are then all 0 follows in the same call.
 
     Args:
         module: left as it is.
 
     Returns:
-        The copy, in the same shapes, and what `remove_units` takes out of it without a change of function.
+        The copy, in the same shapes, and what `remove_neurons` takes out of it without a change of function.
     """
     folded = copy.deepcopy(module)
     chain = follow(folded)
     free = _fold(folded, chain, [torch.ones(link.n_out, dtype=torch.bool) for link in chain.links[:-1]])
-    keep = [~units for units in free]
+    keep = [~neurons for neurons in free]
     for kept in keep:
-        kept[0] |= ~kept.any()  # a layer of constants keeps one unit that nothing reads
+        kept[0] |= ~kept.any()  # a layer of constants keeps one neuron that nothing reads
     return folded, keep
 
 
 def compensate(module: nn.Module, keep: Keep, means: Sequence[Tensor]) -> nn.Module:
-    """A copy of `module` in which the next biases take up the removed units' mean activation: b + Σ_removed w ā.
+    """A copy of `module` in which the next biases take up the removed neurons' mean activation: b + Σ_removed w ā.
 
-    One layer's units removed, the mean of every next pre-activation over the sample of the means is unchanged.
+    One layer's neurons removed, the mean of every next pre-activation over the sample of the means is unchanged.
     With several layers at once the means are those of the whole network.
 
     Args:
         module: left as it is.
-        keep: as in `remove_units`, which is to be called on the copy.
+        keep: as in `remove_neurons`, which is to be called on the copy.
         means: for every weight layer but the first the mean input of each column of its weight matrix
-            (n_in · per_unit,), over examples and positions (`Statistics.means`).
+            (n_in · per_neuron,), over examples and positions (`Statistics.means`).
 
     Raises:
-        InputError: `keep` or `means` do not fit, or the next layer of a removed unit has no bias.
+        InputError: `keep` or `means` do not fit, or the next layer of a removed neuron has no bias.
     """
     layers = check_keep(module, keep)
     if len(means) != len(layers):
-        raise InputError(f"means has {len(means)} layers; {len(layers)} read another one's units")
+        raise InputError(f"means has {len(means)} layers; {len(layers)} read another one's neurons")
     shifted = copy.deepcopy(module)
     for layer, kept, mean in zip(layers, keep, means, strict=True):
         link = layer.next_link
-        if mean.shape != (link.n_in * link.per_unit,) or not bool(torch.isfinite(mean).all()):
-            raise InputError(f"means of {link.name} must be finite, of shape ({link.n_in * link.per_unit},)")
+        if mean.shape != (link.n_in * link.per_neuron,) or not bool(torch.isfinite(mean).all()):
+            raise InputError(f"means of {link.name} must be finite, of shape ({link.n_in * link.per_neuron},)")
         if kept.all():
             continue
         if link.bias is None:
-            raise InputError(f"{link.name} has no bias that could take up the means of {layer.name}'s removed units")
-        _shift(shifted, link, ~kept, mean.reshape(link.n_in, link.per_unit))
+            raise InputError(f"{link.name} has no bias that could take up the means of {layer.name}'s removed neurons")
+        _shift(shifted, link, ~kept, mean.reshape(link.n_in, link.per_neuron))
     return shifted
 
 
 @torch.no_grad()
 def _fold(module: nn.Module, chain: ModuleChain, allowed: Sequence[Tensor]) -> list[Tensor]:
-    """Cut constant units off, in place, in order: a layer that loses all columns is constant next."""
+    """Cut constant neurons off, in place, in order: a layer that loses all columns is constant next."""
     free = []
     for (link, following), may in zip(pairwise(chain.links), allowed, strict=True):
         assert link.constants is not None
         values = link.constants()
-        units = (module.get_parameter(link.weight).flatten(1) == 0).all(1) & may.to(values.device)
+        neurons = (module.get_parameter(link.weight).flatten(1) == 0).all(1) & may.to(values.device)
         if following.foldable:
-            _shift(module, following, units, values[:, None].expand(-1, following.per_unit))
+            _shift(module, following, neurons, values[:, None].expand(-1, following.per_neuron))
         else:
-            units &= values == 0
-        module.get_parameter(following.weight)[:, _columns(following, units)] = 0.0
-        free.append(units)
+            neurons &= values == 0
+        module.get_parameter(following.weight)[:, _columns(following, neurons)] = 0.0
+        free.append(neurons)
     return free
 
 
 @torch.no_grad()
-def _shift(module: nn.Module, link: Link, units: Tensor, inputs: Tensor) -> None:
-    """Add Σ w · `inputs` (n_in, per_unit) over the `units` before `link` to its bias."""
+def _shift(module: nn.Module, link: Link, neurons: Tensor, inputs: Tensor) -> None:
+    """Add Σ w · `inputs` (n_in, per_neuron) over the `neurons` before `link` to its bias."""
     assert link.bias is not None
     weight = module.get_parameter(link.weight)
-    read = weight.reshape(link.n_out, link.n_in, link.per_unit)[:, units.to(weight.device)]
-    module.get_parameter(link.bias).add_(read.flatten(1) @ inputs.to(weight)[units.to(weight.device)].flatten())
+    read = weight.reshape(link.n_out, link.n_in, link.per_neuron)[:, neurons.to(weight.device)]
+    module.get_parameter(link.bias).add_(read.flatten(1) @ inputs.to(weight)[neurons.to(weight.device)].flatten())
 
 
-def _columns(link: Link, units: Tensor) -> Tensor:
-    """Where the weight's second dimension reads `units` of the layer before."""
-    return units if link.kind == "conv" else units.repeat_interleave(link.per_unit)
+def _columns(link: Link, neurons: Tensor) -> Tensor:
+    """Where the weight's second dimension reads `neurons` of the layer before."""
+    return neurons if link.kind == "conv" else neurons.repeat_interleave(link.per_neuron)
 
 
 def _cut(owner: nn.Module, name: str, chosen: Tensor, dim: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""Structured pruning: whole units are removed, and the network gets physically smaller."""
+"""Structured pruning: whole neurons are removed, and the network gets physically smaller."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from sparseflows.pruning.graph.groups import (
     params_counter,
 )
 from sparseflows.pruning.scoring.allocation import best_of_layers, nearest_prefix, put_first, rank
-from sparseflows.pruning.scoring.scores import neuron_l1
+from sparseflows.pruning.scoring.criteria.norms import neuron_l1
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -38,14 +38,14 @@ def choose_neurons(
     scores: Sequence[Tensor] | None = None,
     at_least: Sequence[int] | None = None,
 ) -> Keep:
-    """Which units stay, so that the network would have `target` params, or as near as whole units allow.
+    """Which neurons stay, so that the network would have `target` params, or as near as whole neurons allow.
 
     Args:
         network: a flow, or any module that can be followed.
         target: params to keep.
         allocation: `uniform`, the same share of every hidden layer, or `global`, one ranking over all.
-        scores: one tensor (size,) a hidden layer, higher stays; the ℓ₁ norm of a unit's incoming weights by default.
-        at_least: units that stay in each hidden layer whatever their rank; 1 by default.
+        scores: one tensor (size,) a hidden layer, higher stays; the ℓ₁ norm of a neuron's incoming weights by default.
+        at_least: neurons that stay in each hidden layer whatever their rank; 1 by default.
 
     Raises:
         InputError: scores that do not fit the network.
@@ -54,7 +54,7 @@ def choose_neurons(
     if scores is None:
         parameters = dict(network.named_parameters())
         scores = [neuron_l1(parameters[layer.link.weight].flatten(1)) for layer in layers]
-    check_unit_scores(network, scores)
+    check_neuron_scores(network, scores)
     sizes = [layer.size for layer in layers]
     least = [min(max(n, 1), size) for n, size in zip(at_least or [1] * len(sizes), sizes, strict=True)]
     order = put_first(rank(scores, allocation), best_of_layers(scores, least))
@@ -76,23 +76,23 @@ def removable_layers(network: nn.Module) -> list[HiddenLayer]:
     """The hidden layers of `network`; raises InputError where there are none."""
     layers = hidden_layers(network)
     if not layers:
-        raise InputError(f"{_no_units(network)}, so it has no units to remove; prune its weights instead")
+        raise InputError(f"{_no_neurons(network)}, so it has no neurons to remove; prune its weights instead")
     return layers
 
 
-def _no_units(network: nn.Module) -> str:
+def _no_neurons(network: nn.Module) -> str:
     fields = list(network.fields()) if isinstance(network, Flow) else []
     own = next((field for field in fields if not isinstance(field, MLPField)), None)
     if own is None or not isinstance(network, Flow):
         return "the network has no hidden layer"
-    from sparseflows.pruning.graph.field_chains import why_no_units
+    from sparseflows.pruning.graph.fields.chains import why_no_neurons
 
-    why = why_no_units(own, known_dim(network))
-    return f"in this flow no Linear layer alone reads another one's units ({why})"
+    why = why_no_neurons(own, known_dim(network))
+    return f"in this flow no Linear layer alone reads another one's neurons ({why})"
 
 
-def check_unit_scores(network: nn.Module, scores: Sequence[Tensor]) -> None:
-    """Raise InputError unless there is one finite score (size,) for every unit of every hidden layer."""
+def check_neuron_scores(network: nn.Module, scores: Sequence[Tensor]) -> None:
+    """Raise InputError unless there is one finite score (size,) for every neuron of every hidden layer."""
     layers = hidden_layers(network)
     if len(scores) != len(layers):
         raise InputError(f"scores of {len(scores)} layers were given; the network has {len(layers)} hidden ones")
@@ -100,16 +100,16 @@ def check_unit_scores(network: nn.Module, scores: Sequence[Tensor]) -> None:
         if score.shape != (layer.size,):
             raise InputError(f"the scores of {layer.name} have shape {tuple(score.shape)}, not ({layer.size},)")
         if not bool(torch.isfinite(score).all()):
-            raise InputError(f"a score of {layer.name} is not finite; every unit needs a number")
+            raise InputError(f"a score of {layer.name} is not finite; every neuron needs a number")
 
 
 def floor_of(sizes: Sequence[int], share: float) -> list[int]:
-    """Units that each layer keeps at least: `share` of its `sizes`, rounded up, never less than 1."""
+    """Neurons that each layer keeps at least: `share` of its `sizes`, rounded up, never less than 1."""
     return [max(1, math.ceil(share * size - 1e-9)) for size in sizes]
 
 
 def shrink(network: Network, keep: Keep) -> Network:
-    """A new, smaller network without the units not in `keep`: rows, biases, time gates and next columns cut out.
+    """A new, smaller network without the neurons not in `keep`: rows, biases, time gates and next columns cut out.
 
     It computes what `masks_of_neurons(network, keep)` applied to `network` computes, which is left as it is.
 
@@ -119,9 +119,9 @@ def shrink(network: Network, keep: Keep) -> Network:
     check_keep(network, keep)
     if isinstance(network, Flow):
         return cast(Network, shrink_flow(network, keep))
-    from sparseflows.pruning.cutting.removal import remove_units
+    from sparseflows.pruning.cutting.removal import remove_neurons
 
-    return cast(Network, remove_units(network, keep))
+    return cast(Network, remove_neurons(network, keep))
 
 
 def shrink_flow(flow: Flow, keep: Keep) -> Flow:

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from sparseflows.errors import InputError
 from sparseflows.pruning.cutting.paths import floors, strongest_paths
 from sparseflows.pruning.graph.chains import Chain, Link
-from sparseflows.pruning.graph.groups import by_unit, chains, count_params
+from sparseflows.pruning.graph.groups import by_neuron, chains, count_params
 from sparseflows.pruning.graph.masks import Masks
 from sparseflows.pruning.scoring.allocation import largest_prefix, put_first, rank
-from sparseflows.pruning.scoring.scores import magnitude
+from sparseflows.pruning.scoring.criteria.norms import magnitude
 
 _NEAR = 200  # cuts on either side that are counted where the count need not rise with the cut
 
@@ -33,9 +33,9 @@ def prune_weights(
 ) -> Masks:
     """Mask the weights of `network` that score lowest until `target` params are left.
 
-    Counted are all params. A unit without a path to the output is masked whole; so is one without a path
+    Counted are all params. A neuron without a path to the output is masked whole; so is one without a path
     from the input, after its constant output has been folded into the next bias, which leaves the function
-    as it was. Time is an input: a unit that sees t is not constant. The strongest path through each
+    as it was. Time is an input: a neuron that sees t is not constant. The strongest path through each
     chain is kept, so no layer vanishes; where `target` cannot be reached (biases alone may exceed it) the
     nearest count is taken.
 
@@ -79,7 +79,7 @@ def prune_weights(
         return cut(entries) if choose is None else choose(cut(entries), held)
 
     def left_by(entries: Tensor) -> Masks:
-        return without_dead_units(network, masks_for(entries), ways)
+        return without_dead_neurons(network, masks_for(entries), ways)
 
     def count(entries: Tensor) -> int:
         return left_by(entries).kept(network)
@@ -90,7 +90,7 @@ def prune_weights(
         n = min(near, key=lambda n: abs(count(order[:n]) - target))
     chosen, missing = order[:n], target - count(order[:n])
     if missing > 0 and n < alive and choose is None:
-        # The next weight would bring a whole unit back: pass over it to those between units that live anyway.
+        # The next weight would bring a whole neuron back: pass over it to those between neurons that live anyway.
         living = _between_living(ways, left_by(chosen))[order[n:alive]]
         chosen = torch.cat([chosen, order[n:alive][living][:missing]])
         if target - count(chosen) > max(1, count_params(network) // 1000):
@@ -104,7 +104,7 @@ def prune_weights(
     weights = masks_for(chosen)
     if settle is not None:
         settle(cut(chosen), held)
-    masks = without_dead_units(network, weights, ways)
+    masks = without_dead_neurons(network, weights, ways)
     weights.apply_(network)
     fold_constants(network, weights, ways)
     masks.apply_(network)
@@ -140,7 +140,7 @@ def _thinned(entries: Tensor, removable: Tensor, count: Callable[[Tensor], int],
     return entries
 
 
-def without_dead_units(network: nn.Module, weights: Masks, ways: Sequence[Chain] | None = None) -> Masks:
+def without_dead_neurons(network: nn.Module, weights: Masks, ways: Sequence[Chain] | None = None) -> Masks:
     """Masks over all parameters of the chains: `weights`, less all on no path from the inputs to the outputs.
 
     Args:
@@ -165,15 +165,15 @@ def without_dead_units(network: nn.Module, weights: Masks, ways: Sequence[Chain]
         for link, before, after in zip(chain, alive, alive[1:], strict=False):
             mask = weights[link.weight]
             between = (after[:, None] & before[None, :])[:, :, None]
-            tensors[link.weight] = (by_unit(link, mask) & between).view_as(mask)
+            tensors[link.weight] = (by_neuron(link, mask) & between).view_as(mask)
             for own in link.vectors:
                 tensors[own] = after.clone()
     return Masks(tensors)
 
 
 def _joined(link: Link, weights: Masks) -> Tensor:
-    """(n_out, n_in): is any weight between the two units kept?"""
-    return by_unit(link, weights[link.weight]).any(2)
+    """(n_out, n_in): is any weight between the two neurons kept?"""
+    return by_neuron(link, weights[link.weight]).any(2)
 
 
 def _between_living(ways: Sequence[Chain], masks: Masks) -> Tensor:
@@ -184,13 +184,13 @@ def _between_living(ways: Sequence[Chain], masks: Masks) -> Tensor:
         for link in chain:
             after = masks[link.vectors[0]] if link.vectors else _joined(link, masks).any(1)
             ends = (after[:, None] & before[None, :])[:, :, None]
-            parts.append(ends.expand(-1, -1, link.per_unit).flatten())
+            parts.append(ends.expand(-1, -1, link.per_neuron).flatten())
             before = after
     return torch.cat(parts)
 
 
 def _reached(chain: Chain, joined: Sequence[Tensor]) -> list[Tensor]:
-    """For each layer, which of its units see an input: a coordinate of z, or t.
+    """For each layer, which of its neurons see an input: a coordinate of z, or t.
 
     A constant that the next layer cannot take up exactly counts as seen: it stays.
     """
@@ -206,7 +206,7 @@ def _reached(chain: Chain, joined: Sequence[Tensor]) -> list[Tensor]:
 
 @torch.no_grad()
 def fold_constants(network: nn.Module, weights: Masks, ways: Sequence[Chain] | None = None) -> None:
-    """Add what every unit that sees no input sends on to the biases that read it, and cut it off; in place.
+    """Add what every neuron that sees no input sends on to the biases that read it, and cut it off; in place.
 
     Args:
         network: its function stays, once `weights` are applied to it.
@@ -221,6 +221,6 @@ def fold_constants(network: nn.Module, weights: Masks, ways: Sequence[Chain] | N
             constant = ~seen
             if not constant.any() or following.bias is None or link.constants is None:
                 continue
-            read = by_unit(following, parameters[following.weight])
+            read = by_neuron(following, parameters[following.weight])
             parameters[following.bias].add_(read[:, constant].sum(2) @ link.constants()[constant])
             read[:, constant] = 0.0

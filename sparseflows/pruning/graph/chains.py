@@ -1,16 +1,20 @@
-"""What pruning sees of a network: chains of weight layers, each with all that belongs to its units.
+"""What pruning sees of a network: chains of weight layers, each with all that belongs to its neurons.
 
-A unit is a neuron of a linear layer or a channel of a convolution. Whatever computes scores, chooses, masks or
-removes works on chains, never on a kind of network.
+A "neuron" here is either a neuron of a linear layer or a channel of a convolution. Whatever computes scores, chooses,
+masks or removes works on chains, never on a kind of network.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+
+Step = Callable[[Tensor], Tensor]
+"""(n_out,) → (n_out,): what comes out of an operation where every neuron's value is the same everywhere."""
 
 
 @dataclass(frozen=True)
@@ -21,15 +25,15 @@ class Link:
         name: of the layer, for messages.
         kind: linear or conv.
         weight: name of its weight among the network's parameters, (n_out, …); seen as a matrix it is
-            (n_out, n_in · per_unit), the columns that read one unit of the layer before side by side.
-        vectors: names of the parameters with one entry a unit: bias, time gates, a batch norm's weight and bias.
-        n_in, n_out: units of the layer before, and its own.
-        per_unit: columns that read one unit: a kernel's size, or the pixels of a channel that was flattened.
+            (n_out, n_in · per_neuron), the columns that read one neuron of the layer before side by side.
+        vectors: names of the parameters with one entry a neuron: bias, time gates, a batch norm's weight and bias.
+        n_in, n_out: neurons of the layer before, and its own.
+        per_neuron: columns that read one neuron: a kernel's size, or the pixels of a channel that was flattened.
         bias: name of the bias that takes up folded constants; None where there is none.
-        sees_time: a unit that reads no other unit is not constant, for it reads t.
-        foldable: what a constant unit of the layer before sends here is the same for every output, so that the
+        sees_time: a neuron that reads no other neuron is not constant, for it reads t.
+        foldable: what a constant neuron of the layer before sends here is the same for every output, so that the
             bias can take it up exactly (no zero padding, and there is a bias).
-        constants: () → (n_out,), what each unit would send on were its weights 0.
+        constants: () → (n_out,), what each neuron would send on were its weights 0.
     """
 
     name: str
@@ -38,7 +42,7 @@ class Link:
     vectors: tuple[str, ...]
     n_in: int
     n_out: int
-    per_unit: int = 1
+    per_neuron: int = 1
     bias: str | None = None
     sees_time: bool = False
     foldable: bool = True
@@ -46,4 +50,18 @@ class Link:
 
 
 Chain = tuple[Link, ...]
-"""Weight layers from input to output; those of all but the last have units that can go."""
+"""Weight layers from input to output; those of all but the last have neurons that can go."""
+
+
+def constants_of(layer: nn.Linear | nn.Conv2d, steps: Sequence[Step]) -> Callable[[], Tensor]:
+    """() → (n_out,): what each neuron of `layer` sends on through `steps` were its weights 0; read when called."""
+
+    @torch.no_grad()
+    def constants() -> Tensor:
+        zeros = layer.weight.new_zeros(layer.weight.shape[0])
+        values = zeros if layer.bias is None else layer.bias.detach().clone()
+        for step in steps:
+            values = step(values)
+        return values
+
+    return constants

@@ -1,4 +1,4 @@
-"""All that belongs to a unit: its row, its bias, its time gates, and the columns of the next layer that read it."""
+"""All that belongs to a neuron: its row, its bias, its time gates, and the columns of the next layer that read it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +15,12 @@ from sparseflows.flow.activations import ACTIVATIONS
 from sparseflows.flow.fields import Layer, MLPField
 from sparseflows.flow.model import Flow
 from sparseflows.pruning.graph.chains import Chain, Link
+from sparseflows.specs.methods import Kind
 
 
 @dataclass(frozen=True)
 class HiddenLayer:
-    """The units of one weight layer that another one reads: those that can go.
+    """The neurons of one weight layer that another one reads: those that can go.
 
     Attributes:
         block, index: its chain (a flow's block), and its place there.
@@ -39,23 +39,18 @@ class HiddenLayer:
         return self.link.name
 
     @property
-    def next_name(self) -> str:
-        """Prefix of the layer that reads it."""
-        return self.next_link.name
-
-    @property
     def size(self) -> int:
-        """How many units it has."""
+        """How many neurons it has."""
         return self.link.n_out
 
     @property
     def rows(self) -> tuple[str, ...]:
-        """Names of the parameters that hold one row or entry a unit."""
+        """Names of the parameters that hold one row or entry a neuron."""
         return (self.link.weight, *self.link.vectors)
 
 
 Keep = list[Tensor]
-"""For each hidden layer, in the order of `hidden_layers`, a bool tensor (size,): which units stay."""
+"""For each hidden layer, in the order of `hidden_layers`, a bool tensor (size,): which neurons stay."""
 
 
 def chains(network: nn.Module) -> list[Chain]:
@@ -68,7 +63,7 @@ def chains(network: nn.Module) -> list[Chain]:
     """
     if isinstance(network, Flow):
         return [chain for block in range(len(network.blocks)) for chain in block_chains(network, block)]
-    from sparseflows.pruning.graph.module_chains import (
+    from sparseflows.pruning.graph.modules.chains import (
         follow,  # torch.fx takes a while to load, and flows do not need it
     )
 
@@ -80,7 +75,7 @@ def block_chains(flow: Flow, block: int) -> list[Chain]:
     field = flow.chain()[block].field
     if isinstance(field, MLPField):
         return [_field_chain(block, field)]
-    from sparseflows.pruning.graph.field_chains import field_chains  # torch.fx takes a while to load here too
+    from sparseflows.pruning.graph.fields.chains import field_chains  # torch.fx takes a while to load here too
 
     try:
         return field_chains(field, f"blocks.{block}.field", known_dim(flow))
@@ -148,7 +143,7 @@ def count_params(network: nn.Module) -> int:
 
 
 def params_with(network: nn.Module, kept: Sequence[int]) -> int:
-    """Trainable scalars that `network` would have with `kept[i]` units in its i-th hidden layer."""
+    """Trainable scalars that `network` would have with `kept[i]` neurons in its i-th hidden layer."""
     return params_counter(network)(kept)
 
 
@@ -170,35 +165,35 @@ def params_counter(network: nn.Module) -> Callable[[Sequence[int]], int]:
     return params
 
 
-def least_params(network: nn.Module, kind: Literal["weights", "units"]) -> int:
-    """The fewest params that leave no layer empty: one unit a layer, or one path of single weights a chain.
+def least_params(network: nn.Module, kind: Kind) -> int:
+    """The fewest params that leave no layer empty: one neuron a layer, or one path of single weights a chain.
 
     Every output keeps its bias, whether a weight leads to it or not.
     """
-    if kind == "units":
+    if kind == "neurons":
         return params_with(network, [1] * len(hidden_layers(network)))
     total = count_params(network)
     for chain in chains(network):
         for link in chain:
-            units = link.n_out if link is chain[-1] else 1
-            total += 1 + units * len(link.vectors) - _link_params(link, link.n_in, link.n_out)
+            neurons = link.n_out if link is chain[-1] else 1
+            total += 1 + neurons * len(link.vectors) - _link_params(link, link.n_in, link.n_out)
     return total
 
 
 def _link_params(link: Link, n_in: int, n_out: int) -> int:
-    return n_out * (n_in * link.per_unit + len(link.vectors))
+    return n_out * (n_in * link.per_neuron + len(link.vectors))
 
 
-def by_unit(link: Link, tensor: Tensor) -> Tensor:
-    """A tensor of the weight's shape as (n_out, n_in, per_unit): the same memory where it is contiguous."""
-    return tensor.view(link.n_out, link.n_in, link.per_unit)
+def by_neuron(link: Link, tensor: Tensor) -> Tensor:
+    """A tensor of the weight's shape as (n_out, n_in, per_neuron): the same memory where it is contiguous."""
+    return tensor.view(link.n_out, link.n_in, link.per_neuron)
 
 
 def check_keep(network: nn.Module, keep: Keep) -> list[HiddenLayer]:
     """The hidden layers of `network`, once `keep` is known to fit them.
 
     Raises:
-        InputError: another number of layers or units, or a layer that would vanish.
+        InputError: another number of layers or neurons, or a layer that would vanish.
     """
     layers = hidden_layers(network)
     if len(keep) != len(layers):
@@ -207,5 +202,5 @@ def check_keep(network: nn.Module, keep: Keep) -> list[HiddenLayer]:
         if kept.shape != (layer.size,) or kept.dtype != torch.bool:
             raise InputError(f"keep of {layer.name} must be a bool tensor of shape ({layer.size},)")
         if not kept.any():
-            raise InputError(f"{layer.name} would lose all its units; keep one at least")
+            raise InputError(f"{layer.name} would lose all its neurons; keep one at least")
     return layers

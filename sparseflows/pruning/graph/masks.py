@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sparseflows.errors import InputError
 from sparseflows.pruning.graph.chains import Link
-from sparseflows.pruning.graph.groups import Keep, by_unit, check_keep, hidden_layers
+from sparseflows.pruning.graph.groups import Keep, by_neuron, check_keep, hidden_layers
 
 
 class Masks(Mapping[str, Tensor]):
@@ -106,28 +106,28 @@ def _cut(gone: Tensor, gradient: Tensor) -> Tensor:
 
 
 def masks_of_neurons(network: nn.Module, keep: Keep) -> Masks:
-    """The masks that silence the units not in `keep`: row, bias, time gates, and the next layer's columns.
+    """The masks that silence the neurons not in `keep`: row, bias, time gates, and the next layer's columns.
 
-    The columns matter: σ(0) ≠ 0 for sigmoid and softplus, so a unit without weights still speaks.
+    The columns matter: σ(0) ≠ 0 for sigmoid and softplus, so a neuron without weights still speaks.
     """
     tensors = dict(Masks.full(network))
     for layer, kept in zip(check_keep(network, keep), keep, strict=True):
         for name in layer.rows:
             tensors[name][~kept] = False
-        by_unit(layer.next_link, tensors[layer.next_link.weight])[:, ~kept] = False
+        by_neuron(layer.next_link, tensors[layer.next_link.weight])[:, ~kept] = False
     return Masks(tensors)
 
 
 def neurons_of_masks(network: nn.Module, masks: Masks) -> Keep:
-    """The units that `masks` keep: those whose bias is kept (without one: any of whose weights is).
+    """The neurons that `masks` keep: those whose bias is kept (without one: any of whose weights is).
 
     The tensors are the caller's own to change.
     """
     masks.check(network)
-    return [_units_kept(layer.link, masks) for layer in hidden_layers(network)]
+    return [_neurons_kept(layer.link, masks) for layer in hidden_layers(network)]
 
 
-def _units_kept(link: Link, masks: Masks) -> Tensor:
+def _neurons_kept(link: Link, masks: Masks) -> Tensor:
     name = link.vectors[0] if link.vectors else link.weight
     if name not in masks:
         return torch.ones(link.n_out, dtype=torch.bool)

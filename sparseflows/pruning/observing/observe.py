@@ -21,10 +21,10 @@ from torch.overrides import TorchFunctionMode
 from sparseflows.errors import InputError
 from sparseflows.flow.divergence import Divergence
 from sparseflows.flow.fields import Field, MLPField
-from sparseflows.flow.model import Flow, standard_normal_log_prob
-from sparseflows.flow.solvers.ode import Solver, Status
-from sparseflows.pruning.graph.groups import chains
-from sparseflows.pruning.observing.observe_fields import gradients_by_row, own_statistics, values_of
+from sparseflows.flow.model import Flow
+from sparseflows.flow.solvers.ode import Solver
+from sparseflows.pruning.graph.groups import chains, weight_names
+from sparseflows.pruning.observing.own_fields import gradients_by_row, losses_by_row, own_statistics, solved, values_of
 from sparseflows.pruning.observing.statistics import Observed, Statistics
 
 STEPS = 8
@@ -90,17 +90,14 @@ def observe(network: nn.Module, sample: Sample, gradients: bool = True) -> list[
     from sparseflows.pruning.observing.recording import record
 
     links = [link for chain in chains(network) for link in chain]
-    parameters = dict(network.named_parameters())
     return [
-        Statistics.of(parameters[link.weight].flatten(1), seen, link.per_unit)
+        Statistics.of(network.get_parameter(link.weight).flatten(1), seen, link.per_neuron)
         for link, seen in zip(links, record(network, rows, sample.loss if gradients else None), strict=True)
     ]
 
 
 def _observe_flow(flow: Flow, rows: Tensor, loss: ExampleLoss | None, gradients: bool) -> list[Statistics]:
-    links = [link for chain in chains(flow) for link in chain]
-    parameters = dict(flow.named_parameters())
-    weights = [parameters[link.weight] for link in links]
+    weights = [flow.get_parameter(name) for name in weight_names(flow)]
     tangents = rows.shape[1] if gradients and loss is None else 0
     chunk = max(1, ENTRIES // (4 * STEPS * (1 + tangents) * sum(sum(w.shape) for w in weights)))
     if loss is not None:
@@ -118,13 +115,10 @@ def _observe_flow(flow: Flow, rows: Tensor, loss: ExampleLoss | None, gradients:
 def _observe_own(flow: Flow, rows: Tensor, loss: ExampleLoss | None, gradients: bool) -> list[Statistics]:
     """The same of a flow with fields of one's own."""
     links = [link for chain in chains(flow) for link in chain]
-    parameters = dict(flow.named_parameters())
-    weights = [parameters[link.weight] for link in links]
+    weights = [flow.get_parameter(link.weight) for link in links]
     products = _Products(weights)
     with torch.no_grad(), products:
-        result = flow.transform(rows, solver=OBSERVED, divergence=None)
-    if result.status is not Status.DONE:
-        raise InputError(f"the flow cannot be observed on this sample: {result.status.value}")
+        solved(flow, rows, OBSERVED, None)
     found: list[list[Tensor]] = [[] for _ in links]
     size = len(rows) if loss is not None else OWN_ROWS
     for part in rows.split(size) if gradients else []:
@@ -140,19 +134,11 @@ def _seen(
     flow: Flow, weights: Sequence[Tensor], rows: Tensor, loss: ExampleLoss | None, gradients: bool
 ) -> list[Observed]:
     products = _Products(weights)
-    divergence = exact_by_row if gradients and loss is None else None
     with torch.set_grad_enabled(gradients), products:
-        result = flow.transform(rows, solver=OBSERVED, divergence=divergence)
-        if result.status is not Status.DONE:
-            raise InputError(f"the flow cannot be observed on this sample: {result.status.value}")
         if not gradients:
+            solved(flow, rows, OBSERVED, None)
             return [tape.observed(len(rows), None) for tape in products.tapes]
-        log_prob = standard_normal_log_prob(result.points) + result.trace
-        losses = -log_prob if loss is None else loss(result.points)
-        if losses.shape != (len(rows),):
-            given = tuple(losses.shape)
-            raise InputError(f"the loss has shape {given}; give each example's own: ({len(rows)},)")
-        total = losses.sum()
+        total = losses_by_row(flow, rows, OBSERVED, loss, exact_by_row).sum()
     outputs = [out for tape in products.tapes for _, out in tape.calls]
     # One example's loss depends on its own rows of every product, so the gradient of the sum is everyone's own.
     found = iter(torch.autograd.grad(total, outputs, allow_unused=True))

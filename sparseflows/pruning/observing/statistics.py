@@ -1,14 +1,14 @@
 """What the criteria need to know of a layer, gathered from what was observed there. Tensors in, tensors out.
 
 Shapes: N examples; S evaluations of the layer an example (positions of a convolution, time points of a flow, and
-the tangents that its divergence needs); C columns of the weight matrix; n_out its rows; n_in the units of the layer
-before, C = n_in · per_unit.
+the tangents that its divergence needs); C columns of the weight matrix; n_out its rows; n_in the neurons of the layer
+before, C = n_in · per_neuron.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -45,15 +45,15 @@ class Statistics:
         examples: N.
         mean_gradient: mean over examples of G_n = Σ_s δ_s a_sᵀ, (n_out, C); None without a loss, as the next two.
         squared_gradients: Σ_n G_n², (n_out, C).
-        contributions: Σ over s and over a unit's columns of a · (Wᵀδ), (N, n_in): the derivative of each example's
-            loss by a gate on that unit of the layer before.
+        contributions: Σ over s and over a neuron's columns of a · (Wᵀδ), (N, n_in): the derivative of each example's
+            loss by a gate on that neuron of the layer before.
         means: mean activation over examples and values, (C,).
         inputs: the activations themselves, (N · values, C).
-        weight, per_unit: the layer's matrix (n_out, C), and how many of its columns read one unit.
+        weight, per_neuron: the layer's matrix (n_out, C), and how many of its columns read one neuron.
     """
 
     weight: Tensor
-    per_unit: int
+    per_neuron: int
     examples: int
     mean_gradient: Tensor | None
     squared_gradients: Tensor | None
@@ -67,18 +67,18 @@ class Statistics:
         return largest_shares(self.weight, self.inputs)
 
     @cached_property
-    def unit_shares(self) -> Tensor:
-        """The same of whole units of the layer before, (n_out, n_in)."""
-        return self.shares if self.per_unit == 1 else largest_shares(self.weight, self.inputs, self.per_unit)
+    def neuron_shares(self) -> Tensor:
+        """The same of whole neurons of the layer before, (n_out, n_in)."""
+        return self.shares if self.per_neuron == 1 else largest_shares(self.weight, self.inputs, self.per_neuron)
 
     @classmethod
-    def of(cls, weight: Tensor, observed: Observed, per_unit: int = 1) -> Statistics:
+    def of(cls, weight: Tensor, observed: Observed, per_neuron: int = 1) -> Statistics:
         """The statistics of one chunk.
 
         Args:
-            weight: (n_out, C), the columns that read one unit of the layer before side by side.
+            weight: (n_out, C), the columns that read one neuron of the layer before side by side.
             observed: at this layer.
-            per_unit: columns of one unit: 1 for neurons, a kernel's size for channels.
+            per_neuron: columns of one neuron: 1 for neurons, a kernel's size for channels.
 
         Raises:
             InputError: shapes that do not go together, or an observation that is not finite.
@@ -86,11 +86,11 @@ class Statistics:
         _check(weight, observed)
         weight = weight.detach()
         inputs = observed.inputs[:, : observed.values].detach().flatten(0, 1)
-        check_shapes(weight, inputs, per_unit)
-        mean, squares, contributions = _gradients(weight, observed, per_unit)
+        check_shapes(weight, inputs, per_neuron)
+        mean, squares, contributions = _gradients(weight, observed, per_neuron)
         return cls(
             weight=weight,
-            per_unit=per_unit,
+            per_neuron=per_neuron,
             examples=observed.inputs.shape[0],
             mean_gradient=mean,
             squared_gradients=squares,
@@ -105,7 +105,7 @@ class Statistics:
         Raises:
             InputError: the two are of different layers, or only one has gradients.
         """
-        if self.weight.shape != other.weight.shape or self.per_unit != other.per_unit:
+        if self.weight.shape != other.weight.shape or self.per_neuron != other.per_neuron:
             raise InputError(
                 f"statistics of a layer of shape {tuple(self.weight.shape)} cannot be merged with those of one "
                 f"of shape {tuple(other.weight.shape)}; merge chunks of one layer"
@@ -115,9 +115,8 @@ class Statistics:
         examples = self.examples + other.examples
         share = self.examples / examples
         rows = len(self.inputs) / (len(self.inputs) + len(other.inputs))
-        return Statistics(
-            weight=self.weight,
-            per_unit=self.per_unit,
+        return replace(
+            self,
             examples=examples,
             mean_gradient=_joined(lambda a, b: torch.lerp(b, a, share), self.mean_gradient, other.mean_gradient),
             squared_gradients=_joined(torch.add, self.squared_gradients, other.squared_gradients),
@@ -135,7 +134,7 @@ Gradients = tuple[Tensor, Tensor, Tensor] | tuple[None, None, None]
 """Mean gradient, squared gradients, contributions; or none of them."""
 
 
-def _gradients(weight: Tensor, observed: Observed, per_unit: int) -> Gradients:
+def _gradients(weight: Tensor, observed: Observed, per_neuron: int) -> Gradients:
     if observed.gradients is None:
         return None, None, None
     total, squares = torch.zeros_like(weight), torch.zeros_like(weight)
@@ -147,7 +146,7 @@ def _gradients(weight: Tensor, observed: Observed, per_unit: int) -> Gradients:
         total += own.sum(0)
         squares += own.square().sum(0)
         # Σ_s a_sc (Wᵀδ_s)_c = Σ_i W_ic G_n,ic: no second pass over the positions.
-        contributions.append((weight * own).sum(1).unflatten(1, (-1, per_unit)).sum(2))
+        contributions.append((weight * own).sum(1).unflatten(1, (-1, per_neuron)).sum(2))
     return total / len(gradients), squares, torch.cat(contributions)
 
 

@@ -12,7 +12,6 @@ that assumption. It is an assumption on the data, not a theorem: a table shows t
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -22,14 +21,6 @@ FRESH = 3.0
 
 GROUPS = 4
 """Sign groups of a neuron."""
-
-
-@dataclass(frozen=True)
-class Bound:
-    """Of each neuron of a layer, (n_out,): the relative error promised, and the largest one observed."""
-
-    promised: Tensor
-    observed: Tensor
 
 
 def observed_error(weight: Tensor, pruned_weight: Tensor, inputs: Tensor) -> Tensor:
@@ -112,37 +103,37 @@ def _over_signs(weight: Tensor, terms: Tensor) -> Tensor:
     return torch.stack([torch.where(weight > 0, terms, 0.0), torch.where(weight < 0, terms, 0.0)])
 
 
-def promise_units_kept(unit_shares: Tensor, kept: Tensor, inflation: float = 1.0) -> Tensor:
-    """What is promised to each neuron of the next layer when whole units of this one go: min(1, Σ s_ij), (n_out,).
+def promise_neurons_kept(neuron_shares: Tensor, kept: Tensor, inflation: float = 1.0) -> Tensor:
+    """What is promised to each neuron of the next layer when whole neurons of this one go: min(1, Σ s_ij), (n_out,).
 
     Args:
-        unit_shares: of the next layer, (n_out, n_in), from `shares.largest_shares`.
-        kept: bool (n_in,), the units that stay.
+        neuron_shares: of the next layer, (n_out, n_in), from `shares.largest_shares`.
+        kept: bool (n_in,), the neurons that stay.
         inflation: 1 for inputs of the sample, `FRESH` for others.
     """
-    lost = torch.where(kept, 0.0, (inflation * unit_shares).clamp(max=1))
+    lost = torch.where(kept, 0.0, (inflation * neuron_shares).clamp(max=1))
     return lost.sum(1).clamp(max=1)
 
 
-def promise_units_drawn(
-    unit_shares: Tensor, probabilities: Tensor, draws: float, delta: float = 0.05, inflation: float = 1.0
+def promise_neurons_drawn(
+    neuron_shares: Tensor, probabilities: Tensor, draws: float, delta: float = 0.05, inflation: float = 1.0
 ) -> Tensor:
-    """What is promised to each neuron of the next layer when units are drawn with replacement, (n_out,).
+    """What is promised to each neuron of the next layer when neurons are drawn with replacement, (n_out,).
 
-    Of m draws with probabilities q_j, a unit drawn n_j times counts n_j/(m q_j) times. A draw adds r_j/(m q_j), at
+    Of m draws with probabilities q_j, a neuron drawn n_j times counts n_j/(m q_j) times. A draw adds r_j/(m q_j), at
     most ρ/m with ρ = max_j s_ij/q_j; the variance of all is at most Σ r_j²/(m q_j) ≤ ρ R/m, R = min(1, Σ s_ij) ≥ Σ r_j.
     Bernstein, with a union over 4 groups of n_out neurons, gives ε. With q_j = s_j/S that is the solution of
-    3 m ε² = S (6 + 2ε) L. Units with q_j = 0 are kept for certain, or have no share.
+    3 m ε² = S (6 + 2ε) L. Neurons with q_j = 0 are kept for certain, or have no share.
 
     Args:
-        unit_shares: of the next layer, (n_out, n_in), from `shares.largest_shares`.
+        neuron_shares: of the next layer, (n_out, n_in), from `shares.largest_shares`.
         probabilities: q, (n_in,).
         draws: m, fixed before the draw.
         delta: δ.
         inflation: 1 for inputs of the sample, `FRESH` for others.
     """
-    shares = (inflation * unit_shares).clamp(max=1).to(probabilities.dtype)
+    shares = (inflation * neuron_shares).clamp(max=1).to(probabilities.dtype)
     drawn = probabilities > 0
     ratio = torch.where(drawn, shares / torch.where(drawn, probabilities, 1.0), 0.0).amax(1)
     whole = torch.where(drawn, shares, 0.0).sum(1).clamp(max=1)
-    return bernstein(ratio / draws, ratio * whole / draws, log_failures(len(unit_shares), delta))
+    return bernstein(ratio / draws, ratio * whole / draws, log_failures(len(neuron_shares), delta))

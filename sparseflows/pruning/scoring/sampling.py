@@ -1,17 +1,16 @@
-"""Random choices of weights and units in proportion to their shares, reweighted so that outputs stay unbiased.
+"""Random choices of weights and neurons in proportion to their shares, reweighted so that outputs stay unbiased.
 
 Weights (sipp): the source draws with replacement. Here each weight j is kept independently with probability
 p_j = 1 − exp(−τ s_j), the chance of at least one draw were the number of draws Poisson. One exponential arrival
 time a weight then decides for all τ at once: the weights kept at τ are those that arrived by τ. So the times are a
 ranking with nested prefixes, and the cut that meets a budget is found as for any other score.
 
-Units (pfp): drawn with replacement, as in the source, until one more distinct unit would exceed the number wanted.
+Neurons (pfp): drawn with replacement, as in the source, until one more distinct neuron would exceed the number wanted.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,11 +21,11 @@ from sparseflows.pruning.scoring.bounds import (
     bernstein,
     log_failures,
     promise_kept,
+    promise_neurons_drawn,
+    promise_neurons_kept,
     promise_sampled,
-    promise_units_drawn,
-    promise_units_kept,
 )
-from sparseflows.pruning.scoring.unit_budget import draws_for
+from sparseflows.pruning.scoring.neuron_budget import draws_for
 
 # --- weights
 
@@ -39,27 +38,6 @@ def arrivals(shares: Tensor, generator: torch.Generator) -> Tensor:
     rates = shares.to(torch.float64)
     draws = torch.empty_like(rates).exponential_(generator=generator)
     return torch.where(rates > 0, draws / rates, torch.inf)
-
-
-def arrival_scores(shares: Tensor, generator: torch.Generator) -> Tensor:
-    """−T of `arrivals`: the first to arrive is the last to go. Where the share is 0, the lowest finite number."""
-    return (-arrivals(shares, generator)).clamp(min=torch.finfo(torch.float64).min)
-
-
-def threshold(times: Sequence[Tensor], kept: Sequence[Tensor]) -> float:
-    """τ of a choice: the first arrival that it leaves out, over all layers; infinite where it leaves out none.
-
-    Given the other arrivals, a kept weight is kept exactly when it arrives before this one, so that dividing by
-    1 − exp(−τ s) is unbiased for a fixed number of weights too (Cohen and Kaplan 2007, rank conditioning). The last
-    arrival kept would leave a bias. `bounds.promise_sampled` is proved for a τ fixed beforehand. With this one, read
-    from the draw itself, how often it holds is measured (tests), not proved.
-
-    Args:
-        times: arrivals of each layer.
-        kept: the prefix of the ranking that was chosen, bool, before any dead weights are taken out of it.
-    """
-    left_out = [time[~keep] for time, keep in zip(times, kept, strict=True)]
-    return min((float(time.min()) for time in left_out if time.numel()), default=math.inf)
 
 
 def inclusion(shares: Tensor, tau: float, certain: Tensor | None = None) -> Tensor:
@@ -75,7 +53,7 @@ def reweighting(shares: Tensor, kept: Tensor, tau: float, certain: Tensor | None
     Args:
         shares: that the arrivals were drawn from, (n_out, C).
         kept: bool, the same shape.
-        tau: of the whole network, from `threshold`.
+        tau: of the whole network, the first arrival left out.
         certain: bool, what is kept whatever its arrival (a strongest path, say): factor 1. What is kept with share 0
             has factor 1 too, for it adds nothing on the sample.
     """
@@ -115,7 +93,7 @@ def hybrid(
         weight: (n_out, C).
         shares: (n_out, C).
         kept: bool (n_out, C), the random choice.
-        tau: of the whole network, from `threshold`.
+        tau: of the whole network, the first arrival left out.
         certain: bool (n_out, C), part of `kept` whatever its arrival.
         delta: δ.
         inflation: 1 for inputs of the sample, `bounds.FRESH` for others.
@@ -132,16 +110,16 @@ def hybrid(
     return Sampled(torch.where(better, kept, top), factors, torch.minimum(fixed, random).to(shares.dtype))
 
 
-# --- units
+# --- neurons
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """The units of a layer after pfp.
+    """The neurons of a layer after pfp.
 
     Attributes:
         kept: bool (n,).
-        factors: what to multiply the next layer's columns of each unit by, (n,); 0 outside `kept`.
+        factors: what to multiply the next layer's columns of each neuron by, (n,); 0 outside `kept`.
         probabilities: q_j of each draw, (n,); 0 where no draw was needed.
         draws: m, 0 where nothing was left to chance.
     """
@@ -151,41 +129,41 @@ class Drawn:
     probabilities: Tensor
     draws: float
 
-    def promised(self, unit_shares: Tensor, delta: float = 0.05, inflation: float = 1.0) -> Tensor:
+    def promised(self, neuron_shares: Tensor, delta: float = 0.05, inflation: float = 1.0) -> Tensor:
         """Relative error promised to each neuron of the next layer, (n_out,); arguments as in `bounds`."""
         if not self.draws:
-            return promise_units_kept(unit_shares, self.kept, inflation)
-        return promise_units_drawn(unit_shares, self.probabilities, self.draws, delta, inflation)
+            return promise_neurons_kept(neuron_shares, self.kept, inflation)
+        return promise_neurons_drawn(neuron_shares, self.probabilities, self.draws, delta, inflation)
 
 
-def top_units(scores: Tensor, count: int) -> Drawn:
-    """The `count` (1 to n) units of highest score (n,), as they are; of equal ones, the first."""
+def top_neurons(scores: Tensor, count: int) -> Drawn:
+    """The `count` (1 to n) neurons of highest score (n,), as they are; of equal ones, the first."""
     _check_count(scores, count)
     kept = _best(scores, count)
     return Drawn(kept, kept.to(torch.float64), torch.zeros_like(scores, dtype=torch.float64), 0.0)
 
 
-def draw_units(scores: Tensor, count: int, generator: torch.Generator, certain: int = 0) -> Drawn:
-    """The `certain` best units as they are, others drawn with replacement in proportion until `count` are kept.
+def draw_neurons(scores: Tensor, count: int, generator: torch.Generator, certain: int = 0) -> Drawn:
+    """The `certain` best neurons as they are, others drawn with replacement in proportion until `count` are kept.
 
-    The drawing ends before the draw that would bring one unit too many. The m draws before it are exchangeable, so
-    the factors n_j/(m q_j) of units drawn n_j times are unbiased although m is random. Draws are played in
-    continuous time, each unit at rate q_j: first arrivals, then Poisson many returns until the end, which costs
-    nothing where some q_j are tiny. Units without a score come last, in their order. The promise is proved for an m
+    The drawing ends before the draw that would bring one neuron too many. The m draws before it are exchangeable, so
+    the factors n_j/(m q_j) of neurons drawn n_j times are unbiased although m is random. Draws are played in
+    continuous time, each neuron at rate q_j: first arrivals, then Poisson many returns until the end, which costs
+    nothing where some q_j are tiny. Neurons without a score come last, in their order. The promise is proved for an m
     fixed beforehand; with this one, how often it holds is measured.
 
     Args:
         scores: (n,), at least 0.
-        count: units to keep, 1 to n.
+        count: neurons to keep, 1 to n.
         generator: of the draws.
-        certain: units kept by rank, 0 to `count`.
+        certain: neurons kept by rank, 0 to `count`.
 
     Raises:
         InputError: `count` or `certain` out of range.
     """
     _check_count(scores, count)
     if not 0 <= certain <= count:
-        raise InputError(f"{certain} of {count} units to be kept by rank; there can be 0 to {count}")
+        raise InputError(f"{certain} of {count} neurons to be kept by rank; there can be 0 to {count}")
     best = _best(scores, certain)
     rest = scores.to(torch.float64).masked_fill(best, 0.0)
     q = rest / rest.sum() if rest.any() else rest
@@ -217,18 +195,19 @@ def _poisson(rates: Tensor, generator: torch.Generator) -> Tensor:
 
 def _check_count(scores: Tensor, count: int) -> None:
     if not 1 <= count <= len(scores):
-        raise InputError(f"{count} of {len(scores)} units to be kept; a layer keeps 1 at least and all at most")
+        raise InputError(f"{count} of {len(scores)} neurons to be kept; a layer keeps 1 at least and all at most")
 
 
 def best_top(scores: Tensor, count: int, neurons: int, delta: float = 0.05) -> int:
-    """How many of `count` units to keep by rank, so that drawing the others promises the smallest error.
+    """How many of `count` neurons to keep by rank, so that drawing the others promises the smallest error.
 
-    Compared are the promises of `bounds.promise_units_drawn` and `promise_units_kept` with a unit's score in place of
-    its share in each neuron, at the number of draws that gives `count` units on average. Of equals, the most.
+    Compared are the promises of `bounds.promise_neurons_drawn` and `promise_neurons_kept` with a neuron's score in
+    place of its share in each neuron of the next layer, at the number of draws that gives `count` neurons on average.
+    Of equals, the most.
 
     Args:
         scores: (n,).
-        count: units to keep.
+        count: neurons to keep.
         neurons: of the next layer.
         delta: δ.
     """
@@ -243,5 +222,5 @@ def best_top(scores: Tensor, count: int, neurons: int, delta: float = 0.05) -> i
 
 
 def top_then_random(scores: Tensor, count: int, neurons: int, generator: torch.Generator, delta: float = 0.05) -> Drawn:
-    """`draw_units` with as many units by rank as `best_top` says."""
-    return draw_units(scores, count, generator, best_top(scores, count, neurons, delta))
+    """`draw_neurons` with as many neurons by rank as `best_top` says."""
+    return draw_neurons(scores, count, generator, best_top(scores, count, neurons, delta))

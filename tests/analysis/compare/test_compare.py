@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import math
 import random
-from typing import get_args
 
 import pytest
 from support.compare_rows import classifier_of, failed_of, run_of, series, stage_of
@@ -10,7 +9,8 @@ from support.compare_rows import classifier_of, failed_of, run_of, series, stage
 from analysis.compare.compare import compare
 from analysis.compare.notes import notes, nothing_to_compare
 from analysis.compare.types import KINDS, PROTOCOLS
-from sparseflows.specs import settings as specs
+from sparseflows.specs import choices
+from sparseflows.specs.methods import METHODS
 
 
 def comparison_of(*groups):
@@ -94,9 +94,8 @@ def test_random_is_of_the_same_kind(method, other):
 
 
 def test_every_method_and_protocol_of_a_param_file_is_known():
-    weights, units = get_args(specs.WeightMethod), get_args(specs.UnitMethod)
-    assert {**dict.fromkeys(weights, "weights"), **dict.fromkeys(units, "neurons")} == KINDS
-    assert {*PROTOCOLS, "control", "reduced"} == set(get_args(specs.ProtocolName))
+    assert {name: method.kind for name, method in METHODS.items()} == KINDS
+    assert {*PROTOCOLS, "control", "reduced"} == set(choices.PROTOCOLS)
 
 
 def test_means_of_every_stage():

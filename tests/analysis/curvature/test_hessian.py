@@ -29,7 +29,7 @@ from analysis.runs.study import Study
 from sparseflows.errors import InputError, RunError
 from sparseflows.flow.fields import LinearField
 from sparseflows.flow.model import Flow
-from sparseflows.specs.settings import FlowSpec
+from sparseflows.specs import FlowSpec
 
 SMALL = Settings(subset=20, tol=1e-4, threads=1)
 

@@ -12,7 +12,7 @@ from sparseflows.errors import InputError
 from sparseflows.experiment.plan import plan
 from sparseflows.experiment.rows import digest, load_splits
 from sparseflows.rng import numpy_generator
-from sparseflows.specs.settings import DataSpec, Spec
+from sparseflows.specs import DataSpec, Spec
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (30, 4, 4), dtype=np.uint8)
 LABELS = np.arange(30, dtype=np.uint8) % 3

@@ -10,7 +10,7 @@ from sparseflows.data.toy.toy import TOYS
 from sparseflows.errors import InputError
 from sparseflows.experiment.plan import plan
 from sparseflows.rng import numpy_generator
-from sparseflows.specs.settings import Spec
+from sparseflows.specs import Spec
 
 CLASSIFIER = {"objective": "cross_entropy", "steps": 10}
 

@@ -15,7 +15,8 @@ from sparseflows.experiment.stages.gradual import Gradual
 from sparseflows.flow.build import build_flow
 from sparseflows.pruning.methods import METHODS, unpruned
 from sparseflows.pruning.observing.observe import Sample
-from sparseflows.specs.settings import DRAWN, FlowSpec
+from sparseflows.specs import FlowSpec
+from sparseflows.specs.methods import DRAWN
 
 CHANGES = {
     "prune.protocols": ["gradual"],

@@ -13,7 +13,7 @@ from sparseflows.experiment.stages import stage as stage_module
 from sparseflows.experiment.stages.protocols import lasting
 from sparseflows.flow.build import build_flow
 from sparseflows.flow.solvers.ode import Status
-from sparseflows.specs.settings import TrainSpec
+from sparseflows.specs import TrainSpec
 from sparseflows.specs.yaml import load_spec
 from sparseflows.training.loop import Outcome
 from sparseflows.training.optim import learning_rate

@@ -6,7 +6,7 @@ import pytest
 
 from sparseflows.experiment.networks import untrained
 from sparseflows.experiment.stages.reduced import narrowed
-from sparseflows.specs.settings import Spec
+from sparseflows.specs import Spec
 
 CLASSIFIER = {"objective": "cross_entropy", "steps": 1}
 FLOW = {"objective": "nll", "steps": 1}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sparseflows.errors import InputError
 from sparseflows.experiment.sweep.points import expand, label_of, load_experiment, load_sweep
-from sparseflows.specs.settings import Spec
+from sparseflows.specs import Spec
 from sparseflows.specs.yaml import load_spec
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -18,7 +18,7 @@ from sparseflows.flow.smaller.compact import compact, compact_field, needed_neur
 from sparseflows.flow.smaller.sparse import to_sparse
 from sparseflows.pruning.cutting.unstructured import prune_weights
 from sparseflows.pruning.graph.masks import Masks, masks_of_neurons
-from sparseflows.specs.settings import FlowSpec
+from sparseflows.specs import FlowSpec
 
 TIMES = ["none", "concat", "concat_squash"]
 # Sums of at most 12 terms of order 1 in another order.

@@ -17,7 +17,7 @@ from sparseflows.flow.fields import BASES, Field, LinearField, MLPField
 from sparseflows.flow.model import Flow
 from sparseflows.flow.smaller.sparse import BREAK_EVEN, TILE_BYTES, SparseField, SparseLayer, paths, sparsity
 from sparseflows.flow.solvers.ode import Solver
-from sparseflows.specs.settings import FlowSpec
+from sparseflows.specs import FlowSpec
 
 TIMES = ["none", "concat", "concat_squash"]
 # Which matrices are CSR: all, the first (no paths through two), the middle (paths from a dense first), the last.

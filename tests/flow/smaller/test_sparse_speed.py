@@ -18,7 +18,7 @@ from sparseflows.flow.model import Flow
 from sparseflows.flow.smaller.sparse import BREAK_EVEN
 from sparseflows.flow.solvers.ode import Solver
 from sparseflows.pruning.methods import prune, unpruned
-from sparseflows.specs.settings import FlowSpec
+from sparseflows.specs import FlowSpec
 
 SOLVER = Solver(method="rk4", steps=1)  # more steps cost the same each
 DIM, ROWS = 43, 128

@@ -11,8 +11,6 @@ from support.truths import SPIRAL, SineField, generator, normal, sine_end, tight
 from sparseflows.errors import InputError
 from sparseflows.flow.fields import MLPField
 from sparseflows.flow.solvers.ode import (
-    ADAPTIVE_METHODS,
-    FIXED_METHODS,
     NORMS,
     SolveFailed,
     Solver,
@@ -20,7 +18,7 @@ from sparseflows.flow.solvers.ode import (
     _worst_row,
     solve,
 )
-from sparseflows.specs.settings import ADAPTIVE, FIXED
+from sparseflows.specs.choices import ADAPTIVE, FIXED
 
 ORDERS = {"euler": 1, "midpoint": 2, "rk4": 4}
 STAGES = {"euler": 1, "midpoint": 2, "rk4": 4}  # evaluations a step
@@ -44,10 +42,6 @@ def sine(t, y):
 def start(rows=12):
     """Points of `sine` that stay away from its fixed points at 0 and π."""
     return torch.linspace(0.3, 2.4, 2 * rows, dtype=torch.float64).reshape(rows, 2)
-
-
-def test_methods_are_those_of_the_settings():
-    assert (ADAPTIVE_METHODS, FIXED_METHODS) == (ADAPTIVE, FIXED)
 
 
 @pytest.mark.parametrize("method", ORDERS)
@@ -81,7 +75,7 @@ def test_fixed_methods_against_a_loop(method):
     torch.testing.assert_close(solution.state[0], y, rtol=0, atol=1e-14)  # rounding
 
 
-@pytest.mark.parametrize("method", ADAPTIVE_METHODS)
+@pytest.mark.parametrize("method", ADAPTIVE)
 @pytest.mark.parametrize("reverse", [False, True])
 def test_adaptive_methods_meet_their_tolerance(method, reverse):
     x = start()
@@ -98,7 +92,7 @@ def test_adaptive_methods_meet_their_tolerance(method, reverse):
     assert errors[-1] < 0.05 * errors[0]
 
 
-@pytest.mark.parametrize("method", ADAPTIVE_METHODS)
+@pytest.mark.parametrize("method", ADAPTIVE)
 def test_the_end_of_an_adaptive_solve_is_a_step_not_an_interpolation(method):
     # A smooth field and a loose tolerance: the step that passes t = 1 would be interpolated to the end, at
     # an error far above that of the steps (fourth order against eighth in dopri8).
@@ -152,7 +146,7 @@ def test_evaluations_of_fixed_methods(method, dtype, steps):
         torch.testing.assert_close(grid, 1 - expected if reverse else expected, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("method", ADAPTIVE_METHODS)
+@pytest.mark.parametrize("method", ADAPTIVE)
 def test_evaluations_of_adaptive_methods_are_counted(method):
     watched = Watched(sine)
     assert solve(watched, (start(),), Solver(method, 1e-3, 1e-3)).nfe == len(watched.times) > 5
@@ -189,7 +183,7 @@ ADAPTIVE_STATUS["blow-up"] = Status.UNDERFLOW  # finite all the way
 
 @pytest.mark.parametrize(
     ("kind", "method"),
-    [*((kind, "dopri5") for kind in FAILING), *(("nan", method) for method in ADAPTIVE_METHODS[1:])],
+    [*((kind, "dopri5") for kind in FAILING), *(("nan", method) for method in ADAPTIVE[1:])],
 )
 def test_a_failed_adaptive_solve_is_a_status(kind, method):
     began = time.perf_counter()
@@ -206,7 +200,7 @@ def test_a_failed_adaptive_solve_is_a_status(kind, method):
 
 
 @pytest.mark.parametrize("kind", FAILING)
-@pytest.mark.parametrize("method", FIXED_METHODS)
+@pytest.mark.parametrize("method", FIXED)
 def test_a_failed_fixed_solve_is_a_status(kind, method):
     # A fixed grid steps over what an adaptive one cannot: 80 steps make y² and 400y overflow float32 all the same.
     solution = solve(Watched(FAILING[kind]), (torch.ones(3, 2),), Solver(method, steps=80))
@@ -214,7 +208,7 @@ def test_a_failed_fixed_solve_is_a_status(kind, method):
     assert solution.nfe == 80 * STAGES[method]
 
 
-@pytest.mark.parametrize("method", ADAPTIVE_METHODS)
+@pytest.mark.parametrize("method", ADAPTIVE)
 def test_a_field_that_answers_nan_with_numbers_hides_nothing(method):
     def forgetful(t, y):  # NaN at the start, 0 at the NaN that comes of it
         return torch.where(y == 1, torch.full_like(y, float("nan")), torch.zeros_like(y))

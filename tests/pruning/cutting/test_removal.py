@@ -1,4 +1,4 @@
-"""Units removed from modules: the function is the silenced one's; folding keeps it; compensation keeps its means."""
+"""Neurons removed from modules: the function is the silenced one's; folding keeps it; compensation keeps its means."""
 
 import copy
 from itertools import pairwise
@@ -9,13 +9,13 @@ from support.networks import CASES, MODULES, make, random_keep, randomised, samp
 from torch import nn
 
 from sparseflows.errors import InputError
-from sparseflows.pruning.cutting.removal import compensate, fold_constants, remove_units
+from sparseflows.pruning.cutting.removal import compensate, fold_constants, remove_neurons
 from sparseflows.pruning.graph.groups import count_params, params_with
 from sparseflows.pruning.graph.masks import masks_of_neurons
-from sparseflows.pruning.graph.module_chains import follow
+from sparseflows.pruning.graph.modules.chains import follow
 from sparseflows.pruning.observing.recording import record
 
-# For every layer whose units can go, the module that puts out what they send on, one entry or map a unit.
+# For every layer whose neurons can go, the module that puts out what they send on, one entry or map a neuron.
 SENDS = {
     "mlp": ("1", "3"),
     "norm_mlp": ("4", "7"),
@@ -30,7 +30,7 @@ def outputs(module, x):
 
 
 def silenced(module, name, keep):
-    """The module with hooks that put 0 in the place of what the removed units send on."""
+    """The module with hooks that put 0 in the place of what the removed neurons send on."""
     muted = copy.deepcopy(module)
     for sender, kept in zip(SENDS[name], keep, strict=True):
         muted.get_submodule(sender).register_forward_hook(
@@ -60,7 +60,7 @@ def test_a_shrunk_module_is_the_masked_module(name, activation):
         keep = random_keep(module, follow(module).links, seed)
         masked = copy.deepcopy(module)
         masks_of_neurons(module, keep).apply_(masked)
-        small, x = remove_units(module, keep), sample(name)
+        small, x = remove_neurons(module, keep), sample(name)
         torch.testing.assert_close(outputs(small, x), outputs(masked, x), rtol=1e-12, atol=1e-12)
         changes.append(float((outputs(small, x) - outputs(module, x)).abs().max()))
         assert count_params(small) == params_with(module, [int(kept.sum()) for kept in keep])
@@ -68,14 +68,14 @@ def test_a_shrunk_module_is_the_masked_module(name, activation):
             torch.testing.assert_close(
                 outputs(small, x), outputs(silenced(module, name, keep), x), rtol=1e-12, atol=1e-12
             )
-    assert max(changes) > 1e-3  # the units that went had something to say (one network's relus are all shut)
+    assert max(changes) > 1e-3  # the neurons that went had something to say (one network's relus are all shut)
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_layers_know_their_new_sizes(name):
     module = make(name)
     keep = random_keep(module, follow(module).links, 4)
-    small = remove_units(module, keep)
+    small = remove_neurons(module, keep)
     for part in small.modules():
         if isinstance(part, nn.Linear):
             assert part.weight.shape == (part.out_features, part.in_features)
@@ -95,7 +95,7 @@ def test_nothing_is_shared_or_changed(name):
         parameter.requires_grad_(False)
     before = copy.deepcopy(module.state_dict())
     keep = random_keep(module, follow(module).links, 2)
-    small, (folded, _) = remove_units(module, keep), fold_constants(module)
+    small, (folded, _) = remove_neurons(module, keep), fold_constants(module)
     for changed in (small, folded):
         assert [p.requires_grad for p in changed.parameters()] == [p.requires_grad for p in module.parameters()]
         assert {p.dtype for p in changed.parameters()} == {torch.float64}
@@ -107,7 +107,7 @@ def test_nothing_is_shared_or_changed(name):
 
 def test_keeping_everything_changes_nothing():
     module = make("conv")
-    small = remove_units(module, [torch.ones(link.n_out, dtype=torch.bool) for link in follow(module).links[:-1]])
+    small = remove_neurons(module, [torch.ones(link.n_out, dtype=torch.bool) for link in follow(module).links[:-1]])
     assert all(torch.equal(tensor, module.state_dict()[own]) for own, tensor in small.state_dict().items())
 
 
@@ -117,12 +117,12 @@ def test_keeping_everything_changes_nothing():
         ([[True] * 7], "keep has 1 layers"),
         ([[True] * 7, [True] * 4], "keep of 2 must be a bool tensor of shape (5,)"),
         ([[1] * 7, [True] * 5], "keep of 0 must be a bool tensor of shape (7,)"),
-        ([[True] * 7, [False] * 5], "2 would lose all its units"),
+        ([[True] * 7, [False] * 5], "2 would lose all its neurons"),
     ],
 )
 def test_a_keep_that_does_not_fit_is_refused(keep, words):
     module, keep = make("mlp"), [torch.tensor(kept) for kept in keep]
-    for function in (remove_units, lambda *given: compensate(*given, means=[torch.zeros(7), torch.zeros(5)])):
+    for function in (remove_neurons, lambda *given: compensate(*given, means=[torch.zeros(7), torch.zeros(5)])):
         with pytest.raises(InputError) as caught:
             function(module, keep)
         assert words in str(caught.value)
@@ -132,15 +132,15 @@ def test_a_keep_that_does_not_fit_is_refused(keep, words):
 
 
 def without_inputs(module, seed=0):
-    """The module with the incoming weights of about half of each layer's units at 0, and which these are."""
+    """The module with the incoming weights of about half of each layer's neurons at 0, and which these are."""
     module, silent = copy.deepcopy(module), []
     generator = torch.Generator().manual_seed(seed)
     for link in follow(module).links[:-1]:
-        units = torch.rand(link.n_out, generator=generator) < 0.5
-        units[0], units[1] = False, True
+        neurons = torch.rand(link.n_out, generator=generator) < 0.5
+        neurons[0], neurons[1] = False, True
         with torch.no_grad():
-            module.get_parameter(link.weight)[units] = 0.0
-        silent.append(units)
+            module.get_parameter(link.weight)[neurons] = 0.0
+        silent.append(neurons)
     return module, silent
 
 
@@ -150,12 +150,12 @@ def test_folding_keeps_the_function(name, activation):
         module, silent = without_inputs(make(name, activation, seed), seed)
         x = sample(name)
         folded, keep = fold_constants(module)
-        small = remove_units(folded, keep)
+        small = remove_neurons(folded, keep)
         torch.testing.assert_close(outputs(folded, x), outputs(module, x), rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(outputs(small, x), outputs(module, x), rtol=1e-12, atol=1e-12)
         links = follow(module).links
-        for (link, following), units, kept in zip(pairwise(links), silent, keep, strict=True):
-            free = units if following.foldable else units & (link.constants() == 0)
+        for (link, following), neurons, kept in zip(pairwise(links), silent, keep, strict=True):
+            free = neurons if following.foldable else neurons & (link.constants() == 0)
             assert torch.equal(~kept, free)
             assert (
                 not folded.get_parameter(following.weight).reshape(following.n_out, following.n_in, -1)[:, free].any()
@@ -169,9 +169,9 @@ def test_without_folding_the_function_would_change(activation):
     module, _ = without_inputs(make("conv", activation))
     _, keep = fold_constants(module)
     x = sample("conv")
-    assert (outputs(remove_units(module, keep), x) - outputs(module, x)).abs().max() > 0.01
+    assert (outputs(remove_neurons(module, keep), x) - outputs(module, x)).abs().max() > 0.01
     torch.testing.assert_close(
-        outputs(remove_units(module, keep, fold=True), x), outputs(module, x), rtol=1e-12, atol=1e-12
+        outputs(remove_neurons(module, keep, fold=True), x), outputs(module, x), rtol=1e-12, atol=1e-12
     )
 
 
@@ -201,7 +201,7 @@ def test_a_constant_of_zero_goes_even_through_padding():
     folded, keep = fold_constants(module)
     assert torch.equal(keep[0], ~silent[0])
     x = sample("padded")
-    torch.testing.assert_close(outputs(remove_units(folded, keep), x), outputs(module, x), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(outputs(remove_neurons(folded, keep), x), outputs(module, x), rtol=1e-12, atol=1e-12)
 
 
 def test_what_reads_constants_only_is_constant_itself():
@@ -214,26 +214,26 @@ def test_what_reads_constants_only_is_constant_itself():
     assert keep[0].tolist() == [True, False, False, True, True, True, True]
     assert keep[1].tolist() == [True, True, True, False, True]
     x = sample("mlp")
-    torch.testing.assert_close(outputs(remove_units(folded, keep), x), outputs(module, x), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(outputs(remove_neurons(folded, keep), x), outputs(module, x), rtol=1e-12, atol=1e-12)
 
 
-def test_a_layer_of_constants_keeps_one_unit():
+def test_a_layer_of_constants_keeps_one_neuron():
     module = make("mlp", "sigmoid")
     with torch.no_grad():
         module.get_parameter("0.weight").zero_()
     folded, keep = fold_constants(module)
     assert [int(kept.sum()) for kept in keep] == [1, 1]
     x = sample("mlp")
-    torch.testing.assert_close(outputs(remove_units(folded, keep), x), outputs(module, x), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(outputs(remove_neurons(folded, keep), x), outputs(module, x), rtol=1e-12, atol=1e-12)
 
 
 def test_folding_on_removal_folds_only_what_is_removed():
     module, silent = without_inputs(make("mlp", "sigmoid"))
     keep = [torch.ones(7, dtype=torch.bool), torch.ones(5, dtype=torch.bool)]
     keep[0][int(silent[0].nonzero()[0])] = False
-    small = remove_units(module, keep, fold=True)
+    small = remove_neurons(module, keep, fold=True)
     assert small[0].out_features == 6
-    assert int(silent[0].sum()) > 1  # other constant units stay, and are read as before
+    assert int(silent[0].sum()) > 1  # other constant neurons stay, and are read as before
     assert torch.equal(small[2].weight, module[2].weight[:, keep[0]])
     torch.testing.assert_close(outputs(small, sample("mlp")), outputs(module, sample("mlp")), rtol=1e-12, atol=1e-12)
 
@@ -260,8 +260,8 @@ def test_compensation_is_the_loop_over_weights(name):
         weight = module.get_parameter(link.weight).flatten(1).tolist()
         expected = module.get_parameter(link.bias).tolist()
         for row in range(link.n_out):
-            for column in range(link.n_in * link.per_unit):
-                if not kept[column // link.per_unit]:
+            for column in range(link.n_in * link.per_neuron):
+                if not kept[column // link.per_neuron]:
                     expected[row] += weight[row][column] * float(means[index][column])
         assert ours.get_parameter(link.bias).tolist() == pytest.approx(expected, rel=1e-12, abs=1e-12)
     others = [own for own, _ in module.named_parameters() if own not in {link.bias for link in links[1:]}]
@@ -277,7 +277,7 @@ def test_compensation_keeps_the_means_of_the_next_layer(name):
         chosen = only(keep, index)
         dense = products(module, following, x)
         errors = [
-            products(remove_units(one, chosen), following, x) - dense
+            products(remove_neurons(one, chosen), following, x) - dense
             for one in (module, compensate(module, chosen, means))
         ]
         if chosen[index].all():
@@ -296,7 +296,7 @@ def test_a_next_layer_without_bias_is_named():
     keep[1][0] = False
     compensate(module, keep, means)  # nothing goes before the layer without a bias
     keep[0][0] = False
-    with pytest.raises(InputError, match="4 has no bias that could take up the means of 0's removed units"):
+    with pytest.raises(InputError, match="4 has no bias that could take up the means of 0's removed neurons"):
         compensate(module, keep, means)
 
 
@@ -329,4 +329,4 @@ def test_a_wide_network_in_single_precision():
     x = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     expected = outputs(masked, x)
     # Rounding of float32 in sums of 288 and 432 terms, relative to the largest output.
-    assert (outputs(remove_units(module, keep), x) - expected).abs().max() <= 1e-6 * expected.abs().max()
+    assert (outputs(remove_neurons(module, keep), x) - expected).abs().max() <= 1e-6 * expected.abs().max()

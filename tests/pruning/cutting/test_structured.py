@@ -14,7 +14,7 @@ from sparseflows.flow.solvers.ode import Solver
 from sparseflows.pruning.cutting.structured import choose_neurons, shrink
 from sparseflows.pruning.graph.groups import count_params, hidden_layers, params_with
 from sparseflows.pruning.graph.masks import masks_of_neurons
-from sparseflows.pruning.scoring.scores import neuron_l1
+from sparseflows.pruning.scoring.criteria.norms import neuron_l1
 
 WHITENING = torch.tensor([[1.5, 0.2], [0.3, 0.7]], dtype=torch.float64)
 # Both flows take the same steps on a fixed grid, so that only rounding separates them.
@@ -131,7 +131,7 @@ def test_keeping_everything_changes_nothing():
         ([[True] * 6], "keep has 1 layers; the network has 2 hidden ones"),
         ([[True] * 6, [True] * 4], "blocks.0.field.layers.1 must be a bool tensor of shape (5,)"),
         ([[1] * 6, [True] * 5], "blocks.0.field.layers.0 must be a bool tensor of shape (6,)"),
-        ([[False] * 6, [True] * 5], "blocks.0.field.layers.0 would lose all its units"),
+        ([[False] * 6, [True] * 5], "blocks.0.field.layers.0 would lose all its neurons"),
     ],
 )
 def test_a_keep_that_does_not_fit_is_refused(keep, words):

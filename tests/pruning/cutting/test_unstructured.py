@@ -26,7 +26,7 @@ from sparseflows.pruning.cutting.unstructured import prune_weights
 from sparseflows.pruning.graph.groups import count_params, weight_names
 from sparseflows.pruning.graph.masks import Masks
 from sparseflows.pruning.methods import prune, unpruned
-from sparseflows.specs.settings import SolveSpec, TrainSpec
+from sparseflows.specs import SolveSpec, TrainSpec
 from sparseflows.training.loop import Hooks, train
 from sparseflows.training.objectives import FlowMatching, NegativeLogLikelihood, training_solver
 
@@ -86,7 +86,7 @@ def test_the_target_is_met_all_along_a_cascade(hidden, dim, time, blocks, seed, 
             assert state.params == smallest
         elif target >= 3 * smallest:
             assert abs(state.params - target) <= tolerance(dense)
-        else:  # so few params that a neuron and its two weights are the unit
+        else:  # so few params that a neuron and its two weights are the neuron
             assert abs(state.params - target) < 2 + max(len(vectors_of(dense, n[:-7])) for n in weight_names(dense))
         shake(state.flow, state.masks, seed + stage)
 
@@ -268,7 +268,7 @@ def test_any_choice_of_weights_is_tidied_up_without_a_trace(activation, time, de
     naive = copy.deepcopy(dense)
     chosen.apply_(naive)
     tidy = copy.deepcopy(naive)
-    masks = unstructured.without_dead_units(dense, chosen)
+    masks = unstructured.without_dead_neurons(dense, chosen)
     unstructured.fold_constants(tidy, chosen)
     masks.apply_(tidy)
     torch.testing.assert_close(velocities(tidy), velocities(naive), rtol=1e-12, atol=1e-12)
@@ -286,7 +286,7 @@ def test_a_chain_of_constant_neurons_is_folded_by_hand():
     )
     chosen.apply_(dense)
     unstructured.fold_constants(dense, chosen)
-    masks = unstructured.without_dead_units(dense, chosen)
+    masks = unstructured.without_dead_neurons(dense, chosen)
     masks.apply_(dense)
     tanh = lambda x: float(torch.tanh(torch.tensor(x, dtype=torch.float64)))  # noqa: E731
     assert dense.get_parameter(names[2].replace("weight", "bias")).item() == pytest.approx(
@@ -301,7 +301,7 @@ def test_a_neuron_that_sees_time_is_not_constant(time, alive):
     dense = make_flow((2,), dim=1, time=time)
     first, second = weight_names(dense)
     chosen = Masks({first: torch.tensor([[True], [False]]), second: torch.ones(1, 2)})
-    masks = unstructured.without_dead_units(dense, chosen)
+    masks = unstructured.without_dead_neurons(dense, chosen)
     assert masks["blocks.0.field.layers.0.bias"].tolist() == [True, alive]
     assert masks[second].tolist() == [[True, alive]]
 

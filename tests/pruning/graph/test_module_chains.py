@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
 from sparseflows.errors import InputError
-from sparseflows.pruning.graph.module_chains import follow
+from sparseflows.pruning.graph.modules.chains import follow
 
 
 def test_a_multilayer_perceptron_is_a_chain():
@@ -19,14 +19,14 @@ def test_a_multilayer_perceptron_is_a_chain():
     assert [(x.name, x.kind, x.weight, x.vectors, x.bias) for x in links] == [
         (n, "linear", f"{n}.weight", (f"{n}.bias",), f"{n}.bias") for n in "024"
     ]
-    assert [(x.n_in, x.n_out, x.per_unit) for x in links] == [(4, 7, 1), (7, 5, 1), (5, 3, 1)]
+    assert [(x.n_in, x.n_out, x.per_neuron) for x in links] == [(4, 7, 1), (7, 5, 1), (5, 3, 1)]
     assert all(x.foldable and not x.sees_time for x in links)
     assert [x.constants is None for x in links] == [False, False, True]
 
 
 def test_channels_own_their_batch_norm_and_their_pixels():
     chain = follow(make("conv"))
-    assert [(x.name, x.kind, x.n_in, x.n_out, x.per_unit) for x in chain.links] == [
+    assert [(x.name, x.kind, x.n_in, x.n_out, x.per_neuron) for x in chain.links] == [
         ("0", "conv", 2, 5, 9),
         ("4", "conv", 5, 4, 6),
         ("9", "linear", 4, 6, 4),
@@ -58,7 +58,7 @@ def test_every_parameter_has_its_place(name):
     before = {"0.weight", "0.bias"} if name == "norm_mlp" else set()  # of the inputs' own batch norm
     assert set(placed) == {own for own, _ in module.named_parameters()} - before
     for link in links:
-        assert module.get_parameter(link.weight).flatten(1).shape == (link.n_out, link.n_in * link.per_unit)
+        assert module.get_parameter(link.weight).flatten(1).shape == (link.n_out, link.n_in * link.per_neuron)
         assert all(module.get_parameter(own).shape == (link.n_out,) for own in link.vectors)
 
 
@@ -75,9 +75,9 @@ def test_constants_are_what_the_next_layer_sees(name, activation):
         )
         with torch.no_grad():
             silent(sample(name))
-        units = seen[0].reshape(len(seen[0]), link.n_out, -1)
+        neurons = seen[0].reshape(len(seen[0]), link.n_out, -1)
         # 1e-14: averages over pixels round.
-        torch.testing.assert_close(units, link.constants()[None, :, None].expand_as(units), rtol=1e-13, atol=1e-14)
+        torch.testing.assert_close(neurons, link.constants()[None, :, None].expand_as(neurons), rtol=1e-13, atol=1e-14)
 
 
 def test_constants_follow_the_parameters():
@@ -205,11 +205,11 @@ REFUSED = {
         "max_pool2d (max_pool2d) pools over",
     ),
     "no flatten": (Net(lambda net, x: x, nn.Linear(4, 2)), "'second' (Linear) reads the maps of 'first' (Conv2d)"),
-    "pixels": (Net(lambda net, x: x.flatten(1), nn.Linear(6, 2)), "'second' (Linear) reads 6 values of the 4 units"),
+    "pixels": (Net(lambda net, x: x.flatten(1), nn.Linear(6, 2)), "'second' (Linear) reads 6 values of the 4 neurons"),
     "late conv": (Net(lambda net, x: x.flatten(1)), "'second' (Conv2d) reads no maps"),
     "late norm": (
         Net(lambda net, x: net.norm(x.flatten(1)), nn.Linear(16, 2), norm=nn.BatchNorm1d(16)),
-        "'norm' (BatchNorm1d) does not norm the units of 'first' (Conv2d)",
+        "'norm' (BatchNorm1d) does not norm the neurons of 'first' (Conv2d)",
     ),
     "statistics": (
         nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(4, 2)),
@@ -259,4 +259,4 @@ def test_ways_to_write_flatten(write):
         "reshape": lambda net, x: torch.reshape(x, (x.size()[0], -1)),
         "flatten": lambda net, x: torch.flatten(x, 1),
     }
-    assert follow(Net(ways[write], nn.Linear(16, 2))).links[1].per_unit == 4
+    assert follow(Net(ways[write], nn.Linear(16, 2))).links[1].per_neuron == 4

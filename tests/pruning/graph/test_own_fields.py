@@ -15,18 +15,18 @@ from sparseflows.errors import InputError
 from sparseflows.flow.fields import LinearField, MLPField
 from sparseflows.flow.solvers.ode import Solver
 from sparseflows.pruning.cutting.unstructured import prune_weights
-from sparseflows.pruning.graph.field_chains import field_chains
+from sparseflows.pruning.graph.fields.chains import field_chains
 from sparseflows.pruning.graph.groups import chains, count_params, hidden_layers, least_params
 from sparseflows.pruning.graph.masks import masks_of_neurons, neurons_of_masks
 from sparseflows.pruning.methods import METHODS, Pruned
 from sparseflows.pruning.observing.observe import observe
-from sparseflows.specs.settings import TrainSpec
+from sparseflows.specs import TrainSpec
 from sparseflows.training.loop import Hooks, train
 from sparseflows.training.objectives import NegativeLogLikelihood
 
 LOOSE = Solver("dopri5", 1e-3, 1e-3)
 WEIGHT_METHODS = sorted(name for name, method in METHODS.items() if method.kind == "weights")
-UNIT_METHODS = sorted(name for name, method in METHODS.items() if method.kind == "units")
+NEURON_METHODS = sorted(name for name, method in METHODS.items() if method.kind == "neurons")
 
 
 class Residual(nn.Module):
@@ -75,7 +75,7 @@ class Plain(nn.Module):
 
 
 class Timed(nn.Module):
-    """t beside z, then a chain: all hidden units can go."""
+    """t beside z, then a chain: all hidden neurons can go."""
 
     def __init__(self, dim=2):
         super().__init__()
@@ -87,7 +87,7 @@ class Timed(nn.Module):
 
 FIELDS = [Residual, Fourier, Plain, Timed]
 WEIGHT_CASES = [*((Fourier, name) for name in WEIGHT_METHODS), *((kind, "snip") for kind in FIELDS[:1] + FIELDS[2:])]
-UNIT_CASES = [*((Timed, name) for name in UNIT_METHODS), *((kind, "structured") for kind in FIELDS[:3])]
+NEURON_CASES = [*((Timed, name) for name in NEURON_METHODS), *((kind, "structured") for kind in FIELDS[:3])]
 
 
 def make(kind, seed=0):
@@ -110,7 +110,7 @@ def velocities(flow, seed=9):
     return torch.stack([field(torch.tensor(t).double(), z) for t in (0.0, 0.4, 1.0)])
 
 
-def test_chains_end_where_something_else_reads_the_units():
+def test_chains_end_where_something_else_reads_the_neurons():
     assert names(Residual) == [["lift"], ["block.0", "block.2"], ["head"]]
     assert names(Fourier) == [["embed.0", "embed.2"], ["first"], ["second", "last"]]
     assert names(Plain) == [["net.0", "net.2", "net.4"]]
@@ -144,15 +144,15 @@ def test_weights_are_masked_to_the_count(kind, method):
     assert log_prob.isfinite().all()
 
 
-@pytest.mark.parametrize(("kind", "method"), UNIT_CASES)
+@pytest.mark.parametrize(("kind", "method"), NEURON_CASES)
 def test_the_smaller_field_is_the_silenced_one(kind, method):
     flow = make(kind)
-    least = least_params(flow, "units")
+    least = least_params(flow, "neurons")
     target = (least + count_params(flow)) // 2
     pruned = sf.prune(method, sf.unpruned(flow), flow, target, sample=sample(), seed=3)
     assert pruned.masks is None
     assert pruned.params == count_params(pruned.flow) == pruned.dense_masks.kept(flow) < count_params(flow)
-    assert abs(pruned.params - target) <= 25  # one unit of the widest layer
+    assert abs(pruned.params - target) <= 25  # one neuron of the widest layer
     keep = neurons_of_masks(flow, pruned.dense_masks)
     # Some methods reweight what they keep: the weights are those of the smaller field, put back in their places.
     placed = copy.deepcopy(flow)
@@ -172,7 +172,7 @@ def test_the_smaller_field_is_the_silenced_one(kind, method):
 def test_compensation_and_a_second_step(kind):
     flow = make(kind)
     state = sf.unpruned(flow)
-    least = least_params(flow, "units")
+    least = least_params(flow, "neurons")
     for share in (0.6, 0.3):
         target = least + round(share * (count_params(flow) - least))
         state = sf.prune("taylor", state, flow, target, sample=sample(), compensated=True)
@@ -267,19 +267,19 @@ def test_scores_and_masks_of_ones_own(kind):
     assert abs(pruned.params - target) <= 2
     again = sf.prune_by_masks(flow, pruned.masks)
     assert again.params == pruned.params
-    units = sf.score("neuron_l1", flow)
-    assert list(units) == [layer.link.weight for layer in hidden_layers(flow)]
-    smaller = sf.prune_by_scores(flow, units, (least_params(flow, "units") + count_params(flow)) // 2)
+    neurons = sf.score("neuron_l1", flow)
+    assert list(neurons) == [layer.link.weight for layer in hidden_layers(flow)]
+    smaller = sf.prune_by_scores(flow, neurons, (least_params(flow, "neurons") + count_params(flow)) // 2)
     assert smaller.masks is None
     assert smaller.params < count_params(flow)
 
 
 @pytest.mark.parametrize("kind", FIELDS)
-def test_a_constant_unit_is_folded_and_the_function_stays(kind):
+def test_a_constant_neuron_is_folded_and_the_function_stays(kind):
     flow = make(kind)
     layer = hidden_layers(flow)[0]
     scores = {name: torch.ones_like(value) for name, value in sf.score("magnitude", flow).items()}
-    scores[layer.link.weight][2] = 0.0  # all that unit 2 reads goes first
+    scores[layer.link.weight][2] = 0.0  # all that neuron 2 reads goes first
     whole = copy.deepcopy(flow)
     with torch.no_grad():
         whole.get_parameter(layer.link.weight)[2] = 0.0
@@ -370,7 +370,7 @@ def test_a_way_that_differs_with_time_is_not_followed():
     assert [len(chain) for chain in chains(sf.Flow(Of(function, **linears())))] == [1, 1]
 
 
-def test_a_layer_used_twice_keeps_its_units_and_can_be_masked():
+def test_a_layer_used_twice_keeps_its_neurons_and_can_be_masked():
     middle = nn.Linear(5, 5)
     flow = sf.Flow(
         Of(lambda self, t, z: self.two(self.mid(self.mid(self.one(z).tanh()).tanh()).tanh()), **linears(), mid=middle)
@@ -415,10 +415,10 @@ def test_what_cannot_be_followed_is_refused_by_name(which, method):
     assert "\n" not in str(caught.value)
 
 
-def test_units_that_all_stay_are_said_to():
+def test_neurons_that_all_stay_are_said_to():
     function = lambda self, t, z: self.two(self.one(z).softmax(1))  # noqa: E731
     flow = sf.Flow(Of(function, **linears()))
-    message = r"no Linear layer alone reads another one's units \(the units of 'one' are read by softmax\), so it"
+    message = r"no Linear layer alone reads another one's neurons \(the neurons of 'one' are read by softmax\), so it"
     with pytest.raises(InputError, match=message):
         sf.prune("structured", sf.unpruned(flow), flow, 20)
 

@@ -14,7 +14,7 @@ from sparseflows.flow.fields import LinearField, MLPField
 from sparseflows.flow.model import Flow
 from sparseflows.pruning.graph.groups import count_params, hidden_layers, vector_names, weight_names
 from sparseflows.pruning.graph.masks import Masks, masks_of_neurons, neurons_of_masks
-from sparseflows.specs.settings import FlowSpec
+from sparseflows.specs import FlowSpec
 
 
 def random_masks(flow, seed=0):
@@ -187,7 +187,7 @@ def test_hidden_layers_and_weights_by_name():
     found = hidden_layers(flow)
     assert [(x.block, x.index, x.size) for x in found] == [(0, 0, 6), (0, 1, 5), (1, 0, 6), (1, 1, 5)]
     assert found[2].name == "blocks.1.field.layers.0"
-    assert found[2].next_name == "blocks.1.field.layers.1"
+    assert found[2].next_link.name == "blocks.1.field.layers.1"
     assert found[2].rows == ("blocks.1.field.layers.0.weight", "blocks.1.field.layers.0.bias")
     assert weight_names(flow) == [name for name, p in flow.named_parameters() if p.ndim == 2]
 

@@ -51,8 +51,8 @@ def assert_activations(own, layer):
     torch.testing.assert_close(own.inputs, torch.stack(layer.points), **CLOSE)
     torch.testing.assert_close(own.means, sum(layer.points) / len(layer.points), **CLOSE)
     lists = [point.tolist() for point in layer.points]
-    for found, per_unit in ((own.shares, 1), (own.unit_shares, layer.per_unit)):
-        expected = torch.tensor(naive_criteria.shares(layer.weight, lists, per_unit), dtype=torch.float64)
+    for found, per_neuron in ((own.shares, 1), (own.neuron_shares, layer.per_neuron)):
+        expected = torch.tensor(naive_criteria.shares(layer.weight, lists, per_neuron), dtype=torch.float64)
         torch.testing.assert_close(found, expected, **CLOSE)
 
 

@@ -9,7 +9,7 @@ from support.networks import CASES, MODULES, assert_same_state, make, sample, st
 from torch import nn
 
 from sparseflows.errors import InputError
-from sparseflows.pruning.graph.module_chains import follow
+from sparseflows.pruning.graph.modules.chains import follow
 from sparseflows.pruning.observing.recording import patches, record
 
 
@@ -34,7 +34,7 @@ def test_weight_gradients_of_single_examples(name, activation):
             # 1e-10, as the criteria are held to.
             torch.testing.assert_close(ours, gradient.flatten(1), rtol=1e-10, atol=1e-10)
             assert own.values == own.inputs.shape[1]
-            assert own.inputs.shape == (len(x), own.values, link.n_in * link.per_unit)
+            assert own.inputs.shape == (len(x), own.values, link.n_in * link.per_neuron)
             assert own.gradients.shape == (len(x), own.values, link.n_out)
 
 

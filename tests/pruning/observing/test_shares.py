@@ -12,13 +12,13 @@ from sparseflows.pruning.observing.shares import largest_shares
 TIGHT = {"rtol": 1e-13, "atol": 1e-15}
 
 
-@pytest.mark.parametrize("per_unit", [1, 2, 3])
+@pytest.mark.parametrize("per_neuron", [1, 2, 3])
 @pytest.mark.parametrize("seed", range(6))
-def test_against_loops(seed, per_unit):
-    weight, observed = naive.make_layer(seed, n_in=4, per_unit=per_unit)
+def test_against_loops(seed, per_neuron):
+    weight, observed = naive.make_layer(seed, n_in=4, per_neuron=per_neuron)
     points = naive.points_of(observed)
     inputs = torch.tensor(points, dtype=torch.float64)
-    for width in {1, per_unit}:
+    for width in {1, per_neuron}:
         found = largest_shares(weight, inputs, width)
         expected = torch.tensor(naive.shares(weight, points, width), dtype=torch.float64)
         torch.testing.assert_close(found, expected, **TIGHT)
@@ -31,7 +31,7 @@ def test_by_hand():
     inputs = torch.tensor([[2.0, 2.0, 1.0, 9.0], [0.0, -1.0, 0.0, 0.0]], dtype=torch.float64)
     assert largest_shares(weight, inputs[:1]).tolist() == [[0.25, 0.75, 1.0, 0.0]]
     assert largest_shares(weight, inputs).tolist() == [[0.25, 1.0, 1.0, 0.0]]
-    # Units of two columns: (1, 3) is all of its group, (−5, 0) of another.
+    # Neurons of two columns: (1, 3) is all of its group, (−5, 0) of another.
     assert largest_shares(weight, inputs[:1], 2).tolist() == [[1.0, 1.0]]
 
 
@@ -71,15 +71,15 @@ def test_a_weight_that_asks_for_gradients_and_its_inputs_are_left_alone():
 
 
 @pytest.mark.parametrize(
-    ("columns", "points", "per_unit", "message"),
+    ("columns", "points", "per_neuron", "message"),
     [
         (5, 7, 1, r"inputs of shape \(7, 5\) for a weight matrix of shape \(2, 6\)"),
         (6, 0, 1, r"X at least 1"),
-        (6, 7, 4, "6 columns has no units of 4 columns"),
-        (6, 7, 0, "no units of 0 columns"),
+        (6, 7, 4, "6 columns has no neurons of 4 columns"),
+        (6, 7, 0, "no neurons of 0 columns"),
     ],
 )
-def test_shapes_that_do_not_go_together_are_refused(columns, points, per_unit, message):
+def test_shapes_that_do_not_go_together_are_refused(columns, points, per_neuron, message):
     with pytest.raises(InputError, match=message) as refusal:
-        largest_shares(torch.ones(2, 6), torch.ones(points, columns), per_unit)
+        largest_shares(torch.ones(2, 6), torch.ones(points, columns), per_neuron)
     assert "\n" not in str(refusal.value)

@@ -24,27 +24,29 @@ def chunk(observed, start, stop):
     return Observed(observed.inputs[start:stop], gradients, observed.values)
 
 
-@pytest.mark.parametrize(("per_unit", "values"), [(1, 4), (1, 2), (3, 4), (3, 1)])
+@pytest.mark.parametrize(("per_neuron", "values"), [(1, 4), (1, 2), (3, 4), (3, 1)])
 @pytest.mark.parametrize("seed", range(3))
-def test_against_loops(seed, per_unit, values):
-    weight, observed = naive.make_layer(seed, per_unit=per_unit, values=values)
-    found = Statistics.of(weight, observed, per_unit)
+def test_against_loops(seed, per_neuron, values):
+    weight, observed = naive.make_layer(seed, per_neuron=per_neuron, values=values)
+    found = Statistics.of(weight, observed, per_neuron)
     own = as_tensor(naive.gradients_of_weights(observed, len(weight)))
     points = naive.points_of(observed)
     assert found.examples == len(own) == 5
     torch.testing.assert_close(found.mean_gradient, own.mean(0), **TIGHT)
     torch.testing.assert_close(found.squared_gradients, own.square().sum(0), **TIGHT)
-    torch.testing.assert_close(found.contributions, as_tensor(naive.contributions(weight, observed, per_unit)), **TIGHT)
+    torch.testing.assert_close(
+        found.contributions, as_tensor(naive.contributions(weight, observed, per_neuron)), **TIGHT
+    )
     torch.testing.assert_close(found.shares, as_tensor(naive.shares(weight, points)), **TIGHT)
-    torch.testing.assert_close(found.unit_shares, as_tensor(naive.shares(weight, points, per_unit)), **TIGHT)
+    torch.testing.assert_close(found.neuron_shares, as_tensor(naive.shares(weight, points, per_neuron)), **TIGHT)
     assert torch.equal(found.inputs, as_tensor(points))
     torch.testing.assert_close(found.means, as_tensor(points).mean(0), **TIGHT)
 
 
 def test_a_contribution_is_the_derivative_by_a_gate_and_the_gradient_that_of_autograd():
-    weight, observed = naive.make_layer(5, per_unit=2)
+    weight, observed = naive.make_layer(5, per_neuron=2)
     weight.requires_grad_()
-    gates = torch.ones(5, 3, dtype=torch.float64, requires_grad=True)  # one an example and unit
+    gates = torch.ones(5, 3, dtype=torch.float64, requires_grad=True)  # one an example and neuron
     gated = observed.inputs * gates.repeat_interleave(2, dim=1).unsqueeze(1)
     products = gated @ weight.T
     products.retain_grad()
@@ -58,7 +60,7 @@ def test_a_contribution_is_the_derivative_by_a_gate_and_the_gradient_that_of_aut
 @pytest.mark.parametrize("with_loss", [True, False])
 @pytest.mark.parametrize("cuts", [[2], [1, 4], [1, 2, 3, 4, 5, 6]])
 def test_merged_chunks_are_one_chunk(cuts, with_loss):
-    weight, observed = naive.make_layer(7, per_unit=2, examples=7, values=3)
+    weight, observed = naive.make_layer(7, per_neuron=2, examples=7, values=3)
     if not with_loss:
         observed = replace(observed, gradients=None)
     whole = Statistics.of(weight, observed, 2)
@@ -81,7 +83,7 @@ def test_tangents_count_in_gradients_only():
     changed = observed.inputs.clone()
     changed[:, 2:] *= 10
     before, after = Statistics.of(weight, observed), Statistics.of(weight, replace(observed, inputs=changed))
-    for name in ("shares", "unit_shares", "means", "inputs"):
+    for name in ("shares", "neuron_shares", "means", "inputs"):
         assert torch.equal(getattr(before, name), getattr(after, name))
     for name in ("mean_gradient", "squared_gradients", "contributions"):
         assert (getattr(before, name) - getattr(after, name)).abs().max() > 0.1
@@ -120,7 +122,7 @@ def test_observations_that_do_not_fit_are_refused():
         with pytest.raises(InputError, match=message) as refusal:
             Statistics.of(weight, wrong)
         assert "\n" not in str(refusal.value)
-    with pytest.raises(InputError, match="no units of 2 columns"):
+    with pytest.raises(InputError, match="no neurons of 2 columns"):
         Statistics.of(weight, replace(observed, gradients=None), 2)
 
 

@@ -11,26 +11,24 @@ from support import naive_criteria as naive
 from sparseflows.pruning.observing.shares import largest_shares
 from sparseflows.pruning.scoring.bounds import (
     FRESH,
-    Bound,
     bernstein,
     log_failures,
     observed_error,
     promise_kept,
+    promise_neurons_drawn,
+    promise_neurons_kept,
     promise_sampled,
-    promise_units_drawn,
-    promise_units_kept,
 )
+from sparseflows.pruning.scoring.criteria.pfp import pfp
 from sparseflows.pruning.scoring.sampling import (
     arrivals,
     best_top,
-    draw_units,
+    draw_neurons,
     hybrid,
     inclusion,
     reweighting,
-    threshold,
-    top_units,
+    top_neurons,
 )
-from sparseflows.pruning.scoring.scores import pfp
 
 fast = settings(max_examples=60, deadline=None, derandomize=True)
 TIGHT = {"rtol": 1e-10, "atol": 1e-10}
@@ -54,9 +52,9 @@ def chosen(shape, density, seed):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_promises_and_errors_against_loops(seed):
-    weight, observed = naive.make_layer(seed, n_in=5, per_unit=2)
+    weight, observed = naive.make_layer(seed, n_in=5, per_neuron=2)
     points = naive.points_of(observed)
-    shares, units = largest_shares(weight, as_tensor(points)), largest_shares(weight, as_tensor(points), 2)
+    shares, neurons = largest_shares(weight, as_tensor(points)), largest_shares(weight, as_tensor(points), 2)
     kept = chosen(weight.shape, 0.6, seed)
     pruned = weight * kept
     torch.testing.assert_close(
@@ -81,13 +79,15 @@ def test_promises_and_errors_against_loops(seed):
         )
     assert promise_sampled(weight, shares, p)[0] == 0
     stay = torch.tensor([True, False, True, False, True])
-    lost = [min(1.0, sum(float(row[j]) for j in (1, 3))) for row in units]
-    torch.testing.assert_close(promise_units_kept(units, stay), as_tensor(lost), **TIGHT)
-    q = units.amax(0).clone()
+    lost = [min(1.0, sum(float(row[j]) for j in (1, 3))) for row in neurons]
+    torch.testing.assert_close(promise_neurons_kept(neurons, stay), as_tensor(lost), **TIGHT)
+    q = neurons.amax(0).clone()
     q[0] = 0
     q /= q.sum()
     torch.testing.assert_close(
-        promise_units_drawn(units, q, 40.0, 0.1), as_tensor(naive.promise_units_drawn(units, q, 40.0, 0.1)), **TIGHT
+        promise_neurons_drawn(neurons, q, 40.0, 0.1),
+        as_tensor(naive.promise_neurons_drawn(neurons, q, 40.0, 0.1)),
+        **TIGHT,
     )
 
 
@@ -95,7 +95,7 @@ def test_the_bound_of_draws_in_proportion_is_that_of_the_source():
     # One neuron whose shares are the scores, S ≥ 1: 3 m ε² = S (6 + 2ε) L.
     shares = torch.tensor([[0.9, 0.5, 0.2, 0.1]], dtype=torch.float64)
     total, draws = float(shares.sum()), 57.0
-    eps = float(promise_units_drawn(shares, shares[0] / total, draws, 0.05))
+    eps = float(promise_neurons_drawn(shares, shares[0] / total, draws, 0.05))
     assert 3 * draws * eps**2 == pytest.approx(total * (6 + 2 * eps) * math.log(2 * 4 / 0.05), rel=1e-12)
 
 
@@ -111,30 +111,30 @@ def test_bernstein_by_hand():
 @given(
     seed=st.integers(0, 10_000),
     n_in=st.integers(1, 6),
-    per_unit=st.integers(1, 3),
+    per_neuron=st.integers(1, 3),
     zeros=st.sampled_from([0.0, 0.3, 0.9]),
     density=st.sampled_from([0.0, 0.2, 0.5, 0.9, 1.0]),
     one_sign=st.booleans(),
 )
 @fast
-def test_what_is_kept_as_it_is_errs_on_the_sample_within_the_promise(seed, n_in, per_unit, zeros, density, one_sign):
-    weight, observed = naive.make_layer(seed, n_in=n_in, per_unit=per_unit, zeros=zeros)
+def test_what_is_kept_as_it_is_errs_on_the_sample_within_the_promise(seed, n_in, per_neuron, zeros, density, one_sign):
+    weight, observed = naive.make_layer(seed, n_in=n_in, per_neuron=per_neuron, zeros=zeros)
     inputs = as_tensor(naive.points_of(observed))
     inputs = inputs.abs() if one_sign else inputs
-    shares, units = largest_shares(weight, inputs), largest_shares(weight, inputs, per_unit)
+    shares, neurons = largest_shares(weight, inputs), largest_shares(weight, inputs, per_neuron)
     kept, stay = chosen(weight.shape, density, seed), chosen((n_in,), density, seed + 1)
     bounds = [
-        Bound(promise_kept(weight, shares, kept), observed_error(weight, weight * kept, inputs).amax(0)),
-        Bound(
-            promise_units_kept(units, stay),
-            observed_error(weight, weight * stay.repeat_interleave(per_unit), inputs).amax(0),
+        (promise_kept(weight, shares, kept), observed_error(weight, weight * kept, inputs).amax(0)),
+        (
+            promise_neurons_kept(neurons, stay),
+            observed_error(weight, weight * stay.repeat_interleave(per_neuron), inputs).amax(0),
         ),
     ]
-    for bound in bounds:
-        assert (bound.observed <= bound.promised + ROUNDING).all()
-        assert ((bound.promised >= 0) & (bound.promised <= 1)).all()
+    for promised, observed in bounds:
+        assert (observed <= promised + ROUNDING).all()
+        assert ((promised >= 0) & (promised <= 1)).all()
         if density == 1:
-            assert not bound.promised.any()
+            assert not promised.any()
 
 
 def test_the_promise_is_met_exactly_by_one_input_and_weights_of_one_sign():
@@ -192,7 +192,7 @@ def weights_at_a_threshold(weight, shares):
 def budgeted(shares, rng):
     times = arrivals(shares, rng)
     kept = times <= times.flatten().kthvalue(int(0.4 * times.numel())).values
-    return kept, threshold([times], [kept])
+    return kept, naive.first_left_out([times], [kept])
 
 
 def weights_of_a_budget(weight, shares):
@@ -211,26 +211,26 @@ def weights_of_the_hybrid(weight, shares):
     return draw
 
 
-def units_by_rank(weight, shares):
-    found = top_units(pfp(shares), 600)
+def neurons_by_rank(weight, shares):
+    found = top_neurons(pfp(shares), 600)
     return lambda rng: (found.factors, found.promised(shares, DELTA, FRESH))
 
 
-def units_drawn(weight, shares):
+def neurons_drawn(weight, shares):
     def draw(rng):
-        found = draw_units(pfp(shares), 700, rng)
+        found = draw_neurons(pfp(shares), 700, rng)
         return found.factors, found.promised(shares, DELTA, FRESH)
 
     return draw
 
 
-def units_by_rank_then_drawn(weight, shares):
+def neurons_by_rank_then_drawn(weight, shares):
     scores = pfp(shares)
     certain = best_top(scores, 700, len(weight), DELTA)  # what `top_then_random` takes, once for all draws
     assert 10 <= certain < 700
 
     def draw(rng):
-        found = draw_units(scores, 700, rng, certain)
+        found = draw_neurons(scores, 700, rng, certain)
         return found.factors, found.promised(shares, DELTA, FRESH)
 
     return draw
@@ -239,11 +239,11 @@ def units_by_rank_then_drawn(weight, shares):
 def fresh_draws(variant):
     """Of each draw, the errors of all neurons and their promises: two tensors (DRAWS, n_out)."""
     weight, sample, fresh = wide_layer(4)
-    if variant is units_drawn:
-        weight = weight[:3]  # neurons that need all units alike
-    elif variant is units_by_rank:
+    if variant is neurons_drawn:
+        weight = weight[:3]  # neurons that need all neurons alike
+    elif variant is neurons_by_rank:
         weight = weight[:3].abs() * torch.logspace(0, -3, weight.shape[1], dtype=torch.float64)
-    elif variant is units_by_rank_then_drawn:
+    elif variant is neurons_by_rank_then_drawn:
         weight = weight[:3].clone()
         weight[:, :30] *= 1000  # some stand out, the others are alike
     shares, rng = largest_shares(weight, sample), generator(5)
@@ -261,9 +261,9 @@ VARIANTS = [
     weights_at_a_threshold,
     weights_of_a_budget,
     weights_of_the_hybrid,
-    units_by_rank,
-    units_drawn,
-    units_by_rank_then_drawn,
+    neurons_by_rank,
+    neurons_drawn,
+    neurons_by_rank_then_drawn,
 ]
 
 

@@ -3,7 +3,6 @@
 import functools
 import re
 from itertools import pairwise
-from typing import get_args
 
 import pytest
 import torch
@@ -16,11 +15,12 @@ from torch.nn import functional as F
 
 from sparseflows.errors import InputError
 from sparseflows.pruning.graph.masks import Masks
-from sparseflows.pruning.methods import METHODS, prune_by_masks, prune_by_scores
+from sparseflows.pruning.methods import prune_by_masks, prune_by_scores
 from sparseflows.pruning.observing.observe import Sample, classification_loss, observe
-from sparseflows.pruning.scoring.criteria import CRITERIA, score
-from sparseflows.specs.settings import UnitMethod, WeightMethod
+from sparseflows.pruning.scoring.criteria import score
+from sparseflows.specs.methods import criteria
 
+CRITERIA = criteria()
 LABELS = torch.tensor([1, 0])
 RANDOM = ("random_weights", "random_neurons")
 NETWORKS = {
@@ -66,14 +66,14 @@ def each_weight(layer, rule):
     return [[rule(w, [g[i][c] for g in gradients]) for c, w in enumerate(row)] for i, row in enumerate(weight)]
 
 
-def each_unit_before(layer, rule):
+def each_neuron_before(layer, rule):
     """(n_in,) of rule([c_1, …, c_N])."""
     gates = [gate.tolist() for gate in layer.gates]
     return [rule([gate[j] for gate in gates]) for j in range(len(gates[0]))]
 
 
 def largest_share(following):
-    lists = naive_criteria.shares(following.weight, [p.tolist() for p in following.points], following.per_unit)
+    lists = naive_criteria.shares(following.weight, [p.tolist() for p in following.points], following.per_neuron)
     return [max(row[j] for row in lists) for j in range(len(lists[0]))]
 
 
@@ -83,14 +83,14 @@ WEIGHTS = {
     "fisher_weights": lambda layer: each_weight(layer, lambda w, g: w**2 * sum(x**2 for x in g) / (2 * len(g))),
     "sipp": lambda layer: naive_criteria.shares(layer.weight, [p.tolist() for p in layer.points]),
 }
-UNITS = {
+NEURONS = {
     "neuron_l1": lambda layer, following: naive_criteria.norms(layer.weight, 1),
     "neuron_l2": lambda layer, following: naive_criteria.norms(layer.weight, 2),
     "pfp": lambda layer, following: largest_share(following),
-    "fisher_neurons": lambda layer, following: each_unit_before(
+    "fisher_neurons": lambda layer, following: each_neuron_before(
         following, lambda c: sum(x**2 for x in c) / (2 * len(c))
     ),
-    "taylor": lambda layer, following: each_unit_before(following, lambda c: sum(abs(x) for x in c) / len(c)),
+    "taylor": lambda layer, following: each_neuron_before(following, lambda c: sum(abs(x) for x in c) / len(c)),
 }
 
 
@@ -116,19 +116,19 @@ def test_weights_are_scored_as_by_loops(criterion, name):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("criterion", UNITS)
-def test_units_are_scored_as_by_loops(criterion, name):
+@pytest.mark.parametrize("criterion", NEURONS)
+def test_neurons_are_scored_as_by_loops(criterion, name):
     network, taken = given(name)
     found = score(criterion, network, taken)
     pairs = [pair for block in blocks_of(layers_of(name)) for pair in pairwise(block)]
     assert list(found) == [layer.name for layer, _ in pairs]
     for layer, following in pairs:
-        expected = torch.tensor(UNITS[criterion](layer, following), dtype=torch.float64)
+        expected = torch.tensor(NEURONS[criterion](layer, following), dtype=torch.float64)
         torch.testing.assert_close(found[layer.name], expected, rtol=1e-10, atol=1e-10)
 
 
 def test_no_criterion_is_left_out():
-    assert set(CRITERIA) == {*WEIGHTS, *UNITS, *RANDOM}
+    assert set(CRITERIA) == {*WEIGHTS, *NEURONS, *RANDOM}
     assert all(criterion.source for criterion in CRITERIA.values())
 
 
@@ -137,10 +137,10 @@ def test_no_criterion_is_left_out():
 def test_random_scores_are_seeded(criterion, name):
     network, _ = given(name)
     first, again, other = (score(criterion, network, seed=seed) for seed in (3, 3, 4))
-    units = criterion == "random_neurons"
+    neurons = criterion == "random_neurons"
     for layer in first:
         weight = network.get_parameter(layer)
-        assert first[layer].shape == (weight.shape[:1] if units else weight.shape)
+        assert first[layer].shape == (weight.shape[:1] if neurons else weight.shape)
         assert torch.equal(first[layer], again[layer])
         assert not torch.equal(first[layer], other[layer])
         assert first[layer].dtype == torch.float64
@@ -249,7 +249,7 @@ def scores_of(name, criterion):
 def test_scores_of_ones_own_that_do_not_fit(name, criterion):
     network, scores = scores_of(name, criterion)
     last = list(scores)[-1]
-    unit = criterion == "neuron_l2"
+    neuron = criterion == "neuron_l2"
     half = sum(p.numel() for p in network.parameters()) // 2
     layer = re.escape(last.removesuffix(".weight"))
     for wrong, words in (
@@ -258,7 +258,7 @@ def test_scores_of_ones_own_that_do_not_fit(name, criterion):
         ({**scores, last: scores[last] + torch.inf}, f"score of '?{layer}.* is not finite"),
         (
             {n: s for n, s in scores.items() if n != last},
-            "no scores for|scores of" if unit else f"no scores for '{layer}",
+            "no scores for|scores of" if neuron else f"no scores for '{layer}",
         ),
         ({}, "no scores for"),
     ):
@@ -278,14 +278,14 @@ def test_scores_of_ones_own_are_obeyed(name):
     pruned = prune_by_scores(network, scores, round(0.8 * total))
     whole = torch.cat([s.flatten() for s in scores.values()])
     kept = torch.cat([pruned.masks[n].flatten() for n in scores])
-    # A fifth goes; what is low and stays, or high and goes, hangs on a unit that lives or dies, or keeps a path.
+    # A fifth goes; what is low and stays, or high and goes, hangs on a neuron that lives or dies, or keeps a path.
     wrong = int((whole.argsort().argsort() < int((~kept).sum())).eq(kept).sum())
     assert 0 < int((~kept).sum()) < len(kept)
     assert wrong <= 0.1 * int((~kept).sum())
-    units = score("random_neurons", network, seed=5)
-    smaller = prune_by_scores(network, units, total // 2)
+    neurons = score("random_neurons", network, seed=5)
+    smaller = prune_by_scores(network, neurons, total // 2)
     assert smaller.masks is None
-    for layer, values in units.items():
+    for layer, values in neurons.items():
         size = smaller.flow.get_parameter(layer).shape[0]
         rows = smaller.dense_masks[layer].flatten(1).any(1)
         assert int(rows.sum()) == size < len(values)
@@ -318,10 +318,3 @@ def test_masks_of_ones_own_are_applied_to_a_copy(name):
         assert torch.equal(pruned.flow.get_parameter(n), expected)
     total = sum(p.numel() for p in network.parameters())
     assert pruned.params == total - sum(int((~m).sum()) for m in masks.values()) == pruned.dense_masks.kept(network)
-
-
-def test_the_settings_and_the_methods_have_the_same_names():
-    of_settings = {"weights": set(get_args(WeightMethod)), "units": set(get_args(UnitMethod))}
-    for kind, names in of_settings.items():
-        assert names == {name for name, method in METHODS.items() if method.kind == kind}
-        assert all(CRITERIA[METHODS[name].criterion].kind == kind for name in names)

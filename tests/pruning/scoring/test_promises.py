@@ -11,8 +11,8 @@ from sparseflows.pruning.graph.groups import count_params
 from sparseflows.pruning.methods import METHODS, prune, unpruned
 from sparseflows.pruning.observing.observe import Sample, observe
 from sparseflows.pruning.scoring.bounds import FRESH, observed_error
+from sparseflows.pruning.scoring.criteria.sipp import Sipp
 from sparseflows.pruning.scoring.promises import promise_of
-from sparseflows.pruning.scoring.sipp import Sipp
 
 PROMISING = [name for name, method in METHODS.items() if method.criterion in ("sipp", "pfp")]
 SAMPLE = Sample(points(rows=24), fresh=points(rows=200, seed=5))
@@ -30,7 +30,7 @@ def test_which_methods_promise():
 def test_promises_are_kept_on_the_sample_and_on_fresh_rows(method, keep):
     dense = make_flow((16, 16), time="concat_squash", activation="tanh")
     pruned = prune(method, unpruned(dense), dense, round(keep * count_params(dense)), sample=SAMPLE, seed=3)
-    # sipp looks at every weight layer, pfp at every layer that reads units.
+    # sipp looks at every weight layer, pfp at every layer that reads neurons.
     assert len(pruned.promises) == (3 if "sipp" in method else 2)
     for promise in pruned.promises:
         assert promise.kept or method in ("sipp_randomised", "sipp_hybrid", "pfp_randomised", "pfp_top_random")
@@ -69,7 +69,7 @@ def test_a_broken_promise_is_said():
 
 @pytest.mark.parametrize("time", ["none", "concat", "concat_squash"])
 def test_compensation_keeps_the_mean_of_what_the_next_layer_computes(time):
-    """One hidden layer: its units' means are the dense flow's, so the mean output over the solve's inputs is kept."""
+    """One hidden layer: its neurons' means are the dense flow's, so the mean output over the solve's inputs is kept."""
     dense = make_flow((10,), time=time)
     x = points(rows=20)
     pruned = prune("neuron_l1", unpruned(dense), dense, count_params(dense) // 2, sample=Sample(x), compensated=True)

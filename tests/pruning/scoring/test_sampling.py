@@ -13,19 +13,17 @@ from support import naive_criteria as naive
 from sparseflows.errors import InputError
 from sparseflows.pruning.scoring.allocation import rank_globally
 from sparseflows.pruning.scoring.bounds import promise_kept, promise_sampled
+from sparseflows.pruning.scoring.neuron_budget import allocate_neurons, draws_for, expected_distinct, samples_per_layer
 from sparseflows.pruning.scoring.sampling import (
-    arrival_scores,
     arrivals,
     best_top,
-    draw_units,
+    draw_neurons,
     hybrid,
     inclusion,
     reweighting,
-    threshold,
+    top_neurons,
     top_then_random,
-    top_units,
 )
-from sparseflows.pruning.scoring.unit_budget import allocate_units, draws_for, expected_distinct, samples_per_layer
 
 fast = settings(max_examples=30, deadline=None, derandomize=True)
 scores_of_a_layer = st.lists(st.sampled_from([0.0, 1e-12, 0.01, 0.3, 0.3, 1.0]), min_size=1, max_size=8).map(
@@ -63,8 +61,7 @@ def test_prefixes_of_the_ranking_are_the_choices_at_falling_thresholds():
     layers = [torch.rand(6, 5, generator=generator(1)), torch.rand(3, 6, generator=generator(2))]
     layers[0][2:4] = 0
     times = [arrivals(layer, generator(3 + i)) for i, layer in enumerate(layers)]
-    scores = [arrival_scores(layer, generator(3 + i)) for i, layer in enumerate(layers)]
-    assert all(score.isfinite().all() for score in scores)
+    scores = [-time for time in times]
     flat, order = torch.cat([t.flatten() for t in times]), rank_globally(scores)
     scored = int(flat.isfinite().sum())
     assert scored == 38
@@ -72,17 +69,9 @@ def test_prefixes_of_the_ranking_are_the_choices_at_falling_thresholds():
     for size in range(scored):
         kept = torch.zeros(len(flat), dtype=torch.bool)
         kept[order[:size]] = True
-        tau = threshold([flat], [kept])
+        tau = naive.first_left_out([flat], [kept])
         assert torch.equal(kept, flat < tau)
         assert (flat <= tau).sum() == size + 1
-
-
-def test_the_threshold_is_over_all_layers_and_infinite_where_all_is_kept():
-    times = [torch.tensor([1.0, 4.0]), torch.tensor([3.0, 2.0])]
-    kept = [torch.tensor([True, True]), torch.tensor([False, True])]
-    assert threshold(times, kept) == 3.0
-    assert threshold(times, [torch.ones(2, dtype=torch.bool)] * 2) == math.inf
-    assert threshold([], []) == math.inf
 
 
 def test_reweighting_at_a_fixed_threshold_is_unbiased():
@@ -106,7 +95,7 @@ def test_reweighting_at_a_fixed_number_is_unbiased_with_the_first_arrival_left_o
     for _ in range(1000):
         times = arrivals(shares, rng)
         kept = times <= times.kthvalue(3).values
-        factors.append(reweighting(shares, kept, threshold([times], [kept])))
+        factors.append(reweighting(shares, kept, naive.first_left_out([times], [kept])))
         biased.append(reweighting(shares, kept, float(times[kept].max())))
     assert_mean(torch.stack(factors), torch.ones(5, dtype=torch.float64))
     with pytest.raises(AssertionError):  # the last arrival kept is not the threshold
@@ -159,7 +148,7 @@ def test_the_hybrid_takes_the_smaller_promise_at_equal_numbers(seed, inflation):
     assert random_rows.tolist() == [True] * 4 + [False] * 4
 
 
-# --- units
+# --- neurons
 
 
 def test_draws_per_layer_by_hand():
@@ -194,17 +183,17 @@ def test_the_inverse_holds_for_uneven_scores_too(power):
 
 @given(scores_of_a_layer, st.integers(1, 8), st.integers(0, 8), st.integers(0, 1000))
 @fast
-def test_exactly_the_wanted_number_of_units_is_kept(scores, count, certain, seed):
+def test_exactly_the_wanted_number_of_neurons_is_kept(scores, count, certain, seed):
     count = min(count, len(scores))
     certain = min(certain, count)
-    found = draw_units(scores, count, generator(seed), certain)
-    best = top_units(scores, count)
+    found = draw_neurons(scores, count, generator(seed), certain)
+    best = top_neurons(scores, count)
     for drawn in (found, best):
         assert int(drawn.kept.sum()) == count
         assert torch.equal(drawn.factors > 0, drawn.kept)
     assert scores[best.kept].min() >= scores[~best.kept].max() if count < len(scores) else best.kept.all()
     if certain:
-        by_rank = top_units(scores, certain).kept
+        by_rank = top_neurons(scores, certain).kept
         assert (found.factors[by_rank] == 1).all()
         assert (found.probabilities[by_rank] == 0).all()
     scored = int((scores > 0).sum())
@@ -218,18 +207,18 @@ def test_exactly_the_wanted_number_of_units_is_kept(scores, count, certain, seed
         assert count >= scored or count == certain
 
 
-def test_drawn_units_are_unbiased_and_follow_the_draws_one_by_one():
+def test_drawn_neurons_are_unbiased_and_follow_the_draws_one_by_one():
     scores = torch.tensor([4.0, 3.0, 1.0, 0.5, 0.2], dtype=torch.float64)
     rng, own = generator(2), random.Random(0)
-    found = [draw_units(scores, 3, rng) for _ in range(1000)]
+    found = [draw_neurons(scores, 3, rng) for _ in range(1000)]
     one_by_one = []
     for _ in range(1000):
         drawn: list[int] = []
         while True:
-            unit = own.choices(range(5), scores.tolist())[0]
-            if len({*drawn, unit}) > 3:
+            neuron = own.choices(range(5), scores.tolist())[0]
+            if len({*drawn, neuron}) > 3:
                 break
-            drawn.append(unit)
+            drawn.append(neuron)
         one_by_one.append(drawn)
     factors = torch.stack([f.factors for f in found])
     assert_mean(factors, torch.ones(5, dtype=torch.float64))
@@ -245,17 +234,17 @@ def test_drawn_units_are_unbiased_and_follow_the_draws_one_by_one():
     assert_mean(factors.square() - naive_factors.square(), torch.zeros(5, dtype=torch.float64))
 
 
-def test_units_kept_by_rank_leave_the_rest_unbiased():
+def test_neurons_kept_by_rank_leave_the_rest_unbiased():
     scores = torch.tensor([4.0, 0.2, 1.0, 0.5, 3.0], dtype=torch.float64)
     rng = generator(3)
-    factors = torch.stack([draw_units(scores, 3, rng, 2).factors for _ in range(1000)])
+    factors = torch.stack([draw_neurons(scores, 3, rng, 2).factors for _ in range(1000)])
     assert_mean(factors, torch.ones(5, dtype=torch.float64))
     assert (factors[:, [0, 4]] == 1).all()
 
 
 def test_tiny_scores_cost_no_time():
     scores = torch.tensor([1.0, 1e-13, 1e-200, 1e-300], dtype=torch.float64)
-    found = draw_units(scores, 2, generator(0))
+    found = draw_neurons(scores, 2, generator(0))
     assert found.kept.tolist() == [True, True, False, False]
     assert found.factors[0] == pytest.approx(1, rel=1e-6)
     assert found.draws > 1e15
@@ -263,8 +252,8 @@ def test_tiny_scores_cost_no_time():
 
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("count", [1, 40, 100, 120])
-def test_the_units_kept_by_rank_are_the_number_of_smallest_promise(seed, count):
-    # Few units stand out, the others are equally small: the case where both ways have something to give.
+def test_the_neurons_kept_by_rank_are_the_number_of_smallest_promise(seed, count):
+    # Few neurons stand out, the others are equally small: the case where both ways have something to give.
     scores = 0.0005 * (1 + torch.rand(120, generator=generator(seed), dtype=torch.float64))
     scores[torch.randperm(120, generator=generator(seed))[:10]] = 0.5
     log_term = math.log(2 * 4 * 6 / 0.05)
@@ -287,37 +276,37 @@ def test_the_units_kept_by_rank_are_the_number_of_smallest_promise(seed, count):
     found = best_top(scores, count, neurons=6)
     assert promises[found] <= min(promises) * (1 + 1e-9)
     drawn = top_then_random(scores, count, 6, generator(seed))
-    assert (drawn.factors[top_units(scores, found).kept if found else []] == 1).all()
+    assert (drawn.factors[top_neurons(scores, found).kept if found else []] == 1).all()
     assert int(drawn.kept.sum()) == count
 
 
 @pytest.mark.parametrize("count", [0, 6])
-def test_more_or_fewer_units_than_there_are_are_refused(count):
+def test_more_or_fewer_neurons_than_there_are_are_refused(count):
     scores = torch.rand(5)
-    for refused in (lambda: draw_units(scores, count, generator()), lambda: top_units(scores, count)):
-        with pytest.raises(InputError, match=f"{count} of 5 units to be kept"):
+    for refused in (lambda: draw_neurons(scores, count, generator()), lambda: top_neurons(scores, count)):
+        with pytest.raises(InputError, match=f"{count} of 5 neurons to be kept"):
             refused()
-    with pytest.raises(InputError, match="3 of 2 units to be kept by rank"):
-        draw_units(scores, 2, generator(), 3)
+    with pytest.raises(InputError, match="3 of 2 neurons to be kept by rank"):
+        draw_neurons(scores, 2, generator(), 3)
 
 
-# --- the budget of units
+# --- the budget of neurons
 
 
 def params(kept, inputs=3, outputs=2):
-    """Of a chain of linear layers with so many hidden units."""
+    """Of a chain of linear layers with so many hidden neurons."""
     sizes = [inputs, *kept, outputs]
     return sum((n + 1) * m for n, m in itertools.pairwise(sizes))
 
 
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.3, 0.6, 0.95])
-def test_units_are_shared_out_by_one_error_for_all_layers(seed, share):
+def test_neurons_are_shared_out_by_one_error_for_all_layers(seed, share):
     rng = generator(seed)
     sizes = [30, 50, 20]
     scores = [torch.rand(n, generator=rng, dtype=torch.float64) ** (1 + i) for i, n in enumerate(sizes)]
     target = round(share * params(sizes))
-    kept = allocate_units(scores, params, target, [1, 16, 1], [1, 9, 4], 0.1)
+    kept = allocate_neurons(scores, params, target, [1, 16, 1], [1, 9, 4], 0.1)
     assert all(1 <= n <= size for n, size in zip(kept, sizes, strict=True))
     # Against trying many ε: no allocation of the family is nearer, and this one is between two of it.
     tried = []
@@ -332,23 +321,23 @@ def test_units_are_shared_out_by_one_error_for_all_layers(seed, share):
 
 def test_a_layer_of_even_scores_keeps_more_than_one_of_uneven_scores():
     even, uneven = torch.ones(40, dtype=torch.float64), torch.logspace(0, -4, 40, dtype=torch.float64)
-    kept = allocate_units([even, uneven], params, params([40, 40]) // 2)
+    kept = allocate_neurons([even, uneven], params, params([40, 40]) // 2)
     assert kept[0] > kept[1] + 5
 
 
-def test_one_unit_a_layer_at_least_and_units_without_a_score_at_last():
+def test_one_neuron_a_layer_at_least_and_neurons_without_a_score_at_last():
     scores = [torch.tensor([1.0, 0, 0, 0]), torch.zeros(5), torch.tensor([0.5, 0.5, 0, 0])]
-    assert allocate_units(scores, params, 0) == [1, 1, 1]
-    assert allocate_units(scores, params, params([1, 1, 2])) == [1, 1, 2]
-    assert allocate_units(scores, params, 10**9) == [4, 5, 4]
-    some = allocate_units(scores, params, params([3, 3, 3]))
+    assert allocate_neurons(scores, params, 0) == [1, 1, 1]
+    assert allocate_neurons(scores, params, params([1, 1, 2])) == [1, 1, 2]
+    assert allocate_neurons(scores, params, 10**9) == [4, 5, 4]
+    some = allocate_neurons(scores, params, params([3, 3, 3]))
     assert abs(params(some) - params([3, 3, 3])) <= 5
     assert some[2] >= 2
 
 
-def test_of_layers_with_equal_scores_one_may_keep_a_unit_more():
+def test_of_layers_with_equal_scores_one_may_keep_a_neuron_more():
     scores = [torch.ones(10, dtype=torch.float64)] * 3
-    assert sorted(allocate_units(scores, sum, 17)) == [5, 6, 6]
+    assert sorted(allocate_neurons(scores, sum, 17)) == [5, 6, 6]
 
 
 @pytest.mark.parametrize(
@@ -363,4 +352,4 @@ def test_of_layers_with_equal_scores_one_may_keep_a_unit_more():
 )
 def test_scores_that_are_none_are_refused(scores, message):
     with pytest.raises(InputError, match=message):
-        allocate_units(scores, sum, 3)
+        allocate_neurons(scores, sum, 3)

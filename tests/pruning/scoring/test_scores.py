@@ -6,10 +6,11 @@ from scipy import stats
 from support import naive_criteria as naive
 
 from sparseflows.pruning.observing.statistics import Statistics
-from sparseflows.pruning.scoring import scores
+from sparseflows.pruning.scoring import criteria as scores
+from sparseflows.pruning.scoring.criteria.random import random_neurons, random_weights
 
 LAYERS = pytest.mark.parametrize(
-    ("seed", "per_unit", "values"), [(0, 1, 4), (1, 1, 2), (2, 2, 4), (3, 3, 1), (4, 2, 3)]
+    ("seed", "per_neuron", "values"), [(0, 1, 4), (1, 1, 2), (2, 2, 4), (3, 3, 1), (4, 2, 3)]
 )
 
 
@@ -18,9 +19,9 @@ def assert_equal(found, expected):
 
 
 @LAYERS
-def test_scores_of_weights(seed, per_unit, values):
-    weight, observed = naive.make_layer(seed, per_unit=per_unit, values=values)
-    known = Statistics.of(weight, observed, per_unit)
+def test_scores_of_weights(seed, per_neuron, values):
+    weight, observed = naive.make_layer(seed, per_neuron=per_neuron, values=values)
+    known = Statistics.of(weight, observed, per_neuron)
     assert_equal(scores.magnitude(weight), [[abs(w) for w in row] for row in weight.tolist()])
     assert_equal(scores.snip(weight, known.mean_gradient), naive.snip(weight, observed))
     assert_equal(
@@ -30,15 +31,15 @@ def test_scores_of_weights(seed, per_unit, values):
 
 
 @LAYERS
-def test_scores_of_units(seed, per_unit, values):
-    weight, observed = naive.make_layer(seed, per_unit=per_unit, values=values)
-    known = Statistics.of(weight, observed, per_unit)
+def test_scores_of_neurons(seed, per_neuron, values):
+    weight, observed = naive.make_layer(seed, per_neuron=per_neuron, values=values)
+    known = Statistics.of(weight, observed, per_neuron)
     assert_equal(scores.neuron_l1(weight), naive.norms(weight, 1))
     assert_equal(scores.neuron_l2(weight), naive.norms(weight, 2))
-    shares = naive.shares(weight, naive.points_of(observed), per_unit)
-    assert_equal(scores.pfp(known.unit_shares), [max(row[j] for row in shares) for j in range(len(shares[0]))])
-    assert_equal(scores.fisher_neurons(known.contributions), naive.fisher_neurons(weight, observed, per_unit))
-    assert_equal(scores.taylor(known.contributions), naive.taylor(weight, observed, per_unit))
+    shares = naive.shares(weight, naive.points_of(observed), per_neuron)
+    assert_equal(scores.pfp(known.neuron_shares), [max(row[j] for row in shares) for j in range(len(shares[0]))])
+    assert_equal(scores.fisher_neurons(known.contributions), naive.fisher_neurons(weight, observed, per_neuron))
+    assert_equal(scores.taylor(known.contributions), naive.taylor(weight, observed, per_neuron))
 
 
 def test_norms_of_kernels_are_those_of_the_matrix():
@@ -62,8 +63,10 @@ def test_scores_carry_no_gradients():
 
 
 def test_random_scores_are_uniform_and_belong_to_their_generator():
-    first = scores.random((50, 40), torch.Generator().manual_seed(1))
+    weight = torch.zeros(50, 40)
+    first = random_weights(weight, torch.Generator().manual_seed(1))
     assert first.shape == (50, 40)
-    assert torch.equal(first, scores.random((50, 40), torch.Generator().manual_seed(1)))
-    assert not torch.equal(first, scores.random((50, 40), torch.Generator().manual_seed(2)))
+    assert torch.equal(first, random_weights(weight, torch.Generator().manual_seed(1)))
+    assert not torch.equal(first, random_weights(weight, torch.Generator().manual_seed(2)))
+    assert random_neurons(weight, torch.Generator().manual_seed(1)).shape == (50,)
     assert stats.kstest(first.flatten().numpy(), "uniform").pvalue > 1e-3  # a fixed seed: no chance of a false alarm

@@ -1,6 +1,6 @@
-"""pfp on a whole network: which units stay, the reweighting of what was drawn, and what is promised of it.
+"""pfp on a whole network: which neurons stay, the reweighting of what was drawn, and what is promised of it.
 
-Liebenwein, Baykal et al. 2020, "Provable filter pruning". The pieces are in `shares`, `unit_budget`, `sampling` and
+Liebenwein, Baykal et al. 2020, "Provable filter pruning". The pieces are in `shares`, `neuron_budget`, `sampling` and
 `bounds`.
 """
 
@@ -12,28 +12,36 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from sparseflows.pruning.graph.groups import Keep, by_unit, chains, hidden_layers, params_counter
+from sparseflows.pruning.graph.groups import Keep, by_neuron, chains, hidden_layers, params_counter
 from sparseflows.pruning.observing.observe import Sample, observe
+from sparseflows.pruning.scoring.neuron_budget import allocate_neurons
 from sparseflows.pruning.scoring.promises import Promise, promise_of
-from sparseflows.pruning.scoring.sampling import Drawn, draw_units, top_then_random, top_units
-from sparseflows.pruning.scoring.scores import pfp
-from sparseflows.pruning.scoring.sipp import Choice
-from sparseflows.pruning.scoring.unit_budget import allocate_units
+from sparseflows.pruning.scoring.sampling import Drawn, draw_neurons, top_neurons, top_then_random
 from sparseflows.rng import torch_generator
+from sparseflows.specs.methods import Choice
+
+
+def pfp(neuron_shares: Tensor) -> Tensor:
+    """A neuron's largest share over all neurons of the *next* layer, (n_in,).
+
+    Args:
+        neuron_shares: of the next layer, (n_out, n_in), as `shares.largest_shares` gives them.
+    """
+    return neuron_shares.amax(0)
 
 
 @torch.no_grad()
 def choose_by_pfp(
     network: nn.Module, target: int, sample: Sample, choice: Choice, least: Sequence[int], seed: int
 ) -> tuple[Keep, tuple[Promise, ...]]:
-    """The units that stay, so that the network would have about `target` params, and what is promised of that.
+    """The neurons that stay, so that the network would have about `target` params, and what is promised of that.
 
     Args:
-        network: the columns that read units which were drawn are reweighted in place.
-        target: params to keep; layers share them by the error that is promised (`unit_budget`).
+        network: the columns that read neurons which were drawn are reweighted in place.
+        target: params to keep; layers share them by the error that is promised (`neuron_budget`).
         sample: its rows are looked at; its fresh rows check the promises.
         choice: `top`, `sampled` or `mixed` (top-then-random).
-        least: units that each hidden layer keeps at least.
+        least: neurons that each hidden layer keeps at least.
         seed: of the draws.
     """
     layers = hidden_layers(network)
@@ -44,13 +52,13 @@ def choose_by_pfp(
     if sample.fresh is not None:
         others = observe(network, Sample(sample.fresh), gradients=False)
         fresh = [others[place[layer.next_link.weight]].inputs for layer in layers]
-    scores = [pfp(statistics.unit_shares) for statistics in read_by]
-    counts = allocate_units(
+    scores = [pfp(statistics.neuron_shares) for statistics in read_by]
+    counts = allocate_neurons(
         scores,
         params_counter(network),
         target,
         patches=[len(statistics.inputs) // statistics.examples for statistics in read_by],
-        kernels=[layer.next_link.per_unit for layer in layers],
+        kernels=[layer.next_link.per_neuron for layer in layers],
     )
     generator = torch_generator(seed, "pfp/draws")
     keep: Keep = []
@@ -62,29 +70,29 @@ def choose_by_pfp(
         drawn = _draw(values, wanted, choice, layer.next_link.n_out, generator)
         weight = network.get_parameter(layer.next_link.weight)
         before = weight.double().flatten(1)
-        columns = drawn.factors.repeat_interleave(layer.next_link.per_unit)
+        columns = drawn.factors.repeat_interleave(layer.next_link.per_neuron)
         promises.append(
             promise_of(
                 layer.next_link.weight,
                 before,
                 before * columns,
                 statistics.inputs,
-                partial(_promised, drawn, statistics.unit_shares),
+                partial(_promised, drawn, statistics.neuron_shares),
                 others_in,
             )
         )
-        by_unit(layer.next_link, weight).mul_(torch.where(drawn.kept, drawn.factors, 1.0).to(weight)[None, :, None])
+        by_neuron(layer.next_link, weight).mul_(torch.where(drawn.kept, drawn.factors, 1.0).to(weight)[None, :, None])
         keep.append(drawn.kept)
     return keep, tuple(promises)
 
 
-def _promised(drawn: Drawn, unit_shares: Tensor, inflation: float) -> Tensor:
-    return drawn.promised(unit_shares, inflation=inflation)
+def _promised(drawn: Drawn, neuron_shares: Tensor, inflation: float) -> Tensor:
+    return drawn.promised(neuron_shares, inflation=inflation)
 
 
 def _draw(scores: Tensor, count: int, choice: Choice, neurons: int, generator: torch.Generator) -> Drawn:
     if choice == "top":
-        return top_units(scores, count)
+        return top_neurons(scores, count)
     if choice == "sampled":
-        return draw_units(scores, count, generator)
+        return draw_neurons(scores, count, generator)
     return top_then_random(scores, count, neurons, generator)

@@ -1,17 +1,17 @@
 """The chains of weight layers in a vector field of one's own: any module f(t, z) with Linear layers.
 
 A field may branch: add a residual, concatenate t, gate by another network. So it has several chains. One Linear layer
-follows another in a chain where all that reads the first's units is the second, through operations that treat each
-unit by itself. The units between them can be removed and a constant one can be folded. Whatever else reads a layer's
-units (a sum, a product, a concatenation, a norm, the field's result) ends its chain: these units stay, its weights can
-be masked.
+follows another in a chain where all that reads the first's neurons is the second, through operations that treat
+each neuron by itself. The neurons between them can be removed and a constant one can be folded. Whatever else reads a
+layer's neurons (a sum, a product, a concatenation, a norm, the field's result) ends its chain: these neurons stay, its
+weights can be masked.
 
 A field of one's own, trained by its likelihood, pruned, retrained:
 
 >>> import torch
 >>> from torch import nn
 >>> import sparseflows as sf
->>> from sparseflows.specs.settings import TrainSpec
+>>> from sparseflows.specs import TrainSpec
 >>> from sparseflows.training.loop import Hooks, train
 >>> from sparseflows.training.objectives import NegativeLogLikelihood
 >>> class Residual(nn.Module):
@@ -44,17 +44,15 @@ True
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
 from sparseflows.errors import InputError
 from sparseflows.flow.fields import AutogradField
-from sparseflows.pruning.graph.chains import Chain, Link
-from sparseflows.pruning.graph.field_trace import Constants, Trace, find_dim, traces
+from sparseflows.pruning.graph.chains import Chain, Link, Step, constants_of
+from sparseflows.pruning.graph.fields.trace import Trace, find_dim, traces
 
 
 @dataclass(frozen=True)
@@ -99,8 +97,8 @@ def field_chains(field: nn.Module, prefix: str, dim: int | None = None) -> list[
     return chains
 
 
-def why_no_units(field: nn.Module, dim: int | None = None) -> str:
-    """What reads the units of the field's first layer, where none of its units can be removed."""
+def why_no_neurons(field: nn.Module, dim: int | None = None) -> str:
+    """What reads the neurons of the field's first layer, where none of its neurons can be removed."""
     layers = _layers(field)
     trace = traces(field, find_dim(field, dim))[0]
     for call in trace.linears:
@@ -111,7 +109,7 @@ def why_no_units(field: nn.Module, dim: int | None = None) -> str:
             value = step.output
         names = [step.name.strip("_") for step in trace.readers.get(-1 if value is None else value, [])]
         first = layers[id(call.weight)].name.removeprefix("module.")
-        return f"the units of '{first}' are read by {' and '.join(names) or 'nothing'}"
+        return f"the neurons of '{first}' are read by {' and '.join(names) or 'nothing'}"
     return "none of its Linear layers is evaluated"
 
 
@@ -125,7 +123,8 @@ def _layers(field: nn.Module) -> dict[int, _Layer]:
         own = name.removeprefix("module.") if isinstance(field, AutogradField) else name
         if isinstance(module.weight, UninitializedParameter):
             raise InputError(f"'{own}' (Linear) has no weights yet: pass one batch through the field first")
-        if any(f"{name}.{kind}" not in parameters for kind, _ in _tensors(module)):
+        own_tensors = ["weight"] if module.bias is None else ["weight", "bias"]
+        if any(f"{name}.{kind}" not in parameters for kind in own_tensors):
             raise InputError(
                 f"'{own}' (Linear) shares its weight or bias or computes it (a parametrization); pruning follows "
                 "Linear layers that own them: give it its own, or remove the parametrization"
@@ -137,18 +136,13 @@ def _layers(field: nn.Module) -> dict[int, _Layer]:
     return found
 
 
-def _tensors(module: nn.Linear) -> list[tuple[str, Tensor]]:
-    bias = [] if module.bias is None else [("bias", module.bias)]
-    return [("weight", module.weight), *bias]
-
-
-def _next_layers(trace: Trace, layers: dict[int, _Layer]) -> dict[int, tuple[int, list[Constants]]]:
-    """Weight of a layer → that of the layer which alone reads its units, and the operations between the two."""
+def _next_layers(trace: Trace, layers: dict[int, _Layer]) -> dict[int, tuple[int, list[Step]]]:
+    """Weight of a layer → that of the layer which alone reads its neurons, and the operations between the two."""
     calls = [call for call in trace.linears if id(call.weight) in layers]
     times = {id(call.weight): sum(other.weight is call.weight for other in calls) for call in calls}
     found = {}
     for call in calls:
-        steps: list[Constants] = []
+        steps: list[Step] = []
         at = trace.reader(call.output)
         while at is not None and at.apply is not None:
             steps.append(at.apply)
@@ -161,7 +155,7 @@ def _next_layers(trace: Trace, layers: dict[int, _Layer]) -> dict[int, tuple[int
     return found
 
 
-def _link(layer: _Layer, prefix: str, steps: list[Constants], *, last: bool) -> Link:
+def _link(layer: _Layer, prefix: str, steps: list[Step], *, last: bool) -> Link:
     name, module = f"{prefix}.{layer.name}", layer.module
     bias = None if module.bias is None else f"{name}.bias"
     return Link(
@@ -173,16 +167,5 @@ def _link(layer: _Layer, prefix: str, steps: list[Constants], *, last: bool) -> 
         n_out=module.out_features,
         bias=bias,
         foldable=bias is not None,
-        constants=None if last else _constants(module, steps),
+        constants=None if last else constants_of(module, steps),
     )
-
-
-def _constants(module: nn.Linear, steps: list[Constants]) -> Callable[[], Tensor]:
-    @torch.no_grad()
-    def constants() -> Tensor:
-        values = module.weight.new_zeros(module.out_features) if module.bias is None else module.bias.detach().clone()
-        for step in steps:
-            values = step(values)
-        return values
-
-    return constants

@@ -6,7 +6,7 @@ Not symbolically (`tracing`): a field may ask for the shape of t or the number o
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from sparseflows.errors import InputError
-from sparseflows.pruning.graph.module_trace import evaluating
+from sparseflows.pruning.graph.chains import Step
+from sparseflows.pruning.graph.modules.trace import evaluating
 
 TIMES = (0.0, 0.37, 1.0)  # a field may do other things at other times
 ROWS = 3
@@ -27,9 +28,6 @@ _NAMES = (
 )
 POINTWISE = frozenset(_NAMES.split())
 """Functions and methods of PyTorch that treat every entry of their one tensor alike."""
-
-Constants = Callable[[Tensor], Tensor]
-"""What a unit sends on → what comes out of the operations behind it, entry by entry."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class Called:
     name: str
     weight: Tensor | None
     output: int | None
-    apply: Constants | None
+    apply: Step | None
 
 
 @dataclass
@@ -122,7 +120,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(one)
 
 
-def _pointwise(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Constants | None:
+def _pointwise(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Step | None:
     if name not in POINTWISE or len(list(_tensors((args, kwargs)))) != 1:
         return None
     place = next((i for i, value in enumerate(args) if isinstance(value, Tensor)), None)

@@ -1,8 +1,7 @@
-"""What stands between two weight layers of a module, and what it makes of a unit that is constant."""
+"""What stands between two weight layers of a module, and what it makes of a neuron that is constant."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparseflows.errors import InputError
-from sparseflows.pruning.graph.module_trace import ADVICE, Call, Value
-
-Constants = Callable[[Tensor], Tensor]
-"""(n_out,) → (n_out,): what comes out of an operation where every unit's value is the same everywhere."""
+from sparseflows.pruning.graph.chains import Step
+from sparseflows.pruning.graph.modules.trace import ADVICE, Call, Value
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d)
@@ -47,31 +44,25 @@ class Passage:
 
     Attributes:
         layer: where it starts, for messages.
-        conv: the units are channels.
+        conv: the neurons are channels.
         norms: names of the batch norms on the way.
-        steps: what the way does to constants, one operation after the other.
-        flat: channels were flattened, so that a unit is several columns of what follows.
-        even: a constant unit is still the same everywhere at the end, whatever its value.
+        steps: what the way does to constants, one operation after the other; NaN where that is no constant.
+        flat: channels were flattened, so that a neuron is several columns of what follows.
+        even: a constant neuron is still the same everywhere at the end, whatever its value.
     """
 
     layer: str
     conv: bool
     norms: tuple[str, ...] = ()
-    steps: tuple[Constants, ...] = ()
+    steps: tuple[Step, ...] = ()
     flat: bool = False
     even: bool = True
-
-    def constants(self, values: Tensor) -> Tensor:
-        """What the units send on whose values after the layer are `values` (n_out,); NaN where that is no constant."""
-        for step in self.steps:
-            values = step(values)
-        return values
 
     def add(self, call: Call) -> None:
         """Go on by one operation.
 
         Raises:
-            InputError: it is not known, or mixes units, or uses a tensor of its own.
+            InputError: it is not known, or mixes neurons, or uses a tensor of its own.
         """
         target = call.target
         if call.tensors:
@@ -94,13 +85,17 @@ class Passage:
         check_norm(call)
         if self.flat or isinstance(norm, nn.BatchNorm2d) is not self.conv:
             expected = "BatchNorm2d before Flatten" if self.conv else "BatchNorm1d"
-            raise InputError(f"{call.where} does not norm the units of {self.layer} one by one: put a {expected} there")
+            raise InputError(
+                f"{call.where} does not norm the neurons of {self.layer} one by one: put a {expected} there"
+            )
         self.norms += (call.name,)
         self.steps += (lambda values: _normed(norm, values),)
 
     def _add_pool(self, call: Call) -> None:
         if not self.conv or self.flat:
-            raise InputError(f"{call.where} pools over the units of {self.layer}: pool before Flatten, or leave it out")
+            raise InputError(
+                f"{call.where} pools over the neurons of {self.layer}: pool before Flatten, or leave it out"
+            )
         if not _keeps_constants(_pool(call)):
             self.even = False
             self.steps += (lambda values: values.masked_fill(values != 0, torch.nan),)
@@ -119,7 +114,7 @@ def _normed(norm: nn.BatchNorm1d | nn.BatchNorm2d, values: Tensor) -> Tensor:
     return F.batch_norm(rows, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)[0]
 
 
-def _pointwise(call: Call) -> Constants | None:
+def _pointwise(call: Call) -> Step | None:
     """The function of one value that `call` applies to all; None where it is another operation."""
     target, args, kwargs = call.target, call.args, call.kwargs
     if any(isinstance(value, Value) for value in (*args, *kwargs.values())):

@@ -6,7 +6,6 @@ Baykal, Liebenwein et al. 2019, "SiPPing neural networks". The pieces are in `sh
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +17,16 @@ from sparseflows.pruning.scoring.bounds import promise_kept, promise_sampled
 from sparseflows.pruning.scoring.promises import Promise, promise_of
 from sparseflows.pruning.scoring.sampling import arrivals, hybrid, inclusion, reweighting
 from sparseflows.rng import torch_generator
+from sparseflows.specs.methods import Choice
 
-Choice = Literal["top", "sampled", "mixed"]
+
+def sipp(shares: Tensor) -> Tensor:
+    """The largest share of its sign group that a weight ever has, (n_out, C).
+
+    Args:
+        shares: as `shares.largest_shares` gives them, (n_out, C).
+    """
+    return shares
 
 
 class Sipp:
@@ -57,12 +64,8 @@ class Sipp:
 
     def mixed(self, cut: Masks, held: Masks) -> Masks:
         """The mixed choice: of every neuron, as many weights as the cut keeps, drawn or by rank."""
-        return Masks(
-            {
-                name: kept.view_as(cut[name])
-                for name, (kept, *_) in zip(self._names, self._layers(cut, held), strict=True)
-            }
-        )
+        layers = zip(self._names, self._layers(cut, held), strict=True)
+        return Masks({name: kept.view_as(cut[name]) for name, (kept, *_) in layers})
 
     @torch.no_grad()
     def settle(self, cut: Masks, held: Masks) -> None:
@@ -104,6 +107,12 @@ class Sipp:
         )
 
     def _tau(self, kept: int) -> float:
-        """The arrival after the `kept` first ones (see `sampling.threshold`)."""
+        """τ, the arrival after the `kept` first ones of all layers; infinite where all arrived.
+
+        Given the other arrivals, a kept weight is kept exactly when it arrives before this one, so that dividing by
+        1 − exp(−τ s) is unbiased for a fixed number of weights too (Cohen and Kaplan 2007, rank conditioning). The last
+        arrival kept would leave a bias. `bounds.promise_sampled` is proved for a τ fixed beforehand. With this one,
+        read from the draw itself, how often it holds is measured (tests), not proved.
+        """
         times = torch.cat([time.flatten() for time in self._times]).sort().values
         return float(times[kept]) if kept < len(times) else float("inf")

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
 from sparseflows.errors import InputError
-from sparseflows.pruning.graph.chains import Chain, Link
-from sparseflows.pruning.graph.module_trace import ADVICE, Call, straight_calls
-from sparseflows.pruning.graph.passages import NORMS, Passage, check_norm
+from sparseflows.pruning.graph.chains import Chain, Link, constants_of
+from sparseflows.pruning.graph.modules.passages import NORMS, Passage, check_norm
+from sparseflows.pruning.graph.modules.trace import ADVICE, Call, straight_calls
 
 WeightLayer = nn.Linear | nn.Conv2d
 
@@ -23,7 +22,7 @@ class ModuleChain:
 
     Attributes:
         links: one a weight layer, `Link.name` the layer's name among the module's `named_modules`.
-        norms: for each link, the names of the batch norms that its units pass before the next layer.
+        norms: for each link, the names of the batch norms that its neurons pass before the next layer.
     """
 
     links: Chain
@@ -38,7 +37,7 @@ class _Found:
 
 
 def follow(module: nn.Module) -> ModuleChain:
-    """The weight layers of `module` from input to output, and what belongs to their units.
+    """The weight layers of `module` from input to output, and what belongs to their neurons.
 
     Followed is one path of Linear and Conv2d layers. Between two of them may stand batch norm, pointwise
     activations, max and average pooling, dropout, and flatten (`x.flatten(1)`, `x.reshape(x.size(0), -1)`), as
@@ -49,7 +48,7 @@ def follow(module: nn.Module) -> ModuleChain:
 
     Returns:
         Links whose `constants` read the module's parameters and running statistics when called: bias → batch
-        norm, activations and pooling in their order; NaN where a unit's map varies over its positions.
+        norm, activations and pooling in their order; NaN where a neuron's map varies over its positions.
 
     Raises:
         InputError: the module branches, cannot be traced, or holds an operation that cannot be followed.
@@ -86,7 +85,7 @@ def _split(calls: list[Call]) -> tuple[list[Call], list[_Found]]:
 
 
 def _finish(passage: Passage, calls: list[Call]) -> None:
-    """After the last layer: batch norms that own an entry a unit are noted; the rest does not matter."""
+    """After the last layer: batch norms that own an entry a neuron are noted; the rest does not matter."""
     for index, call in enumerate(calls):
         try:
             passage.add(call)
@@ -127,10 +126,10 @@ def _link(own: _Found, before: _Found | None, parameters: set[str], *, last: boo
             "prune the parts before and after it as modules of their own"
         )
     n_out, n_in, *kernel = layer.weight.shape
-    per_unit = int(torch.tensor(kernel).prod()) if kernel else 1
+    per_neuron = math.prod(kernel)
     if before is not None and not kernel:
-        per_unit = _pixels(own, before)
-        n_in //= per_unit
+        per_neuron = _pixels(own, before)
+        n_in //= per_neuron
     bias = None if layer.bias is None else f"{name}.bias"
     vectors = [f"{name}.bias", *(f"{norm}.{kind}" for norm in own.passage.norms for kind in ("weight", "bias"))]
     if before is not None and kernel and (before.passage.flat or not before.passage.conv):
@@ -142,21 +141,21 @@ def _link(own: _Found, before: _Found | None, parameters: set[str], *, last: boo
         vectors=tuple(name for name in vectors if name in parameters),
         n_in=n_in,
         n_out=n_out,
-        per_unit=per_unit,
+        per_neuron=per_neuron,
         bias=bias,
         foldable=bias is not None and not _pads_zeros(layer) and (before is None or before.passage.even),
-        constants=None if last else _constants(layer, own.passage),
+        constants=None if last else constants_of(layer, own.passage.steps),
     )
 
 
 def _pixels(own: _Found, before: _Found) -> int:
-    """Columns of a linear layer that read one unit of the layer before it."""
-    columns, units = own.layer.weight.shape[1], before.layer.weight.shape[0]
+    """Columns of a linear layer that read one neuron of the layer before it."""
+    columns, neurons = own.layer.weight.shape[1], before.layer.weight.shape[0]
     if before.passage.conv and not before.passage.flat:
         raise InputError(f"{own.call.where} reads the maps of {before.call.where} row by row: put nn.Flatten() between")
-    if columns % units or (columns != units and not before.passage.conv):
-        raise InputError(f"{own.call.where} reads {columns} values of the {units} units of {before.call.where}")
-    return columns // units
+    if columns % neurons or (columns != neurons and not before.passage.conv):
+        raise InputError(f"{own.call.where} reads {columns} values of the {neurons} neurons of {before.call.where}")
+    return columns // neurons
 
 
 def _pads_zeros(layer: WeightLayer) -> bool:
@@ -165,12 +164,3 @@ def _pads_zeros(layer: WeightLayer) -> bool:
     if layer.padding == "same":
         return any(size > 1 for size in layer.kernel_size)
     return any(layer.padding)
-
-
-def _constants(layer: WeightLayer, passage: Passage) -> Callable[[], Tensor]:
-    @torch.no_grad()
-    def constants() -> Tensor:
-        bias = layer.bias
-        return passage.constants(layer.weight.new_zeros(layer.weight.shape[0]) if bias is None else bias.clone())
-
-    return constants

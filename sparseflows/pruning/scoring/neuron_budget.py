@@ -1,6 +1,6 @@
-"""How many units each layer keeps under pfp (Liebenwein, Baykal et al. 2020, "Provable filter pruning").
+"""How many neurons each layer keeps under pfp (Liebenwein, Baykal et al. 2020, "Provable filter pruning").
 
-One error ε for all layers gives each the draws that it needs, so that a layer whose units matter about equally
+One error ε for all layers gives each the draws that it needs, so that a layer whose neurons matter about equally
 keeps more of them. ε is searched for the budget.
 """
 
@@ -38,7 +38,7 @@ def samples_per_layer(
 
 
 def expected_distinct(scores: Tensor, draws: float) -> float:
-    """Σ_j 1 − (1 − q_j)^m: the distinct units expected among m ≥ 1 draws in proportion to `scores` (n,)."""
+    """Σ_j 1 − (1 − q_j)^m: the distinct neurons expected among m ≥ 1 draws in proportion to `scores` (n,)."""
     scores = scores.to(torch.float64)
     total = float(scores.sum())
     return float(-torch.expm1(draws * torch.log1p(-scores / total)).sum()) if total > 0 else 0.0
@@ -55,7 +55,7 @@ def draws_for(scores: Tensor, distinct: int) -> float:
     rates = -torch.log1p(-scores / scores.sum()).clamp(min=-1e300)
     draws = float(distinct)
     while True:
-        missed = torch.exp(-draws * rates)  # of each unit, the chance never to be drawn
+        missed = torch.exp(-draws * rates)  # of each neuron, the chance never to be drawn
         slope = float(rates @ missed)
         step = (distinct - float((1 - missed).sum())) / slope if slope > 0 else 0.0
         if step <= 1e-12 * draws:
@@ -63,7 +63,7 @@ def draws_for(scores: Tensor, distinct: int) -> float:
         draws += step
 
 
-def allocate_units(
+def allocate_neurons(
     scores: Sequence[Tensor],
     count: Callable[[list[int]], int],
     target: int,
@@ -71,21 +71,21 @@ def allocate_units(
     kernels: Sequence[int] | None = None,
     delta: float = 0.05,
 ) -> list[int]:
-    """Units each layer keeps, so that `count` of them is nearest to `target`; at least one a layer.
+    """Neurons each layer keeps, so that `count` of them is nearest to `target`; at least one a layer.
 
-    A layer keeps as many units as are expected among its m_ℓ draws, rounded; ε is bisected. Between the two
-    neighbouring values of ε around the target, units are added one by one. Units without a score are kept
+    A layer keeps as many neurons as are expected among its m_ℓ draws, rounded; ε is bisected. Between the two
+    neighbouring values of ε around the target, neurons are added one by one. Neurons without a score are kept
     only where the target asks for more than all the others.
 
     Args:
-        scores: of each layer's units, (n_ℓ,), at least 0.
-        count: kept units of each layer → params of the network that has just them; rises with each.
+        scores: of each layer's neurons, (n_ℓ,), at least 0.
+        count: kept neurons of each layer → params of the network that has just them; rises with each.
         target: params wanted.
         patches, kernels: as of `samples_per_layer`; default 1.
         delta: δ of the same.
 
     Raises:
-        InputError: no layers, a layer without units, or a score that is negative or not finite.
+        InputError: no layers, a layer without neurons, or a score that is negative or not finite.
     """
     _check_scores(scores)
     patches = patches if patches is not None else [1] * len(scores)
@@ -111,7 +111,7 @@ def allocate_units(
 
 
 def _nearest(few: list[int], many: list[int], count: Callable[[list[int]], int], target: int) -> list[int]:
-    """The nearest on the way from `few` to `many`, a unit at a time in the emptiest layer; of equals, the first."""
+    """The nearest on the way from `few` to `many`, a neuron at a time in the emptiest layer; of equals, the first."""
     path = [list(few)]
     while any(a < b for a, b in zip(path[-1], many, strict=True)):
         now = path[-1]
@@ -122,7 +122,7 @@ def _nearest(few: list[int], many: list[int], count: Callable[[list[int]], int],
 
 def _check_scores(scores: Sequence[Tensor]) -> None:
     if not scores:
-        raise InputError("no layers to share the units among; pfp needs one hidden layer at least")
+        raise InputError("no layers to share the neurons among; pfp needs one hidden layer at least")
     for index, score in enumerate(scores):
         if score.ndim != 1 or not len(score) or not bool((score.isfinite() & (score >= 0)).all()):
-            raise InputError(f"scores of layer {index} must be finite, at least 0, and one a unit")
+            raise InputError(f"scores of layer {index} must be finite, at least 0, and one a neuron")

@@ -8,6 +8,7 @@ weights: G_n itself, and Σ_i W_ic G_n,ic, the derivative by a gate on column c.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from sparseflows.errors import InputError
 from sparseflows.flow import divergence as div
 from sparseflows.flow.model import Flow, standard_normal_log_prob
 from sparseflows.flow.solvers.ode import Solver, Status
+from sparseflows.flow.transform import DivergenceRule, Transformed
 from sparseflows.pruning.observing.statistics import Observed, Statistics
 
 Calls = Sequence[tuple[Tensor, Tensor]]
@@ -59,17 +61,31 @@ def own_statistics(weight: Tensor, values: Tensor, gradients: Tensor | None) -> 
         return found
     if not bool(gradients.isfinite().all()):
         raise InputError("an observed gradient is infinite or not a number; prune a network that is finite")
-    own = weight.detach()
-    return Statistics(
-        weight=found.weight,
-        per_unit=found.per_unit,
-        examples=found.examples,
+    return replace(
+        found,
         mean_gradient=gradients.mean(0),
         squared_gradients=gradients.square().sum(0),
-        contributions=(own * gradients).sum(1),
-        means=found.means,
-        inputs=found.inputs,
+        contributions=(weight.detach() * gradients).sum(1),
     )
+
+
+def solved(flow: Flow, rows: Tensor, solver: Solver, divergence: DivergenceRule | None) -> Transformed:
+    """`flow.transform` of rows (N, D); raises InputError where the solve fails."""
+    result = flow.transform(rows, solver=solver, divergence=divergence)
+    if result.status is not Status.DONE:
+        raise InputError(f"the flow cannot be observed on this sample: {result.status.value}")
+    return result
+
+
+def losses_by_row(
+    flow: Flow, rows: Tensor, solver: Solver, loss: Callable[[Tensor], Tensor] | None, divergence: DivergenceRule
+) -> Tensor:
+    """Each row's own loss, (N,), of rows (N, D): −log p by `divergence` where no loss is given; raises as `solved`."""
+    result = solved(flow, rows, solver, divergence if loss is None else None)
+    losses = -(standard_normal_log_prob(result.points) + result.trace) if loss is None else loss(result.points)
+    if losses.shape != (len(rows),):
+        raise InputError(f"the loss has shape {tuple(losses.shape)}; give each example's own: ({len(rows)},)")
+    return losses
 
 
 def gradients_by_row(
@@ -81,12 +97,7 @@ def gradients_by_row(
         InputError: the solve fails, or the loss is not one value a row.
     """
     with torch.enable_grad():
-        result = flow.transform(rows, solver=solver, divergence=div.exact if loss is None else None)
-        if result.status is not Status.DONE:
-            raise InputError(f"the flow cannot be observed on this sample: {result.status.value}")
-        losses = -(standard_normal_log_prob(result.points) + result.trace) if loss is None else loss(result.points)
-        if losses.shape != (len(rows),):
-            raise InputError(f"the loss has shape {tuple(losses.shape)}; give each example's own: ({len(rows)},)")
+        losses = losses_by_row(flow, rows, solver, loss, div.exact)
         # One pass back for all of them, batched over the rows: a loop of passes took twenty times as long.
         each = torch.eye(len(rows), dtype=losses.dtype, device=losses.device)
         found = torch.autograd.grad(losses, list(weights), each, is_grads_batched=True, allow_unused=True)
