@@ -17,7 +17,8 @@ import typer
 from analysis.analyses.shape import run_analysis
 from analysis.analyses.writing import require_densities, write_files
 from analysis.cli.table import JSON_COLUMNS, dataset_suffix, figures, open_runs, run_suffixes, table_files
-from analysis.report.page import ANALYSES, Findings, render
+from analysis.report.findings import ANALYSES, Findings
+from analysis.report.page import render
 from analysis.report.pictures import Picture, field_pictures, picture
 from analysis.runs.analyses import Key, Values, number, read_stages
 from analysis.runs.records import DENSE, Run, Stage

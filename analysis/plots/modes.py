@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.plots.style import COLOURS, MARKERS, Arrays, render
-from analysis.tables.ticks import ratio_ticks
+from analysis.plots.axes import draw_means, kept, ratio_axis
+from analysis.plots.looks import DENSE_LOOK, looks
+from analysis.plots.style import Arrays, render
 from sparseflows.experiment.folder.records import DENSE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 SIZE_INCHES = (6.4, 7.2)
 
@@ -69,11 +71,31 @@ def mode_quality_arrays(stages: Sequence[Mapping[str, Any]], dataset: str) -> Ar
 
 def mode_quality_figure(arrays: Mapping[str, np.ndarray]) -> dict[str, bytes]:
     """Three panels above one another, as files: `png` (1280 x 1440 pixels), `pdf`, and the points as `npz`."""
+    shares = "modes_captured" in arrays
+    panels = _SHARES if shares else _CLOSENESS
+    methods = list(dict.fromkeys(arrays["method"].tolist()))
+    styles = looks({method: method for method in methods if method != DENSE})
+    if DENSE in methods:
+        styles |= {DENSE: DENSE_LOOK._replace(line="")}
 
     def draw(figure: Figure) -> None:
-        _draw(figure, arrays)
+        column = figure.subplots(len(panels), 1, sharex=True)
+        for axes, (name, label, factor) in zip(column, panels, strict=True):
+            handles = _references_drawn(axes, arrays, name, factor, "test rows" if shares else "true rows")
+            for method, look in styles.items():
+                points = arrays["method"] == method
+                values, errors = (factor * arrays[key][points] for key in (name, f"{name}_se"))
+                draw_means(axes, kept(arrays["prune_ratio"][points]), values, errors, look)
+                handles.append(look.handle(method))
+            axes.set_ylabel(label)
+        if shares:
+            _whole_numbers(column[-1], float(arrays["modes_captured_perfect"]))
+        ratio_axis(column[-1], arrays["prune_ratio"])
+        ncols = len(handles) if len(handles) < 5 else -(-len(handles) // 2)
+        title = f"{arrays['dataset']}, ± s.e. over {arrays['se_over']}"
+        figure.legend(handles=handles, title=title, loc="outside upper center", ncols=ncols)
 
-    return render(draw, arrays, SIZE_INCHES)
+    return render(draw, arrays, SIZE_INCHES, chart=True)
 
 
 def _mean(group: Sequence[Mapping[str, Any]], name: str) -> tuple[float, float]:
@@ -96,62 +118,18 @@ def _references(stage: Mapping[str, Any], name: str) -> dict[str, float | None]:
     return {"data": stage[f"{name}_data"], "data_se": stage[f"{name}_data_se"], "perfect": None}
 
 
-def _draw(figure: Figure, arrays: Mapping[str, np.ndarray]) -> None:
-    shares = "modes_captured" in arrays
-    panels = _SHARES if shares else _CLOSENESS
-    column = figure.subplots(len(panels), 1, sharex=True)
-    for axes, (name, label, factor) in zip(column, panels, strict=True):
-        _panel(axes, arrays, name, factor)
-        axes.set_ylabel(label)
-        axes.grid(axis="y", color="0.92", linewidth=0.7)
-        axes.set_axisbelow(True)
-    if shares:
-        _whole_numbers(column[-1], float(arrays["modes_captured_perfect"]))
-    _prune_ratio_axis(column[-1], 1 - arrays["prune_ratio"])
-    handles, labels = column[0].get_legend_handles_labels()
-    title = f"{arrays['dataset']}, ± s.e. over {arrays['se_over']}"
-    figure.legend(
-        handles,
-        labels,
-        title=title,
-        loc="outside upper center",
-        ncols=len(labels) if len(labels) < 5 else -(-len(labels) // 2),
-    )
-
-
-def _panel(axes: Axes, arrays: Mapping[str, np.ndarray], name: str, factor: float) -> None:
-    data, error = factor * float(arrays[f"{name}_data"]), factor * float(arrays[f"{name}_data_se"])
-    perfect = factor * float(arrays[f"{name}_perfect"])
+def _references_drawn(
+    axes: Axes, arrays: Mapping[str, np.ndarray], name: str, factor: float, rows: str
+) -> list[Line2D]:
+    # The true rows have no prune ratio: a line across, as wide as their error.
+    data, error, perfect = (factor * float(arrays[f"{name}_{key}"]) for key in ("data", "data_se", "perfect"))
     if math.isfinite(error):
         axes.axhspan(data - error, data + error, color="0.88", linewidth=0, zorder=0.5)
-    # The true rows have no prune ratio: a line across, as wide as their error.
-    shown = "true rows, ± s.e." if name in ("density", "coverage", "sliced_wasserstein") else "test rows, ± s.e."
-    axes.axhline(data, color="0.55", linewidth=1.0, zorder=1, label=shown)
+    lines = [axes.axhline(data, color="0.55", linewidth=1.0, zorder=1, label=f"{rows}, ± s.e.")]
     if math.isfinite(perfect):
-        axes.axhline(perfect, color="0.2", linewidth=1.0, linestyle=":", zorder=1.2, label="perfect sampler")
-    pruned = [method for method in dict.fromkeys(arrays["method"].tolist()) if method != DENSE]
-    for method in dict.fromkeys(arrays["method"].tolist()):
-        points = arrays["method"] == method
-        number = pruned.index(method) if method in pruned else 0
-        look: dict[str, Any] = (
-            {"color": "black", "marker": "*", "markersize": 10, "linestyle": "none", "zorder": 4}
-            if method == DENSE
-            else {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)], "zorder": 3}
-        )
-        kept, values = 1 - arrays["prune_ratio"][points], factor * arrays[name][points]
-        errors = factor * arrays[f"{name}_se"][points]
-        order = np.argsort(-kept)
-        axes.errorbar(
-            kept[order],
-            values[order],
-            yerr=np.nan_to_num(errors[order]),
-            elinewidth=1.2,
-            capsize=3,
-            markeredgecolor="white",
-            markeredgewidth=0.6,
-            label=f" {method}" if method.startswith("_") else method,
-            **look,
-        )
+        style: Any = {"color": "0.2", "linewidth": 1.0, "linestyle": ":", "zorder": 1.2}
+        lines.append(axes.axhline(perfect, label="perfect sampler", **style))
+    return lines
 
 
 def _whole_numbers(axes: Axes, total: float) -> None:
@@ -159,18 +137,3 @@ def _whole_numbers(axes: Axes, total: float) -> None:
 
     axes.set_ylim(-0.04 * total, 1.08 * total)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def _prune_ratio_axis(axes: Axes, kept: np.ndarray) -> None:
-    # Logarithmic in what is kept, dense to the left: 90 % and 95 % are as far apart as 0 % and 50 %.
-    from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
-
-    margin = max(1.06, (kept.max() / kept.min()) ** 0.04)
-    low, high = float(kept.min() / margin), float(kept.max() * margin)
-    ticks = ratio_ticks(1.0, low, high)
-    axes.set_xscale("log")
-    axes.set_xlim(high, low)
-    axes.xaxis.set_major_locator(FixedLocator([1 - ratio for ratio in ticks]))
-    axes.xaxis.set_major_formatter(FixedFormatter([f"{100 * ratio:g} %" for ratio in ticks]))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel("prune ratio")

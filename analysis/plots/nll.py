@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.plots.style import COLOURS, MARKERS, SIZE_INCHES, Arrays, render
+from analysis.plots.axes import draw_means, log_axis, params_axis
+from analysis.plots.looks import Look, looks
+from analysis.plots.style import SIZE_INCHES, Arrays, columns, render
+from analysis.plots.ticks import ratio_ticks
 from analysis.runs.records import DENSE
 from analysis.tables.means import CASCADE, OVER_SEEDS, OVER_TEST_SET, Row, Table
 from analysis.tables.numbers import Mean
-from analysis.tables.ticks import count_label, count_ticks, ratio_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
 
 _DENSE_MARKERS = ("*", "p", "h", "8")
-_INSIDE, _COLUMNS = 9, 3  # lines of a legend within the axes; columns of a longer one, below them
+_INSIDE = 9  # lines of a legend within the axes
 
 
 def nll_vs_params_arrays(tables: Sequence[Table]) -> Arrays:
@@ -55,13 +56,7 @@ def nll_vs_params_figure(arrays: Mapping[str, np.ndarray]) -> dict[str, bytes]:
     Raises:
         ValueError: there is no point to draw.
     """
-    if arrays["nll"].size == 0:
-        raise ValueError("no stage has a test NLL; there is nothing to draw")
-
-    def draw(figure: Figure) -> None:
-        _draw(figure.add_subplot(), arrays, arrays["nll"], arrays["nll_se"], "test NLL (nats)")
-
-    return render(draw, arrays, _size(arrays))
+    return _figure(arrays, "nll", "test NLL", 1.0, "nats")
 
 
 def accuracy_vs_params_figure(arrays: Mapping[str, np.ndarray]) -> dict[str, bytes]:
@@ -70,21 +65,7 @@ def accuracy_vs_params_figure(arrays: Mapping[str, np.ndarray]) -> dict[str, byt
     Raises:
         ValueError: there is no point to draw.
     """
-    if arrays["accuracy"].size == 0:
-        raise ValueError("no stage has a test accuracy; there is nothing to draw")
-    percent, percent_se = 100 * arrays["accuracy"], 100 * arrays["accuracy_se"]
-
-    def draw(figure: Figure) -> None:
-        _draw(figure.add_subplot(), arrays, percent, percent_se, "test accuracy (%)")
-
-    return render(draw, arrays, _size(arrays))
-
-
-def _size(arrays: Mapping[str, np.ndarray]) -> tuple[float, float]:
-    """Of the figure: higher where a long legend stands below it."""
-    lines = len(set(arrays["label"].tolist())) + 1
-    width, height = SIZE_INCHES
-    return width, height + (0.0 if lines <= _INSIDE else 0.3 * math.ceil(lines / _COLUMNS) + 0.4)
+    return _figure(arrays, "accuracy", "test accuracy", 100.0, "%")
 
 
 def _points(tables: Sequence[Table], name: str, of: Callable[[Row], Mean | None]) -> tuple[Arrays, list[Row]]:
@@ -96,89 +77,70 @@ def _points(tables: Sequence[Table], name: str, of: Callable[[Row], Mean | None]
         for row in table.rows
         if (value := of(row)) is not None
     ]
-    nan = float("nan")
-    arrays = {
-        "label": np.array([label for *_, label in points], dtype=str),
-        "run": np.array([table.run for table, *_ in points], dtype=str),
-        "method": np.array([row.method for _, row, _, _ in points], dtype=str),
-        "protocol": np.array([row.protocol or CASCADE for _, row, _, _ in points], dtype=str),
-        "stage": np.array([row.stage for _, row, _, _ in points], dtype=np.int64),
-        "params": np.array([row.params for _, row, _, _ in points], dtype=np.float64),
-        "params_dense": np.array([row.params_dense for _, row, _, _ in points], dtype=np.float64),
-        "prune_ratio": np.array([row.prune_ratio for _, row, _, _ in points], dtype=np.float64),
-        name: np.array([value.value for _, _, value, _ in points], dtype=np.float64),
-        f"{name}_se": np.array([nan if value.se is None else value.se for _, _, value, _ in points]),
-        "dataset": np.array(tables[0].dataset),
-        "se_over": np.array(_se_over(tables)),
+    kinds = {
+        **dict.fromkeys(("label", "run", "method", "protocol"), str),
+        "stage": np.int64,
+        **dict.fromkeys(("params", "params_dense", "prune_ratio", name, f"{name}_se"), np.float64),
     }
-    return arrays, [row for _, row, _, _ in points]
+    cells = [
+        (
+            *(label, table.run, row.method, row.protocol or CASCADE, row.stage),
+            *(row.params, row.params_dense, row.prune_ratio, value.value, value.se),
+        )
+        for table, row, value, label in points
+    ]
+    scalars = {"dataset": np.array(tables[0].dataset), "se_over": np.array(_se_over(tables))}
+    return columns(kinds, cells) | scalars, [row for _, row, _, _ in points]
 
 
-def _draw(axes: Axes, arrays: Mapping[str, np.ndarray], values: np.ndarray, errors: np.ndarray, quantity: str) -> None:
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+def _figure(arrays: Mapping[str, np.ndarray], name: str, quantity: str, scale: float, unit: str) -> dict[str, bytes]:
+    if arrays[name].size == 0:
+        raise ValueError(f"no stage has a {quantity}; there is nothing to draw")
+    dense, pruned = _styles(arrays)
+    styles = dense | pruned
+    lines = len(styles) + ("entropy" in arrays)
+    width, height = SIZE_INCHES
+    # A long legend stands below the axes, in as many columns as its longest line leaves room for.
+    across = min(3, max(1, 98 // (8 + max(len(label) for label in styles))))
+    height += 0.0 if lines <= _INSIDE else 0.2 * math.ceil((lines + 1) / across) + 0.3
 
-    labels = list(dict.fromkeys(arrays["label"].tolist()))
-    dense = (arrays["method"] == DENSE) & (arrays["protocol"] == CASCADE)
-    is_dense = {label: bool(dense[arrays["label"] == label][0]) for label in labels}
-    lines = [label for label in labels if not is_dense[label]]
-    handles = []
-    for number, label in enumerate(sorted(labels, key=lambda label: not is_dense[label])):
-        points = arrays["label"] == label
-        shown = arrays["params"][points], values[points], errors[points]
-        if is_dense[label]:
-            handles.append(_dense(axes, *shown, number, label))
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        handles = []
+        for label, look in styles.items():
+            points = arrays["label"] == label
+            params, values, errors = (arrays[key][points] for key in ("params", name, f"{name}_se"))
+            draw_means(axes, params, scale * values, scale * errors, look)
+            if label in dense:
+                for value in scale * values:
+                    axes.axhline(value, color=look.colour, linewidth=0.9, linestyle="--", zorder=1.5)
+            handles.append(look.handle(label))
+        if "entropy" in arrays:
+            style: Any = {"color": "0.35", "linewidth": 1.0, "linestyle": ":", "zorder": 1}
+            handles.append(axes.axhline(float(arrays["entropy"]), label="entropy of the true density", **style))
+        least, most = arrays["params"].min(), arrays["params"].max()
+        low, high = params_axis(axes, least, most, max(1.06, (most / least) ** 0.04))
+        axes.set_ylabel(f"{quantity} ({unit})")
+        _prune_ratio_axis(axes, arrays, low, high)
+        title = f"{arrays['dataset']}, ± s.e. over {arrays['se_over']}"
+        if lines <= _INSIDE:
+            axes.legend(handles=handles, title=title, alignment="left", loc="best")
         else:
-            handles.append(_curve(axes, *shown, lines.index(label), label))
-    if "entropy" in arrays:
-        line = axes.axhline(float(arrays["entropy"]), color="0.35", linewidth=1.0, linestyle=":", zorder=1)
-        line.set_label("entropy of the true density")
-        handles.append(line)
+            below: Any = {"loc": "outside lower left", "ncols": across, "fontsize": "small"}
+            figure.legend(handles=handles, title=title, alignment="left", **below)
 
-    least, most = arrays["params"].min(), arrays["params"].max()
-    margin = max(1.06, (most / least) ** 0.04)
-    low, high = least / margin, most * margin
-    axes.set_xscale("log")
-    axes.set_xlim(low, high)
-    axes.xaxis.set_major_locator(FixedLocator(count_ticks(low, high)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda count, _: count_label(count)))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel("params")
-    axes.set_ylabel(quantity)
-    axes.grid(axis="y", color="0.92", linewidth=0.7)
-    axes.set_axisbelow(True)
-    _prune_ratio_axis(axes, arrays, low, high)
-    title = f"{arrays['dataset']}, ± s.e. over {arrays['se_over']}"
-    if len(handles) <= _INSIDE:
-        axes.legend(handles=handles, title=title, alignment="left", loc="best")
-    elif axes.figure is not None:
-        below: dict[str, Any] = {"loc": "outside lower left", "ncols": _COLUMNS, "fontsize": "small"}
-        axes.figure.legend(handles=handles, title=title, alignment="left", **below)
+    return render(draw, arrays, (width, height), chart=True)
 
 
-def _curve(axes: Axes, params: np.ndarray, values: np.ndarray, se: np.ndarray, number: int, label: str) -> Line2D:
-    colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-    _error_bars(axes, params, values, se, colour)
-    (line,) = axes.plot(params, values, color=colour, marker=marker, label=_shown(label), zorder=3)
-    line.set(markeredgecolor="white", markeredgewidth=0.6)
-    return line
-
-
-def _dense(axes: Axes, params: np.ndarray, values: np.ndarray, se: np.ndarray, number: int, label: str) -> Line2D:
-    colour = str(0.3 * (number % 3))
-    _error_bars(axes, params, values, se, colour)
-    for height in values:
-        axes.axhline(height, color=colour, linewidth=0.9, linestyle="--", zorder=1.5)
-    marker = _DENSE_MARKERS[number % len(_DENSE_MARKERS)]
-    axes.plot(params, values, color=colour, marker=marker, markersize=10, linestyle="none", zorder=4)
-    from matplotlib.lines import Line2D
-
-    return Line2D([], [], color=colour, marker=marker, markersize=9, linestyle="--", linewidth=0.9, label=_shown(label))
-
-
-def _error_bars(axes: Axes, params: np.ndarray, values: np.ndarray, se: np.ndarray, colour: str) -> None:
-    known = np.isfinite(se)
-    bars: Any = {"fmt": "none", "ecolor": colour, "elinewidth": 1.2, "capsize": 3, "zorder": 2.5}
-    axes.errorbar(params[known], values[known], yerr=se[known], **bars)
+def _styles(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, Look], dict[str, Look]]:
+    # The dense flows, each with a marker and a grey of its own; and the others.
+    methods = dict(zip(arrays["label"].tolist(), arrays["method"].tolist(), strict=True))
+    dense = arrays["label"][(arrays["method"] == DENSE) & (arrays["protocol"] == CASCADE)].tolist()
+    found = {
+        label: Look(str(0.3 * (place % 3)), _DENSE_MARKERS[place % len(_DENSE_MARKERS)], "--", size=10)
+        for place, label in enumerate(dict.fromkeys(dense))
+    }
+    return found, looks({label: method for label, method in methods.items() if label not in found})
 
 
 def _prune_ratio_axis(axes: Axes, arrays: Mapping[str, np.ndarray], low: float, high: float) -> None:
@@ -189,15 +151,12 @@ def _prune_ratio_axis(axes: Axes, arrays: Mapping[str, np.ndarray], low: float, 
     ticks = ratio_ticks(dense[0], low, high)
     if len(ticks) < 2:
         return
-    from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
-
     top = axes.twiny()
-    top.set_xscale("log")
-    top.set_xlim(low, high)
-    top.xaxis.set_major_locator(FixedLocator([dense[0] * (1 - ratio) for ratio in ticks]))
-    top.xaxis.set_major_formatter(FixedFormatter([f"{100 * ratio:g} %" for ratio in ticks]))
-    top.xaxis.set_minor_locator(NullLocator())
-    top.set_xlabel("prune ratio")
+    top.grid(visible=False)
+    log_axis(
+        top.xaxis, [dense[0] * (1 - ratio) for ratio in ticks], lambda params: f"{100 * (1 - params / dense[0]):.4g} %"
+    )
+    top.set(xlim=(low, high), xlabel="prune ratio")
     top.spines["top"].set_visible(True)
 
 
@@ -217,8 +176,3 @@ def _se_over(tables: Sequence[Table]) -> str:
     seeds = sorted({table.seeds for table in tables if table.se_over == OVER_SEEDS})
     over = f"{' or '.join(str(count) for count in seeds)} seeds"
     return over if all(table.se_over == OVER_SEEDS for table in tables) else f"{over}, or the test set"
-
-
-def _shown(label: str) -> str:
-    # Matplotlib leaves labels with a leading underscore out of the legend.
-    return f" {label}" if label.startswith("_") else label

@@ -1,7 +1,7 @@
-"""The look of all figures, and how one becomes files. Matplotlib is imported here late, so that `--help` stays quick.
+"""The theme of all figures, and how one becomes files. Every figure is drawn from a dict of arrays, saved beside it.
 
-Every figure is drawn from a dict of arrays, and those arrays are what is saved beside it. seaborn was
-left out: it would supply a palette and a style, for a second of import time.
+seaborn gives the theme, scatters and histograms. Lines and their errors are matplotlib's: the errors are those of the
+tables, and seaborn only draws the ones that it has worked out itself. Both are imported late, for `--help`'s sake.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,12 +27,21 @@ DPI = 200
 # yellow is left out (too faint on white), black is kept for the dense flow.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-STYLE: Mapping[Any, Any] = {
+_TICKS: Mapping[str, Any] = {"color": "black", "labelsize": 10, "major.size": 3.5, "major.width": 0.8}
+STYLE: Mapping[str, Any] = {
+    "font.family": ["sans-serif"],
+    "font.sans-serif": ["DejaVu Sans"],
     "font.size": 10,
+    "axes.edgecolor": "black",
+    "axes.labelcolor": "black",
     "axes.labelsize": 10.5,
+    "axes.titlesize": 10.5,
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.linewidth": 0.8,
+    "axes.grid.axis": "y",
+    "grid.color": "0.92",
+    "grid.linewidth": 0.7,
     "legend.fontsize": 9,
     "legend.title_fontsize": 9,
     "legend.edgecolor": "white",
@@ -40,13 +49,20 @@ STYLE: Mapping[Any, Any] = {
     "legend.fancybox": False,
     "lines.linewidth": 1.5,
     "lines.markersize": 5.5,
+    "text.color": "black",
+    **{f"{axis}tick.{key}": value for axis in "xy" for key, value in _TICKS.items()},
+    "xtick.bottom": True,
+    "ytick.left": True,
     "pdf.fonttype": 42,  # TrueType: text in the PDF stays text
     "text.parse_math": False,  # a name may hold a dollar sign
 }
 
 
 def render(
-    draw: Callable[[Figure], None], arrays: Mapping[str, np.ndarray], size: tuple[float, float] = SIZE_INCHES
+    draw: Callable[[Figure], None],
+    arrays: Mapping[str, np.ndarray],
+    size: tuple[float, float] = SIZE_INCHES,
+    chart: bool = False,
 ) -> dict[str, bytes]:
     """A figure as files: `png` (200 dots an inch), `pdf`, and its arrays as `npz`. Equal arrays give equal bytes.
 
@@ -54,8 +70,9 @@ def render(
         draw: draws on an empty figure, with constrained layout.
         arrays: the numbers that are drawn.
         size: width and height, inches.
+        chart: whether it has axes to read values from, with a grid.
     """
-    with matplotlib_style():
+    with theme(chart):
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=size, dpi=DPI, layout="constrained")
@@ -66,19 +83,20 @@ def render(
             # Without a date the same points give the same bytes.
             figure.savefig(stream, format=kind, metadata={"CreationDate": None} if kind == "pdf" else None)
             files[kind] = stream.getvalue()
-    return files | {"npz": npz(arrays)}
-
-
-def npz(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """Arrays as the bytes of an .npz file."""
     stream = io.BytesIO()
     np.savez_compressed(stream, **{name: np.asarray(array) for name, array in arrays.items()})  # type: ignore[arg-type]
-    return stream.getvalue()
+    return files | {"npz": stream.getvalue()}
+
+
+def columns(kinds: Mapping[str, type], rows: Iterable[Sequence[Any]]) -> Arrays:
+    """Rows as arrays (rows,), one a column, of the given kinds; None becomes NaN."""
+    cells = list(zip(*rows, strict=True)) or [()] * len(kinds)
+    return {name: np.array(column, dtype=kind) for (name, kind), column in zip(kinds.items(), cells, strict=True)}
 
 
 @contextlib.contextmanager
-def matplotlib_style() -> Iterator[None]:
-    """Matplotlib with this package's style: no pyplot, nothing global left behind, nothing printed.
+def theme(chart: bool = False) -> Iterator[None]:
+    """seaborn's theme with this package's style: nothing global left behind, nothing printed.
 
     The user's matplotlibrc is not applied: figures are the same everywhere. On its first use matplotlib
     reports its font cache, and a missing home folder; neither is the reader's concern.
@@ -88,10 +106,12 @@ def matplotlib_style() -> Iterator[None]:
     logger.setLevel(logging.ERROR)
     try:
         import matplotlib
+        import seaborn
 
         with matplotlib.rc_context(), warnings.catch_warnings():
             matplotlib.rcdefaults()
-            matplotlib.rcParams.update(STYLE)
+            style = {**STYLE, "axes.titlelocation": "left" if chart else "center"}
+            seaborn.set_theme("paper", "whitegrid" if chart else "ticks", list(COLOURS), rc=style)
             warnings.filterwarnings("ignore", message="Glyph")  # a name outside the font: drawn as boxes
             yield
     finally:

@@ -12,11 +12,12 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from analysis.curvature.table import nll_change, ratio
 from analysis.report.words import pruned_methods
 from analysis.runs.analyses import Key, Values, number
 from analysis.runs.records import DENSE, FAILED, Run, Stage
+from analysis.tables.curvature import nll_change, ratio
 from analysis.tables.numbers import Mean
 
 Compare = Callable[[Values, Values | None], Mean | None]
@@ -30,15 +31,10 @@ SUBSET_MARGIN = 0.15
 # A percentage point of good samples: less is no collapse, however small its error.
 MODES_MARGIN = 0.01
 
-_CURVATURES = {
-    "lambda_max": "the largest eigenvalue",
-    "trace": "the trace",
-    "kappa": "the condition number κ",
-}
-_SUBJECTS = {
-    "lambda_max": "lower largest eigenvalue",
-    "trace": "lower trace",
-    "kappa": "lower condition number",
+_CURVATURES = {  # what the claim calls them, and the claim in three words
+    "lambda_max": ("the largest eigenvalue", "lower largest eigenvalue"),
+    "trace": ("the trace", "lower trace"),
+    "kappa": ("the condition number κ", "lower condition number"),
 }
 
 
@@ -99,18 +95,19 @@ def lower_nll(run: Run, method: str) -> Claim:
     the best of many test NLLs would be low by luck alone.
     """
     text = "Pruned flows, up to some ratio, generalise better (lower test NLL) than the dense flow"
+    claim = partial(Claim, "a", "lower NLL", text, method)
     dense = {stage.seed: stage for stage in run.stages if stage.series == DENSE and stage.done}
     stages: dict[int, list[Stage]] = {}
     for stage in run.stages:
         if stage.series == method and stage.done and stage.seed in dense and stage.nll_test is not None:
             stages.setdefault(stage.stage, []).append(stage)
     if not stages:
-        return Claim("a", "lower NLL", text, method, UNKNOWN, "no pruned stage has a test NLL beside its dense flow's")
+        return claim(UNKNOWN, "no pruned stage has a test NLL beside its dense flow's")
     by_validation = all(stage.nll_val is not None for group in stages.values() for stage in group)
     chosen = min(stages.values(), key=lambda group: statistics.fmean(_selected_by(stage) for stage in group))
     changes = [change for stage in chosen if (change := nll_change(stage, dense[stage.seed])) is not None]
     if not changes:
-        return Claim("a", "lower NLL", text, method, UNKNOWN, "the dense flow has no test NLL")
+        return claim(UNKNOWN, "the dense flow has no test NLL")
     interval = _interval([change.value for change in changes], changes[0].se)
     verdict = _verdict(interval, below=0.0, above=0.0) if interval.half is not None else UNKNOWN
     ratio_shown = _percent(statistics.fmean(stage.prune_ratio or 0.0 for stage in chosen))
@@ -119,16 +116,18 @@ def lower_nll(run: Run, method: str) -> Claim:
         f"best pruned stage ({how}): {ratio_shown} pruned, test NLL {interval.mean:+.3f} nats against the dense flow "
         f"({_ends(interval, '+.3f')}; {interval.over()})"
     )
-    return Claim("a", "lower NLL", text, method, verdict, numbers)
+    return claim(verdict, numbers)
 
 
 def flatter(stages: Mapping[Key, Values] | None, method: str, quantity: str) -> Claim:
     """(b) At moderate ratios the curvature falls: the geometric mean of its ratios to the dense flow's."""
-    text = f"Pruning flattens the loss: {_CURVATURES[quantity]} falls at moderate ratios"
+    name, subject = _CURVATURES[quantity]
+    text = f"Pruning flattens the loss: {name} falls at moderate ratios"
+    claim = partial(Claim, "b", subject, text, method)
     source = _source(stages or {}, method, quantity)
-    by_seed = _moderate(stages or {}, method, lambda values, dense: _log_ratio(values, dense, source))
+    by_seed = _changes(stages or {}, method, lambda values, dense: _log_ratio(values, dense, source))
     if not by_seed:
-        return Claim("b", _SUBJECTS[quantity], text, method, UNKNOWN, _absent(stages, "Hessian"))
+        return claim(UNKNOWN, _absent(stages, "Hessian"))
     interval = _seeds_interval(by_seed)
     margin = math.log1p(SUBSET_MARGIN)
     verdict = _verdict(interval, below=-margin, above=margin)
@@ -142,17 +141,18 @@ def flatter(stages: Mapping[Key, Values] | None, method: str, quantity: str) -> 
         numbers += "; changes below 15 % may be the subset's alone"
     if source == "kappa_lanczos":
         numbers += "; κ by 100 Lanczos steps on both sides"
-    return Claim("b", _SUBJECTS[quantity], text, method, verdict, numbers)
+    return claim(verdict, numbers)
 
 
 def modes_kept(stages: Mapping[Key, Values] | None, method: str) -> Claim:
     """(c) Pruning keeps modes from collapsing: more good samples at moderate ratios, no mode lost."""
     text = "Pruning keeps modes from collapsing: more good samples at moderate ratios, no mode lost"
+    claim = partial(Claim, "c", "modes kept", text, method)
     good = any(number(values, "good_within_3") is not None for values in (stages or {}).values())
     name, shown = ("good_within_3", "good samples (within 3 s.d.)") if good else ("coverage", "coverage of the data")
-    by_seed = _moderate(stages or {}, method, lambda values, dense: _difference(values, dense, name))
+    by_seed = _changes(stages or {}, method, lambda values, dense: _difference(values, dense, name))
     if not by_seed:
-        return Claim("c", "modes kept", text, method, UNKNOWN, _absent(stages, "mode quality"))
+        return claim(UNKNOWN, _absent(stages, "mode quality"))
     interval = _seeds_interval(by_seed)
     verdict = _verdict(Interval(-interval.mean, interval.half, interval.seeds), below=-MODES_MARGIN, above=MODES_MARGIN)
     captured, lost, gained = _captured(stages or {}, method)
@@ -166,7 +166,7 @@ def modes_kept(stages: Mapping[Key, Values] | None, method: str) -> Claim:
     )
     if verdict == UNKNOWN and abs(interval.mean) < MODES_MARGIN and not lost:
         numbers += "; less than a point either way: no collapse that pruning could have kept away"
-    return Claim("c", "modes kept", text, method, verdict, numbers)
+    return claim(verdict, numbers)
 
 
 def _selected_by(stage: Stage) -> float:
@@ -199,20 +199,23 @@ def _verdict(interval: Interval, below: float, above: float) -> str:
     return UNKNOWN
 
 
-def _moderate(stages: Mapping[Key, Values], method: str, compare: Compare) -> dict[int, list[Mean]]:
+def _moderate(stages: Mapping[Key, Values], method: str) -> list[tuple[int, Values, Values | None]]:
+    """The stages pruned by moderate ratios: the seed, what is known of it, and of the dense flow of that seed."""
+    return [
+        (seed, values, stages.get((DENSE, seed, 0)))
+        for (name, seed, _), values in stages.items()
+        if name == method and values.get("status") != FAILED
+        if MODERATE[0] <= (number(values, "prune_ratio") or 0.0) <= MODERATE[1]
+    ]
+
+
+def _changes(stages: Mapping[Key, Values], method: str, compare: Compare) -> dict[int, list[Mean]]:
     found: dict[int, list[Mean]] = {}
-    for (name, seed, _), values in stages.items():
-        if name != method or not _is_moderate(values):
-            continue
-        change = compare(values, stages.get((DENSE, seed, 0)))
+    for seed, values, dense in _moderate(stages, method):
+        change = compare(values, dense)
         if change is not None:
             found.setdefault(seed, []).append(change)
     return found
-
-
-def _is_moderate(values: Values) -> bool:
-    ratio_reached = number(values, "prune_ratio")
-    return values.get("status") != FAILED and ratio_reached is not None and MODERATE[0] <= ratio_reached <= MODERATE[1]
 
 
 def _log_ratio(values: Values, dense: Values | None, source: str) -> Mean | None:
@@ -226,18 +229,16 @@ def _difference(values: Values, dense: Values | None, name: str) -> Mean | None:
     own, other = number(values, name), number(dense, name)
     if own is None or other is None:
         return None
-    errors = [number(values, f"{name}_se"), number(dense, f"{name}_se")]
-    known = [error for error in errors if error is not None]
-    return Mean(own - other, math.hypot(*known) if len(known) == 2 else None)
+    own_se, other_se = number(values, f"{name}_se"), number(dense, f"{name}_se")
+    return Mean(own - other, None if own_se is None or other_se is None else math.hypot(own_se, other_se))
 
 
 def _source(stages: Mapping[Key, Values], method: str, quantity: str) -> str:
     # kappa of the whole spectrum only where all the flows that are compared have it.
     if quantity != "kappa":
         return quantity
-    compared = [
-        values for (name, _, _), values in stages.items() if name == DENSE or (name == method and _is_moderate(values))
-    ]
+    dense = [values for (name, _, _), values in stages.items() if name == DENSE]
+    compared = dense + [values for _, values, _ in _moderate(stages, method)]
     return "kappa" if all(number(values, "kappa") is not None for values in compared) else "kappa_lanczos"
 
 
@@ -245,10 +246,9 @@ def _captured(stages: Mapping[Key, Values], method: str) -> tuple[str, bool, boo
     # The fewest modes of any seed, pruned and dense; whether a pruned flow lost one that its dense flow has, or gained.
     pairs = [
         (own, other)
-        for (name, seed, _), values in stages.items()
-        if name == method and _is_moderate(values)
+        for _, values, dense in _moderate(stages, method)
         if (own := number(values, "modes_captured")) is not None
-        and (other := number(stages.get((DENSE, seed, 0)), "modes_captured")) is not None
+        and (other := number(dense, "modes_captured")) is not None
     ]
     total = next((value for values in stages.values() if (value := number(values, "modes_total")) is not None), None)
     if not pairs or total is None:
@@ -259,11 +259,7 @@ def _captured(stages: Mapping[Key, Values], method: str) -> tuple[str, bool, boo
 
 
 def _span(stages: Mapping[Key, Values], method: str) -> str:
-    ratios = [
-        number(values, "prune_ratio") or 0.0
-        for (name, _, _), values in stages.items()
-        if name == method and _is_moderate(values)
-    ]
+    ratios = [number(values, "prune_ratio") or 0.0 for _, values, _ in _moderate(stages, method)]
     low, high = _percent(min(ratios)), _percent(max(ratios))
     return low if low == high else f"{low.removesuffix(' %')} to {high}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +35,16 @@ class Picture:
     width: int = 0
     height: int = 0
     importance: int = 0
+
+    @property
+    def is_still(self) -> bool:
+        """Whether nothing moves in it."""
+        return self.mime == PNG
+
+    @property
+    def source(self) -> str:
+        """Its bytes as an address within the page."""
+        return f"data:{self.mime};base64,{b64encode(self.data).decode()}"
 
     @property
     def size(self) -> int:

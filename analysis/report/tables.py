@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from analysis.curvature.table import average
 from analysis.runs.analyses import Key, Values, number
 from analysis.runs.records import DENSE, FAILED
+from analysis.tables.curvature import average
 from analysis.tables.means import Table
 from analysis.tables.numbers import Mean, count, measure, nats, percent
 from analysis.tables.sheet import Sheet
@@ -46,11 +46,7 @@ def modes_sheet(name: str, stages: Mapping[Key, Values]) -> Sheet:
 
 def cost_sheet(name: str, stages: Mapping[Key, Values]) -> Sheet:
     """Bytes, work and seconds of every stage, the seconds beside the dense flow's."""
-    columns = [
-        (key, title, scale)
-        for key, title, scale in _COSTS
-        if any(number(values, key) is not None for values in stages.values())
-    ]
+    columns = [one for one in _COSTS if any(number(values, one[0]) is not None for values in stages.values())]
     body = []
     for group in _groups(stages):
         cells = [measure(_mean(stages, group, key, scale=scale)) for key, _, scale in columns]
@@ -71,20 +67,12 @@ def runs_sheet(tables: Sequence[Table]) -> Sheet:
     """One row a run: the dense flow's test NLL, and the lowest of its pruned flows."""
     body = []
     for table in tables:
-        dense = next((row for row in table.rows if row.method == DENSE and row.nll_test), None)
-        pruned = [row for row in table.rows if row.method != DENSE and row.nll_test]
+        known = [row for row in table.rows if row.nll_test]
+        dense = next((row.nll_test for row in known if row.method == DENSE), None)
+        pruned = [row for row in known if row.method != DENSE]
         best = min(pruned, key=lambda row: row.nll_test.value if row.nll_test else 0.0, default=None)
-        body.append(
-            (
-                table.name,
-                table.dataset,
-                table.objective,
-                str(table.seeds),
-                nats(dense.nll_test if dense else None),
-                nats(best.nll_test if best else None),
-                f"{best.label}, {percent(best.prune_ratio)}" if best else "-",
-            )
-        )
+        lowest = (nats(best.nll_test), f"{best.label}, {percent(best.prune_ratio)}") if best else ("-", "-")
+        body.append((table.name, table.dataset, table.objective, str(table.seeds), nats(dense), *lowest))
     return Sheet(
         title="The runs side by side",
         legend="test NLL in nats, lower is better; ± standard error over the seeds, or over the test set of one seed; "

@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from analysis.curvature.table import average, nll_change
 from analysis.runs.records import DENSE, Run, Stage
+from analysis.tables.curvature import average, nll_change
 from analysis.tables.means import CASCADE
 from analysis.tables.numbers import Mean
 
@@ -40,16 +40,16 @@ def summary(run: Run, method: str) -> list[str]:
     level = [one for one in changes if one not in lower and one not in higher]
     if lower:
         best = min(lower, key=lambda one: one.mean.value)
-        places = _listed([one.percent for one in lower])
+        places = _and([one.percent for one in lower])
         said = [
             f"Pruning by {method} lowers the test NLL at {places} pruned, most at {best.percent}: by {best.size} nats."
         ]
     else:
         said = [f"Pruning by {method} lowers the test NLL at no ratio that was tried."]
     if level:
-        said.append(f"Within 2 s.e. of the dense flow: {_listed([one.percent for one in level])} pruned.")
+        said.append(f"Within 2 s.e. of the dense flow: {_and([one.percent for one in level])} pruned.")
     if higher:
-        places = _listed([f"{one.percent} (by {one.size})" for one in higher])
+        places = _and([f"{one.percent} (by {one.size})" for one in higher])
         said.append(f"Higher test NLL than the dense flow, by more than 2 s.e.: {places} pruned.")
     return said
 
@@ -110,5 +110,10 @@ def training_caveat(run: Run) -> str:
     return f"A pruned flow has been trained on after the dense one, once a stage{counts}: {end}."
 
 
-def _listed(words: Sequence[str]) -> str:
+def _and(words: Sequence[str]) -> str:
     return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else words[0]
+
+
+def listed(names: Sequence[str]) -> str:
+    """Up to twelve names, and how many more there are."""
+    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")

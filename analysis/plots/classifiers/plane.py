@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from analysis.fields.projection import square_window
-from analysis.plots.fields.plane import frame, label_axes
+from analysis.plots.fields.plane import centres, frame, label_axes
 from analysis.plots.style import COLOURS, Arrays, render
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _draw_map(axes: Axes, arrays: Mapping[str, np.ndarray]) -> None:
     extent, probabilities = tuple(arrays["map_extent"].tolist()), arrays["probabilities"]
     axes.imshow(map_colours(probabilities), extent=extent, origin="lower", interpolation="nearest", zorder=0)
     side = probabilities.shape[0]
-    axis_x, axis_y = (_centres(low, high, side) for low, high in (extent[:2], extent[2:]))
+    axis_x, axis_y = (centres(low, high, side) for low, high in (extent[:2], extent[2:]))
     for ahead in _ahead(probabilities):
         if np.nanmin(ahead) < 0 < np.nanmax(ahead):
             axes.contour(axis_x, axis_y, ahead, levels=[0.0], colors="black", linewidths=0.9, zorder=2)
@@ -136,10 +136,6 @@ def _ahead(probabilities: np.ndarray) -> list[np.ndarray]:
         probabilities[..., number] - np.delete(probabilities, number, axis=-1).max(-1)
         for number in (range(classes) if classes > 2 else (1,))
     ]
-
-
-def _centres(low: float, high: float, count: int) -> np.ndarray:
-    return low + (np.arange(count) + 0.5) / count * (high - low)
 
 
 def _draw_paths(axes: Axes, arrays: Mapping[str, np.ndarray], extent: tuple[float, float, float, float]) -> None:

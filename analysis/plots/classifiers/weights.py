@@ -1,4 +1,4 @@
-"""Histograms of weights and of unit norms by sparsity: a few of them side by side, and all as an animation.
+"""Histograms of weights and of the norms of neurons by sparsity: a few of them side by side, and all as an animation.
 
 Counts are on a logarithmic axis, one outline a layer; a grey one behind them is the dense network, all layers
 together. Bins and axes are the same everywhere, so that frames and panels can be compared.
@@ -6,31 +6,29 @@ together. Bins and axes are the same everywhere, so that frames and panels can b
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analysis.plots.axes import log_axis
 from analysis.plots.fields.panels import evenly
-from analysis.plots.style import COLOURS, matplotlib_style, render
-from analysis.tables.ticks import count_label
+from analysis.plots.gif import animate
+from analysis.plots.style import COLOURS, render
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from PIL.Image import Image
 
 STILLS = 4  # sparsities in the figure: dense, and so many others less one
-GIF_DPI = 110
 SECONDS, LAST_SECONDS = 1.0, 2.5
 _KINDS = ("weight", "norm")
-_BLENDS, _GREYS = 6, 32
+_BLENDS = 6
 _LOWEST = 0.7  # of the counts' axis: a count of 1 stands on it
 
 
 def weights_figure(arrays: Mapping[str, np.ndarray], title: str) -> dict[str, bytes]:
-    """A few sparsities of each sweep side by side, weights above, unit norms below: png, pdf, npz.
+    """A few sparsities of each sweep side by side, weights above, the norms of neurons below: png, pdf, npz.
 
     Args:
         arrays: of `analysis.classifiers.weights.histograms`, all stages of a few sweeps.
@@ -53,7 +51,7 @@ def weights_figure(arrays: Mapping[str, np.ndarray], title: str) -> dict[str, by
                     if line == 0:
                         axes.set_title(_still_title(arrays, places[column]), fontsize=8.5, linespacing=1.3)
                     if column == 0:
-                        what = "weights" if kind == "weight" else "units"
+                        what = "weights" if kind == "weight" else "neurons"
                         axes.set_ylabel(f"{arrays['sweep'][places[0]]}\n{what}", fontsize=8.5)
         _legend(figure, arrays)
         figure.suptitle(title, fontsize=10)
@@ -66,35 +64,9 @@ def weights_animation(arrays: Mapping[str, np.ndarray], title: str) -> bytes:
 
     A sweep with fewer stages than another rests on its last one.
     """
-    from PIL.Image import Dither
-
-    palette = _palette()
-    images = [image.quantize(palette=palette, dither=Dither.NONE) for image in _frames(arrays, title)]
-    durations = [SECONDS] * (len(images) - 1) + [LAST_SECONDS]
-    stream = io.BytesIO()
-    images[0].save(
-        stream,
-        "GIF",
-        save_all=True,
-        append_images=images[1:],
-        duration=[round(1000 * seconds) for seconds in durations],
-        loop=0,
-    )
-    return stream.getvalue()
-
-
-def _frames(arrays: Mapping[str, np.ndarray], title: str) -> list[Image]:
-    from PIL import Image
-
     sweeps, kinds = _sweeps(arrays), _shown_kinds(arrays)
-    images = []
-    with matplotlib_style():
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
 
-        size = (3.9 * len(kinds) + 0.4, 2.5 * len(sweeps) + 0.9)
-        figure = Figure(figsize=size, dpi=GIF_DPI, layout="constrained")
-        canvas = FigureCanvasAgg(figure)
+    def draw(figure: Figure) -> Callable[[int], None]:
         grid = figure.subplots(len(sweeps), len(kinds), squeeze=False)
         drawn = [
             (places, kind, _panel(axes, arrays, kind, places[0], places[0]), axes)
@@ -105,16 +77,18 @@ def _frames(arrays: Mapping[str, np.ndarray], title: str) -> list[Image]:
             axes.set_ylabel("count", fontsize=8.5)
         _legend(figure, arrays)
         figure.suptitle(title, fontsize=10)
-        for number in range(max(map(len, sweeps))):
+
+        def show(number: int) -> None:
             for places, kind, outlines, axes in drawn:
                 place = places[min(number, len(places) - 1)]
                 for outline, counts in zip(outlines, arrays[f"{kind}_counts"][place], strict=True):
                     outline.set_data(_on_axis(counts))
                 axes.set_title(_frame_title(arrays, place, kind), fontsize=9)
-            canvas.draw()
-            images.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy()))
-            figure.set_layout_engine("none")  # laid out once, or the axes would tremble
-    return images
+
+        return show
+
+    seconds = [SECONDS] * (max(map(len, sweeps)) - 1) + [LAST_SECONDS]
+    return animate(draw, (3.9 * len(kinds) + 0.4, 2.5 * len(sweeps) + 0.9), seconds, _colours())
 
 
 def _panel(axes: Axes, arrays: Mapping[str, np.ndarray], kind: str, place: int, dense: int) -> list[Any]:
@@ -127,21 +101,16 @@ def _panel(axes: Axes, arrays: Mapping[str, np.ndarray], kind: str, place: int, 
     ]
     _count_axis(axes, 1.6 * max(2, counts.sum(1).max()))
     axes.set_xlim(edges[0], edges[-1])
-    axes.set_xlabel("weight" if kind == "weight" else "l1 norm of a unit", fontsize=8.5)
+    axes.set_xlabel("weight" if kind == "weight" else "l1 norm of a neuron", fontsize=8.5)
     axes.tick_params(labelsize=8, length=2.5)
     return outlines
 
 
 def _count_axis(axes: Axes, top: float) -> None:
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-
-    axes.set_yscale("log")
-    axes.set_ylim(_LOWEST, top)
     mantissas = (1, 2, 5) if top < 40 else (1,)
     ticks = [mantissa * 10.0**power for power in range(9) for mantissa in mantissas]
-    axes.yaxis.set_major_locator(FixedLocator([tick for tick in ticks if tick <= top]))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda count, _: count_label(count)))
-    axes.yaxis.set_minor_locator(NullLocator())
+    log_axis(axes.yaxis, [tick for tick in ticks if tick <= top])
+    axes.set_ylim(_LOWEST, top)
 
 
 def _on_axis(counts: np.ndarray) -> np.ndarray:
@@ -159,7 +128,7 @@ def _stills(places: Sequence[int]) -> list[int]:
 
 
 def _shown_kinds(arrays: Mapping[str, np.ndarray]) -> list[str]:
-    # A network of a single layer has no units that could go.
+    # A network of a single layer has no neurons that could go.
     return [kind for kind in _KINDS if arrays[f"{kind}_counts"].shape[1]]
 
 
@@ -168,7 +137,7 @@ def _still_title(arrays: Mapping[str, np.ndarray], place: int) -> str:
 
 
 def _frame_title(arrays: Mapping[str, np.ndarray], place: int, kind: str) -> str:
-    left = f"{arrays[f'{kind}_counts'][place].sum():,} {'weights' if kind == 'weight' else 'units'}"
+    left = f"{arrays[f'{kind}_counts'][place].sum():,} {'weights' if kind == 'weight' else 'neurons'}"
     if kind == "norm":
         return left
     return f"{arrays['sweep'][place]}, {_ratio(arrays, place)}: {left}"
@@ -197,18 +166,10 @@ def _legend(figure: Figure, arrays: Mapping[str, np.ndarray]) -> None:
     figure.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)), frameon=False)
 
 
-def _palette() -> Image:
-    # The layers' colours and their blends with white and with the dense grey, and greys for text.
+def _colours() -> np.ndarray:
+    # The layers' colours and their blends with white and with the dense grey.
     from matplotlib.colors import to_rgb
-    from PIL import Image
 
-    full = 255 * np.array([to_rgb(colour) for colour in COLOURS])
-    colours = [
-        full + (ground - full) * share
-        for ground in (255.0, 0.88 * 255)
-        for share in np.linspace(0, 1, _BLENDS, endpoint=False)
-    ]
-    colours.append(np.repeat(np.linspace(0, 255, _GREYS)[::-1, None], 3, axis=1))
-    image = Image.new("P", (1, 1))
-    image.putpalette(np.concatenate(colours).round().astype(np.uint8).ravel().tolist())
-    return image
+    full = np.array([to_rgb(colour) for colour in COLOURS])
+    shares = np.linspace(0, 1, _BLENDS, endpoint=False)
+    return np.concatenate([full + (ground - full) * share for ground in (1.0, 0.88) for share in shares])

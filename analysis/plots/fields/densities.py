@@ -29,7 +29,7 @@ def density_figure(arrays: Mapping[str, np.ndarray], title: str, mass: float) ->
     """Two columns: the true density (or the test rows, counted) and the flow's, on one scale: png, pdf, npz.
 
     Args:
-        arrays: see `portrait`.
+        arrays: see `analysis.fields.arrays.field_arrays`.
         title: what stage it is.
         mass: of the flow's density within the window; it is told in the panel's title.
     """
@@ -89,9 +89,7 @@ def draw_density(axes: Axes, density: np.ndarray, extent: Sequence[float], top: 
 def draw_points(axes: Axes, points: np.ndarray, extent: Sequence[float], colour: str, size: float = 1.6) -> None:
     """A scatter of points (n, 2)."""
     axes.scatter(points[:, 0], points[:, 1], s=size, c=colour, alpha=0.45, linewidths=0, rasterized=True)
-    axes.set_xlim(extent[0], extent[1])
-    axes.set_ylim(extent[2], extent[3])
-    frame(axes)
+    frame(axes, extent)
 
 
 def pairs_figure(arrays: Mapping[str, np.ndarray], title: str) -> dict[str, bytes]:
@@ -109,6 +107,9 @@ def pairs_figure(arrays: Mapping[str, np.ndarray], title: str) -> dict[str, byte
 
 
 def _pair(figure: Figure, place: SubplotSpec, arrays: Mapping[str, np.ndarray], number: int) -> None:
+    import pandas as pd
+    import seaborn
+
     panels: Any = place.subgridspec(1, 4, width_ratios=[1, 1, 0.95, 0.95]).subplots()
     data, flow, first, second = panels
     extent = arrays["rows_extent"][number].tolist()
@@ -125,19 +126,21 @@ def _pair(figure: Figure, place: SubplotSpec, arrays: Mapping[str, np.ndarray], 
         outside = 1 - _inside(points, extent)
         if outside:
             axes.text(0.97, 0.03, f"{100 * outside:.2g} % outside", transform=axes.transAxes, ha="right", **_SMALL)
+    both = pd.concat(
+        [pd.DataFrame({"x": p[:, 0], "y": p[:, 1], "of": n, "share": 1 / len(p)}) for n, _, p, _ in kinds],
+        ignore_index=True,
+    )
     for side, (axes, low, high) in enumerate(((first, *extent[:2]), (second, *extent[2:]))):
-        edges = np.linspace(low, high, BINS + 1)
-        for name, _, points, colour in kinds:
-            counts, _ = np.histogram(points[:, side], edges)
-            heights = counts / (len(points) * np.diff(edges))
-            look = {"fill": True, "alpha": 0.4} if name == "data" else {"linewidth": 1.2}
-            axes.stairs(heights, edges, color=colour, label=name, **look)
+        # Weighted by hand: seaborn's own density would make rows outside the window count within it.
+        heights: Any = {"weights": both["share"] * BINS / (high - low), "bins": np.linspace(low, high, BINS + 1)}
+        look: Any = {"palette": [DATA_COLOUR, FLOW_COLOUR], "element": "step", "alpha": 0.3, "legend": side == 0}
+        seaborn.histplot(both, x="xy"[side], hue="of", ax=axes, **heights, **look)
         axes.set_xlabel(f"column {pair[side]} (standardised)", fontsize=8.5)
         axes.set_ylabel("density", fontsize=8.5)
         axes.tick_params(labelsize=8, length=2.5)
         axes.set_xlim(low, high)
         axes.set_box_aspect(1)
-    first.legend(fontsize=8, frameon=False, handlelength=1.2, loc="best")
+    seaborn.move_legend(first, "best", fontsize=8, frameon=False, handlelength=1.2, title=None)
 
 
 def _inside(points: np.ndarray, extent: Sequence[float]) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 
 from analysis.plots.fields.plane import heading, label_axes
 from analysis.plots.fields.streams import PANEL_INCHES, colour_bar, colour_limits, draw_field, scale_values
-from analysis.plots.style import matplotlib_style
+from analysis.plots.style import theme
 
 SCREEN_DPI = 110
 ARROWS = 16  # a side
@@ -26,7 +26,7 @@ def glance_figure(arrays: Mapping[str, np.ndarray], title: str) -> bytes:
     columns = len(arrays["block"]) // blocks
     limits = colour_limits([scale_values(arrays, "divergence")], "divergence")
     extent = arrays["field_extent"].tolist()
-    with matplotlib_style():
+    with theme():
         from matplotlib.figure import Figure
 
         size = (PANEL_INCHES * columns + 1.3, (PANEL_INCHES + 0.3) * blocks + 0.85)

@@ -43,9 +43,7 @@ def draw_paths(axes: Axes, paths: np.ndarray, extent: Sequence[float]) -> None:
     hollow: Any = {"facecolors": "white", "edgecolors": colours}
     axes.scatter(paths[0, :, 0], paths[0, :, 1], **hollow, **ends)
     axes.scatter(paths[-1, :, 0], paths[-1, :, 1], c=colours, **ends)
-    axes.set_xlim(extent[0], extent[1])
-    axes.set_ylim(extent[2], extent[3])
-    frame(axes)
+    frame(axes, extent)
 
 
 def _ends() -> list[Any]:

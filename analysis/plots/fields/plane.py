@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,10 +22,12 @@ def heading(figure: Figure, title: str, note: str = "") -> None:
         figure.suptitle(title, fontsize=10)
 
 
-def frame(axes: Axes) -> None:
-    """Equal axes, a thin box all round, few ticks."""
+def frame(axes: Axes, extent: Sequence[float] | None = None) -> None:
+    """Equal axes, a thin box all round, few ticks; from left to right and bottom to top of `extent`, where given."""
     from matplotlib.ticker import MaxNLocator
 
+    if extent is not None:
+        axes.set(xlim=tuple(extent[:2]), ylim=tuple(extent[2:]))
     axes.set_aspect("equal")
     axes.spines[:].set_visible(True)
     axes.spines[:].set(linewidth=0.6, color="0.4")
@@ -59,3 +61,9 @@ def start_colours(noise: np.ndarray) -> np.ndarray:
     shares = np.clip((noise[:, 0] + 2) / 4, 0, 1)
     colours: np.ndarray = colormaps["plasma"](0.88 * shares)  # its lightest yellow is lost on white
     return colours
+
+
+def centres(low: float, high: float, cells: int) -> np.ndarray:
+    """The middles (cells,) of equal cells from `low` to `high`."""
+    middles: np.ndarray = low + (np.arange(cells) + 0.5) / cells * (high - low)
+    return middles

@@ -1,6 +1,6 @@
 """The vector field: stream lines, or arrows of its projection, on a colour map.
 
-All functions take the arrays of `analysis.fields.portrait`.
+All functions take the arrays of `analysis.fields.arrays`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from analysis.plots.fields.plane import frame, heading, label_axes, pair_of
+from analysis.plots.fields.plane import centres, frame, heading, label_axes, pair_of
 from analysis.plots.style import render
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def field_figure(arrays: Mapping[str, np.ndarray], title: str, colour: Colour) -
     """The field of one stage at its times, a block a row (a pair and block, for more than two columns): png, pdf, npz.
 
     Args:
-        arrays: see `portrait`.
+        arrays: see `analysis.fields.arrays.field_arrays`.
         title: what stage it is.
         colour: what the colour shows, on one scale for all panels.
     """
@@ -99,9 +99,7 @@ def draw_field(
         rasterized=True,
     )
     (_arrows if projected else _stream_lines)(axes, velocity, extent, colour, density)
-    axes.set_xlim(extent[0], extent[1])
-    axes.set_ylim(extent[2], extent[3])
-    frame(axes)
+    frame(axes, extent)
     return image
 
 
@@ -181,10 +179,9 @@ def _convention(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def _stream_lines(axes: Axes, velocity: np.ndarray, extent: Sequence[float], colour: Colour, density: float) -> None:
-    cells = len(velocity)
-    step = max(1, cells // STREAM_CELLS)
-    share = (np.arange(cells) + 0.5)[step // 2 :: step] / cells
-    x, y = extent[0] + share * (extent[1] - extent[0]), extent[2] + share * (extent[3] - extent[2])
+    step = max(1, len(velocity) // STREAM_CELLS)
+    ends = ((extent[0], extent[1]), (extent[2], extent[3]))
+    x, y = (centres(low, high, len(velocity))[step // 2 :: step] for low, high in ends)
     thin = velocity[step // 2 :: step, step // 2 :: step].astype(np.float64)
     # From cell to cell the steps are equal but for rounding, which streamplot would not forgive.
     x, y = np.linspace(x[0], x[-1], len(x)), np.linspace(y[0], y[-1], len(y))
@@ -235,16 +232,14 @@ def _middle(first: int, last: int, lengths: np.ndarray) -> int:
 
 
 def _arrows(axes: Axes, velocity: np.ndarray, extent: Sequence[float], colour: Colour, density: float) -> None:
-    cells = len(velocity)
-    share = (np.arange(cells) + 0.5) / cells
-    x, y = extent[0] + share * (extent[1] - extent[0]), extent[2] + share * (extent[3] - extent[2])
+    x, y = (centres(low, high, len(velocity)) for low, high in (extent[:2], extent[2:]))
     known = np.isfinite(velocity[..., 0])
     row, column = np.nonzero(known)
     if not known.any():
         return
     speed = np.linalg.norm(velocity[known], axis=-1)
     # The longest arrows, a few outliers apart, are as long as two cells are wide.
-    scale = float(np.quantile(speed, 0.95)) / (2 * (extent[1] - extent[0]) / cells) or 1.0
+    scale = float(np.quantile(speed, 0.95)) / (2 * (extent[1] - extent[0]) / len(velocity)) or 1.0
     axes.quiver(
         x[column],
         y[row],

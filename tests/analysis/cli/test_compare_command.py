@@ -17,7 +17,8 @@ from analysis.cli import compare as command
 from analysis.compare.compare import compare
 from analysis.compare.formats import to_csv, to_json, to_markdown, to_text
 from analysis.compare.types import KINDS
-from analysis.plots.compare import compare_arrays, compare_figure, looks
+from analysis.plots.compare import compare_arrays, compare_figure
+from analysis.plots.looks import look
 from analysis.runs.records import read_run
 
 TEXTS = {"compare.txt", "compare.csv", "compare.md", "compare.json"}
@@ -209,6 +210,6 @@ def test_the_figure_has_a_panel_a_protocol():
 
 def test_no_two_criteria_look_the_same():
     names = [name for name in KINDS if name not in ("unstructured", "structured")]  # the older names of two of them
-    assert len({looks(name) for name in names}) == len(names)
-    assert looks("unstructured") == looks("magnitude")
-    assert looks("structured") == looks("neuron_l1")
+    assert len({look(name) for name in names}) == len(names)
+    assert look("unstructured") == look("magnitude")
+    assert look("structured") == look("neuron_l1")

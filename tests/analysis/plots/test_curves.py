@@ -61,6 +61,31 @@ def test_files(make_run, rows_of):
             np.testing.assert_array_equal(saved["prune_ratio"], arrays["prune_ratio"])
 
 
+def test_what_the_curves_show(make_run, rows_of, drawn):
+    run = read_run(make_run(rows_of()))
+    nll_vs_pr_figure(nll_vs_pr_arrays(run))
+    hessian_vs_pr_figure(hessian_vs_pr_arrays(run, hessian_of()))
+    likelihood, curvature = drawn
+    assert [axes.get_ylabel() for axes in likelihood.axes] == ["test NLL (nats)", "KL gap (nats)"]
+    assert [axes.get_yscale() for axes in curvature.axes] == ["linear", "linear", "log", "linear"]
+    for axes in (*likelihood.axes, *curvature.axes):
+        assert axes.get_xscale() == "log"
+        left, right = axes.get_xlim()
+        assert left > 1 > right  # pruned more is further right
+        assert axes.get_xticklabels()[0].get_text() == "0 %"
+        assert axes.get_xlabel().startswith("prune ratio")
+    assert [text.get_text() for text in likelihood.legends[0].get_texts()] == ["unstructured", "structured", "dense"]
+    nll = likelihood.axes[0]
+    lines = [line for line in nll.lines if len(line.get_xdata()) == 2 and line.get_marker() != "None"]
+    np.testing.assert_allclose(lines[0].get_xdata(), [0.5, 0.25])
+    np.testing.assert_allclose(lines[0].get_ydata(), [0.59, 0.71])
+    # A band a method; a dot a pruned network; the dense flow's star stands at 0 %.
+    dots = [one for one in nll.collections if len(one.get_offsets()) == 12]
+    bands = [one for one in nll.collections if len(one.get_offsets()) != 12]
+    assert (len(dots), len(bands)) == (1, 2)
+    assert [line.get_xdata()[0] for line in nll.lines if line.get_marker() == "*"] == [1.0]
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("kind", ["no kl", "one seed", "dense only", "odd names", "no kappa"])
 def test_draws_without_a_warning(make_run, rows_of, kind):

@@ -10,7 +10,6 @@ import pytest
 from analysis.plots.nll import nll_vs_params_arrays, nll_vs_params_figure
 from analysis.runs.records import read_run
 from analysis.tables.means import tabulate
-from analysis.tables.ticks import count_label, count_ticks, ratio_ticks
 
 
 def tables_of(*runs):
@@ -107,33 +106,33 @@ def test_nothing_global_is_left_behind(make_run, rows_of):
         assert logging.getLogger("matplotlib").level == level
 
 
+def test_the_axes_of_params(make_run, rows_of, drawn):
+    nll_vs_params_figure(nll_vs_params_arrays(tables_of(make_run(rows_of()))))
+    ((axes, ratios),) = [figure.axes for figure in drawn]
+    assert (axes.get_xscale(), axes.get_xlabel(), axes.get_ylabel()) == ("log", "params", "test NLL (nats)")
+    low, high = axes.get_xlim()
+    assert low < 240 < 1000 < high
+    assert ratios.get_xlim() == (low, high)
+    assert [label.get_text() for label in ratios.get_xticklabels()] == ["0 %", "50 %", "75 %"]
+    assert ratios.get_xlabel() == "prune ratio"
+    texts = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert texts == ["dense", "unstructured", "structured", "entropy of the true density"]
+    points = {line.get_marker(): len(line.get_xdata()) for line in axes.lines if line.get_marker() in ("*", "o", "s")}
+    assert points == {"*": 1, "o": 2, "s": 2}
+    assert len(axes.containers) == 3  # each with its error bars
+
+
+def test_a_long_legend_stands_below_in_as_many_columns_as_fit(make_run, rows_of, drawn):
+    runs = [make_run(rows_of(), folder=f"run{k}", name=f"{'long ' * 8}{k}") for k in range(4)]
+    nll_vs_params_figure(nll_vs_params_arrays(tables_of(*runs)))
+    (figure,) = drawn
+    (legend,) = figure.legends
+    assert len(legend.get_texts()) == 13
+    assert legend.get_window_extent().x1 <= figure.bbox.x1
+    assert figure.axes[0].get_legend() is None
+
+
 def test_nothing_to_draw(make_run, failed_of):
     arrays = nll_vs_params_arrays(tables_of(make_run([failed_of("dense", 0, 0, "no")])))
     with pytest.raises(ValueError, match="nothing to draw"):
         nll_vs_params_figure(arrays)
-
-
-def test_count_labels():
-    counts = [200, 500, 1000, 1500, 20_000, 2_000_000, 3e9]
-    assert [count_label(count) for count in counts] == ["200", "500", "1k", "1.5k", "20k", "2M", "3G"]
-
-
-def test_ticks_of_a_usual_cascade():
-    assert count_ticks(170, 10_100) == [200, 500, 1000, 2000, 5000, 10_000]
-    assert ratio_ticks(8642, 190, 9200) == [0, 0.5, 0.75, 0.9, 0.95, 0.975]
-    assert count_ticks(6100, 9200) == [7000, 8000, 9000]
-
-
-@pytest.mark.parametrize("low", [1.0, 7.0, 123.0, 8153.0, 5e6])
-@pytest.mark.parametrize("factor", [1.1, 1.5, 3.0, 20.0, 1e3, 1e5])
-def test_ticks_are_few_inside_and_rising(low, factor):
-    ticks = count_ticks(low, low * factor)
-    assert 2 <= len(ticks) <= 13
-    assert ticks == sorted(set(ticks))
-    assert all(low <= tick <= low * factor * (1 + 1e-12) for tick in ticks)
-    assert all(low <= low * factor * (1 - ratio) for ratio in ratio_ticks(low * factor, low, low * factor))
-
-
-def test_ticks_need_an_interval():
-    with pytest.raises(ValueError, match="log axis"):
-        count_ticks(0, 10)

@@ -1,0 +1,131 @@
+"""All that is known of one run, and what the report says of it in lists of sentences."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from analysis.report.claims import FAILS, HOLDS, MODERATE, UNKNOWN, Claim, claims
+from analysis.report.pictures import Picture
+from analysis.report.words import listed, pruned_methods, summary, training_caveat
+from analysis.runs.analyses import Key, Values, failures, missing
+from analysis.runs.records import Run
+from analysis.tables import hessian as hessian_formats
+from analysis.tables import nll as formats
+from analysis.tables.curvature import hessian_table
+from analysis.tables.means import tabulate
+from analysis.tables.sheet import Sheet
+
+ANALYSES = {
+    "hessian": "the curvature of the loss",
+    "modes": "the mode quality",
+    "field": "the pictures of the flows",
+    "cost": "the cost",
+}
+_VERDICTS = {
+    HOLDS: "Claims of the paper that hold here",
+    FAILS: "Claims of the paper that do not hold here",
+    UNKNOWN: "Claims of the paper of which it cannot be told",
+}
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that is known of one run.
+
+    `problems` says for each analysis that is not there why not. `pictures` by name: `nll_vs_params`, `nll_vs_pr`,
+    `hessian_vs_pr`, `spectral_density`, `mode_quality` (those that exist); `fields` are the pictures of the flows,
+    `other_fields` how many more lie in the run folder. `settings` is spec.yaml, `commands` how to do it again.
+    """
+
+    run: Run
+    hessian: Mapping[Key, Values] | None = None
+    modes: Mapping[Key, Values] | None = None
+    cost: Mapping[Key, Values] | None = None
+    field: Mapping[Key, Values] | None = None
+    problems: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    pictures: Mapping[str, Picture] = dataclasses.field(default_factory=dict)
+    fields: Sequence[Picture] = ()
+    other_fields: int = 0
+    settings: str = ""
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    commands: str = ""
+
+    @cached_property
+    def claims(self) -> list[Claim]:
+        """The paper's claims, judged."""
+        return claims(self.run, self.hessian, self.modes)
+
+    @property
+    def in_short(self) -> list[str]:
+        """What the reader should know first."""
+        run = self.run
+        done = [stage for stage in run.stages if stage.done]
+        dense = next((stage for stage in done if stage.stage == 0), None)
+        methods = pruned_methods(run)
+        seeds = f"{len(run.seeds)} seed{'s' * (len(run.seeds) > 1)}"
+        size = f" of {dense.params:,} params" if dense and dense.params else ""
+        pruned = " and ".join(methods) or "no method"
+        lines = [f"{len(done)} trained flows, {seeds}: dense flows{size}, pruned by {pruned}."]
+        lines += [" ".join(summary(run, method)) for method in methods]
+        for verdict, words in _VERDICTS.items():
+            judged: dict[str, list[str]] = {}
+            for claim in self.claims:
+                if claim.verdict == verdict:
+                    judged.setdefault(claim.subject, []).append(claim.method)
+            told = [f"{what} ({' and '.join(by)})" if len(methods) > 1 else what for what, by in judged.items()]
+            lines += [f"{words}: {', '.join(told)}."] if told else []
+        if methods and (caveat := training_caveat(run)):
+            lines.append(caveat)
+        if len(run.seeds) == 1:
+            lines.append("One seed: each verdict is about these networks; what another seed would give is not known.")
+        return lines
+
+    @property
+    def claim_notes(self) -> list[str]:
+        """How the verdicts on the claims come about."""
+        low, high = (f"{100 * end:.0f}" for end in MODERATE)
+        seeds = len(self.run.seeds)
+        how = (
+            f"A verdict needs a 95 % interval that excludes no change: Student's t over {seeds} seeds, each stage "
+            "against the dense flow of its own seed."
+            if seeds > 1
+            else "A verdict needs a change beyond 2 standard errors of the measurement (test set, estimator, samples)."
+        )
+        notes = [
+            f"{how} Anything else cannot be told.",
+            f"Moderate ratios are {low} to {high} % pruned, where the published gains lie; (b) and (c) take the mean "
+            "over the stages there, (a) the one stage that the validation NLL chooses.",
+            "The largest eigenvalue of one network moves by 10–15 % with the subset of rows alone: a change of the "
+            "curvature below 15 % is never called one. Repeat with other subsets (--seed) before you believe less.",
+        ]
+        caveat = training_caveat(self.run)
+        return [*notes, caveat] if caveat else notes
+
+    @property
+    def nll_sheets(self) -> list[Sheet]:
+        """The tables of the likelihood."""
+        return [formats.sheet(table) for table in tabulate(self.run)]
+
+    @property
+    def hessian_sheets(self) -> Sequence[Sheet]:
+        """The tables of the curvature."""
+        return hessian_formats.sheets(hessian_table(self.run, self.hessian or {}))
+
+    def absent(self, kind: str) -> str:
+        """The stages that an analysis does not cover, in words; empty where it covers all."""
+        wanted = [(stage.series, stage.seed, stage.stage) for stage in self.run.stages if stage.done]
+        return listed(missing(getattr(self, kind), wanted))
+
+    @property
+    def failed(self) -> list[str]:
+        """What has failed, in the run and in the analyses, and why."""
+        in_run = {f"{stage.series}-s{stage.seed}/{stage.stage}": stage for stage in self.run.stages if not stage.done}
+        lines = [f"{name}, in the run: {stage.reason or 'no reason was recorded'}" for name, stage in in_run.items()]
+        for kind, about in ANALYSES.items():
+            for line in failures(getattr(self, kind) or {}):
+                name, reason = line.split(": ", 1)
+                lines += [] if name in in_run else [f"{name}, {about}: {reason}"]
+        return lines + [f"{ANALYSES[kind]}: {reason}" for kind, reason in self.problems.items()]
