@@ -7,6 +7,8 @@ from itertools import pairwise
 import pytest
 import torch
 from support import naive_criteria
+from support.arrays import pairwise as pairwise_cases
+from support.arrays import rotating
 from support.naive_pruning import make_flow, points
 from support.networks import assert_same_state, make, sample, state_of
 from torch import nn
@@ -16,9 +18,11 @@ from sparseflows.pruning.graph.masks import Masks
 from sparseflows.pruning.graph.modules.chains import follow
 from sparseflows.pruning.methods import METHODS, Pruned, prune, unpruned
 from sparseflows.pruning.observing.observe import Sample, classification_loss
+from sparseflows.specs.methods import SYNONYMS
 
-WEIGHTS = [name for name, method in METHODS.items() if method.kind == "weights"]
-NEURONS = [name for name, method in METHODS.items() if method.kind == "neurons"]
+ALL = [name for name in METHODS if name not in SYNONYMS.values()]
+WEIGHTS = [name for name in ALL if METHODS[name].kind == "weights"]
+NEURONS = [name for name in ALL if METHODS[name].kind == "neurons"]
 TOP_WEIGHTS = [name for name in WEIGHTS if METHODS[name].choice == "top"]
 TOP_NEURONS = [name for name in NEURONS if METHODS[name].choice == "top"]
 BY_SCORE = [name for name in TOP_NEURONS if name != "pfp"]  # pfp has an allocation of its own
@@ -66,9 +70,7 @@ def costs_of_neurons(module):
 # --- how far
 
 
-@pytest.mark.parametrize("name", MODULES)
-@pytest.mark.parametrize("ratio", [0.7, 0.4])
-@pytest.mark.parametrize("method", WEIGHTS)
+@pytest.mark.parametrize(*pairwise_cases(method=WEIGHTS, ratio=[0.7, 0.4], name=MODULES))
 def test_weights_go_to_the_target(method, ratio, name):
     module, target, pruned = pruned_to(method, name, ratio)
     # The hybrid chooses anew in every neuron: its cuts jump by the neurons that come and go, and the nearest is taken.
@@ -81,11 +83,9 @@ def test_weights_go_to_the_target(method, ratio, name):
     assert pruned.masks is pruned.dense_masks
 
 
-@pytest.mark.parametrize("name", MODULES)
-@pytest.mark.parametrize("ratio", [0.5])
-@pytest.mark.parametrize("method", NEURONS)
-def test_neurons_go_to_within_one_of_the_target(method, ratio, name):
-    module, target, pruned = pruned_to(method, name, ratio)
+@pytest.mark.parametrize(("method", "name"), rotating(NEURONS, MODULES))
+def test_neurons_go_to_within_one_of_the_target(method, name):
+    module, target, pruned = pruned_to(method, name, 0.5)
     # Of a neuron that goes or stays the nearer is taken; none costs more than in the dense module.
     assert abs(pruned.params - target) <= max(costs_of_neurons(module)) / 2
     assert pruned.params == total_of(pruned.flow) == pruned.dense_masks.kept(module)
@@ -93,8 +93,7 @@ def test_neurons_go_to_within_one_of_the_target(method, ratio, name):
     assert all(small <= whole for small, whole in zip(sizes_of(pruned.flow), sizes_of(module), strict=True))
 
 
-@pytest.mark.parametrize("name", MODULES)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "name"), rotating(ALL, MODULES))
 def test_a_ratio_that_would_empty_a_layer_keeps_one_neuron_of_each(method, name):
     module, _, pruned = pruned_to(method, name, 0.001)
     kept = [int(pruned.dense_masks[link.weight].flatten(1).any(1).sum()) for link in follow(module).links[:-1]]
@@ -108,8 +107,7 @@ def test_a_ratio_that_would_empty_a_layer_keeps_one_neuron_of_each(method, name)
 # --- what the result computes
 
 
-@pytest.mark.parametrize("name", ["norm_mlp", "conv"])
-@pytest.mark.parametrize("method", TOP_NEURONS)
+@pytest.mark.parametrize(("method", "name"), rotating(TOP_NEURONS, ["norm_mlp", "conv"]))
 def test_a_shrunk_module_is_the_masked_one(method, name):
     module = make(name)
     loss = classification_loss(LABELS)
@@ -121,8 +119,7 @@ def test_a_shrunk_module_is_the_masked_one(method, name):
         torch.testing.assert_close(pruned.flow(rows), masked(module, pruned.dense_masks)(rows), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", MODULES)
-@pytest.mark.parametrize("method", TOP_WEIGHTS)
+@pytest.mark.parametrize(("method", "name"), rotating(TOP_WEIGHTS, MODULES))
 def test_weights_that_stay_are_as_they_were(method, name):
     module, _, pruned = pruned_to(method, name, 0.95, allocation="uniform")
     assert all(pruned.masks[own].all() for link in follow(module).links for own in link.vectors)  # no neuron died
@@ -134,8 +131,7 @@ def test_weights_that_stay_are_as_they_were(method, name):
         assert torch.equal(pruned.flow.get_parameter(key)[mask], parameter[mask])
 
 
-@pytest.mark.parametrize("name", ["conv"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "name"), rotating(ALL, MODULES))
 def test_a_second_step_keeps_a_part_of_the_first(method, name):
     module = make(name, "relu")
     before = state_of(module)
@@ -150,7 +146,7 @@ def test_a_second_step_keeps_a_part_of_the_first(method, name):
     assert second.dense_masks.kept(module) == second.params
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ALL)
 def test_seeds_matter_where_something_is_drawn(method):
     module = make("mlp")
     results = [
@@ -167,8 +163,7 @@ def test_seeds_matter_where_something_is_drawn(method):
 # --- allocation and floor
 
 
-@pytest.mark.parametrize("name", MODULES)
-@pytest.mark.parametrize("method", BY_SCORE)
+@pytest.mark.parametrize(("method", "name"), rotating(BY_SCORE, MODULES))
 def test_uniform_keeps_the_same_share_of_every_layer(method, name):
     module, _, pruned = pruned_to(method, name, 0.5, allocation="uniform")
     pairs = list(zip(sizes_of(pruned.flow), sizes_of(module), strict=True))
@@ -207,8 +202,7 @@ def test_weights_uniformly_or_globally(name):
     assert shares["global"] != shares["uniform"]
 
 
-@pytest.mark.parametrize("name", MODULES)
-@pytest.mark.parametrize("method", NEURONS)
+@pytest.mark.parametrize(("method", "name"), rotating(NEURONS, MODULES))
 def test_a_floor_of_neurons(method, name):
     module, _, pruned = pruned_to(method, name, 0.01, floor=0.4)
     for kept, whole in zip(sizes_of(pruned.flow), sizes_of(module), strict=True):
@@ -307,7 +301,7 @@ def test_the_hybrid_takes_no_weight_back():
 # --- the same through flows
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ALL)
 def test_a_ratio_that_would_empty_a_flow_keeps_one_neuron_of_each_layer(method):
     flow = make_flow((6, 5), activation="relu", time="concat")
     pruned = prune(method, unpruned(flow), flow, 1, sample=Sample(points(rows=4)))
@@ -319,8 +313,7 @@ def test_a_ratio_that_would_empty_a_flow_keeps_one_neuron_of_each_layer(method):
 # --- what is refused
 
 
-@pytest.mark.parametrize("name", ["flow", "mlp"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "name"), rotating(ALL, ["flow", "mlp"]))
 def test_a_method_that_looks_at_data_says_so(method, name):
     network = make_flow() if name == "flow" else make(name)
     before = state_of(network)

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from support.arrays import rotating
 from support.naive_pruning import TIMES, make_flow, points, velocities
 
 import sparseflows
@@ -46,8 +47,7 @@ def test_an_unpruned_flow_keeps_all():
     assert state.params == state.dense_masks.kept(dense) == count_params(dense)
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("allocation", ["uniform", "global"])
+@pytest.mark.parametrize(("method", "allocation"), rotating(METHODS, ["uniform", "global"]))
 def test_the_state_that_goes_in_is_left_as_it_was(method, allocation):
     dense = make_flow((16, 16), time="concat", blocks=2, train_end_time=True)
     states = cascade(method, dense, allocation)
@@ -115,8 +115,9 @@ def test_masks_of_an_unstructured_stage_are_its_dense_masks():
         assert not any(state.flow.get_parameter(name)[~mask].any() for name, mask in state.masks.items())
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("field", [LinearField(torch.eye(2)), AutogradField(torch.nn.Bilinear(2, 2, 2))])
+@pytest.mark.parametrize(
+    ("method", "field"), rotating(METHODS, [LinearField(torch.eye(2)), AutogradField(torch.nn.Bilinear(2, 2, 2))])
+)
 def test_a_field_without_linear_layers_is_refused(method, field):
     flow = Flow(field)
     with pytest.raises(InputError, match=r"block 0: the field (LinearField|Bilinear) has no Linear layer"):

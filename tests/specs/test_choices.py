@@ -3,7 +3,7 @@
 import inspect
 import sys
 from types import ModuleType
-from typing import get_args
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 import torch
@@ -12,6 +12,9 @@ from pydantic import ValidationError
 
 import sparseflows as sf
 from analysis.curvature.fused_activations import DERIVATIVES
+from analysis.settings import HessianSettings
+from sparseflows.cli import app
+from sparseflows.cli import data as cli_data
 from sparseflows.cli.console import run_app
 from sparseflows.flow import activations, divergence
 from sparseflows.flow.compiled import structures
@@ -40,6 +43,22 @@ OF_A_LOSS = {"mean_gradient", "squared_gradients", "contributions"}
 )
 def test_what_implements_a_list_has_its_names(implemented, table):
     assert set(implemented) == set(table)
+
+
+def literals(annotation):
+    """The names in the `Literal`s of an annotation."""
+    if get_origin(annotation) is Literal:
+        return set(get_args(annotation))
+    return {name for part in get_args(annotation) for name in literals(part)}
+
+
+def test_options_of_commands_have_the_names_of_their_lists():
+    # Spelt out where they stand, for these modules are read before pydantic may be.
+    score, split = (get_type_hints(command, include_extras=True) for command in (app.score, cli_data.prepare_data))
+    hessian = get_type_hints(HessianSettings, include_extras=True)
+    assert literals(score["coordinates"]) == literals(choices.Coordinates)
+    assert literals(score["dtype"]) == literals(split["dtype"]) == literals(hessian["dtype"]) == literals(choices.Dtype)
+    assert literals(hessian["loss"]) == {*choices.OBJECTIVES} - {"cross_entropy"}
 
 
 def test_what_a_list_names_can_be_made():
@@ -137,9 +156,7 @@ SETTINGS = {
 def test_a_new_criterion_is_a_method_of_param_files(shipped, tmp_path):
     file = tmp_path / "new.yaml"
     file.write_text(yaml.safe_dump(SETTINGS | {"prune": {"methods": shipped, "keep_ratios": [0.6], "sample": 4}}))
-    from sparseflows.cli.app import app
-
-    assert run_app(app, "sparseflows", ["run", str(file), "--out", str(tmp_path / "runs"), "--json"]) == 0
+    assert run_app(app.app, "sparseflows", ["run", str(file), "--out", str(tmp_path / "runs"), "--json"]) == 0
     rows = (tmp_path / "runs/new/results.csv").read_text().splitlines()
     assert [row.split(",")[3] for row in rows[1:]] == ["dense", *shipped]
     assert all(",done," in row for row in rows[1:])

@@ -46,16 +46,16 @@ def test_what_falls_is_taken_and_what_does_not_is_not(ratios):
         assert "must fall" in refusal(ratios)
 
 
-@pytest.mark.parametrize("value", [None, 0.5, "0.5", {"geometric": [0.8, 0.2, 3]}, (0.8, 0.5), True])
-def test_anything_but_a_list(value):
-    assert refusal(value).startswith("keep_ratios is a list, for example [0.8, 0.5]")
+def test_anything_but_a_list():
+    for value in [None, 0.5, "0.5", {"geometric": [0.8, 0.2, 3]}, (0.8, 0.5), True]:
+        assert refusal(value).startswith("keep_ratios is a list, for example [0.8, 0.5]")
 
 
-@pytest.mark.parametrize("ratio", [0, 1, 0.0, 1.0, -0.5, 1.5, 25, float("nan"), float("inf"), 10**400, -(10**400)])
-def test_ratios_outside_the_open_interval(ratio):
-    message = refusal([0.9, ratio])
-    assert message.startswith("keep_ratios lie strictly between 0 and 1 (the share that is kept), not ")
-    assert len(message) < 120
+def test_ratios_outside_the_open_interval():
+    for ratio in [0, 1, 0.0, 1.0, -0.5, 1.5, 25, float("nan"), float("inf"), 10**400, -(10**400)]:
+        message = refusal([0.9, ratio])
+        assert message.startswith("keep_ratios lie strictly between 0 and 1 (the share that is kept), not ")
+        assert len(message) < 120
 
 
 @pytest.mark.parametrize(
@@ -71,36 +71,31 @@ def test_ratios_that_do_not_fall(ratios, words):
     assert refusal(ratios) == f"keep_ratios must fall (the share that is kept): {words}"
 
 
-@pytest.mark.parametrize(
-    "item",
-    [
+def test_items_that_are_neither_numbers_nor_runs():
+    for item in [
         *(None, "0.5", True, False, [0.5], {}, {"quadratic": [0.8, 0.2, 3]}, {"linear": [0.8, 0.2]}, {"linear": 3}),
         {"linear": [0.8, 0.2, 3], "geometric": [0.8, 0.2, 3]},
-    ],
-)
-def test_items_that_are_neither_numbers_nor_runs(item):
-    message = refusal([item])
-    assert "is neither a number nor {geometric: [first, last, count]} nor {linear: [first, last, count]}" in message
+    ]:
+        message = refusal([item])
+        assert "is neither a number nor {geometric: [first, last, count]} nor {linear: [first, last, count]}" in message
 
 
-@pytest.mark.parametrize("run", [["0.8", 0.2, 3], [0.8, None, 3], [0.8, 0.2, 3.0], [0.8, 0.2, True], [True, 0.2, 3]])
 @pytest.mark.parametrize("kind", ["geometric", "linear"])
-def test_runs_of_the_wrong_types(kind, run):
-    assert refusal([{kind: run}]) == f"keep_ratios: {kind} takes [first, last, count], two numbers and a whole number"
+def test_runs_of_the_wrong_types(kind):
+    for run in (["0.8", 0.2, 3], [0.8, None, 3], [0.8, 0.2, 3.0], [0.8, 0.2, True], [True, 0.2, 3]):
+        message = refusal([{kind: run}])
+        assert message == f"keep_ratios: {kind} takes [first, last, count], two numbers and a whole number"
 
 
-@pytest.mark.parametrize(
-    "run",
-    [
+def test_runs_out_of_bounds():
+    for run in [
         *([0.2, 0.8, 3], [0.8, 0.8, 3], [1, 0.2, 3], [0.8, 0, 3], [0.8, -0.1, 3], [1.8, 0.2, 3]),
         *([0.8, 0.2, 1], [0.8, 0.2, 0], [0.8, 0.2, -3], [0.8, 0.2, MAX_STAGES + 1], [0.8, 0.2, 10**300]),
         *([float("nan"), 0.2, 3], [0.8, float("nan"), 3]),
-    ],
-)
-def test_runs_out_of_bounds(run):
-    message = refusal([{"linear": run}])
-    assert "must have 1 > first > last > 0 and 2 ≤ count ≤ 1000" in message
-    assert len(message) < 150
+    ]:
+        message = refusal([{"linear": run}])
+        assert "must have 1 > first > last > 0 and 2 ≤ count ≤ 1000" in message
+        assert len(message) < 150
 
 
 def test_too_many_stages():

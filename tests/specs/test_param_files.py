@@ -85,9 +85,9 @@ def test_numbers(write, text, value):
     assert load_spec(write(BASE.replace("epochs: 2", f"epochs: 2, lr: {text}"))).train.lr == value
 
 
-@pytest.mark.parametrize("text", ["e5", "1e", "1e5x", "v1e5", "'1e-5'"])
-def test_what_only_looks_like_a_number_is_a_word(text):
-    assert isinstance(parse_yaml(text, "x"), str)
+def test_what_only_looks_like_a_number_is_a_word():
+    for text in ["e5", "1e", "1e5x", "v1e5", "'1e-5'"]:
+        assert isinstance(parse_yaml(text, "x"), str)
 
 
 def test_encodings_and_line_ends(write):
@@ -125,9 +125,9 @@ def test_a_file_of_someone_else(tmp_path, write, monkeypatch):
     assert said_of(path) == ": cannot be read (Permission denied)"
 
 
-@pytest.mark.parametrize("content", ["", "\n \n", "# only a remark\n", "---\n", "null\n", "~"])
-def test_empty_files(write, content):
-    assert said_of(write(content)) == ": the file is empty; a param file needs at least name, data and train"
+def test_empty_files(write):
+    for content in ["", "\n \n", "# only a remark\n", "---\n", "null\n", "~"]:
+        assert said_of(write(content)) == ": the file is empty; a param file needs at least name, data and train"
 
 
 @pytest.mark.parametrize(
@@ -293,95 +293,41 @@ def test_keys(write, text, message):
             "name is the run folder's: at most 64 letters, digits, '.', '_' or '-', the first a letter or digit, "
             "not 'a/b'",
         ),
-        ("name: 3", "name: input should be a valid string, not 3"),
         ("name: 2020-01-01", "name: input should be a valid string, not datetime.date(2020, 1, 1)"),
         ("name: no", "name: input should be a valid string, not false"),
         ("name:", "name: input should be a valid string, not null"),
-        ("device: gpu", "device is cpu, cuda or one GPU of several, as cuda:1, not 'gpu'"),
+        ("train: {epochs: 2, lr: .nan}", "train.lr: input should be a finite number, not nan"),
+        (
+            "prune: {methods: [structured], keep_ratios: [0.5, 0.6]}",
+            "prune.keep_ratios must fall (the share that is kept): 0.6 follows 0.5",
+        ),
+        ("name: 3", "name: input should be a valid string, not 3"),
         ("dtype: float16", "dtype: 'float16' is not one of 'float32', 'float64'"),
-        ("threads: 0", "threads: input should be greater than or equal to 1, not 0"),
-        ("seeds: 3", "seeds: input should be a valid list, not 3"),
         ("seeds: [0, one]", "seeds.1: input should be a valid integer, not 'one'"),
         ("seeds: []", "seeds: give at least 1, not 0"),
-        ("seeds: [0, 1, 0]", "seeds: each one once"),
-        ("seeds: [true]", "seeds.0: input should be a valid integer, not true"),
         ("data: moons", f"data: give a mapping of keys ({DATA_KEYS}), not 'moons'"),
-        ("data: [moons]", f"data: give a mapping of keys ({DATA_KEYS}), not ['moons']"),
-        ("data:", f"data: give a mapping of keys ({DATA_KEYS}), not null"),
         ("data: {name: moons, n_train: 1e4}", "data.n_train: input should be a valid integer, not 10000.0"),
-        ("data: {name: moons, n_train: 3}", "data.n_train: input should be greater than or equal to 8, not 3"),
-        (
-            "data: {name: moons, val_fraction: 0.9}",
-            "data.val_fraction: input should be less than or equal to 0.8, not 0.9",
-        ),
-        (
-            "data: {name: moons, val_fraction: 0.5, test_fraction: 0.5}",
-            "data: val_fraction + test_fraction must leave at least 0.1 of the rows for training",
-        ),
         ("data: {name: moons, whiten: 1}", "data.whiten: input should be a valid boolean, not 1"),
-        ("flow: {hidden: 64}", "flow.hidden: input should be a valid list, not 64"),
         ("flow: {hidden: []}", "flow.hidden: give at least 1, not 0"),
         (f"flow: {{hidden: {[3] * 33}}}", "flow.hidden: give at most 32, not 33"),
         ("flow: {hidden: [64, 0]}", "flow.hidden.1: input should be greater than or equal to 1, not 0"),
-        ("flow: {hidden: [64, 6.5]}", "flow.hidden.1: input should be a valid integer, not 6.5"),
         (
             "flow: {activation: tahn}",
             "flow.activation: 'tahn' is not one of 'sigmoid', 'tanh', 'softplus', 'relu', 'silu'",
         ),
         ("flow: {time: null}", "flow.time: null is not one of 'none', 'concat', 'concat_squash'"),
-        ("flow: {train_end_time: 'yes'}", "flow.train_end_time: input should be a valid boolean, not 'yes'"),
         ("flow: !!set {a}", f"flow: give a mapping of keys ({FLOW_KEYS}), not {{'a'}}"),
-        ("flow: {base: gaussian}", "flow.base: gaussian is the start of train.objective: flow_matching"),
         (
             "solve: {method: rk5}",
             "solve.method: 'rk5' is not one of 'dopri5', 'bosh3', 'dopri8', 'adaptive_heun', "
             "'fehlberg2', 'euler', 'midpoint', 'rk4'",
         ),
-        (
-            "solve: {method: rk4}",
-            "solve: steps goes with the fixed-step methods (euler, midpoint, rk4), rtol and atol with "
-            "the adaptive ones (dopri5, bosh3, dopri8, adaptive_heun, fehlberg2); method is rk4",
-        ),
-        ("train: {}", "train: give the length once: either epochs or steps"),
         ("train: {epochs: 2, steps: 2}", "train: give the length once: either epochs or steps"),
-        ("train: {epochs: 2, lr: fast}", "train.lr: input should be a valid number, not 'fast'"),
-        ("train: {epochs: 2, lr: 0}", "train.lr: input should be greater than 0, not 0"),
-        ("train: {epochs: 2, lr: .nan}", "train.lr: input should be a finite number, not nan"),
         ("train: {epochs: 2, lr: -.inf}", "train.lr: input should be a finite number, not -inf"),
-        ("train: {epochs: 2, lr: 1e999}", "train.lr: input should be a finite number, not inf"),
-        ("train: {epochs: 2, lr: true}", "train.lr: input should be a valid number, not true"),
-        ("train: {epochs: true}", "train.epochs: input should be a valid integer, not true"),
-        ("train: {epochs: 2.0}", "train.epochs: input should be a valid integer, not 2.0"),
         ("train: {epochs: '2'}", "train.epochs: input should be a valid integer, not '2'"),
-        ("train: {epochs: -2}", "train.epochs: input should be greater than or equal to 1, not -2"),
         (
             f"train: {{epochs: 1{'0' * 400}}}",
             f"train.epochs: input should be less than or equal to 1000000, not 1{'0' * 58}…",
-        ),
-        (
-            f"train: {{epochs: {'9' * 100}}}",
-            "train.epochs: input should be less than or equal to 1000000, not " + "9" * 59 + "…",
-        ),
-        ("train: {epochs: 2, ema: 1}", "train.ema: input should be less than 1, not 1"),
-        (
-            "train: {epochs: 2, milestones: [2]}",
-            "train: milestones goes with schedule: multi_step, and multi_step needs them",
-        ),
-        (
-            "train: {epochs: 2, objective: flow_matching}",
-            "train.objective: flow_matching needs a time input: flow.time: concat or concat_squash",
-        ),
-        (
-            "train: {epochs: 2, objective: flow_matching}\nflow: {time: concat, blocks: 3}",
-            "train.objective: flow_matching needs flow.blocks: 1, not 3",
-        ),
-        (
-            "train: {epochs: 2, objective: flow_matching}\nflow: {time: concat, train_end_time: true}",
-            "train.objective: flow_matching needs T = 1: flow.train_end_time: false",
-        ),
-        (
-            "prune: {methods: [structured]}",
-            "prune: methods and keep_ratios go together: give both, or neither for a dense flow only",
         ),
         (
             "prune: {methods: [structurd], keep_ratios: [0.5]}",
@@ -394,34 +340,8 @@ def test_keys(write, text, message):
             "prune.methods: input should be a valid list, not 'structured'",
         ),
         (
-            "prune: {methods: [structured], keep_ratios: 0.5}",
-            "prune.keep_ratios is a list, for example [0.8, 0.5] or [{geometric: [0.8, 0.2, 20]}]",
-        ),
-        (
-            "prune: {methods: [structured], keep_ratios: [0.5, 0.6]}",
-            "prune.keep_ratios must fall (the share that is kept): 0.6 follows 0.5",
-        ),
-        (
-            "prune: {methods: [structured], keep_ratios: [25]}",
-            "prune.keep_ratios lie strictly between 0 and 1 (the share that is kept), not 25",
-        ),
-        (
             f"prune: {{methods: [structured], keep_ratios: [1{'0' * 400}]}}",
             "prune.keep_ratios lie strictly between 0 and 1 (the share that is kept), not inf",
-        ),
-        (
-            "prune: {methods: [structured], keep_ratios: [{geometric: [0.8, 0.2]}]}",
-            "prune.keep_ratios: {'geometric': [0.8, 0.2]} is neither a number nor {geometric: [first, last, count]} "
-            "nor {linear: [first, last, count]}",
-        ),
-        (
-            "prune: {methods: [structured], keep_ratios: [{linear: [0.8, 0.2, 0]}]}",
-            "prune.keep_ratios: linear [0.8, 0.2, 0] must have 1 > first > last > 0 and 2 ≤ count ≤ 1000",
-        ),
-        ("evaluate: {rtol: 1e-3}", "evaluate.rtol: input should be less than or equal to 0.00001, not 0.001"),
-        (
-            "evaluate: {dtype: float32, rtol: 1e-7}",
-            "evaluate: float32 cannot resolve a tolerance below 1e-6; use dtype: float64",
         ),
         (
             "train: {epochs: 0, lr: 0, batch: 0}",
@@ -460,12 +380,12 @@ def test_retrain_of_the_wrong_kind(write):
     assert message == ": prune.retrain: give a mapping of keys (those of train), not [1]"
 
 
-@pytest.mark.parametrize("version", ["2", "0", "null", "true", "1.0", "'1'", "[1]", ".nan", "9" * 100])
-def test_another_format(write, version):
-    message = said_of(write(BASE + f"format: {version}\n"))
-    assert message.endswith("was written by another version of Sparse Flows; this one reads format 1")
-    assert message.startswith(": format ")
-    assert load_spec(write(BASE + "format: 1\n")).format == 1
+def test_another_format(write):
+    for version in ["2", "0", "null", "true", "1.0", "'1'", "[1]", ".nan", "9" * 100]:
+        message = said_of(write(BASE + f"format: {version}\n"))
+        assert message.endswith("was written by another version of Sparse Flows; this one reads format 1")
+        assert message.startswith(": format ")
+        assert load_spec(write(BASE + "format: 1\n")).format == 1
 
 
 def test_a_newer_format_is_said_before_its_new_keys(write):
@@ -682,6 +602,6 @@ def test_numbers_are_read_as_people_write_them(text: str, value: float) -> None:
     assert type(read) is type(value)
 
 
-@pytest.mark.parametrize("text", ["010", "1:30", "0x1f", "0b1"])
-def test_numbers_of_older_yaml_are_text_and_so_refused_as_settings(text: str) -> None:
-    assert parse_yaml(text, "here") == text
+def test_numbers_of_older_yaml_are_text_and_so_refused_as_settings() -> None:
+    for text in ["010", "1:30", "0x1f", "0b1"]:
+        assert parse_yaml(text, "here") == text

@@ -5,11 +5,12 @@ from itertools import product
 import pytest
 import torch
 from pydantic import ValidationError
+from support.arrays import pairwise
 
 from sparseflows.flow.build import build_flow
 from sparseflows.pruning.graph.groups import count_params
 from sparseflows.specs import DataSpec, EvaluateSpec, FlowSpec, PruneSpec, SolveSpec, Spec, TrainSpec
-from sparseflows.specs.choices import ADAPTIVE, FIXED
+from sparseflows.specs.choices import ADAPTIVE, FIXED, TIMES
 
 MINIMAL = {"name": "a", "data": {"name": "moons"}, "train": {"epochs": 2}}
 
@@ -55,10 +56,7 @@ def test_the_usual_toy_flow_has_8642_params():
     assert FlowSpec().dense_params(2) == 8642  # 2·64 + 64, 64·64 + 64 twice, 64·2 + 2
 
 
-@pytest.mark.parametrize(
-    ("time", "hidden", "end_time"),
-    list(product(["none", "concat", "concat_squash"], [[7], [5, 3], [4, 6, 3]], [False, True])),
-)
+@pytest.mark.parametrize(*pairwise(time=TIMES, hidden=[[7], [5, 3], [4, 6, 3]], end_time=[False, True]))
 def test_dense_params_are_those_of_the_flow(time, hidden, end_time):
     for dim, blocks in product([1, 2, 5], [1, 3]):
         settings = FlowSpec(hidden=hidden, time=time, blocks=blocks, train_end_time=end_time)
@@ -84,9 +82,9 @@ def test_steps_of_a_training(settings, rows, expected):
     assert TrainSpec.model_validate(settings).steps_for(rows) == expected
 
 
-@pytest.mark.parametrize("settings", [{}, {"epochs": 3, "steps": 7}, {"epochs": None}])
-def test_the_length_is_given_once(settings):
-    assert "give the length once: either epochs or steps" in refusal(TrainSpec, **settings)
+def test_the_length_is_given_once():
+    for settings in [{}, {"epochs": 3, "steps": 7}, {"epochs": None}]:
+        assert "give the length once: either epochs or steps" in refusal(TrainSpec, **settings)
 
 
 # --- retraining
@@ -205,28 +203,28 @@ def test_settings_that_contradict_each_other(sections, words):
 # --- names and devices
 
 
-@pytest.mark.parametrize("name", ["a", "quick", "2024", "a.b_c-d", "1e5", "A" * 64, "x..y"])
-def test_names_of_runs(name):
-    assert spec(name=name).name == name
+def test_names_of_runs():
+    for name in ["a", "quick", "2024", "a.b_c-d", "1e5", "A" * 64, "x..y"]:
+        assert spec(name=name).name == name
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "../a", ".hidden", "-a", "_a", "a b", "ä", "a\n", "A" * 65, "a\\b", "a\0"])
-def test_names_that_make_no_folder(name):
-    message = refusal(Spec, **MINIMAL | {"name": name})
-    assert "at most 64 letters, digits, '.', '_' or '-', the first a letter or digit" in message
-    assert repr(name[:64]) in message
-    assert "^" not in message  # no regular expression
+def test_names_that_make_no_folder():
+    for name in ["", "a/b", "../a", ".hidden", "-a", "_a", "a b", "ä", "a\n", "A" * 65, "a\\b", "a\0"]:
+        message = refusal(Spec, **MINIMAL | {"name": name})
+        assert "at most 64 letters, digits, '.', '_' or '-', the first a letter or digit" in message
+        assert repr(name[:64]) in message
+        assert "^" not in message  # no regular expression
 
 
-@pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:0", "cuda:15"])
-def test_devices(device):
-    assert spec(device=device).device == device
+def test_devices():
+    for device in ["cpu", "cuda", "cuda:0", "cuda:15"]:
+        assert spec(device=device).device == device
 
 
-@pytest.mark.parametrize("device", ["", "gpu", "CPU", "cuda:", "cuda:x", "cuda:123", "mps", "cpu\n"])
-def test_unknown_devices(device):
-    message = refusal(Spec, **MINIMAL | {"device": device})
-    assert f"device is cpu, cuda or one GPU of several, as cuda:1, not {device!r}" in message
+def test_unknown_devices():
+    for device in ["", "gpu", "CPU", "cuda:", "cuda:x", "cuda:123", "mps", "cpu\n"]:
+        message = refusal(Spec, **MINIMAL | {"device": device})
+        assert f"device is cpu, cuda or one GPU of several, as cuda:1, not {device!r}" in message
 
 
 # --- bounds
@@ -274,14 +272,14 @@ def test_bounds(section, others, key, good, bad):
         assert refusal(section, **others | {key: value}).startswith(key)
 
 
-@pytest.mark.parametrize("value", [True, "3", 3.0, None, [3], {"a": 3}, float("nan")])
-def test_a_whole_number_is_asked_for(value):
-    assert refusal(TrainSpec, epochs=1, batch=value).startswith("batch: ")
+def test_a_whole_number_is_asked_for():
+    for value in [True, "3", 3.0, None, [3], {"a": 3}, float("nan")]:
+        assert refusal(TrainSpec, epochs=1, batch=value).startswith("batch: ")
 
 
-@pytest.mark.parametrize("value", [True, "0.1", None, [0.1], float("nan"), float("inf"), -float("inf")])
-def test_a_number_is_asked_for(value):
-    assert refusal(TrainSpec, epochs=1, lr=value).startswith("lr: ")
+def test_a_number_is_asked_for():
+    for value in [True, "0.1", None, [0.1], float("nan"), float("inf"), -float("inf")]:
+        assert refusal(TrainSpec, epochs=1, lr=value).startswith("lr: ")
 
 
 def test_whole_numbers_are_numbers():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations, product
 from typing import Any
 
@@ -28,6 +28,19 @@ def pairwise(**values: Sequence[Any]) -> tuple[list[str], list[Any]]:
             marks=() if case in chosen else pytest.mark.slow,
         )
         for case in cases
+    ]
+
+
+def rotating(first: Iterable[Any], second: Iterable[Any], times: int = 1) -> list[Any]:
+    """Cases of two parameters: each value of `first` meets `times` of `second`, taken in turn; the others are `slow`.
+
+    For parameters that have nothing to do with each other, of which the full product would show little more.
+    """
+    rows, columns = list(first), list(second)
+    return [
+        pytest.param(row, column, marks=() if (place - times * number) % len(columns) < times else pytest.mark.slow)
+        for number, row in enumerate(rows)
+        for place, column in enumerate(columns)
     ]
 
 

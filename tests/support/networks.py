@@ -1,8 +1,7 @@
 """Modules of Linear and Conv2d layers to prune, every parameter and running statistic random."""
 
-from itertools import product
-
 import torch
+from support.arrays import rotating
 from torch import nn
 from torch.nn import functional as F
 
@@ -51,7 +50,7 @@ def padded(sigma):
 
 MODULES = {"mlp": mlp, "norm_mlp": norm_mlp, "conv": conv, "padded": padded, "functional": Functional}
 SHAPES = {"mlp": (4,), "norm_mlp": (4,), "conv": (2, 8, 8), "padded": (2, 8, 8), "functional": (8, 8)}
-CASES = list(product(MODULES, ACTIVATIONS))
+CASES = rotating(MODULES, ACTIVATIONS, times=2)
 
 
 def make(name, activation="softplus", seed=0):

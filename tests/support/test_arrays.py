@@ -2,7 +2,7 @@
 
 from itertools import combinations, product
 
-from support.arrays import pairwise
+from support.arrays import pairwise, rotating
 
 
 def test_every_pair_is_there() -> None:
@@ -14,3 +14,10 @@ def test_every_pair_is_there() -> None:
     for (i, left), (j, right) in combinations(enumerate(values.values()), 2):
         assert {(case[i], case[j]) for case in fast} == set(product(left, right))
     assert len(fast) <= 24  # of 120; 5 · 4 is the least
+
+
+def test_values_take_turns() -> None:
+    cases = rotating("pqrst", [1, 2, 3], times=2)
+    assert [case.values for case in cases] == list(product("pqrst", [1, 2, 3]))
+    fast = [case.values for case in cases if not case.marks]
+    assert " ".join(f"{row}{column}" for row, column in fast) == "p1 p2 q1 q3 r2 r3 s1 s2 t1 t3"

@@ -13,14 +13,14 @@ from sparseflows.pruning.scoring.allocation import best_of_layers
 
 
 def strongest_paths(ways: Sequence[Chain], ranked: Sequence[Tensor]) -> Tensor:
-    """Indices, into the concatenated scores, of each chain's path whose weakest weight is strongest.
+    """Indices (n,), into the concatenated scores, of each chain's path whose weakest weight is strongest.
 
     Keeping all weights above a threshold keeps some path exactly as long as it keeps this one, so the
     choice changes nothing until the last path would break.
 
     Args:
         ways: the chains of a network.
-        ranked: scores of all weights, chain after chain; −∞ where one is masked already.
+        ranked: scores of all weights, chain after chain, each of its weight's shape (n_out, …); −∞ where masked.
     """
     chosen: list[int] = []
     offset, position = 0, 0
@@ -44,9 +44,10 @@ def strongest_paths(ways: Sequence[Chain], ranked: Sequence[Tensor]) -> Tensor:
 
 
 def floors(ways: Sequence[Chain], ranked: Sequence[Tensor], share: float) -> Tensor:
-    """Indices of each layer's best `share` of its weights, and of one way in and one way out for each.
+    """Indices (n,) of each layer's best `share` of its weights, and of one way in and one way out for each.
 
-    Without the ways, neurons that lead nowhere would be taken out, and their floored weights with them.
+    Without the ways, neurons that lead nowhere would be taken out, and their floored weights with them. The arguments
+    are those of `strongest_paths`.
     """
     if share == 0:
         return torch.empty(0, dtype=torch.long)

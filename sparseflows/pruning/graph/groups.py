@@ -63,9 +63,7 @@ def chains(network: nn.Module) -> list[Chain]:
     """
     if isinstance(network, Flow):
         return [chain for block in range(len(network.blocks)) for chain in block_chains(network, block)]
-    from sparseflows.pruning.graph.modules.chains import (
-        follow,  # torch.fx takes a while to load, and flows do not need it
-    )
+    from sparseflows.pruning.graph.modules.chains import follow  # torch.fx loads slowly, and flows do not need it
 
     return [follow(network).links]
 
@@ -185,7 +183,7 @@ def _link_params(link: Link, n_in: int, n_out: int) -> int:
 
 
 def by_neuron(link: Link, tensor: Tensor) -> Tensor:
-    """A tensor of the weight's shape as (n_out, n_in, per_neuron): the same memory where it is contiguous."""
+    """A tensor of the weight's shape (n_out, …) as (n_out, n_in, per_neuron): the same memory where contiguous."""
     return tensor.view(link.n_out, link.n_in, link.per_neuron)
 
 

@@ -16,12 +16,12 @@ from sparseflows.errors import lookup
 
 
 def rank_globally(scores: Sequence[Tensor]) -> Tensor:
-    """All items of all layers by falling score, as indices into the concatenated layers; ties keep their order."""
+    """All items of all layers, scores (n_ℓ, …), by falling score: indices (Σ n_ℓ,) into them; ties keep their order."""
     return torch.cat([score.flatten() for score in scores]).argsort(descending=True, stable=True)
 
 
 def rank_uniformly(scores: Sequence[Tensor]) -> Tensor:
-    """A ranking whose every prefix keeps about the same share of each layer, the best of each.
+    """A ranking (Σ n_ℓ,) whose every prefix keeps about the same share of each layer (n_ℓ, …), the best of each.
 
     An item's place is its rank within its layer divided by the layer's size.
     """
@@ -41,12 +41,12 @@ ALLOCATIONS: dict[str, Callable[[Sequence[Tensor]], Tensor]] = {
 
 
 def rank(scores: Sequence[Tensor], allocation: str) -> Tensor:
-    """The ranking of `allocation`: `global` or `uniform`."""
+    """The ranking (Σ n_ℓ,) of scores (n_ℓ, …) by `allocation`: `global` or `uniform`."""
     return lookup("allocation", allocation, ALLOCATIONS)(scores)
 
 
 def best_of_layers(scores: Sequence[Tensor], counts: Sequence[int]) -> Tensor:
-    """The best `counts[i]` items of every layer, as indices into the concatenated layers."""
+    """The best `counts[i]` items of every layer of scores (n_ℓ, …): indices (n,) into the concatenated layers."""
     starts = torch.tensor([0, *[score.numel() for score in scores]]).cumsum(0)
     best = [
         start + score.flatten().argsort(descending=True, stable=True)[:count]
@@ -56,7 +56,7 @@ def best_of_layers(scores: Sequence[Tensor], counts: Sequence[int]) -> Tensor:
 
 
 def put_first(order: Tensor, items: Tensor) -> Tensor:
-    """`order` with `items` moved to its front (they stay in every prefix), the rest as it was."""
+    """`order` (N,) with `items` (n,) moved to its front (they stay in every prefix), the rest as it was: (N,)."""
     protected = torch.zeros(len(order), dtype=torch.bool)
     protected[items] = True
     return torch.cat([items, order[~protected[order]]])

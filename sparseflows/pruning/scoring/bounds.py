@@ -36,13 +36,13 @@ def observed_error(weight: Tensor, pruned_weight: Tensor, inputs: Tensor) -> Ten
 
 
 def bernstein(largest: Tensor, variance: Tensor, log_term: float) -> Tensor:
-    """The deviation that a sum of independent variables exceeds with probability at most 2 exp(−log_term).
+    """The deviation that a sum of independent variables exceeds with probability at most 2 exp(−log_term), (…,).
 
     t = L M/3 + √((L M/3)² + 2 V L), the root of t²/2 = L (V + M t/3) (Bernstein's inequality, both sides).
 
     Args:
-        largest: M, the most that one variable strays from its mean.
-        variance: V, the sum of their variances.
+        largest: M, the most that one variable strays from its mean, (…,).
+        variance: V, the sum of their variances, (…,).
         log_term: L.
     """
     linear = largest * log_term / 3

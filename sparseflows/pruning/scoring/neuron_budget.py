@@ -45,7 +45,7 @@ def expected_distinct(scores: Tensor, draws: float) -> float:
 
 
 def draws_for(scores: Tensor, distinct: int) -> float:
-    """The m (a real number) that makes `expected_distinct` the wanted one; infinite where that is all with a score.
+    """The m (a real number) that makes `expected_distinct` of `scores` (n,) the wanted one; infinite where that is all.
 
     Newton's steps from m = `distinct`, which is too few. The expectation is concave in m, so that they only rise.
     """

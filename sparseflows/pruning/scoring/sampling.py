@@ -31,7 +31,7 @@ from sparseflows.pruning.scoring.neuron_budget import draws_for
 
 
 def arrivals(shares: Tensor, generator: torch.Generator) -> Tensor:
-    """T_j = Exponential(1) / s_j, in float64, of the shape of `shares` (≥ 0); infinite where the share is 0.
+    """T_j = Exponential(1) / s_j, float64, (n_out, C) as `shares` (≥ 0); infinite where the share is 0.
 
     Drawn once. {T_j ≤ τ} is the choice at τ, for every τ.
     """
@@ -41,14 +41,14 @@ def arrivals(shares: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def inclusion(shares: Tensor, tau: float, certain: Tensor | None = None) -> Tensor:
-    """p_j = 1 − exp(−τ s_j), float64; 0 where the share is 0, even at τ = ∞; 1 where `certain` (bool)."""
+    """p_j = 1 − exp(−τ s_j), (n_out, C), float64; 0 where the share is 0, even at τ = ∞; 1 where `certain` (bool)."""
     rates = shares.to(torch.float64)
     p = torch.where(rates > 0, -torch.expm1(-tau * rates), 0.0)
     return p if certain is None else p.masked_fill(certain, 1.0)
 
 
 def reweighting(shares: Tensor, kept: Tensor, tau: float, certain: Tensor | None = None) -> Tensor:
-    """1/p_j for what is kept, 0 for the rest: weight · factor is the pruned weight, unbiased.
+    """1/p_j for what is kept, 0 for the rest, (n_out, C): weight · factor is the pruned weight, unbiased.
 
     Args:
         shares: that the arrivals were drawn from, (n_out, C).
@@ -222,5 +222,5 @@ def best_top(scores: Tensor, count: int, neurons: int, delta: float = 0.05) -> i
 
 
 def top_then_random(scores: Tensor, count: int, neurons: int, generator: torch.Generator, delta: float = 0.05) -> Drawn:
-    """`draw_neurons` with as many neurons by rank as `best_top` says."""
+    """`draw_neurons` of scores (n,) with as many neurons by rank as `best_top` says."""
     return draw_neurons(scores, count, generator, best_top(scores, count, neurons, delta))

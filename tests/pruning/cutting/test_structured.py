@@ -1,12 +1,12 @@
 """Neurons removed: the smaller flow computes what the silenced one computed, and the budget is met."""
 
 import copy
-from itertools import product
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.arrays import pairwise, rotating
 from support.naive_pruning import ACTIVATIONS, TIMES, layers_of, make_flow, points, vectors_of, velocities
 
 from sparseflows.errors import InputError
@@ -46,7 +46,7 @@ def sizes(keep):
 # --- the smaller flow
 
 
-@pytest.mark.parametrize(("activation", "time"), list(product(ACTIVATIONS, TIMES)))
+@pytest.mark.parametrize(("activation", "time"), rotating(ACTIVATIONS, TIMES, times=2))
 def test_a_shrunk_flow_is_the_masked_flow(activation, time):
     # 1e-12: sums of at most 7 terms of order 1 in another order.
     for blocks, end_time, white in [(1, False, False), (1, True, True), (3, True, True), (2, False, True)]:
@@ -144,7 +144,7 @@ def test_a_keep_that_does_not_fit_is_refused(keep, words):
 # --- params
 
 
-@pytest.mark.parametrize(("time", "blocks", "end_time"), list(product(TIMES, (1, 2), (False, True))))
+@pytest.mark.parametrize(*pairwise(time=TIMES, blocks=(1, 2), end_time=(False, True)))
 def test_params_with_counts_what_shrink_leaves(time, blocks, end_time):
     for seed in range(5):
         flow = make_flow((7, 3, 5), 3, seed=seed, time=time, blocks=blocks, train_end_time=end_time)

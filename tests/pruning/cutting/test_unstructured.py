@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.arrays import rotating
 from support.naive_pruning import (
     ACTIVATIONS,
     TIMES,
@@ -229,8 +230,7 @@ def folds(monkeypatch):
     return seen
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("time", TIMES)
+@pytest.mark.parametrize(("activation", "time"), rotating(ACTIVATIONS, TIMES, times=2))
 def test_taking_dead_and_constant_neurons_out_leaves_the_function(activation, time, monkeypatch):
     before = folds(monkeypatch)
     for seed in range(4):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from support import naive_criteria as naive
+from support.arrays import rotating
 
 from sparseflows.errors import InputError
 from sparseflows.pruning.observing import shares as module
@@ -12,8 +13,7 @@ from sparseflows.pruning.observing.shares import largest_shares
 TIGHT = {"rtol": 1e-13, "atol": 1e-15}
 
 
-@pytest.mark.parametrize("per_neuron", [1, 2, 3])
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(("seed", "per_neuron"), rotating(range(6), [1, 2, 3]))
 def test_against_loops(seed, per_neuron):
     weight, observed = naive.make_layer(seed, n_in=4, per_neuron=per_neuron)
     points = naive.points_of(observed)

@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 from support import naive_criteria
+from support.arrays import rotating
 from support.naive_observe import logits_loss, observed_one_by_one
 from support.naive_pruning import make_flow, points
 from support.networks import assert_same_state, make, sample, state_of
@@ -103,8 +104,7 @@ def blocks_of(layers):
     return blocks.values()
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("criterion", WEIGHTS)
+@pytest.mark.parametrize(("criterion", "name"), rotating(WEIGHTS, NETWORKS, times=3))
 def test_weights_are_scored_as_by_loops(criterion, name):
     network, taken = given(name)
     found = score(criterion, network, taken)
@@ -115,8 +115,7 @@ def test_weights_are_scored_as_by_loops(criterion, name):
         torch.testing.assert_close(found[layer.name].flatten(1), expected, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("criterion", NEURONS)
+@pytest.mark.parametrize(("criterion", "name"), rotating(NEURONS, NETWORKS, times=3))
 def test_neurons_are_scored_as_by_loops(criterion, name):
     network, taken = given(name)
     found = score(criterion, network, taken)
@@ -170,8 +169,7 @@ def test_what_was_seen_already_is_not_observed_again(criterion):
 # --- what is refused
 
 
-@pytest.mark.parametrize("criterion", CRITERIA)
-@pytest.mark.parametrize("name", ["flow", "mlp"])
+@pytest.mark.parametrize(("criterion", "name"), rotating(CRITERIA, ["flow", "mlp"]))
 def test_a_criterion_that_needs_data_says_so(criterion, name):
     network, _ = given(name)
     if CRITERIA[criterion].needs == "nothing":

@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def magnitude(weight: Tensor) -> Tensor:
-    """|w| for every entry of a weight matrix (…): weight thresholding."""
+    """|w| for every entry of a weight (n_out, …), in its shape: weight thresholding."""
     return weight.detach().abs()
 
 

@@ -90,7 +90,7 @@ class Sipp:
     def _layer(
         self, number: int, kept: Tensor, held: Tensor, tau: float
     ) -> tuple[Tensor, Tensor, Callable[[float], Tensor]]:
-        """Of one layer: what stays, its factors, and its promise as a function of the inflation."""
+        """What stays of one layer and its factors, (n_out, C) both, and its promise as a function of the inflation."""
         weight, shares = self._seen[number].weight, self._seen[number].shares
         # What no cut may take, or came after τ and was kept all the same, was not left to chance.
         certain = kept & (held | (self._times[number] > tau))

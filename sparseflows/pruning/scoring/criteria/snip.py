@@ -6,5 +6,5 @@ from torch import Tensor
 
 
 def snip(weight: Tensor, mean_gradient: Tensor) -> Tensor:
-    """|w · ∂L̄/∂w|, (n_out, C): what the mean loss gains by the weight's going, to first order."""
+    """|w · ∂L̄/∂w|, (n_out, C) as both arguments: what the mean loss gains by the weight's going, to first order."""
     return (weight.detach() * mean_gradient).abs()
