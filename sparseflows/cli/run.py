@@ -13,8 +13,9 @@ from sparseflows.cli.console import print_result
 from sparseflows.errors import InputError, RunError
 from sparseflows.experiment.folder.folder import RunFolder
 from sparseflows.experiment.folder.records import Record
+from sparseflows.experiment.folder.sequences import stages
 from sparseflows.experiment.monitoring.summary import results_text
-from sparseflows.experiment.plan import check_keep_ratios, count_stages
+from sparseflows.experiment.plan import check_keep_ratios
 from sparseflows.experiment.rows import prepare
 from sparseflows.experiment.sweep.points import Sweep
 from sparseflows.specs.settings import Spec
@@ -66,7 +67,7 @@ def run_one(spec: Spec, options: RunOptions) -> None:
             from sparseflows.experiment.monitoring.progress import Progress
             from sparseflows.experiment.scheduling.run import run_experiment
 
-            records = run_experiment(spec, folder, splits, Progress(count_stages(spec)), workers, lost, options.log)
+            records = run_experiment(spec, folder, splits, Progress(len(stages(spec))), workers, lost, options.log)
     _print_records(folder.path, records, options.as_json)
 
 

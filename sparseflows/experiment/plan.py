@@ -11,12 +11,8 @@ from sparseflows.data.splits import known_sets, prepared_folder
 from sparseflows.data.tables.mapped import MappedRows, is_large
 from sparseflows.data.tables.tabular import load_table
 from sparseflows.errors import InputError, lookup
+from sparseflows.experiment.folder.sequences import stages
 from sparseflows.specs.settings import NetworkSpec, Spec, TrainSpec, UnitMethod
-
-
-def count_stages(spec: Spec) -> int:
-    """Stages of the whole run, dense ones included."""
-    return len(spec.seeds) * (1 + len(spec.prune.sequences()) * len(spec.prune.keep_ratios))
 
 
 def plan(spec: Spec) -> dict[str, Any]:
@@ -60,7 +56,7 @@ def plan(spec: Spec) -> dict[str, Any]:
         "dim": dim,
         "train_rows": rows,
         "params_dense": dense_params(spec, dim, classes),
-        "stages": count_stages(spec),
+        "stages": len(stages(spec)),
         "steps_dense": steps(spec.train),
         "steps_retrain": steps(spec.retrain_spec()) if spec.prune.methods else None,
     }

@@ -16,11 +16,12 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
 from sparseflows.data.tables.tabular import Standardiser
+from sparseflows.data.whitening import whitening_matrix
 from sparseflows.errors import InputError, RunError
 from sparseflows.evaluation.likelihood import likelihood, reporting_solver, subset
 from sparseflows.experiment.inference import draw_standardised
-from sparseflows.experiment.scheduling.run import whitening_matrix
-from sparseflows.experiment.stages.stage import LR_SCALES, SELECTION_TOLERANCE
+from sparseflows.experiment.stages.selection import SELECTION_TOLERANCE
+from sparseflows.experiment.stages.stage import LR_SCALES
 from sparseflows.flow.build import build_flow
 from sparseflows.flow.model import Flow
 from sparseflows.flow.solvers.ode import Status

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
+import platform
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,9 +16,11 @@ from sparseflows.data.splits import Splits
 from sparseflows.errors import DiskError, RunError, SparseFlowsError
 from sparseflows.experiment.folder.folder import DATA, RunFolder
 from sparseflows.experiment.folder.records import DENSE, Record, cascade_name
+from sparseflows.experiment.folder.sequences import StageName, dense_stage, stages_of
 from sparseflows.experiment.monitoring.progress import Progress
 from sparseflows.experiment.rows import describe, load_splits
-from sparseflows.experiment.stages.context import check_device, make_bench, make_dense, run_sequence
+from sparseflows.experiment.stages.context import check_device, make_context
+from sparseflows.experiment.stages.protocols import make_dense, run_sequence
 from sparseflows.specs.settings import OF_DENSE, REWIND, SCRATCH, Spec
 
 DONE, BUSY, FAILED = "done", "busy", "failed"
@@ -50,17 +54,15 @@ class Task:
     splits: Splits | None = None
     log: tuple[str, ...] = ()
 
-    def stages(self) -> Iterator[tuple[str, int]]:
-        """(cascade, stage) of all that it makes, the dense network first."""
-        yield cascade_name(DENSE, self.seed), 0
-        for protocol, method in self.sequences:
-            for stage in range(1, len(self.spec.prune.keep_ratios) + 1):
-                yield cascade_name(method, self.seed, protocol), stage
+    def stages(self) -> list[StageName]:
+        """All that it makes, the dense network first."""
+        each = (stages_of(self.spec, self.seed, *sequence) for sequence in self.sequences)
+        return [dense_stage(self.seed), *itertools.chain(*each)]
 
     def is_whole(self) -> bool:
         """Whether every stage has been put in its place."""
         run = RunFolder(self.folder, self.spec)
-        return all(run.is_there(cascade, stage) for cascade, stage in self.stages())
+        return all(run.is_there(name.cascade, name.stage) for name in self.stages())
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class Leash:
         self.asked = now
         if not self.path.parent.is_dir():
             raise Abandoned(
-                f"{self.path.parent}: no such folder on {os.uname().nodename}; workers need it on a shared disk"
+                f"{self.path.parent}: no such folder on {platform.node()}; workers need it on a shared disk"
             )
         try:
             found = self.path.read_text()
@@ -213,14 +215,14 @@ def carry_out_here(task: Task, progress: Progress, wait: bool = True, run: RunFo
         if not described and not (run.path / DATA).exists():
             seeds = task.spec.seeds if task.spec.data.split_by_seed else [task.seed]
             run.write_data(describe({s: load_splits(task.spec, s, task.here, task.data_digest) for s in seeds}))
-        bench = make_bench(task.spec, run, splits, progress, task.seed, task.log)
+        context = make_context(task.spec, run, splits, progress, task.seed, task.log)
         with run.hold(cascade_name(DENSE, task.seed), progress.place):
-            make_dense(bench, task.seed)
+            make_dense(context)
         for protocol, method in task.sequences:
             with run.hold(cascade_name(method, task.seed, protocol), progress.place, wait) as held:
                 if not held:
                     return False
-                run_sequence(bench, protocol, method, task.seed)
+                run_sequence(context, protocol, method)
     return True
 
 

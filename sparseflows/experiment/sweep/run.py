@@ -9,8 +9,9 @@ from pathlib import Path
 from sparseflows.data.benchmarks.facts import BENCHMARKS
 from sparseflows.experiment.folder.folder import RunFolder
 from sparseflows.experiment.folder.records import DONE, Record
+from sparseflows.experiment.folder.sequences import stages
 from sparseflows.experiment.monitoring.progress import Progress
-from sparseflows.experiment.plan import count_stages, plan
+from sparseflows.experiment.plan import plan
 from sparseflows.experiment.rows import prepare
 from sparseflows.experiment.scheduling.dispatch import run_tasks
 from sparseflows.experiment.scheduling.run import mention_engine
@@ -106,7 +107,7 @@ def run_sweep(
         progress.close()
         records = _records(sweep, places)
         folder.write_results()
-    told = [(f"{task.label}/{[*task.stages()][-1][0]}", reason) for task, reason in tally.failed]
+    told = [(f"{task.label}/{task.stages()[-1].cascade}", reason) for task, reason in tally.failed]
     for place, found in zip(places, records, strict=True):
         told += [(f"{place.name}/{r.cascade}/{r.stage}", r.reason or "") for r in found if r.status != DONE]
     return SweepResults(places, records, tuple(told), len(tally.failed), tally.seconds, time.monotonic() - started)
@@ -121,4 +122,4 @@ def _records(sweep: Sweep, places: tuple[Path, ...]) -> tuple[tuple[Record, ...]
 
 def count_sweep_stages(sweep: Sweep) -> int:
     """Stages of all points."""
-    return sum(count_stages(point.spec) for point in sweep.points)
+    return sum(len(stages(point.spec)) for point in sweep.points)

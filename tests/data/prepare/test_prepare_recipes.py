@@ -20,8 +20,8 @@ from support import published_files as files
 from sparseflows.data.benchmarks.facts import BENCHMARKS, PARTS
 from sparseflows.data.benchmarks.prepared import open_prepared, verify
 from sparseflows.data.files import rawtext, streaming
-from sparseflows.data.prepare.prepare import Request, prepare
 from sparseflows.data.prepare import prepare as preparing
+from sparseflows.data.prepare.prepare import Request, prepare
 
 
 @pytest.fixture(autouse=True)

@@ -16,8 +16,7 @@ import torch
 
 from sparseflows.experiment.folder.checkpoints import Checkpoints
 from sparseflows.experiment.folder.records import Record
-from sparseflows.experiment.monitoring.live import Live
-from sparseflows.experiment.monitoring.loggers import Loggers
+from sparseflows.experiment.monitoring.loggers import Live, Loggers, StageStart
 from sparseflows.experiment.stages import stage as stage_module
 from sparseflows.flow.model import Flow
 
@@ -212,7 +211,8 @@ def test_one_that_raises_is_dropped(method, error, tmp_path):
     def fail(*arguments):
         raise error
 
-    start = stage_module.StageStart(tmp_path, "cascade", "dense", 0, 0, None, 0, 0, 2, (), np.zeros((1, 2)))
+    place = {"method": "dense", "seed": 0, "stage": 0}
+    start = StageStart(**place, run=tmp_path, attempt=0, step=0, steps=2, history=(), validation=np.zeros((1, 2)))
     bad, good, said = Spy(tmp_path), Spy(tmp_path), []
     setattr(bad, method, fail)
     loggers = Loggers(tmp_path, {"bad": bad, "good": good}, said.append)
