@@ -61,7 +61,7 @@ class Record:
     kl_gap_se: AtLeast0 | None = None
     accuracy_test: Share | None = None
     loss_test: Finite | None = None
-    nfe: Whole | None = None
+    nfe: Whole | AtLeast0 | None = None
     train_steps: Whole | None = None
     train_seconds: AtLeast0 | None = None
     loss_val: Finite | None = None
@@ -183,7 +183,7 @@ def _schema() -> TypeAdapter[Record]:
 def _wanted(name: str) -> str:
     """What a cell of a column should be."""
     column = _schema().json_schema()["properties"][name]
-    kind = column.get("anyOf", [column])[0]
+    kind = next(one for one in reversed(column.get("anyOf", [column])) if one.get("type") != "null")
     if "enum" in kind:
         return " or ".join(f"'{one}'" for one in kind["enum"])
     noun = "a whole number" if kind["type"] == "integer" else "a finite number"
