@@ -12,7 +12,7 @@ from sparseflows.experiment.folder.folder import RUN, RunFolder
 from sparseflows.experiment.folder.locks import Signature, is_held, read_signature
 from sparseflows.experiment.folder.records import FAILED, Record
 from sparseflows.experiment.folder.sequences import StageName, sequences
-from sparseflows.experiment.monitoring.progress import duration
+from sparseflows.experiment.monitoring.meter import duration
 from sparseflows.experiment.sweep.folder import SweepFolder
 
 LISTED = 40  # cascades

@@ -15,7 +15,8 @@ from sparseflows.experiment.folder.folder import RunFolder
 from sparseflows.experiment.folder.locks import read_signature
 from sparseflows.experiment.folder.records import Record
 from sparseflows.experiment.folder.sequences import StageName
-from sparseflows.experiment.monitoring.progress import LINE_EVERY, Progress
+from sparseflows.experiment.monitoring.meter import LINE_EVERY
+from sparseflows.experiment.monitoring.progress import Progress
 from sparseflows.experiment.scheduling.tasks import BEAT_EVERY, Task
 from sparseflows.files import write_whole
 

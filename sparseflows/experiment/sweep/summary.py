@@ -9,7 +9,7 @@ from typing import Any
 
 from sparseflows.experiment.folder.records import DENSE, DONE, Record
 from sparseflows.experiment.folder.sequences import stages
-from sparseflows.experiment.monitoring.progress import duration
+from sparseflows.experiment.monitoring.meter import duration
 from sparseflows.experiment.plan import plan
 from sparseflows.experiment.sweep.points import Sweep
 from sparseflows.experiment.sweep.run import SweepResults, count_sweep_stages
