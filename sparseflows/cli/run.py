@@ -15,8 +15,7 @@ from sparseflows.experiment.folder.folder import RunFolder
 from sparseflows.experiment.folder.records import Record
 from sparseflows.experiment.folder.sequences import stages
 from sparseflows.experiment.monitoring.summary import results_text
-from sparseflows.experiment.plan import check_keep_ratios
-from sparseflows.experiment.rows import prepare
+from sparseflows.experiment.rows import notes_of, prepare
 from sparseflows.experiment.sweep.points import Sweep
 from sparseflows.specs.settings import Spec
 
@@ -53,8 +52,6 @@ def run_one(spec: Spec, options: RunOptions) -> None:
     options.check(spec.device)
     workers = choose_workers(options.backend, options.jobs, options.address, options.gpus)
     splits, digest = prepare(spec)
-    any_rows = next(iter(splits.values()))
-    check_keep_ratios(spec, any_rows.train.shape[1], any_rows.classes)
     if spec.device != "cpu" and options.backend == "local":  # only PyTorch knows; asked before a folder is made
         from sparseflows.experiment.stages.context import check_device
 
@@ -62,7 +59,7 @@ def run_one(spec: Spec, options: RunOptions) -> None:
     with workers.connected() as lost:
         folder = RunFolder.claim(options.out, spec, digest, force=options.force)
         with folder.lock(options.join):
-            _note(note for one in splits.values() for note in (*one.warnings, *one.notes))
+            _note(notes_of(splits))
             print(f"{spec.name}: results go to {folder.path}", file=sys.stderr)
             from sparseflows.experiment.monitoring.progress import Progress
             from sparseflows.experiment.scheduling.run import run_experiment

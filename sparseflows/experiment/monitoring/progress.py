@@ -63,6 +63,10 @@ class Progress(Meter):
         left = f"; about {duration(each * remaining)} left" if remaining > 0 else ""
         self.say(f"{self._place(self.finished)}{self.where}{record.cascade}/{record.stage}  {outcome(record)}{left}")
 
+    def failed(self, message: str) -> None:
+        """A task cannot be carried out; those of other experiments go on."""
+        self.say(f"{self.where.rstrip('/')}: {message}")
+
     def _place(self, number: int) -> str:
         return f"[{number}/{self.stages}] " if self.stages else ""
 

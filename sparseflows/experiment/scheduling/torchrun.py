@@ -17,8 +17,7 @@ from sparseflows.experiment.folder.folder import RunFolder
 from sparseflows.experiment.folder.records import Record
 from sparseflows.experiment.folder.sequences import stages
 from sparseflows.experiment.monitoring.progress import Progress
-from sparseflows.experiment.plan import check_keep_ratios
-from sparseflows.experiment.rows import prepare
+from sparseflows.experiment.rows import notes_of, prepare
 from sparseflows.experiment.scheduling.run import run_experiment
 from sparseflows.experiment.stages.context import check_device
 from sparseflows.specs.settings import Spec
@@ -46,8 +45,6 @@ def run_together(
             splits, digest = prepare(spec)
             if processes.first(lambda: digest) != digest:
                 raise InputError(f"data.path: process {processes.rank} found other data than process 0")
-            any_rows = next(iter(splits.values()))
-            check_keep_ratios(spec, any_rows.train.shape[1], any_rows.classes)
             path = processes.first(lambda: RunFolder.claim(out, spec, digest, force=force).path)
             folder = RunFolder(path, spec, processes)
             with folder.lock():
@@ -55,7 +52,7 @@ def run_together(
                     with open(os.devnull, "w") as nowhere:
                         run_experiment(spec, folder, splits, Progress(stream=nowhere, bars=False))
                     return None
-                for note in dict.fromkeys(note for one in splits.values() for note in (*one.warnings, *one.notes)):
+                for note in notes_of(splits):
                     print(f"note: {note}", file=sys.stderr)
                 print(f"{spec.name}: {processes.world} processes; results go to {path}", file=sys.stderr)
                 return path, run_experiment(spec, folder, splits, Progress(len(stages(spec))), log=log)

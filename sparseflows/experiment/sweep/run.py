@@ -12,7 +12,7 @@ from sparseflows.experiment.folder.records import DONE, Record
 from sparseflows.experiment.folder.sequences import stages
 from sparseflows.experiment.monitoring.progress import Progress
 from sparseflows.experiment.plan import plan
-from sparseflows.experiment.rows import prepare
+from sparseflows.experiment.rows import notes_of, prepare
 from sparseflows.experiment.scheduling.dispatch import run_tasks
 from sparseflows.experiment.scheduling.run import mention_engine
 from sparseflows.experiment.scheduling.tasks import Task, tasks_of
@@ -59,8 +59,7 @@ def check_points(sweep: Sweep) -> tuple[list[str | None], list[str]]:
         elif key not in known:
             with point.named():
                 splits, known[key] = prepare(point.spec)
-            for one in splits.values():
-                notes |= dict.fromkeys((*one.warnings, *one.notes))
+            notes |= dict.fromkeys(notes_of(splits))
         digests.append(known[key])
     for point in _distinct(sweep):
         with point.named():
