@@ -21,6 +21,7 @@ from sparseflows.specs.settings import Spec
 
 if TYPE_CHECKING:
     from sparseflows.distributed.torchrun import Place
+    from sparseflows.experiment.scheduling.workers import Workers
 
 
 @dataclass(frozen=True)
@@ -37,25 +38,35 @@ class RunOptions:
     log: tuple[str, ...]
     as_json: bool
 
-    def check(self, device: str) -> None:
-        """Refuse options that do not go together, before PyTorch is loaded."""
+    def workers(self, devices: Iterable[str]) -> Workers:
+        """Who works on `devices`.
+
+        Raises:
+            InputError: options that do not go together, found before PyTorch is loaded.
+        """
+        from sparseflows.experiment.scheduling.workers import choose_workers
+
         if self.force and self.join:
             raise InputError("--join takes part in what is there, --force starts over: give one of them")
-        if self.gpus is not None and not device.startswith("cuda"):
-            raise InputError(f"--gpus-per-task goes with device: cuda; the settings say device: {device}")
+        without = next((device for device in sorted(devices) if not device.startswith("cuda")), None)
+        if self.gpus is not None and without is not None:
+            raise InputError(f"--gpus-per-task goes with device: cuda; the settings say device: {without}")
+        return choose_workers(self.backend, self.jobs, self.address, self.gpus)
+
+    def check_devices(self, devices: Iterable[str]) -> None:
+        """Raise InputError where one is not there; only PyTorch knows, and it is asked before a folder is made."""
+        for device in sorted({*devices} - {"cpu"}):
+            if self.backend == "local":
+                from sparseflows.experiment.stages.context import check_device
+
+                check_device(device)
 
 
 def run_one(spec: Spec, options: RunOptions) -> None:
     """Carry one experiment out and print its table."""
-    from sparseflows.experiment.scheduling.workers import choose_workers
-
-    options.check(spec.device)
-    workers = choose_workers(options.backend, options.jobs, options.address, options.gpus)
+    workers = options.workers([spec.device])
     splits, digest = prepare(spec)
-    if spec.device != "cpu" and options.backend == "local":  # only PyTorch knows; asked before a folder is made
-        from sparseflows.experiment.stages.context import check_device
-
-        check_device(spec.device)
+    options.check_devices([spec.device])
     with workers.connected() as lost:
         folder = RunFolder.claim(options.out, spec, digest, force=options.force)
         with folder.lock(options.join):
@@ -100,20 +111,13 @@ def run_sweep_of(sweep: Sweep, options: RunOptions) -> None:
     Raises:
         RunError: some cascades could not be carried out.
     """
-    from sparseflows.experiment.scheduling.workers import choose_workers
     from sparseflows.experiment.sweep.folder import SweepFolder
     from sparseflows.experiment.sweep.run import check_points, count_sweep_stages
 
-    for device in sorted({point.spec.device for point in sweep.points}):
-        options.check(device)
-    workers = choose_workers(options.backend, options.jobs, options.address, options.gpus)
+    devices = {point.spec.device for point in sweep.points}
+    workers = options.workers(devices)
     digests, notes = check_points(sweep)
-    devices = {point.spec.device for point in sweep.points} - {"cpu"}
-    if devices and options.backend == "local":
-        from sparseflows.experiment.stages.context import check_device
-
-        for device in sorted(devices):
-            check_device(device)
+    options.check_devices(devices)
     with workers.connected() as lost:
         folder = SweepFolder.claim(options.out, sweep, force=options.force)
         with folder.lock(options.join):

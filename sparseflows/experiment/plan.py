@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -79,14 +80,15 @@ def check_keep_ratios(spec: Spec, dim: int | None, classes: int | None) -> None:
 
 
 def _one_unit_a_layer(spec: Spec, dim: int, classes: int | None) -> int:
-    if spec.network is None:
-        smallest = spec.model_copy(
-            update={"flow": spec.flow.model_copy(update={"hidden": [1] * len(spec.flow.hidden)})}
-        )
-    else:
-        widths = {"hidden": [1] * len(spec.network.hidden), "channels": [1] * len(spec.network.channels)}
-        smallest = spec.model_copy(update={"network": spec.network.model_copy(update=widths)})
-    return dense_params(smallest, dim, classes) or 0
+    return dense_params(with_widths(spec, lambda width: 1), dim, classes) or 0
+
+
+def with_widths(spec: Spec, change: Callable[[int], int]) -> Spec:
+    """`spec` with every hidden layer of its flow or network as wide as `change` makes of its width."""
+    keys = {"hidden"} if spec.network is None else {"hidden", "channels"}
+    name, section = ("flow", spec.flow) if spec.network is None else ("network", spec.network)
+    widths = {key: [change(width) for width in getattr(section, key)] for key in keys}
+    return spec.model_copy(update={name: section.model_copy(update=widths)})
 
 
 def _one_path(spec: Spec, dim: int, classes: int | None) -> int:

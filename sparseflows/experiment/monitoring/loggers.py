@@ -101,35 +101,31 @@ class Live:
         self._path: Path | None = None
         self._place: dict[str, Any] = {}
 
-    def begin(self, cascade: str, place: Mapping[str, Any], history: Iterable[Mapping[str, float]]) -> None:
-        """Start the file with `history`; `place` says in every line which stage it is of."""
-        self._path, self._place = self._file(cascade), dict(place)
-        self._write("w", history)
+    def begin(self, stage: StageStart) -> None:
+        """Start the file with the lines of the checkpoint; every line says which stage it is of."""
+        self._path, self._place = self._file(stage.cascade), stage.place
+        self._write("w", stage.history)
 
-    def step(self, values: Mapping[str, float]) -> None:
+    def step(self, values: Values) -> None:
         """One line more."""
         self._write("a", [values])
 
-    def end(self, cascade: str) -> None:
+    def end(self, record: Record, network: nn.Module | None = None) -> None:
         """The stage is whole."""
-        path = self._file(cascade)
-        try:
-            if path is not None:
+        if path := self._file(record.cascade):
+            with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
-        except OSError:
-            pass
 
     def _file(self, cascade: str) -> Path | None:
         return None if self._run is None else self._run / "cascades" / cascade / self.NAME
 
-    def _write(self, mode: str, lines: Iterable[Mapping[str, float]]) -> None:
+    def _write(self, mode: str, lines: Iterable[Values]) -> None:
         if self._path is None:
             return
-        text = "".join(json.dumps(self._place | dict(line)) + "\n" for line in lines)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open(mode, encoding="utf-8") as stream:
-                stream.write(text)
+                stream.write("".join(json.dumps(self._place | dict(line)) + "\n" for line in lines))
         except OSError:
             self._path = None  # a full disk is the checkpoint's to report
 
@@ -156,7 +152,7 @@ class Loggers:
 
     def begin(self, stage: StageStart) -> None:
         """A stage begins or is taken up again."""
-        self._live.begin(stage.cascade, stage.place, stage.history)
+        self._live.begin(stage)
         for name in list(self._named):
             self._tell(name, "begin", stage)
 
@@ -168,7 +164,7 @@ class Loggers:
 
     def end(self, record: Record, network: nn.Module | None) -> None:
         """A stage is in its place."""
-        self._live.end(record.cascade)
+        self._live.end(record)
         for name in list(self._named):
             self._end(name, record, network)
 
@@ -187,7 +183,7 @@ class Loggers:
             lines: of its training.
             network: of the stage.
         """
-        self._live.end(record.cascade)  # whoever wrote the stage may have been killed before doing so
+        self._live.end(record)  # whoever wrote the stage may have been killed before doing so
         for name in [name for name in self._named if not self._has_heard(name, record)]:
             self._tell(name, "begin", stage())
             for line in lines():
