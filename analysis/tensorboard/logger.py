@@ -9,7 +9,6 @@ All are made anew from what the run folder holds, so nothing in them is ever the
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -21,6 +20,7 @@ from analysis.tables.means import CLASSIFIES, tabulate
 from sparseflows.experiment.folder.folder import RunFolder
 from sparseflows.experiment.folder.records import CASCADE, DENSE, DONE, Record
 from sparseflows.experiment.monitoring.loggers import StageStart, Values
+from sparseflows.files import FileLock
 from sparseflows.specs.yaml import dump_spec
 
 if TYPE_CHECKING:
@@ -143,8 +143,8 @@ class TensorBoard:
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         # Workers of one run share these folders: the last one to write has to be the last one to have read.
-        with (self._folder / ".lock").open("a") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
+        with FileLock(self._folder / ".lock") as lock:
+            lock.take(wait=True)
             yield
 
 
