@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.works import WORKS
+from benchmarks.works.table import WORKS
 from sparseflows.errors import InputError, SparseFlowsError, lookup
 
 EXAMPLES = """\

@@ -39,7 +39,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Of `values`, in any order."""
+        """The spread of `values`, which may come in any order."""
         if not values:
             return cls(math.nan, math.nan, math.nan)
         return cls(statistics.median(values), min(values), max(values))

@@ -99,7 +99,7 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str | None]:
-    """Of Python and the packages that are measured; None where one is missing."""
+    """Versions of Python and of the packages that are measured; None where one is missing."""
     found: dict[str, str | None] = {"python": platform.python_version()}
     for name in PACKAGES:
         try:

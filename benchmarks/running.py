@@ -15,7 +15,7 @@ from tqdm import tqdm
 from benchmarks.context import Context, Settings, Skipped
 from benchmarks.measure import Measurement
 from benchmarks.report import Outcome, document, text
-from benchmarks.works import Work
+from benchmarks.works.table import Work
 from sparseflows.errors import SparseFlowsError
 from sparseflows.files import write_whole
 

@@ -29,7 +29,7 @@ _SIDE = 6  # stages beside the dense one in a row of panels
 
 
 def compute(request: Request) -> list[Entry]:
-    """The arrays and values of every stage (`analysis.fields.portrait`), and `files`: what will be drawn of it."""
+    """The arrays and values of every stage (`analysis.fields.arrays`), and `files`: what will be drawn of it."""
     study, settings, pairs = request.study, request.settings, _pairs(request)
     depends = {
         "seed": settings.seed,
@@ -38,11 +38,11 @@ def compute(request: Request) -> list[Entry]:
     }
 
     def of_stage(subject: Subject, report: Report) -> Result:
-        from analysis.fields.portrait import Settings, portrait
+        from analysis.fields.arrays import Settings, field_arrays
 
         wanted = Settings(settings.seed, settings.frames, None if pairs is None else tuple(pairs))
         with _threads(study.folder.spec.threads):
-            return portrait(subject.flow(), study.splits_of(subject.record.seed), wanted, report)
+            return field_arrays(subject.flow(), study.splits_of(subject.record.seed), wanted, report)
 
     return _with_files(each_stage(request.subjects, KIND, depends, of_stage, request.progress), request.named)
 

@@ -11,7 +11,6 @@ from typing import Any
 import typer
 
 from analysis.analyses.writing import REMEDY, require_once, write_files
-from analysis.curvature.table import hessian_table
 from analysis.plots.curves import hessian_vs_pr_arrays, hessian_vs_pr_figure, nll_vs_pr_arrays, nll_vs_pr_figure
 from analysis.plots.nll import (
     accuracy_vs_params_arrays,
@@ -23,6 +22,7 @@ from analysis.runs.analyses import Key, Values, read_stages
 from analysis.runs.records import Run, read_run
 from analysis.runs.sweeps import folder_for_all
 from analysis.tables import hessian, nll
+from analysis.tables.curvature import hessian_table
 from analysis.tables.markup import latex, markdown
 from analysis.tables.means import CLASSIFIES, Table, tabulate
 from analysis.tables.sheet import Sheet

@@ -20,7 +20,7 @@ WIDTH = 0.01  # of the spectrum's extent: standard deviation of the Gaussians of
 
 
 def kappa_exact(eigenvalues: Array, eps: float = KAPPA_EPS) -> tuple[float, int]:
-    """λ_max / smallest |λ| above eps·λ_max, and how many |λ| are not above that cut.
+    """λ_max / smallest |λ| above eps·λ_max, and how many |λ| are not above that cut, for eigenvalues (P,).
 
     NaN where λ_max is not positive.
     """
@@ -45,7 +45,7 @@ def kappa_lanczos(runs: Sequence[Tridiagonal], eps: float = KAPPA_EPS) -> tuple[
 
 
 def negative_share_exact(eigenvalues: Array, cut: float = NEGATIVE_EPS) -> float:
-    """Share of the eigenvalues below -cut·max |λ|."""
+    """Share of the eigenvalues (P,) that lie below -cut·max |λ|."""
     return float(np.mean(eigenvalues < -cut * np.max(np.abs(eigenvalues))))
 
 

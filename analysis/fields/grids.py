@@ -182,7 +182,7 @@ class Bounded(nn.Module):
         return f * self._weight(z, f)
 
     def tangents(self, t: Tensor, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """f and its products with v, both limited. (The weight's own slope is left out: see `bounded`.)"""
+        """f (B, D) and its products with v (K, B, D), limited. (The slope of the weight is left out: see `bounded`.)"""
         assert isinstance(self.field, Field)
         f, pushed = self.field.tangents(t, z, v)
         weight = self._weight(z, f)

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis.curvature.table import average
 from analysis.plots.axes import draw_level, kept, place_ticks, ratio_axis
 from analysis.plots.looks import DENSE_LOOK, Look, looks
 from analysis.plots.style import Arrays, columns, render
 from analysis.plots.ticks import count_ticks
 from analysis.runs.analyses import Key, Values, number
 from analysis.runs.records import DENSE, FAILED, Run
+from analysis.tables.curvature import average
 from analysis.tables.numbers import Mean
 
 if TYPE_CHECKING:

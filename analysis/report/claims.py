@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from analysis.curvature.table import nll_change, ratio
 from analysis.report.words import pruned_methods
 from analysis.runs.analyses import Key, Values, number
 from analysis.runs.records import DENSE, FAILED, Run, Stage
+from analysis.tables.curvature import nll_change, ratio
 from analysis.tables.numbers import Mean
 
 Compare = Callable[[Values, Values | None], Mean | None]

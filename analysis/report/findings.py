@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from analysis.curvature.table import hessian_table
 from analysis.report.claims import FAILS, HOLDS, MODERATE, UNKNOWN, Claim, claims
 from analysis.report.pictures import Picture
 from analysis.report.words import listed, pruned_methods, summary, training_caveat
@@ -15,6 +14,7 @@ from analysis.runs.analyses import Key, Values, failures, missing
 from analysis.runs.records import Run
 from analysis.tables import hessian as hessian_formats
 from analysis.tables import nll as formats
+from analysis.tables.curvature import hessian_table
 from analysis.tables.means import tabulate
 from analysis.tables.sheet import Sheet
 

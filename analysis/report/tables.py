@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from analysis.curvature.table import average
 from analysis.runs.analyses import Key, Values, number
 from analysis.runs.records import DENSE, FAILED
+from analysis.tables.curvature import average
 from analysis.tables.means import Table
 from analysis.tables.numbers import Mean, count, measure, nats, percent
 from analysis.tables.sheet import Sheet

@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from analysis.curvature.table import average, nll_change
 from analysis.runs.records import DENSE, Run, Stage
+from analysis.tables.curvature import average, nll_change
 from analysis.tables.means import CASCADE
 from analysis.tables.numbers import Mean
 

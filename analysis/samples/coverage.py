@@ -27,7 +27,7 @@ LEAST_ROWS = 4  # half of them are two: one neighbour
 
 @dataclass(frozen=True)
 class Closeness:
-    """Of points against true rows, each with its standard error.
+    """How close points are to true rows, each number with its standard error.
 
     Attributes:
         density: true rows' neighbourhoods that hold a point, on average, over what is expected: about 1 for

@@ -53,7 +53,7 @@ class ModeQuality:
 
     @property
     def shares(self) -> list[float]:
-        """Of each mode, its count as a share of all samples."""
+        """The count of each mode as a share of all samples: M numbers."""
         return [float(count / self.samples) for count in self.counts]
 
 

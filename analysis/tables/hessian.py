@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from analysis.curvature.table import LANCZOS, QUANTITIES, Curvature, HessianTable
 from analysis.reference import load_reference
+from analysis.tables.curvature import LANCZOS, QUANTITIES, Curvature, HessianTable
 from analysis.tables.numbers import count, measure, nats, percent
 from analysis.tables.rows import to_csv, with_se
 from analysis.tables.sheet import Sheet

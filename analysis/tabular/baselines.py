@@ -89,8 +89,10 @@ class Chosen:
 
 
 def fit_gaussian(train: np.ndarray) -> Gaussian:
-    """Maximum likelihood in closed form (divisor N); where the covariance is singular, a millionth of the mean
-    variance is added to each variance, which any linearly dependent column would otherwise make a division by 0.
+    """Maximum likelihood in closed form (divisor N) for rows (N, D).
+
+    Where the covariance is singular, a millionth of the mean variance is added to each variance, which any linearly
+    dependent column would otherwise make a division by 0.
     """
     mean = train.mean(axis=0)
     covariance = np.atleast_2d(np.cov(train, rowvar=False, bias=True))
@@ -110,7 +112,7 @@ def fit_mixture(
 ) -> Chosen:
     """The Gaussian mixture of lowest BIC among `components` × full and diagonal covariances.
 
-    Every candidate is fitted once to the same rows: all of `train`, or a seeded choice of `at_most` of them.
+    Every candidate is fitted once to the same rows: all of `train` (N, D), or a seeded choice of `at_most` of them.
     A larger mixture was not refitted to all rows: at 50,000 its likelihood has settled, and BIC stays comparable.
 
     Raises:

@@ -113,7 +113,7 @@ def selected(choices: Sequence[Choice]) -> list[tuple[Choice, Point]]:
 
 
 def primary(choices: Sequence[Choice]) -> Choice:
-    """Of the objectives of one data set, the one whose split the printed baselines are of: the best validated."""
+    """The objective of a data set whose split the printed baselines are of: the best validated one."""
     return min(choices, key=lambda choice: choice.shown.validated)
 
 

@@ -105,12 +105,12 @@ class TensorBoard:
         rows = self._stage.validation if self._stage is not None else None
         if rows is None or rows.shape[1] != 2 or not isinstance(network, Flow) or record.objective == CLASSIFIES:
             return  # a classifier's field leads to no noise
-        from analysis.fields.glance import glance
+        from analysis.fields.preview import preview_arrays
         from analysis.plots.fields.glance import glance_figure
         from sparseflows.evaluation.likelihood import subset
 
         ratio = f"PR {100 * (record.prune_ratio or 0.0):.1f} %, {record.params:,} params"
-        arrays = glance(network, subset(rows, SHOWN_ROWS, 0, "glance"))
+        arrays = preview_arrays(network, subset(rows, SHOWN_ROWS, 0, "glance"))
         file.png("field", glance_figure(arrays, f"{record.cascade}/{record.stage}, {ratio}"), record.stage)
 
     def _curves(self, record: Record, records: Sequence[Record]) -> None:

@@ -1,11 +1,17 @@
-"""Directives whose text is the code's own, so that it cannot go stale: `cli-help` and `settings-table`."""
+"""Directives whose text is the code's own, so that it cannot go stale.
+
+They are `cli-help`, `settings-table`, `rooms` and `moved-modules`.
+"""
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib
 import io
 import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
 from docutils import nodes
@@ -78,18 +84,72 @@ class SettingsTable(SphinxDirective):
         """The table."""
         section = getattr(importlib.import_module("sparseflows.specs"), self.arguments[0])
         skip = self.options.get("skip", "").split()
-        table = nodes.table(classes=["settings"])
-        group = nodes.tgroup(cols=3)
-        table += group
-        for width in (2, 2, 6):
-            group += nodes.colspec(colwidth=width)
-        head, body = nodes.thead(), nodes.tbody()
-        group += [head, body]
-        head += _row("key", "default", "meaning")
-        for name, field in section.model_fields.items():
-            if name not in skip:
-                body += _row(nodes.literal(name, name), _default(field), _meaning(field))
-        return [table]
+        rows = [
+            (nodes.literal(name, name), _default(field), _meaning(field))
+            for name, field in section.model_fields.items()
+            if name not in skip
+        ]
+        return [_table({"key": 2, "default": 2, "meaning": 6}, rows)]
+
+
+class Rooms(SphinxDirective):
+    """A line for each room of a package, in the order of the content: the first line of its docstring.
+
+    A room that the content does not name is an error; one that it names and that does not exist is left out.
+    """
+
+    required_arguments = 1
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        """The table."""
+        package = Path(importlib.import_module(self.arguments[0]).__file__ or "").parent
+        there = rooms_of(package)
+        named = " ".join(self.content).split()
+        if missing := set(there) - set(named):
+            raise self.error(f"rooms of {package.name} that no line names: {', '.join(sorted(missing))}")
+        rows: list[tuple[str | nodes.Node | list[nodes.Node], ...]] = []
+        for room in (room for room in named if room in there):
+            rows.append((nodes.strong(room, room), _marked(there[room])))
+            for part, line in rooms_of(package / room).items() if (package / room).is_dir() else ():
+                if (package / room / part).is_dir():
+                    rows.append((nodes.Text(f"\u2003{part}"), _marked(line)))
+        return [_table({"room": 2, "what is there": 8}, rows)]
+
+
+def rooms_of(package: Path) -> dict[str, str]:
+    """The sub-packages and modules of a package, and the first line of each one's docstring."""
+    found = {}
+    for path in sorted([*package.glob("*/__init__.py"), *package.glob("[!_]*.py")]):
+        name = path.parent.name if path.name == "__init__.py" else path.stem
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        found[name] = (text or "").partition("\n")[0]
+    return found
+
+
+class MovedModules(SphinxDirective):
+    """Every old name of a module beside its new one."""
+
+    def run(self) -> list[nodes.Node]:
+        """The table."""
+        moved = importlib.import_module("sparseflows.moved").MOVED
+        rows = [(nodes.literal(old, old), nodes.literal(new, new)) for old, new in moved.items()]
+        return [_table({"until 0.1": 1, "now": 1}, rows)]
+
+
+def _table(columns: dict[str, int], rows: Iterable[Sequence[str | nodes.Node | list[nodes.Node]]]) -> nodes.table:
+    """A table with these columns, each with its relative width."""
+    table = nodes.table(classes=["settings"])
+    group = nodes.tgroup(cols=len(columns))
+    table += group
+    for width in columns.values():
+        group += nodes.colspec(colwidth=width)
+    head, body = nodes.thead(), nodes.tbody()
+    group += [head, body]
+    head += _row(*columns)
+    for row in rows:
+        body += _row(*row)
+    return table
 
 
 def _row(*cells: str | nodes.Node | list[nodes.Node]) -> nodes.row:
@@ -98,6 +158,12 @@ def _row(*cells: str | nodes.Node | list[nodes.Node]) -> nodes.row:
         content = [nodes.Text(cell)] if isinstance(cell, str) else cell if isinstance(cell, list) else [cell]
         row += nodes.entry("", nodes.paragraph("", "", *content))
     return row
+
+
+def _marked(text: str) -> list[nodes.Node]:
+    """Text whose parts between backticks are code."""
+    parts = enumerate(text.split("`"))
+    return [nodes.literal(part, part) if index % 2 else nodes.Text(part) for index, part in parts]
 
 
 def _default(field: FieldInfo) -> str | nodes.Node:
@@ -113,8 +179,7 @@ def _default(field: FieldInfo) -> str | nodes.Node:
 def _meaning(field: FieldInfo) -> list[nodes.Node]:
     found: list[nodes.Node] = []
     if field.description:
-        for index, part in enumerate(field.description.split("`")):
-            found.append(nodes.literal(part, part) if index % 2 else nodes.Text(part))
+        found += _marked(field.description)
     names = [name for mark in field.metadata if isinstance(mark, OneOf) for name in mark.table]
     names = names or _names(field.annotation)
     if names:
@@ -139,4 +204,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directives."""
     app.add_directive("cli-help", CliHelp)
     app.add_directive("settings-table", SettingsTable)
+    app.add_directive("rooms", Rooms)
+    app.add_directive("moved-modules", MovedModules)
     return {"version": "1", "parallel_read_safe": True}

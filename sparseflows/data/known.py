@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sparseflows.data.benchmarks.facts import BENCHMARKS
-from sparseflows.data.images.labelled import IDX, LABELLED
+from sparseflows.data.images.labelled import IDX
 from sparseflows.data.tables.bundled import BUNDLED
 from sparseflows.data.toy.toy import TOYS
 
@@ -31,13 +31,11 @@ class KnownSet:
 def known_sets() -> list[KnownSet]:
     """Every name that `make_splits` takes, toy sets first; nothing is loaded. Toy rows: the default draw."""
     toys = [KnownSet(t.name, "toy", 2, t.default_n, t.description, t.components) for t in TOYS.values()]
-    tables = [KnownSet(b.name, "bundled", b.columns, b.rows, b.description) for b in BUNDLED.values()]
-    images = [KnownSet(i.name, "bundled", i.columns, i.rows, i.description, i.classes) for i in LABELLED.values()]
+    tables = [KnownSet(b.name, "bundled", b.columns, b.rows, b.description, b.classes) for b in BUNDLED.values()]
     benchmarks = [KnownSet(b.name, "prepared", b.columns, b.rows[0], b.description) for b in BENCHMARKS.values()]
     return [
         *toys,
         *tables,
-        *images,
         *benchmarks,
         KnownSet(IDX, "folder", None, None, "images and labels of your own in MNIST's format (data.path)"),
         KnownSet(TABLE, "file", None, None, "a .npy or .csv file of your own (data.path)"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -11,8 +10,9 @@ import numpy as np
 
 from sparseflows.data.benchmarks.prepared import open_prepared
 from sparseflows.data.files.reading import fingerprint
-from sparseflows.data.images.labelled import LABELLED, LabelledParts, idx_parts, labelled_parts
+from sparseflows.data.images.labelled import idx_splits, labelled_splits
 from sparseflows.data.known import TABLE, KnownSet, known_sets
+from sparseflows.data.parts import Splits, refuse_too_many
 from sparseflows.data.tables.bundled import BUNDLED
 from sparseflows.data.tables.mapped import (
     IN_MEMORY_BYTES,
@@ -34,42 +34,6 @@ from sparseflows.rng import numpy_generator
 __all__ = ["KnownSet", "Splits", "fingerprint", "known_sets", "make_splits", "with_labels"]
 
 LOOKED_THROUGH = 200_000  # rows of a large file that are searched for recurring values
-
-
-@dataclass(frozen=True)
-class Splits:
-    """Rows to train on, to choose by, and to report on, all standardised with the training statistics.
-
-    Attributes:
-        name: of the data set.
-        train, validation, test: (N, D) float64, standardised; those of a large file stay on disk (`MappedRows`).
-        standardiser: between own and standardised coordinates.
-        log_prob_true: standardised points (B, D) → true log density (B,), nats, in standardised coordinates;
-            None where unknown. Give it float64 points: rounding to float32 can push a point over the edge
-            of a density with a sharp one (spirals, checkerboard), where this is −inf.
-        modes: of the true density, in standardised coordinates, where it is a mixture of Gaussians.
-        labels_test: class of each test point (N_test,) int64, 0 … classes − 1, where known; of a toy set: component.
-        warnings: what the user should know about the rows, one line each.
-        sample: the rows are part of a published set, or split otherwise: no number is comparable with published ones.
-        notes: what a reader of the results should know, one line each.
-        labels_train, labels_validation: as `labels_test`.
-        classes: how many there are, where labels are known.
-    """
-
-    name: str
-    train: Rows
-    validation: Rows
-    test: Rows
-    standardiser: Standardiser
-    log_prob_true: Callable[[np.ndarray], np.ndarray] | None = None
-    modes: Modes | None = None
-    labels_test: np.ndarray | None = None
-    warnings: tuple[str, ...] = ()
-    sample: bool = False
-    notes: tuple[str, ...] = ()
-    labels_train: np.ndarray | None = None
-    labels_validation: np.ndarray | None = None
-    classes: int | None = None
 
 
 def make_splits(
@@ -102,40 +66,35 @@ def make_splits(
         InputError: an unknown name; a path missing or not wanted; a file or table that `load_table` refuses;
             more training rows asked for than there are; a part without rows.
     """
-    known = {known.name: known for known in known_sets()}
-    kind = lookup("data set", name, known).kind
-    if kind == "file" and path is None:
+    kind = lookup("data set", name, {known.name: known for known in known_sets()}).kind
+    where = {"file": ("file", "FILE"), "folder": ("folder", "DIR")}.get(kind)
+    if where is not None and path is None:
         raise InputError(
-            f"data set '{name}' needs a file: set data.path in the param file or pass --set data.path=FILE"
+            f"data set '{name}' needs a {where[0]}: set data.path in the param file or pass --set data.path={where[1]}"
         )
-    if kind == "folder" and path is None:
-        raise InputError(
-            f"data set '{name}' needs a folder: set data.path in the param file or pass --set data.path=DIR"
-        )
-    if kind not in ("file", "folder", "prepared") and path is not None:
+    if kind in ("toy", "bundled") and path is not None:
         raise InputError(
             f"data set '{name}' takes no file, but data.path is '{path}': remove data.path, or set "
             f"data.name to '{TABLE}' to read the file"
         )
     if n_train is not None and n_train < 1:
         raise InputError(f"data.n_train is {n_train}; at least 1 training row is needed")
+    fractions, split_by = (val_fraction, test_fraction), numpy_generator(seed, f"data/{name}/split")
     if kind == "toy":
         return _toy_splits(TOYS[name], n_train, seed)
     if kind == "prepared":
         return _prepared_splits(name, prepared_folder(name, path), n_train, seed)
     if kind == "folder" and path is not None:
-        parts = idx_parts(Path(path), n_train, val_fraction, numpy_generator(seed, f"data/{name}/split"))
-        return _labelled_splits(name, parts)
-    if name in LABELLED:
-        split_by = numpy_generator(seed, f"data/{name}/split")
-        return _labelled_splits(name, labelled_parts(name, n_train, (val_fraction, test_fraction), split_by))
-    if path is not None and is_large(Path(path)):
-        return _large_splits(name, Path(path), n_train, (val_fraction, test_fraction), seed)
+        return idx_splits(Path(path), n_train, val_fraction, split_by)
     if path is not None:
-        array = load_table(path)
-    else:
-        array = BUNDLED[name].load(numpy_generator(seed, f"data/{name}/dequantise"))
-    return _table_splits(name, array, n_train, (val_fraction, test_fraction), seed)
+        if is_large(Path(path)):
+            return _large_splits(Path(path), n_train, fractions, seed, split_by)
+        return _table_splits(name, load_table(path), n_train, fractions, split_by)
+    bundled = BUNDLED[name]
+    rows = bundled.load(numpy_generator(seed, f"data/{name}/dequantise"))
+    if bundled.labels is not None and bundled.classes is not None:
+        return labelled_splits(name, rows, bundled.labels(), bundled.classes, n_train, fractions, split_by)
+    return _table_splits(name, rows, n_train, fractions, split_by)
 
 
 def with_labels(splits: Splits) -> np.ndarray:
@@ -166,32 +125,16 @@ def _toy_splits(toy: Toy, n_train: int | None, seed: int) -> Splits:
     test, labels = toy.sample(half, numpy_generator(seed, f"data/{toy.name}/test"))
     standardiser = Standardiser.fit_scalar(train, f"{toy.name}, {n} training points")
     truth = toy.log_prob
-    return Splits(
+    return Splits.standardised(
         toy.name,
-        standardiser.apply(train),
-        standardiser.apply(validation),
-        standardiser.apply(test),
         standardiser,
-        None if truth is None else partial(_standardised_log_prob, truth, standardiser),
-        None if toy.modes is None else _standardised_modes(toy.modes, standardiser),
-        labels,
+        (train, validation, test),
+        log_prob_true=None if truth is None else partial(_standardised_log_prob, truth, standardiser),
+        modes=None if toy.modes is None else _standardised_modes(toy.modes, standardiser),
         labels_train=labels_train,
         labels_validation=labels_validation,
+        labels_test=labels,
         classes=toy.components,
-    )
-
-
-def _labelled_splits(name: str, parts: LabelledParts) -> Splits:
-    return Splits(
-        name,
-        parts.train,
-        parts.validation,
-        parts.test,
-        parts.standardiser,
-        labels_test=parts.labels_test,
-        labels_train=parts.labels_train,
-        labels_validation=parts.labels_validation,
-        classes=parts.classes,
     )
 
 
@@ -207,21 +150,14 @@ def _standardised_modes(modes: Modes, standardiser: Standardiser) -> Modes:
 
 
 def _table_splits(
-    name: str, array: np.ndarray, n_train: int | None, fractions: tuple[float, float], seed: int
+    name: str, array: np.ndarray, n_train: int | None, fractions: tuple[float, float], split_by: np.random.Generator
 ) -> Splits:
-    train, validation, test = split(array, *fractions, numpy_generator(seed, f"data/{name}/split"))
-    if n_train is not None and n_train > len(train):
-        raise InputError(f"data.n_train is {n_train}, but '{name}' has {len(train)} training rows; ask for fewer")
+    train, validation, test = split(array, *fractions, split_by)
+    refuse_too_many(n_train, len(train), name)
     train = train[:n_train]
     standardiser = Standardiser.fit_columns(train, f"{name}, {len(train)} training rows")
-    return Splits(
-        name,
-        standardiser.apply(train),
-        standardiser.apply(validation),
-        standardiser.apply(test),
-        standardiser,
-        warnings=tuple(recurring_columns(array)),
-    )
+    warnings = tuple(recurring_columns(array))
+    return Splits.standardised(name, standardiser, (train, validation, test), warnings=warnings)
 
 
 def _prepared_splits(name: str, folder: Path, n_train: int | None, seed: int) -> Splits:
@@ -248,20 +184,22 @@ def _prepared_splits(name: str, folder: Path, n_train: int | None, seed: int) ->
     )
 
 
-def _large_splits(name: str, file: Path, n_train: int | None, fractions: tuple[float, float], seed: int) -> Splits:
+def _large_splits(
+    file: Path, n_train: int | None, fractions: tuple[float, float], seed: int, split_by: np.random.Generator
+) -> Splits:
     check_table(file)
     total = MappedRows(file).shape[0]
-    labels = assign(total, *fractions, numpy_generator(seed, f"data/{name}/split"))
+    labels = assign(total, *fractions, split_by)
     train: Rows = MappedRows(file, labels, TRAIN)
     if n_train is not None:
-        train = _some(train, n_train, name, numpy_generator(seed, f"data/{name}/n_train"))
-    source = f"{name}, {len(train)} training rows"
+        train = _some(train, n_train, TABLE, numpy_generator(seed, f"data/{TABLE}/n_train"))
+    source = f"{TABLE}, {len(train)} training rows"
     standardiser = (
         fit_columns(train, source) if isinstance(train, MappedRows) else Standardiser.fit_columns(train, source)
     )
-    looked = np.sort(numpy_generator(seed, f"data/{name}/look").integers(total, size=min(total, LOOKED_THROUGH)))
+    looked = np.sort(numpy_generator(seed, f"data/{TABLE}/look").integers(total, size=min(total, LOOKED_THROUGH)))
     return Splits(
-        name,
+        TABLE,
         MappedRows(file, labels, TRAIN, standardiser) if isinstance(train, MappedRows) else standardiser.apply(train),
         MappedRows(file, labels, VALIDATION, standardiser),
         MappedRows(file, labels, TEST, standardiser),
@@ -271,6 +209,6 @@ def _large_splits(name: str, file: Path, n_train: int | None, fractions: tuple[f
 
 
 def _some(rows: Rows, n: int, name: str, generator: np.random.Generator) -> np.ndarray:
-    if n > len(rows):
-        raise InputError(f"data.n_train is {n}, but '{name}' has {len(rows)} training rows; ask for fewer")
+    """A seeded choice of `n` of the rows (N, D), in their order: (n, D)."""
+    refuse_too_many(n, len(rows), name)
     return np.asarray(rows[np.sort(generator.choice(len(rows), n, replace=False))])

@@ -10,7 +10,7 @@ from benchmarks import report, running
 from benchmarks.__main__ import chosen_works, main
 from benchmarks.context import Context, Settings, Skipped
 from benchmarks.measure import OURS_OVER_PEER, Goal, Measurement, Spread, in_turns, ratios
-from benchmarks.works import WORKS, Work
+from benchmarks.works.table import WORKS, Work
 
 SETTINGS = Settings(quick=True, seeds=2, repeats=3)
 

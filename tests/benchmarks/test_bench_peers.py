@@ -9,8 +9,8 @@ import torch
 
 from benchmarks.plain_ffjord import PlainFFJORD
 from benchmarks.reaching import GapCheck, Watch, train_plain
-from benchmarks.work_hessian import MeanLossModule, pyhessian_of
-from benchmarks.work_steps import Products, products
+from benchmarks.works.hessian import MeanLossModule, pyhessian_of
+from benchmarks.works.steps import Products, products
 from benchmarks.zuko_peer import ZukoCNF
 from sparseflows.flow.build import build_flow
 from sparseflows.flow.solvers.ode import Solver

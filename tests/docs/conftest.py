@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.doc_pages import DOCS, ROOT
+from support.docs.pages import DOCS, ROOT
 
-SHORTER = Path(__file__).parents[1] / "support" / "shorter_programs.py"
+SHORTER = Path(__file__).parents[1] / "support" / "docs" / "shorter_programs.py"
 
 
 @pytest.fixture(scope="session")

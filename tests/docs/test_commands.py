@@ -9,8 +9,8 @@ import tomllib
 
 import pytest
 from support.clusters import dask_cluster, ray_cluster
-from support.doc_pages import ROOT, Block, blocks_of, name_of, pages
-from support.shorter_programs import shorter
+from support.docs.pages import ROOT, Block, blocks_of, name_of, pages
+from support.docs.shorter_programs import shorter
 
 pytestmark = pytest.mark.docs
 
@@ -46,18 +46,20 @@ def test_the_blocks_of_a_page_run_in_order(page, beside_param, execute, quick, m
             execute(commands.replace(written, address), beside_param)
 
 
-@pytest.mark.parametrize("block", ALL, ids=lambda block: f"{name_of(block.page)}:{block.line}")
-def test_blocks_say_what_they_are(block: Block):
-    assert block.language in LANGUAGES | {"yaml"}, "the tests execute ```sh and ```python; name another one here"
+@pytest.mark.parametrize("page", sorted({block.page for block in ALL}), ids=name_of)
+def test_blocks_say_what_they_are(page):
     marks = ("", "long", *(f"cluster: {name}" for name in CLUSTERS))
-    assert block.mark in marks or re.match(r"not executed: \w+", block.mark)
-    if block.language == "":
-        first = block.text.lstrip().split(maxsplit=1)[0]
-        typed = ("pip", "python", "sparseflows", "for", "torchrun")
-        assert first not in typed or block.mark, "a command to type belongs in ```sh"
-    for line in block.text.splitlines():
-        if is_install(line):
-            installable(line)
+    typed = ("pip", "python", "sparseflows", "for", "torchrun")
+    for block in blocks_of(page):
+        at = f"line {block.line}"
+        assert block.language in LANGUAGES | {"yaml"}, f"{at}: the tests execute ```sh and ```python; name another one"
+        assert block.mark in marks or re.match(r"not executed: \w+", block.mark), at
+        if block.language == "":
+            first = block.text.lstrip().split(maxsplit=1)[0]
+            assert first not in typed or block.mark, f"{at}: a command to type belongs in ```sh"
+        for line in block.text.splitlines():
+            if is_install(line):
+                installable(line)
 
 
 @contextlib.contextmanager
@@ -100,11 +102,12 @@ def test_a_shorter_run_is_the_same_command_with_less_behind_it(monkeypatch):
 
 
 def test_a_shorter_analysis_is_the_same_command_with_less_behind_it():
-    args = ["-m", "analysis", "field", "RUN"]
-    found = shorter("python", args)
-    assert found[:4] == args
-    assert "--frames" in found[4:]
-    assert shorter("python", ["-m", "analysis", "table", "RUN"]) == ["-m", "analysis", "table", "RUN"]
+    for program, before in (("python", ["-m", "analysis"]), ("sparseflows", [])):
+        args = [*before, "field", "RUN"]
+        found = shorter(program, args)
+        assert found[: len(args)] == args
+        assert "--frames" in found[len(args) :]
+        assert shorter(program, [*before, "table", "RUN"]) == [*before, "table", "RUN"]
 
 
 def test_blocks_are_told_from_directives(tmp_path):

@@ -6,7 +6,7 @@ import doctest
 import importlib
 
 import pytest
-from support.doc_pages import ROOT
+from support.docs.pages import ROOT
 
 FILES = [path for package in ("sparseflows", "analysis") for path in sorted((ROOT / package).rglob("*.py"))]
 MODULES = [

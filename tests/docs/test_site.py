@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from support.doc_pages import DOCS
+from support.docs.pages import DOCS
 
 pytestmark = pytest.mark.docs
 

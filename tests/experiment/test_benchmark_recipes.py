@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from support.prepared_folders import write_prepared
+from support.data.prepared_folders import write_prepared
 
 PARAM = Path(__file__).parents[2] / "param" / "tabular"
 SMALL = {

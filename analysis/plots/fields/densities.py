@@ -29,7 +29,7 @@ def density_figure(arrays: Mapping[str, np.ndarray], title: str, mass: float) ->
     """Two columns: the true density (or the test rows, counted) and the flow's, on one scale: png, pdf, npz.
 
     Args:
-        arrays: see `portrait`.
+        arrays: see `analysis.fields.arrays.field_arrays`.
         title: what stage it is.
         mass: of the flow's density within the window; it is told in the panel's title.
     """

@@ -28,7 +28,7 @@ MAX_COLUMNS = 7  # dense and six others
 
 
 class Column(NamedTuple):
-    """One stage: the lines above it, and the arrays of `analysis.fields.portrait`."""
+    """One stage: the lines above it, and the arrays of `analysis.fields.arrays`."""
 
     title: str
     arrays: Mapping[str, np.ndarray]

@@ -1,6 +1,6 @@
 """The vector field: stream lines, or arrows of its projection, on a colour map.
 
-All functions take the arrays of `analysis.fields.portrait`.
+All functions take the arrays of `analysis.fields.arrays`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def field_figure(arrays: Mapping[str, np.ndarray], title: str, colour: Colour) -
     """The field of one stage at its times, a block a row (a pair and block, for more than two columns): png, pdf, npz.
 
     Args:
-        arrays: see `portrait`.
+        arrays: see `analysis.fields.arrays.field_arrays`.
         title: what stage it is.
         colour: what the colour shows, on one scale for all panels.
     """

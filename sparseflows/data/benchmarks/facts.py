@@ -17,7 +17,6 @@ class Benchmark:
 
     Attributes:
         name: as param files call it.
-        title: as tables call it.
         description: one line.
         columns: D.
         rows: of the train, validation and test part, as published.
@@ -28,14 +27,18 @@ class Benchmark:
     """
 
     name: str
-    title: str
     description: str
     columns: int
     rows: tuple[int, int, int]
     raw: tuple[str, ...]
     archived: tuple[str, ...]
     url: str
-    licence: str
+    licence: str = "CC BY 4.0"
+
+    @property
+    def title(self) -> str:
+        """The name in tables."""
+        return self.name.upper()
 
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -43,51 +46,42 @@ BENCHMARKS: dict[str, Benchmark] = {
     for one in (
         Benchmark(
             "power",
-            "POWER",
             "electric power of one household, by the minute",
             6,
             (1_659_917, 184_435, 204_928),
             ("household_power_consumption.txt",),
             ("power/data.npy",),
             "https://archive.ics.uci.edu/dataset/235/individual+household+electric+power+consumption",
-            "CC BY 4.0",
         ),
         Benchmark(
             "gas",
-            "GAS",
             "16 gas sensors under ethylene and CO",
             8,
             (852_174, 94_685, 105_206),
             ("ethylene_CO.txt",),
             ("gas/ethylene_CO.pickle",),
             "https://archive.ics.uci.edu/dataset/322/gas+sensor+array+under+dynamic+gas+mixtures",
-            "CC BY 4.0",
         ),
         Benchmark(
             "hepmass",
-            "HEPMASS",
             "simulated collisions with a particle of 1000 GeV",
             21,
             (315_123, 35_013, 174_987),
             ("1000_train.csv", "1000_test.csv"),
             ("hepmass/1000_train.csv", "hepmass/1000_test.csv"),
             "https://archive.ics.uci.edu/dataset/347/hepmass",
-            "CC BY 4.0",
         ),
         Benchmark(
             "miniboone",
-            "MINIBOONE",
             "electron neutrinos of the MiniBooNE experiment",
             43,
             (29_556, 3_284, 3_648),
             ("MiniBooNE_PID.txt",),
             ("miniboone/data.npy",),
             "https://archive.ics.uci.edu/dataset/199/miniboone+particle+identification",
-            "CC BY 4.0",
         ),
         Benchmark(
             "bsds300",
-            "BSDS300",
             "8 × 8 patches of natural images, less one pixel",
             63,
             (1_000_000, 50_000, 250_000),

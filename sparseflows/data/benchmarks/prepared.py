@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sparseflows.data.benchmarks.facts import PARTS
-from sparseflows.data.files.reading import FilePath, existing_file, fingerprint
+from sparseflows.data.files.reading import FilePath, existing_file, fingerprint, mapped_array
 from sparseflows.errors import InputError
 
 MANIFEST, FORMAT = "manifest.json", 1
@@ -132,10 +132,7 @@ def verify(folder: FilePath) -> None:
 def _open_part(place: Path, part: str, manifest: Manifest) -> np.ndarray:
     file = existing_file(place / f"{part}.npy")
     wanted = (manifest.rows[part], len(manifest.columns))
-    try:
-        array: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{file}: cannot be read, perhaps cut off; prepare the set again") from error
+    array = mapped_array(file, "; prepare the set again")
     if array.shape != wanted or array.dtype.name != manifest.dtype:
         raise InputError(
             f"{file}: holds {array.shape} {array.dtype}, the manifest says {wanted} {manifest.dtype}; "

@@ -6,7 +6,6 @@ Nothing is unpacked to disk here. Only the members that a recipe wants are strea
 from __future__ import annotations
 
 import gzip
-import io
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import BinaryIO, cast
 
 from sparseflows.data.files.containers import Member, Wanted, match, tar_members, zip_members
 from sparseflows.data.files.reading import existing_file
-from sparseflows.data.files.sources import MIB, Metered, guarded
+from sparseflows.data.files.sources import guarded, opened
 from sparseflows.errors import InputError
 
 TAR = (".tar", ".tar.gz", ".tgz")
@@ -25,7 +24,7 @@ WHOLE_ARCHIVE = 64 << 30  # bytes unpacked, members of no interest included
 
 @dataclass(frozen=True)
 class Located:
-    """What `path` is, and the files in it to read; with None for an archive, whose members are not known yet."""
+    """The kind of a source, and its files to read; None stands for an archive, whose members are not known yet."""
 
     kind: str
     files: tuple[tuple[Path, Wanted | None], ...]
@@ -74,7 +73,7 @@ def members(located: Located, wanted: Sequence[Wanted], advance: Callable[[int],
 
 
 def looked_for(wanted: Sequence[Wanted]) -> str:
-    """What would be right."""
+    """The end of a message: the files that would be right."""
     by_key: dict[str, list[str]] = {}
     for one in wanted:
         by_key.setdefault(one.key, []).append(one.tail)
@@ -102,7 +101,7 @@ def _search(folder: Path, wanted: Sequence[Wanted]) -> tuple[tuple[Path, Wanted 
 
 
 def _walk(folder: Path, depth: int) -> Iterator[Path]:
-    """Whatever is no folder, linked folders included: what is behind them is not looked at."""
+    """The entries that are no folder, linked folders included: what is behind a link is not looked at."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
@@ -117,18 +116,11 @@ def _walk(folder: Path, depth: int) -> Iterator[Path]:
 def _opened(
     path: Path, one: Wanted | None, wanted: Sequence[Wanted], advance: Callable[[int], None]
 ) -> Iterator[Member]:
-    try:
-        raw = Metered(path, advance)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    lower, size = path.name.lower(), path.stat().st_size
-
-    def spent() -> int:
-        return min(raw.spent, size)  # a zip archive is read here and there, and more than once
-
-    with io.BufferedReader(raw, MIB >> 4) as stream:  # small, so that what is spent is known closely
+    lower = path.name.lower()
+    stream, spent = opened(path, advance)
+    with stream:
         if one is None and lower.endswith(".zip"):
-            yield from zip_members(path, cast(BinaryIO, stream), wanted, spent)
+            yield from zip_members(path, stream, wanted, spent)
         elif one is None:
             inner = cast(BinaryIO, stream if lower.endswith(".tar") else gzip.GzipFile(fileobj=stream))
             yield from tar_members(path, guarded(inner, str(path), WHOLE_ARCHIVE, spent), wanted)
@@ -136,5 +128,4 @@ def _opened(
             unpacked = cast(BinaryIO, gzip.GzipFile(fileobj=stream))
             yield Member(one, str(path), guarded(unpacked, str(path), one.limit, spent))
         else:
-            plain = guarded(cast(BinaryIO, stream), str(path), float("inf"), None)
-            yield Member(one, str(path), plain, path)
+            yield Member(one, str(path), guarded(stream, str(path), float("inf"), None), path)

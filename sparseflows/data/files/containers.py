@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from sparseflows.data.files.sources import MIB, damaged, guarded, one_line, safe_name
+from sparseflows.data.files.reading import one_line
+from sparseflows.data.files.sources import MIB, damaged, guarded, safe_name
 from sparseflows.errors import InputError
 
 BLOCK = 512  # of a tar archive
@@ -77,12 +78,8 @@ def zip_members(path: Path, stream: BinaryIO, wanted: Sequence[Wanted], spent: C
     with archive:
         names: set[str] = set()
         for info in archive.infolist():
-            name, mode = safe_name(info.filename, path), stat.S_IFMT(info.external_attr >> 16)
-            if mode not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise InputError(f"{path}: holds {name[:80]!r}, a link or device; give the published archive")
-            if name in names and not info.is_dir():
-                raise InputError(f"{path}: holds {name[:80]!r} twice; give the published archive")
-            names.add(name)
+            mode = stat.S_IFMT(info.external_attr >> 16)
+            _check_name(path, info.filename, mode in (0, stat.S_IFREG, stat.S_IFDIR), info.is_dir(), names)
         for info in archive.infolist():
             one = None if info.is_dir() else match(safe_name(info.filename, path), wanted, zipped=False)
             if one is None:
@@ -95,10 +92,7 @@ def zip_members(path: Path, stream: BinaryIO, wanted: Sequence[Wanted], spent: C
                 inner = cast(BinaryIO, archive.open(info))
             except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError) as error:
                 raise damaged(inside, error) from None
-            unpacked = guarded(inner, inside, one.limit, spent)
-            if info.filename.endswith(".gz"):
-                unpacked = guarded(cast(BinaryIO, gzip.GzipFile(fileobj=unpacked)), inside, one.limit, spent)
-            yield Member(one, inside, unpacked)
+            yield _member(one, inside, guarded(inner, inside, one.limit, spent), spent)
 
 
 def tar_members(path: Path, stream: BinaryIO, wanted: Sequence[Wanted]) -> Iterator[Member]:
@@ -113,24 +107,15 @@ def tar_members(path: Path, stream: BinaryIO, wanted: Sequence[Wanted]) -> Itera
         archive: Any = tarfile.TarFile(fileobj=cast(BinaryIO, forward))
         while (info := archive.next()) is not None:
             archive.members.clear()  # else a million empty members stay in memory
-            name = safe_name(info.name, path)
-            if not (info.isreg() or info.isdir()) or info.issparse():
-                raise InputError(f"{path}: holds {name[:80]!r}, a link or device; give the published archive")
-            if info.isdir():
-                continue
-            if name in names:
-                raise InputError(f"{path}: holds {name[:80]!r} twice; give the published archive")
-            names.add(name)
-            one = match(name, wanted, zipped=False)
+            plain = (info.isreg() or info.isdir()) and not info.issparse()
+            name = _check_name(path, info.name, plain, info.isdir(), names)
+            one = None if info.isdir() else match(name, wanted, zipped=False)
             if one is None:
                 continue
             inside = f"{path}: {name}"
             _check_size(inside, info.size, one)
             inner = cast(BinaryIO, archive.extractfile(info))
-            unpacked = guarded(inner, inside, one.limit, None)
-            if name.endswith(".gz"):
-                unpacked = guarded(cast(BinaryIO, gzip.GzipFile(fileobj=unpacked)), inside, one.limit, forward.tell)
-            yield Member(one, inside, unpacked)
+            yield _member(one, inside, guarded(inner, inside, one.limit, None), forward.tell)
     except InputError:
         raise
     except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
@@ -139,6 +124,24 @@ def tar_members(path: Path, stream: BinaryIO, wanted: Sequence[Wanted]) -> Itera
         raise InputError(f"{path}: damaged or cut off (no end mark); fetch it again")
     while stream.read(MIB):  # to the end, where gzip keeps its checksum
         pass
+
+
+def _check_name(archive: Path, name: str, plain: bool, folder: bool, names: set[str]) -> str:
+    """A member's safe name, added to `names`; refused where it is neither file nor folder, or a file there twice."""
+    safe = safe_name(name, archive)
+    if not plain:
+        raise InputError(f"{archive}: holds {safe[:80]!r}, a link or device; give the published archive")
+    if safe in names and not folder:
+        raise InputError(f"{archive}: holds {safe[:80]!r} twice; give the published archive")
+    names.add(safe)
+    return safe
+
+
+def _member(one: Wanted, name: str, stream: BinaryIO, spent: Callable[[], int]) -> Member:
+    """An open member, unpacked where its name says that it is gzipped."""
+    if name.endswith(".gz"):
+        stream = guarded(cast(BinaryIO, gzip.GzipFile(fileobj=stream)), name, one.limit, spent)
+    return Member(one, name, stream)
 
 
 def _check_size(name: str, size: int, one: Wanted) -> None:

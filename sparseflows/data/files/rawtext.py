@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from sparseflows.data.files.reading import counted
+from sparseflows.data.files.reading import counted, is_number
 from sparseflows.errors import InputError
 
 TEXT_BLOCK = 4 << 20
@@ -74,23 +74,28 @@ def numbers(
     return array
 
 
-def is_header(line: str, delimiter: str | None) -> bool:
-    """Whether a cell of the line is no number."""
-    return any(_number(cell) is None for cell in line.split(delimiter))
+def after_header(
+    stream: BinaryIO, name: str, judge: Callable[[str, str], None]
+) -> Iterator[tuple[Sequence[int], list[str]]]:
+    """The `text_blocks` without the first line: the number of each line in its file, and the lines.
+
+    `judge` is given the first line and the name, and raises InputError where that is no header of the file.
+    """
+    for number, lines in text_blocks(stream, name):
+        if number == 1:
+            judge(lines[0], name)
+            number, lines = 2, lines[1:]
+        yield range(number, number + len(lines)), lines
 
 
-def skip_header(blocks: Iterator[tuple[int, list[str]]], delimiter: str | None, name: str) -> Iterator:
-    """The blocks without the first line.
+def column_names(line: str, name: str, delimiter: str | None = None) -> None:
+    """Judge a header that should hold the columns' names.
 
     Raises:
-        InputError: the first line holds numbers only, or there is none.
+        InputError: it holds numbers only.
     """
-    for number, lines in blocks:
-        if number == 1:
-            if not is_header(lines[0], delimiter):
-                raise InputError(f"{name}: line 1 should be a header with the columns' names; give the published text")
-            number, lines = 2, lines[1:]
-        yield number, lines
+    if all(is_number(cell) for cell in line.split(delimiter)):
+        raise InputError(f"{name}: line 1 should be a header with the columns' names; give the published text")
 
 
 def copy_npy(stream: BinaryIO, name: str, columns: int, scratch: Path, limit: float) -> np.ndarray:
@@ -161,13 +166,6 @@ def _decoded(data: bytes, name: str, number: int) -> str:
         raise InputError(f"{name}: line {line} is not plain text; give the published text") from None
 
 
-def _number(cell: str) -> float | None:
-    try:
-        return None if "_" in cell else float(cell)
-    except ValueError:
-        return None
-
-
 def _fault(
     lines: Sequence[str],
     where: Sequence[int],
@@ -175,7 +173,7 @@ def _fault(
     delimiter: str | None,
     columns: Sequence[int] | None,
 ) -> str:
-    """What is wrong, and where: a second, slow reading, since NumPy's message lacks it."""
+    """The first fault in the lines and its place: a second, slow reading, since NumPy's message lacks it."""
     wanted, width = " or ".join(map(str, sorted(widths))), 0
     for number, line in zip(where, lines, strict=True):
         cells = line.split(delimiter)
@@ -185,9 +183,8 @@ def _fault(
         if len(cells) not in widths or len(cells) != width:
             return f"line {number} has {counted(len(cells), 'column')}, {wanted} are wanted; is the file cut off?"
         for k, cell in enumerate(cells):
-            value = _number(cell)
-            if value is None or not math.isfinite(value):
-                what = "is no number" if value is None else "is not finite"
+            if not (is_number(cell) and math.isfinite(float(cell))):
+                what = "is not finite" if is_number(cell) else "is no number"
                 column = columns[k] if columns else k + 1
                 return f"line {number}, column {column}: {cell.strip()[:SHOWN]!r} {what}; give the published text"
     return f"lines {where[0]} to {where[-1]} cannot be read as numbers; give the published text"

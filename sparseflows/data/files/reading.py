@@ -18,6 +18,7 @@ import numpy as np
 from sparseflows.errors import InputError
 
 FilePath = str | os.PathLike[str]
+PIECE = 1 << 20  # bytes read at once
 
 # Written in place of a number: such a cell makes no header of the line it stands in.
 MISSING_MARKS = frozenset({"", "na", "n/a", "null", "none", "?", "-", "."})
@@ -42,21 +43,41 @@ def read_array(path: FilePath) -> np.ndarray:
     try:
         return reader(file)
     except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror or _one_line(error)})") from error
+        raise InputError(f"{file}: cannot be read ({error.strerror or one_line(error)})") from error
 
 
-def fingerprint(path: FilePath) -> str:
+def fingerprint(path: FilePath, advance: Callable[[int], None] = lambda count: None) -> str:
     """SHA-256 of a file's bytes, as 64 hexadecimal digits; read in pieces, so of any size.
+
+    Args:
+        path: of the file.
+        advance: told how many bytes more have been read.
 
     Raises:
         InputError: no such file, a folder, or it cannot be read.
     """
-    file = existing_file(path)
+    file, digest = existing_file(path), hashlib.sha256()
     try:
         with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+            while piece := stream.read(PIECE):
+                digest.update(piece)
+                advance(len(piece))
+        return digest.hexdigest()
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror})") from error
+
+
+def mapped_array(file: Path, remedy: str = "") -> np.ndarray:
+    """The array in a .npy file, of any shape, by a read-only memory map; `remedy` ends the message.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        array: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{file}: cannot be read, perhaps cut off ({one_line(error)}){remedy}") from error
+    return array
 
 
 def existing_file(path: FilePath) -> Path:
@@ -76,7 +97,7 @@ def existing_file(path: FilePath) -> Path:
     except (OSError, ValueError) as error:  # a name too long, a NUL in it, a folder closed to us
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{str(file)!r}: cannot be looked up ({_one_line(error)})") from error
+        raise InputError(f"{str(file)!r}: cannot be looked up ({one_line(error)})") from error
     return file
 
 
@@ -85,8 +106,18 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def one_line(error: Exception) -> str:
+    """The message of an error."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def is_number(cell: str) -> bool:
+    """Whether a cell of text is a number, infinities and NaN among them."""
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return "_" not in cell  # Python's own digit separator
 
 
 def _read_npy(file: Path) -> np.ndarray:
@@ -97,19 +128,11 @@ def _read_npy(file: Path) -> np.ndarray:
             raise InputError(f"{file}: holds Python objects; save an array of numbers") from error
         if "pickled" in str(error):  # NumPy's word for whatever lacks the magic bytes
             raise InputError(f"{file}: is not in the .npy format; write it with numpy.save") from error
-        raise InputError(f"{file}: cannot be read, perhaps cut off ({_one_line(error)})") from error
+        raise InputError(f"{file}: cannot be read, perhaps cut off ({one_line(error)})") from error
     if not isinstance(array, np.ndarray):
         array.close()
         raise InputError(f"{file}: is an archive of arrays (.npz); save one array with numpy.save")
     return array
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return "_" not in cell  # Python's own digit separator
 
 
 def _is_missing(cell: str) -> bool:
@@ -122,7 +145,7 @@ def _read_csv(file: Path) -> np.ndarray:
             rows = csv.reader(stream)
             first = next((row for row in rows if row), [])
             header_lines = rows.line_num  # blank lines above the header included
-        header = any(not _is_number(cell) and not _is_missing(cell) for cell in first)
+        header = any(not is_number(cell) and not _is_missing(cell) for cell in first)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*input contained no data")  # judged later
             array = np.loadtxt(
@@ -137,7 +160,7 @@ def _read_csv(file: Path) -> np.ndarray:
     except UnicodeDecodeError as error:
         raise InputError(f"{file}: is not text in UTF-8; give comma-separated numbers") from error
     except (ValueError, csv.Error) as error:
-        raise InputError(f"{file}: {_first_fault(file) or _one_line(error)}") from error
+        raise InputError(f"{file}: {_first_fault(file) or one_line(error)}") from error
     if header and array.size and array.shape[1] != len(first):
         raise InputError(f"{file}: {_first_fault(file)}")
     return array
@@ -152,7 +175,7 @@ def _first_fault(file: Path) -> str:
             for row in rows:
                 if not row:
                     continue
-                bad = [k for k, cell in enumerate(row) if not _is_number(cell)]
+                bad = [k for k, cell in enumerate(row) if not is_number(cell)]
                 if width and len(row) != width:
                     return f"line {rows.line_num} has {counted(len(row), 'cell')}, the first line has {width}"
                 is_header = not width and any(not _is_missing(row[k]) for k in bad)
@@ -164,5 +187,5 @@ def _first_fault(file: Path) -> str:
                     return f"{place}: a value is missing ({cell!r}); drop the row or fill it in"
                 return f"{place}: {cell[:40]!r} is not a number; give comma-separated numbers"
         except csv.Error as error:
-            return f"line {rows.line_num}: {_one_line(error)}"
+            return f"line {rows.line_num}: {one_line(error)}"
     return ""

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol, cast
 
+from sparseflows.data.files.reading import one_line
 from sparseflows.errors import InputError
 
 MIB = 1 << 20
@@ -38,7 +39,7 @@ class Metered(io.FileIO):
         self.spent, self._advance = 0, advance
 
     def readinto(self, buffer: object) -> int | None:
-        """As FileIO does."""
+        """Fill the buffer, and count what was read."""
         count = super().readinto(buffer)  # type: ignore[arg-type]
         self.spent += count or 0
         self._advance(count or 0)
@@ -46,7 +47,7 @@ class Metered(io.FileIO):
 
 
 class Guarded(io.RawIOBase):
-    """What a stream unpacks to, read forwards, up to a limit.
+    """A stream that unpacks another, read forwards, up to a limit.
 
     Args:
         inner: where from.
@@ -65,7 +66,7 @@ class Guarded(io.RawIOBase):
         return True
 
     def readinto(self, buffer: object) -> int:
-        """As RawIOBase does.
+        """Fill the buffer with what comes next: how many bytes that were.
 
         Raises:
             InputError: damaged, cut off, or larger than allowed.
@@ -91,14 +92,24 @@ def guarded(inner: BinaryIO, name: str, limit: float, spent: Callable[[], int] |
     return cast(BinaryIO, io.BufferedReader(Guarded(inner, name, limit, spent), MIB))
 
 
+def opened(path: Path, advance: Callable[[int], None] = lambda count: None) -> tuple[BinaryIO, Callable[[], int]]:
+    """A file on disk, open, and how many of its bytes have been spent; `advance` is told of each piece read.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        raw = Metered(path, advance)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    size = path.stat().st_size
+    # A small buffer, so that what is spent is known closely. A zip archive is read here and there, and more than once.
+    return cast(BinaryIO, io.BufferedReader(raw, MIB >> 4)), lambda: min(raw.spent, size)
+
+
 def damaged(name: str, error: Exception) -> InputError:
     """The line for a file that does not unpack."""
     return InputError(f"{name}: damaged or cut off ({one_line(error)}); fetch it again")
-
-
-def one_line(error: Exception) -> str:
-    """The message of an error."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def safe_name(name: str, archive: Path) -> str:

@@ -6,6 +6,7 @@ What is kept in memory is one block, whatever the size of the table.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ Blocks = Callable[[], Iterator[np.ndarray]]
 
 @dataclass(frozen=True)
 class Moments:
-    """Of each column, (D,) float64: `std` with the divisor that was asked for."""
+    """Mean, deviation and extremes of each column, (D,) float64; `std` has the divisor that was asked for."""
 
     rows: int
     mean: np.ndarray
@@ -31,7 +32,7 @@ class Moments:
     maximum: np.ndarray
 
     def of(self, columns: list[int]) -> Moments:
-        """Those of some of the columns."""
+        """The moments of some of the columns, each array (len(columns),)."""
         kept = (array[columns] for array in (self.mean, self.std, self.minimum, self.maximum))
         return Moments(self.rows, *kept)
 
@@ -135,6 +136,8 @@ def write_npy(path: Path, rows: int, columns: int, dtype: str, made: Iterable[np
         for block in made:
             stream.write(np.ascontiguousarray(block, dtype=kind).data.cast("B"))
             written += len(block)
+        stream.flush()
+        os.fsync(stream.fileno())
     assert written == rows, (path, written, rows)
 
 

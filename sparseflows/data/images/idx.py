@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import io
 import math
 import struct
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparseflows.data.files.reading import counted, fingerprint
-from sparseflows.data.files.sources import MIB, Metered, guarded
+from sparseflows.data.files.sources import MIB, guarded, opened
 from sparseflows.errors import InputError
 
 Bytes = NDArray[np.uint8]
@@ -148,13 +147,9 @@ def _says(shape: tuple[int, ...]) -> str:
 
 def _opened(file: Path) -> BinaryIO:
     """The file's content, unpacked, as a stream that ends where a bomb would go on."""
-    try:
-        raw = Metered(file, lambda count: None)
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror})") from None
-    size, plain = file.stat().st_size, cast(BinaryIO, io.BufferedReader(raw, MIB >> 4))
+    plain, spent = opened(file)
     inner = cast(BinaryIO, gzip.GzipFile(fileobj=plain)) if file.suffix == ".gz" else plain
-    return guarded(inner, str(file), LARGEST + MIB, lambda: min(raw.spent, size))
+    return guarded(inner, str(file), LARGEST + MIB, spent)
 
 
 def _shape(stream: BinaryIO, file: Path, dimensions: int) -> tuple[int, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 import re
@@ -17,9 +16,9 @@ from sparseflows.data.benchmarks.facts import BENCHMARKS, PARTS, Benchmark
 from sparseflows.data.benchmarks.prepared import MANIFEST, Manifest
 from sparseflows.data.files.archives import Located, locate, members
 from sparseflows.data.files.reading import fingerprint
-from sparseflows.data.files.sources import MIB, Meter
+from sparseflows.data.files.sources import Meter
 from sparseflows.data.files.streaming import blocks, moments, write_npy
-from sparseflows.data.prepare.workshop import NEW, check_target, workshop
+from sparseflows.data.prepare.atomic import NEW, atomic_folder, check_target
 from sparseflows.data.recipes.base import Kit, Made, Recipe, Table
 from sparseflows.errors import InputError, RunError, lookup
 from sparseflows.files import write_whole
@@ -27,7 +26,7 @@ from sparseflows.files import write_whole
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for.
+    """A set to prepare, and how.
 
     Attributes:
         name: of the set, in any case.
@@ -71,7 +70,7 @@ def prepare(request: Request, meter: Meter | None = None) -> Manifest:
     located = locate(request.source, recipe.wanted)
     _check_pickle(request, located)
     files = _hashed(request, located, meter)
-    with workshop(request.folder, request.force) as scratch:
+    with atomic_folder(request.folder, request.force) as scratch:
         try:
             kit = Kit(scratch, request.seed or 0, meter)
             tables = _read(request, recipe, located, kit)
@@ -121,16 +120,8 @@ def _hashed(request: Request, located: Located, meter: Meter) -> list[dict[str, 
     meter.begin("checking", sum(path.stat().st_size for path, _ in located.files))
     found = []
     for path, _ in located.files:
-        digest, size = hashlib.sha256(), 0
-        try:
-            with path.open("rb") as stream:
-                while piece := stream.read(MIB):
-                    digest.update(piece)
-                    size += len(piece)
-                    meter.advance(len(piece))
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-        found.append({"name": path.name, "bytes": size, "sha256": digest.hexdigest()})
+        digest = fingerprint(path, meter.advance)
+        found.append({"name": path.name, "bytes": path.stat().st_size, "sha256": digest})
     if request.sha256 is not None and request.sha256.lower() != found[0]["sha256"]:
         raise InputError(
             f"{located.files[0][0]}: its SHA-256 is {found[0]['sha256']}, not the one given; fetch it again"
@@ -164,7 +155,6 @@ def _write(
             raise InputError(f"{request.source}: values too large for {request.dtype}; give the published files")
         statistics[name] = {key: value.tolist() for key, value in values.items()}
         files[path.name] = {"shape": [part.rows, columns], "sha256": fingerprint(path)}
-        _sync(path)
     differs = tuple(rows) != facts.rows
     manifest = Manifest(
         name=facts.name,
@@ -203,8 +193,3 @@ def _differences(facts: Benchmark, rows: list[int], columns: int) -> list[str]:
             f"{columns} columns are left, the published set has {facts.columns}: which ones go depends on the rows"
         )
     return notes
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb+") as stream:
-        os.fsync(stream.fileno())

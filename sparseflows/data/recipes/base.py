@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,10 +11,12 @@ import numpy as np
 
 from sparseflows.data.files.containers import Member, Wanted
 from sparseflows.data.files.sources import Meter
-from sparseflows.data.files.streaming import Blocks, Moments, blocks
+from sparseflows.data.files.streaming import Blocks, Moments, blocks, refuse_constant
 from sparseflows.errors import InputError
 
 GIB = 1 << 30
+
+Span = tuple[np.ndarray, int, int]  # rows of this table, from a start to a stop
 
 
 @dataclass(frozen=True)
@@ -78,40 +80,58 @@ def limit(published: int) -> int:
     return max(4 * published, GIB)
 
 
-def tenths(rows: int, name: str) -> tuple[int, int]:
-    """Where validation and test begin: the last tenth is the test part, the last tenth of the rest validates.
+def tenths(rows: np.ndarray, name: str) -> tuple[Span, Span, Span]:
+    """The spans of `rows` (N, D): the last tenth is the test part, the last tenth of the rest validates.
 
     Raises:
         InputError: a part would be without rows.
     """
-    rest = rows - rows // 10
-    if rest // 10 < 1 or rows // 10 < 1:
-        raise InputError(f"{name}: {rows} rows are too few to split; at least 12 are wanted")
-    return rest - rest // 10, rest
+    total = len(rows)
+    rest = total - total // 10
+    if rest // 10 < 1 or total // 10 < 1:
+        raise InputError(f"{name}: {total} rows are too few to split; at least 12 are wanted")
+    cut = rest - rest // 10
+    return (rows, 0, cut), (rows, cut, rest), (rows, rest, total)
 
 
 def standardised(
-    rows: np.ndarray, spans: tuple[tuple[int, int], ...], found: Moments, kept: list[int] | None = None
-) -> tuple[Part, ...]:
-    """Parts of `rows` (N, D), each from a start to a stop, less the mean and over the deviation.
+    table: Table,
+    spans: tuple[Span, Span, Span],
+    found: Moments,
+    kept: list[int] | None = None,
+    sample: bool = False,
+    notes: Sequence[str] = (),
+) -> Made:
+    """The set whose parts are `spans`, column by column less the mean and over the deviation.
 
     Args:
-        rows: the table.
-        spans: start and stop of each part.
-        found: of the columns that are kept.
-        kept: these columns; by default all.
+        table: whose columns these are.
+        spans: rows (N, D), start and stop of each part.
+        found: the moments of all D columns.
+        kept: the columns that are kept; by default all.
+        sample, notes: of the set (`Made`).
+
+    Raises:
+        InputError: a kept column never varies, or cannot be standardised.
     """
-    kept = list(range(rows.shape[1])) if kept is None else kept
+    chosen = list(range(len(table.columns))) if kept is None else kept
+    names, found = [table.columns[k] for k in chosen], found.of(chosen)
+    refuse_constant(found, names, table.name)
 
-    def make(start: int, stop: int) -> Iterator[np.ndarray]:
+    def make(rows: np.ndarray, start: int, stop: int) -> Iterator[np.ndarray]:
         for block in blocks(rows, start, stop):
-            yield (block[:, kept] - found.mean) / found.std
+            yield (block[:, chosen] - found.mean) / found.std
 
-    return tuple(Part(stop - start, partial(make, start, stop)) for start, stop in spans)
+    train, validation, test = (Part(span[2] - span[1], partial(make, *span)) for span in spans)
+    return Made(names, (train, validation, test), found.mean, found.std, sample, [*notes])
 
 
-def spiked(rows: np.ndarray) -> list[int]:
-    """The columns of `rows` (N, D) whose smallest value occurs more than 5 times."""
+def unspiked(rows: np.ndarray, name: str) -> list[int]:
+    """The columns of `rows` (N, D) whose smallest value occurs no more than 5 times.
+
+    Raises:
+        InputError: there are none.
+    """
     smallest = np.full(rows.shape[1], np.inf)
     count = np.zeros(rows.shape[1], dtype=np.int64)
     for block in blocks(rows):
@@ -119,4 +139,7 @@ def spiked(rows: np.ndarray) -> list[int]:
         times = (block == lowest).sum(axis=0)
         count = np.where(lowest < smallest, times, np.where(lowest == smallest, count + times, count))
         smallest = np.minimum(smallest, lowest)
-    return [int(k) for k in np.flatnonzero(count > 5)]
+    kept = [int(k) for k in np.flatnonzero(count <= 5)]
+    if not kept:
+        raise InputError(f"{name}: no column without a spike at its smallest value; give the published file")
+    return kept

@@ -7,8 +7,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from sparseflows.data.files.reading import counted
-from sparseflows.data.files.sources import one_line
+from sparseflows.data.files.reading import counted, one_line
 from sparseflows.errors import InputError
 
 # What frames of floats pickle to, in pandas 0.20 to 3: modules, their sub-modules included, and names in them.

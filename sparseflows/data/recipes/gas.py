@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from sparseflows.data.files.containers import Member, Wanted
-from sparseflows.data.files.rawtext import free_path, numbers, skip_header, text_blocks
-from sparseflows.data.files.streaming import Spool, blocks, correlation, gathered, moments, refuse_constant
+from sparseflows.data.files.rawtext import after_header, column_names, free_path, numbers
+from sparseflows.data.files.streaming import Spool, blocks, correlation, gathered, moments
 from sparseflows.data.recipes.base import Kit, Made, Recipe, Table, limit, standardised, tenths
 from sparseflows.data.recipes.frames import read_frame
 
@@ -25,8 +25,7 @@ def read(member: Member, kit: Kit) -> dict[str, Table]:
         spool.append(values)
         return {"rows": Table(spool.table(name), columns, False, name)}
     spool = Spool(path, RAW_COLUMNS - len(DROPPED))
-    for number, lines in skip_header(text_blocks(member.stream, name), None, name):
-        where = range(number, number + len(lines))
+    for where, lines in after_header(member.stream, name, column_names):
         spool.append(numbers(lines, where, {RAW_COLUMNS}, None, name)[:, len(DROPPED) :])
     columns = [f"sensor_{k + 1}" for k in range(spool.columns)]
     return {"rows": Table(spool.table(name), columns, True, name)}
@@ -38,7 +37,7 @@ def make(tables: dict[str, Table], kit: Kit) -> Made:
     rows = table.rows
     if table.raw:
         order = np.random.RandomState(kit.seed).permutation(len(rows))[: len(rows) // SHARE]
-        tenths(len(order), table.name)
+        tenths(order, table.name)  # refused before it is sampled
         spool = Spool(free_path(kit.scratch, "sampled"), rows.shape[1])
         for block in gathered(rows, order):
             spool.append(block)
@@ -47,14 +46,10 @@ def make(tables: dict[str, Table], kit: Kit) -> Made:
             f"a random quarter of the raw rows (seed {kit.seed}), not the rows of the published set, whose draw had no "
             "seed: an NLL on them is close to the published ones, not the same"
         )
-    validate, test = tenths(len(rows), table.name)
+    spans = tenths(rows, table.name)
     found = moments(lambda: blocks(rows), ddof=1)
     kept = independent(correlation(lambda: blocks(rows), found.mean))
-    names = [table.columns[k] for k in kept]
-    found = found.of(kept)
-    refuse_constant(found, names, table.name)
-    train, validation, last = standardised(rows, ((0, validate), (validate, test), (test, len(rows))), found, kept)
-    return Made(names, (train, validation, last), found.mean, found.std, table.raw, notes)
+    return standardised(table, spans, found, kept, table.raw, notes)
 
 
 def independent(correlations: np.ndarray) -> list[int]:

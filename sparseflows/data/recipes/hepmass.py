@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from sparseflows.data.files.containers import Member, Wanted
-from sparseflows.data.files.rawtext import free_path, numbers, skip_header, text_blocks
-from sparseflows.data.files.streaming import Spool, blocks, moments, refuse_constant
-from sparseflows.data.recipes.base import Kit, Made, Recipe, Table, limit, spiked, standardised
+from sparseflows.data.files.rawtext import after_header, column_names, free_path, numbers
+from sparseflows.data.files.streaming import Spool, blocks, moments
+from sparseflows.data.recipes.base import Kit, Made, Recipe, Table, limit, standardised, unspiked
 from sparseflows.errors import InputError
 
 RAW_COLUMNS = 28  # the label and 27 features; the test file may have one more, which nothing uses
@@ -16,10 +18,10 @@ def read(member: Member, kit: Kit) -> dict[str, Table]:
     name, key = member.name, member.wanted.key
     widths = {RAW_COLUMNS} if key == "train" else {RAW_COLUMNS, RAW_COLUMNS + 1}
     spool, width = Spool(free_path(kit.scratch, key), RAW_COLUMNS - 1), 0
-    for number, lines in skip_header(text_blocks(member.stream, name), ",", name):
+    for where, lines in after_header(member.stream, name, partial(column_names, delimiter=",")):
         if key == "test" and lines and lines[0].rstrip("\r").endswith(","):
             lines = [line.rstrip("\r").removesuffix(",") for line in lines]
-        found = numbers(lines, range(number, number + len(lines)), {width} if width else widths, ",", name)
+        found = numbers(lines, where, {width} if width else widths, ",", name)
         if not len(found):
             continue
         width, labels = found.shape[1], found[:, 0]
@@ -36,17 +38,9 @@ def make(tables: dict[str, Table], kit: Kit) -> Made:
     rows = table.rows
     if len(rows) < 11:
         raise InputError(f"{table.name}: {len(rows)} signal rows are too few to split; at least 11 are wanted")
-    spikes = set(spiked(rows))
-    kept = [k for k in range(rows.shape[1]) if k not in spikes]
-    if not kept:
-        raise InputError(f"{table.name}: no column without a spike at its smallest value; give the published file")
-    found = moments(lambda: blocks(rows), ddof=1).of(kept)
-    names = [table.columns[k] for k in kept]
-    refuse_constant(found, names, table.name)
-    cut = len(rows) - len(rows) // 10
-    train, validation = standardised(rows, ((0, cut), (cut, len(rows))), found, kept)
-    (last,) = standardised(test, ((0, len(test)),), found, kept)
-    return Made(names, (train, validation, last), found.mean, found.std)
+    kept, cut = unspiked(rows, table.name), len(rows) - len(rows) // 10
+    spans = ((rows, 0, cut), (rows, cut, len(rows)), (test, 0, len(test)))
+    return standardised(table, spans, moments(lambda: blocks(rows), ddof=1), kept)
 
 
 PUBLISHED = 7_000_000 * 28 * 25  # of the larger edition of the training file

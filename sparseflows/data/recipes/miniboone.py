@@ -5,8 +5,8 @@ from __future__ import annotations
 from sparseflows.data.files.containers import Member, Wanted
 from sparseflows.data.files.rawtext import copy_npy, free_path, numbers, text_blocks
 from sparseflows.data.files.reading import counted
-from sparseflows.data.files.streaming import Spool, blocks, moments, refuse_constant
-from sparseflows.data.recipes.base import Kit, Made, Recipe, Table, limit, spiked, standardised, tenths
+from sparseflows.data.files.streaming import Spool, blocks, moments
+from sparseflows.data.recipes.base import Kit, Made, Recipe, Table, limit, standardised, tenths, unspiked
 from sparseflows.errors import InputError
 
 RAW_COLUMNS = 50
@@ -37,18 +37,10 @@ def read(member: Member, kit: Kit) -> dict[str, Table]:
 def make(tables: dict[str, Table], kit: Kit) -> Made:
     """Drop what has a spike at its smallest value, split, standardise by train + validation."""
     table = tables["rows"]
-    rows = table.rows
-    spikes = set(spiked(rows)) if table.raw else set()
-    kept = [k for k in range(rows.shape[1]) if k not in spikes]
-    if not kept:
-        raise InputError(f"{table.name}: no column without a spike at its smallest value; give the published file")
-    validate, test = tenths(len(rows), table.name)
-    found = moments(lambda: blocks(rows, 0, test)).of(kept)
-    names = [table.columns[k] for k in kept]
-    refuse_constant(found, names, table.name)
-    spans = ((0, validate), (validate, test), (test, len(rows)))
-    train, validation, last = standardised(rows, spans, found, kept)
-    return Made(names, (train, validation, last), found.mean, found.std)
+    kept = unspiked(table.rows, table.name) if table.raw else None
+    spans = tenths(table.rows, table.name)
+    test = spans[2][1]
+    return standardised(table, spans, moments(lambda: blocks(table.rows, 0, test)), kept)
 
 
 def _counts(line: str, name: str) -> tuple[int, int]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from sparseflows.data.files.containers import Member, Wanted
-from sparseflows.data.files.rawtext import copy_npy, free_path, numbers, text_blocks
+from sparseflows.data.files.rawtext import after_header, copy_npy, free_path, numbers
 from sparseflows.data.files.reading import counted
-from sparseflows.data.files.streaming import Spool, block_rows, blocks, gathered, moments, refuse_constant
+from sparseflows.data.files.streaming import Spool, block_rows, blocks, gathered, moments
 from sparseflows.data.recipes.base import Kit, Made, Recipe, Table, limit, standardised, tenths
 from sparseflows.errors import InputError
 
@@ -39,26 +39,22 @@ def read(member: Member, kit: Kit) -> dict[str, Table]:
             spool.append(block[:, KEPT])
     else:
         spool = Spool(path, len(KEPT))
-        for number, lines in text_blocks(member.stream, member.name):
-            if number == 1:
-                _check_header(lines[0], member.name)
-                number, lines = 2, lines[1:]
-            spool.append(_parse(number, lines, member.name))
+        for where, lines in after_header(member.stream, member.name, _check_header):
+            spool.append(_parse(where, lines, member.name))
     return {"rows": Table(spool.table(member.name), COLUMNS, member.wanted.raw, member.name)}
 
 
 def make(tables: dict[str, Table], kit: Kit) -> Made:
     """Shuffle, add noise, split, standardise by train + validation."""
     table = tables["rows"]
-    validate, test = tenths(len(table.rows), table.name)
+    tenths(table.rows, table.name)  # refused before the noise is drawn
     spool = Spool(free_path(kit.scratch, "noisy"), len(COLUMNS))
     for block in _noisy(table.rows):
         spool.append(block)
     rows = spool.table(table.name)
-    found = moments(lambda: blocks(rows, 0, test))
-    refuse_constant(found, COLUMNS, table.name)
-    train, validation, last = standardised(rows, ((0, validate), (validate, test), (test, len(rows))), found)
-    return Made(COLUMNS, (train, validation, last), found.mean, found.std, notes=[NOTE])
+    spans = tenths(rows, table.name)
+    test = spans[2][1]
+    return standardised(table, spans, moments(lambda: blocks(rows, 0, test)), notes=[NOTE])
 
 
 def _noisy(rows: np.ndarray) -> Iterator[np.ndarray]:
@@ -96,15 +92,16 @@ def _check_header(line: str, name: str) -> None:
         )
 
 
-def _parse(number: int, lines: list[str], name: str) -> np.ndarray:
+def _parse(where: Sequence[int], lines: list[str], name: str) -> np.ndarray:
     """Lines of text to rows (n, 6), those with a missing value left out."""
-    for k, line in enumerate(lines, number):
+    for k, line in zip(where, lines, strict=True):
         if line.count(";") != 8 and line.strip("\r"):
             raise InputError(f"{name}: line {k} has {counted(line.count(';') + 1, 'column')}, 9 are wanted")
-    where = [k for k, line in enumerate(lines, number) if not _missing(line)]
     # The date and the time become three numbers each, so that every cell of every line is checked.
-    apart = [lines[k - number].replace("/", ";").replace(":", ";") for k in where]
-    found = numbers(apart, where, {len(CELLS)}, ";", name, CELLS)
+    apart = {
+        k: line.replace("/", ";").replace(":", ";") for k, line in zip(where, lines, strict=True) if not _missing(line)
+    }
+    found = numbers([*apart.values()], [*apart], {len(CELLS)}, ";", name, CELLS)
     hours, minutes, seconds = found[:, 3], found[:, 4], found[:, 5]
     wrong = (hours < 0) | (hours > 23) | (minutes < 0) | (minutes > 59) | (seconds < 0) | (seconds > 59)
     if wrong.any():

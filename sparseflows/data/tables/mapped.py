@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparseflows.data.files.reading import counted
-from sparseflows.data.tables.tabular import Standardiser, refuse_constant_columns
+from sparseflows.data.files.reading import mapped_array
+from sparseflows.data.tables.tabular import Standardiser, refuse_constant_columns, refuse_few_rows
 from sparseflows.errors import InputError
 
 Array = NDArray[np.float64]
@@ -147,11 +147,7 @@ def check_table(file: Path) -> None:
     table = _open(file)
     if table.dtype.kind not in "biuf":
         raise InputError(f"{file}: holds dtype {table.dtype}; give real numbers")
-    if len(table) < table.shape[1]:
-        raise InputError(
-            f"{file}: has {counted(len(table), 'row')} and {counted(table.shape[1], 'column')}; rows are "
-            "observations, so transpose it or add rows"
-        )
+    refuse_few_rows(table.shape, str(file))
     rows = MappedRows(file)
     for number in range(rows.blocks):
         bad = ~np.isfinite(rows.block(number))
@@ -179,10 +175,7 @@ def fit_columns(rows: MappedRows, source: str) -> Standardiser:
 
 
 def _open(file: Path) -> np.ndarray:
-    try:
-        array: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{file}: cannot be read, perhaps cut off ({' '.join(str(error).split())})") from error
+    array = mapped_array(file)
     if array.ndim != 2 or array.size == 0:
         raise InputError(f"{file}: has shape {array.shape}; give a 2-D table of rows and columns")
     return array

@@ -55,14 +55,19 @@ def validate(array: np.ndarray, source: str) -> np.ndarray:
             constant columns.
     """
     table = _finite_matrix(array, source)
-    rows, columns = table.shape
+    refuse_few_rows(table.shape, source)
+    refuse_constant_columns(table, source)
+    return table
+
+
+def refuse_few_rows(shape: tuple[int, ...], source: str) -> None:
+    """Raise InputError where a table of this shape (rows, columns) has fewer rows than columns."""
+    rows, columns = shape
     if rows < columns:
         raise InputError(
             f"{source}: has {counted(rows, 'row')} and {counted(columns, 'column')}, fewer rows than "
             "columns; rows are observations, so transpose it or add rows"
         )
-    refuse_constant_columns(table, source)
-    return table
 
 
 def _finite_matrix(array: np.ndarray, source: str) -> np.ndarray:

@@ -64,11 +64,7 @@ def gauss_legendre(start: float, stop: float, panels: int, order: int = 16) -> t
 
 
 def log_noisy_curves(
-    points: np.ndarray,
-    curves: tuple[Density, ...],
-    interval: tuple[float, float],
-    sigma: float,
-    panels: int,
+    points: np.ndarray, curves: tuple[Density, ...], interval: tuple[float, float], sigma: float, panels: int
 ) -> np.ndarray:
     """Equal mixture of curves c(t), t uniform on `interval`, each with isotropic Gaussian noise.
 

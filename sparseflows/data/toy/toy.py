@@ -119,11 +119,7 @@ def _spirals(name: str, description: str, default_n: int, side: float) -> Toy:
 
 
 def _sample_curves(
-    n: int,
-    generator: np.random.Generator,
-    curves: tuple[Density, ...],
-    interval: tuple[float, float],
-    sigma: float,
+    n: int, generator: np.random.Generator, curves: tuple[Density, ...], interval: tuple[float, float], sigma: float
 ) -> tuple[np.ndarray, np.ndarray]:
     labels = equal_labels(n, len(curves), generator)
     places = generator.uniform(*interval, size=n)

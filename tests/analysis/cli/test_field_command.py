@@ -14,7 +14,7 @@ import yaml
 
 from analysis.analyses import field
 from analysis.cli.app import app
-from analysis.fields import portrait
+from analysis.fields import arrays
 from analysis.runs.results import Entry, Result
 from sparseflows.cli.console import run_app
 from sparseflows.experiment.folder.records import Record
@@ -61,7 +61,7 @@ def small(monkeypatch):
     """Coarse grids and few points: what is tested here is the command."""
     sizes = {"FIELD_CELLS": 48, "DENSITY_CELLS": 24, "SAMPLES": 200, "PATHS": 8, "PATH_TIMES": 5}
     for name, value in {**sizes, "SHARES": (0.0, 0.5)}.items():
-        monkeypatch.setattr(portrait, name, value)
+        monkeypatch.setattr(arrays, name, value)
 
 
 @pytest.fixture
@@ -137,19 +137,19 @@ def test_more_columns(table, tmp_path, capsys, undrawn):
 
 def test_a_stage_that_fails_says_why_and_the_others_go_on(toy, tmp_path, capsys, undrawn, monkeypatch):
     run = copy(toy, tmp_path)
-    whole = portrait.portrait
+    whole = arrays.field_arrays
 
     def fails_when_dense(flow, *rest):
         if sum(p.numel() for p in flow.parameters()) > 120:
             raise ArithmeticError("no luck")
         return whole(flow, *rest)
 
-    monkeypatch.setattr(portrait, "portrait", fails_when_dense)
+    monkeypatch.setattr(arrays, "field_arrays", fails_when_dense)
     assert call("field", run) == 0
     said = capsys.readouterr().out
     assert "failed: dense-s0/0: no luck" in said
     assert "structured-s0/1" in said
-    monkeypatch.setattr(portrait, "portrait", lambda *_: 1 / 0)
+    monkeypatch.setattr(arrays, "field_arrays", lambda *_: 1 / 0)
     assert call("field", run, "--seed", 3) == 1
     assert "no stage could be analysed" in capsys.readouterr().err
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from support.truths import FULL, SPIRAL, normal
 
-from analysis.fields.portrait import Settings, portrait
+from analysis.fields.arrays import Settings, field_arrays
 from analysis.plots import style
 from analysis.plots.fields.animation import animation
 from analysis.plots.fields.densities import density_figure, density_limit, pairs_figure
@@ -38,14 +38,14 @@ def splits_of(dim, truth=False):
 def plane():
     """A rotation by one radian, which leaves the standard normal as it is; its true density known."""
     flow = Flow(LinearField(torch.tensor(ROTATION)))
-    return portrait(flow, splits_of(2, truth=True), Settings(frames=5), lambda *_: None)
+    return field_arrays(flow, splits_of(2, truth=True), Settings(frames=5), lambda *_: None)
 
 
 @pytest.fixture(scope="module")
 def many():
     """Three columns, one pair of them shown."""
     flow = Flow(LinearField(0.3 * torch.tensor(FULL)))
-    return portrait(flow, splits_of(3), Settings(frames=5, pairs=((2, 0),)), lambda *_: None)
+    return field_arrays(flow, splits_of(3), Settings(frames=5, pairs=((2, 0),)), lambda *_: None)
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +73,7 @@ def inked(png):
         return float((np.asarray(image.convert("L")) < 250).mean())
 
 
-def test_the_portrait_of_a_plane(plane):
+def test_the_arrays_of_a_plane(plane):
     arrays, values = plane.arrays, plane.values
     # Single precision and a tolerance of 1e-3; the window reaches to 3.5 at least.
     assert values["mass_on_grid"] == pytest.approx(1, abs=5e-3)
@@ -93,7 +93,7 @@ def test_the_portrait_of_a_plane(plane):
 
 def test_several_blocks_are_told_apart():
     flow = Flow([LinearField(torch.tensor(SPIRAL)), LinearField(-torch.tensor(SPIRAL))])
-    found = portrait(flow, splits_of(2), Settings(frames=3), lambda *_: None)
+    found = field_arrays(flow, splits_of(2), Settings(frames=3), lambda *_: None)
     assert found.values["times"] == [0, 0.25, 0.5, 0.75, 1] * 2
     assert found.values["blocks"] == [1] * 5 + [2] * 5
     assert found.values["max_abs_divergence"] == pytest.approx(abs(np.trace(SPIRAL)), rel=1e-5)
@@ -106,14 +106,14 @@ def test_several_blocks_are_told_apart():
 
 def test_without_a_known_density_the_test_rows_are_counted():
     splits = splits_of(2)
-    found = portrait(Flow(LinearField(torch.tensor(SPIRAL))), splits, Settings(frames=2), lambda *_: None).arrays
+    found = field_arrays(Flow(LinearField(torch.tensor(SPIRAL))), splits, Settings(frames=2), lambda *_: None).arrays
     assert not bool(found["truth_is_known"])
     left, right, bottom, top = found["density_extent"]
     area = (right - left) * (top - bottom) / found["truth"].size
     assert found["truth"].sum() * area == pytest.approx(1, rel=1e-5)
 
 
-def test_the_portrait_of_pairs(many):
+def test_the_arrays_of_pairs(many):
     arrays, values = many.arrays, many.values
     assert "mass_on_grid" not in values
     assert values["columns"] == [[3, 1]]
@@ -125,11 +125,11 @@ def test_the_portrait_of_pairs(many):
     assert np.array_equal(arrays["frames"][-1], arrays["samples"][0])
 
 
-def test_equal_seeds_give_equal_portraits(many):
+def test_equal_seeds_give_equal_arrays(many):
     flow = Flow(LinearField(0.3 * torch.tensor(FULL)))
     pairs = ((2, 0),)
-    again = portrait(flow, splits_of(3), Settings(frames=5, pairs=pairs), lambda *_: None)
-    other = portrait(flow, splits_of(3), Settings(seed=1, frames=5, pairs=pairs), lambda *_: None)
+    again = field_arrays(flow, splits_of(3), Settings(frames=5, pairs=pairs), lambda *_: None)
+    other = field_arrays(flow, splits_of(3), Settings(seed=1, frames=5, pairs=pairs), lambda *_: None)
     assert again.values == many.values
     assert all(np.array_equal(again.arrays[n], a, equal_nan=a.dtype.kind == "f") for n, a in many.arrays.items())
     assert not np.array_equal(other.arrays["frames"], many.arrays["frames"])

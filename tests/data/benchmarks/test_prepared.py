@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.prepared_folders import write_prepared
+from support.data.prepared_folders import write_prepared
 
 from sparseflows.data.benchmarks.facts import PARTS
 from sparseflows.data.benchmarks.prepared import MANIFEST, Manifest, manifest_digest, open_prepared, verify

@@ -7,7 +7,7 @@ import pytest
 
 from sparseflows.data.files import streaming
 from sparseflows.data.files.streaming import Spool, blocks, correlation, gathered, moments, write_npy
-from sparseflows.data.recipes.base import spiked
+from sparseflows.data.recipes.base import unspiked
 from sparseflows.data.recipes.gas import independent
 
 
@@ -47,7 +47,7 @@ def test_spikes_that_straddle_blocks():
     data[::100, 1] = 0  # five times
     data[::50, 2] = 3  # the largest
     data[:10, 3], data[300, 3] = 0.5, 0.25  # frequent, but not the smallest
-    assert spiked(data) == [0]
+    assert unspiked(data, "x") == [1, 2, 3]
 
 
 def test_spool_and_npy(tmp_path):

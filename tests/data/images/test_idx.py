@@ -104,9 +104,7 @@ def test_a_plan_reads_the_headers(tmp_path):
     ("changes", "parts"),
     [
         ({"train_images": None}, ["holds no file train-images-idx3-ubyte, nor train-images-idx3-ubyte.gz"]),
-        ({"test_labels": None}, ["holds no file t10k-labels-idx1-ubyte"]),
         ({"train_images": b""}, ["train-images-idx3-ubyte: not in the idx format (begins with nothing)"]),
-        ({"train_images": b"\x93NUMPY.."}, ["not in the idx format (begins with 93 4e 55 4d)"]),
         ({"train_images": gzip.compress(FILES[NAMES[0]])}, ["it is gzipped: its name must end in .gz"]),
         ({"train_images": FILES[NAMES[1]]}, ["train-images", "in 1 dimension; wanted", "in 3 dimensions"]),
         ({"train_labels": content(LABELS, kind=13)}, ["idx type 13 in 1 dimension", "unsigned bytes (type 8)"]),
@@ -117,7 +115,6 @@ def test_a_plan_reads_the_headers(tmp_path):
         ({"test_labels": content(TEST_LABELS[:1])}, ["has 7 images, t10k-labels-idx1-ubyte has 1 label;"]),
         ({"test_images": content(TEST_IMAGES[:, 1:])}, ["different sizes, 4 × 4 and 3 × 4 pixels"]),
         ({"test_labels": content(TEST_LABELS + 1)}, ["label 3 is not among the 3 that train-labels-idx1-ubyte has"]),
-        ({"train_labels": content(LABELS + 1)}, ["labels reach 3, but no image has label 0"]),
         ({"train_labels": content(np.where(LABELS == 2, 255, LABELS))}, ["labels reach 255", "no image has label 2"]),
         ({"train_labels": content(0 * LABELS)}, ["every label is 0; a classifier needs at least two classes"]),
         ({"train_images": content(IMAGES, shape=(0, 4, 4))}, ["promises 0 × 4 × 4 values"]),

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from sparseflows.data.splits import known_sets, make_splits, with_labels
+from sparseflows.data.known import known_sets
+from sparseflows.data.splits import make_splits, with_labels
 from sparseflows.data.toy.toy import TOYS
 from sparseflows.errors import InputError
 from sparseflows.experiment.plan import plan

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import published_files as files
-from support.prepare_command import call, listing, made, refused
+from support.data import published_files as files
+from support.data.prepare_command import call, listing, made, refused
 
 from sparseflows.cli import data as cli_data
 from sparseflows.cli.data import ByteProgress
 from sparseflows.data.benchmarks.prepared import open_prepared, read_manifest
+from sparseflows.data.prepare import atomic
 from sparseflows.data.prepare import prepare as preparing
-from sparseflows.data.prepare import workshop as workshops
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -92,7 +92,7 @@ def test_a_rename_that_fails_keeps_the_old_set(source, tmp_path, monkeypatch):
     rename = Path.rename
 
     def fail(path, target):
-        if path.name == workshops.NEW:
+        if path.name == atomic.NEW:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return rename(path, target)
 

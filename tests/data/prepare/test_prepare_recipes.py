@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import naive_recipes as naive
-from support import published_files as files
+from support.data import naive_recipes as naive
+from support.data import published_files as files
 
 from sparseflows.data.benchmarks.facts import BENCHMARKS, PARTS
 from sparseflows.data.benchmarks.prepared import open_prepared, verify

@@ -14,8 +14,8 @@ import zipfile
 
 import numpy as np
 import pytest
-from support import published_files as files
-from support.prepare_command import made, refused
+from support.data import published_files as files
+from support.data.prepare_command import made, refused
 
 from sparseflows.data.benchmarks.prepared import open_prepared
 from sparseflows.data.files import sources
@@ -97,15 +97,11 @@ BAD_TEXTS = {
     "another header": (changed(1, "a;b;c"), "line 1 should be the header"),
     "word": (changed(10, ";".join([*GOOD.split(";")[:4], "24x", "1;1;1;1"])), "line 10, column 5: '24x' is no"),
     "nan": (changed(10, ";".join([*GOOD.split(";")[:8], "nan"])), "line 10, column 9: 'nan' is not finite"),
-    "inf": (changed(10, ";".join([*GOOD.split(";")[:8], "1e999"])), "not finite"),
     "too few": (changed(10, GOOD.rsplit(";", 1)[0]), "line 10 has 8 columns, 9"),
-    "too many": (changed(10, GOOD + ";1"), "line 10 has 10 columns, 9"),
     "missing and too many": (changed(10, GOOD + ";?"), "10 columns, 9 are wanted"),
-    "cut off": (TEXT[:-20].encode(), "columns, 9 are wanted"),
     "no time": (changed(10, GOOD.replace("00:0", "25:0")), "no time of day"),
     "no ASCII": (changed(10, GOOD + "é"), "line 10 is not plain text"),
     "binary": (TEXT.encode()[:500] + os.urandom(3000).replace(b"\n", b"\xff"), "not plain text"),
-    "utf-16": (TEXT.encode("utf-16"), "not plain text"),
     "one line": (TEXT.encode()[:500] + b"1" * 10_000_000, "longer than"),
     "constant": (
         "\n".join([TEXT.split("\n")[0], *(f"1/1/2007;00:00:00;{k};1;2;1;3;4;5" for k in range(60))]).encode(),
@@ -224,9 +220,9 @@ BAD_MEMBERS = {
 }
 
 
-@pytest.mark.parametrize("suffix", ["tar", "tar.gz", "tgz"])
-@pytest.mark.parametrize("case", BAD_MEMBERS)
-def test_tar_members(tmp_path, case, suffix):
+@pytest.mark.parametrize(("place", "case"), list(enumerate(BAD_MEMBERS)))
+def test_tar_members(tmp_path, place, case):
+    suffix = ("tar", "tar.gz", "tgz")[place % 3]  # they differ in what unpacks the stream, not in what is in it
     archive = files.write_tar(tmp_path / f"data.{suffix}", BAD_MEMBERS[case])
     refused(tmp_path, archive, f"data.{suffix}")
 

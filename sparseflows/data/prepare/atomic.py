@@ -39,7 +39,7 @@ def check_target(folder: Path, force: bool) -> None:
 
 
 @contextlib.contextmanager
-def workshop(folder: Path, force: bool) -> Iterator[Path]:
+def atomic_folder(folder: Path, force: bool) -> Iterator[Path]:
     """A temporary folder beside `folder`, held by this process alone and gone at the end.
 
     What stands in its sub-folder `new` becomes `folder` when the block ends well. What a killed process left
@@ -63,28 +63,25 @@ def workshop(folder: Path, force: bool) -> Iterator[Path]:
             finally:
                 shutil.rmtree(hidden, ignore_errors=True)
     except BaseException:
-        for parent in parents:
-            with contextlib.suppress(OSError):
-                parent.rmdir()
+        _remove_empty(parents)
         raise
 
 
 def _make_parents(parent: Path, folder: Path) -> list[Path]:
     """Make the folders above; those that were missing, the deepest first."""
-    missing = []
-    while not parent.exists() and parent != parent.parent:
-        missing.append(parent)
-        parent = parent.parent
-    made: list[Path] = []
+    missing = [one for one in (parent, *parent.parents) if not one.exists()]
     try:
-        for one in reversed(missing):
-            one.mkdir(exist_ok=True)
-            made.insert(0, one)
+        parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        for one in made:
-            one.rmdir()
+        _remove_empty(missing)
         raise InputError(f"{folder}: cannot be made ({error.strerror}); give another --to") from None
-    return made
+    return missing
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for one in folders:
+        with contextlib.suppress(OSError):
+            one.rmdir()
 
 
 @contextlib.contextmanager

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from analysis.cli.app import app
-from analysis.curvature.table import LANCZOS, SPECTRUM, hessian_table
 from analysis.runs.analyses import read_stages
 from analysis.runs.records import read_run
+from analysis.tables.curvature import LANCZOS, SPECTRUM, hessian_table
 from analysis.tables.hessian import rows_csv as to_csv
 from analysis.tables.hessian import sheets
 from analysis.tables.markup import latex as to_latex

@@ -49,7 +49,7 @@ class Settings:
     pairs: tuple[Pair, ...] | None = None
 
 
-def portrait(flow: Flow, splits: Splits, settings: Settings, report: Report) -> Result:
+def field_arrays(flow: Flow, splits: Splits, settings: Settings, report: Report) -> Result:
     """The values and arrays of one stage.
 
     Arrays of all: `block` (from 1), `time`, `end_time` (M,): the moments whose field is shown;

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from analysis.fields.glance import CELLS, glance
+from analysis.fields.preview import CELLS, preview_arrays
 from analysis.plots.fields.glance import ARROWS, _means, _when, glance_figure
 from analysis.plots.fields.streams import scale_values
 from sparseflows.flow.model import Flow
@@ -35,7 +35,7 @@ A = [[0.3, -1.0], [0.5, 0.2]]
 @pytest.mark.parametrize("blocks", [1, 2])
 def test_the_arrays_are_the_field(blocks):
     flow = Flow([Linear(A) for _ in range(blocks)]) if blocks > 1 else Flow(Linear(A))
-    arrays = glance(flow, ROWS)
+    arrays = preview_arrays(flow, ROWS)
     assert arrays["block"].tolist() == [block for block in range(1, blocks + 1) for _ in range(3)]
     assert arrays["time"].tolist() == [0.0, 0.5, 1.0] * blocks
     left, right, bottom, top = arrays["field_extent"]
@@ -71,7 +71,7 @@ def _points(noise, flow):
 
 def test_paths_that_cannot_be_solved_leave_the_scale_to_the_grid():
     flow = Flow(Linear([[float("nan"), 0.0], [0.0, 1.0]]))
-    assert "sample_divergence" not in glance(flow, ROWS)
+    assert "sample_divergence" not in preview_arrays(flow, ROWS)
 
 
 def test_an_arrow_is_the_mean_of_the_cells_around_it():
@@ -96,6 +96,8 @@ def test_panels_say_when():
 
 
 def test_the_picture_is_a_png_and_depends_on_the_field():
-    pictures = [glance_figure(glance(Flow(Linear(a)), ROWS), "dense-s0/0") for a in (A, A, [[0.0, 1.0], [-1.0, 0.0]])]
+    pictures = [
+        glance_figure(preview_arrays(Flow(Linear(a)), ROWS), "dense-s0/0") for a in (A, A, [[0.0, 1.0], [-1.0, 0.0]])
+    ]
     assert all(one.startswith(b"\x89PNG") for one in pictures)
     assert pictures[0] == pictures[1] != pictures[2]

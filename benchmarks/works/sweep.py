@@ -25,7 +25,9 @@ def sweep(context: Context) -> list[Measurement]:
     document["train"]["steps"] = 300 if context.settings.quick else 1200
     document["prune"] |= {"keep_ratios": [0.7, 0.5], "retrain": {"steps": document["train"]["steps"]}}
     document["sweep"] = {"flow.activation": ["silu", "tanh", "softplus"], "train.lr": [0.01, 0.005, 0.002, 0.001]}
-    alone, two, results, machine = [], [], [], [_two_against_one()]
+    alone: list[float] = []
+    two: list[float] = []
+    results, machine = [], [_two_against_one()]
     repeats = 1 if context.settings.quick else context.settings.repeats
     for number in range(repeats):
         for jobs in (1, 2) if number % 2 else (2, 1):

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 DOCS = ROOT / "docs"
 FENCE = re.compile(r"^(?P<fence>`{3,})(?P<language>\S*).*$")
 MARK = re.compile(r"^<!-- (?P<mark>.*?) -->$")

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 
 from analysis.fields import grids
-from analysis.fields.portrait import DATA_MARGIN, FAR, MAX_NFE, NOISE_REACH, SCALED, TOLERANCE, Array
+from analysis.fields.arrays import DATA_MARGIN, FAR, MAX_NFE, NOISE_REACH, SCALED, TOLERANCE, Array
 from analysis.fields.projection import square_window
 from sparseflows.flow.model import Flow
 from sparseflows.flow.solvers.ode import SolveFailed, Solver
@@ -17,7 +17,7 @@ SHARES = (0.0, 0.5, 1.0)  # of T
 CELLS = 64  # a side
 
 
-def glance(flow: Flow, rows: Array) -> dict[str, Array]:
+def preview_arrays(flow: Flow, rows: Array) -> dict[str, Array]:
     """Arrays as `plots.fields` takes them, of a flow in two dimensions.
 
     Args:

@@ -86,7 +86,7 @@ def _probe(
     Raises:
         RuntimeError: it failed.
     """
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     environment = os.environ | {"OMP_NUM_THREADS": str(context.settings.threads), "PYTHONPATH": str(root)}
     arguments = [str(weights), name, str(batch), repr(tolerance), *changes]
     done = subprocess.run(

@@ -47,8 +47,9 @@ def shorter(program: str, args: list[str]) -> list[str]:
         return [*args, *_run_options(args)]
     if program == "torchrun" and "run" in args:
         return [*args, *_run_options(args[args.index("run") :], jobs=False)]
-    if program == "python" and args[:2] == ["-m", "analysis"] and len(args) > 2:
-        return [*args, *ANALYSES.get(args[2], "").split()]
+    analysis = args[2:] if program == "python" and args[:2] == ["-m", "analysis"] else args
+    if program in ("sparseflows", "python") and analysis:
+        return [*args, *ANALYSES.get(analysis[0], "").split()]
     return args
 
 
