@@ -106,12 +106,12 @@ class TensorBoard:
         if rows is None or rows.shape[1] != 2 or not isinstance(network, Flow) or record.objective == CLASSIFIES:
             return  # a classifier's field leads to no noise
         from analysis.fields.preview import preview_arrays
-        from analysis.plots.fields.glance import glance_figure
+        from analysis.plots.fields.preview import preview_figure
         from sparseflows.evaluation.likelihood import subset
 
         ratio = f"PR {100 * (record.prune_ratio or 0.0):.1f} %, {record.params:,} params"
         arrays = preview_arrays(network, subset(rows, SHOWN_ROWS, 0, "glance"))
-        file.png("field", glance_figure(arrays, f"{record.cascade}/{record.stage}, {ratio}"), record.stage)
+        file.png("field", preview_figure(arrays, f"{record.cascade}/{record.stage}, {ratio}"), record.stage)
 
     def _curves(self, record: Record, records: Sequence[Record]) -> None:
         """Of the cascade that `record` is of: its stages after the dense one that they all come from."""
