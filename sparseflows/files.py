@@ -1,13 +1,25 @@
-"""Output files that are there whole or not at all: written beside their place, then renamed."""
+"""Files: outputs that are there whole or not at all, folders, digests, and locks that end with their process."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import importlib.util
 import os
 import secrets
+import time
 from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
 
 from sparseflows.errors import DiskError, InputError
+
+if TYPE_CHECKING:
+    import sqlite3
+
+# None on Windows.
+fcntl = importlib.import_module("fcntl") if importlib.util.find_spec("fcntl") else None
+ASK_EVERY = 0.05  # seconds, for a lock that another holds
 
 
 def output_folder(folder: Path, remedy: str) -> Path:
@@ -59,3 +71,99 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DiskError(f"{path}: could not be made ({error.strerror})") from error
+
+
+def sha256(path: Path) -> str:
+    """The digest of a file, as hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def move_aside(path: Path, pattern: str) -> Path:
+    """Rename `path` to the first free name of a pattern with `{n}` (from 1) and `{name}`; gives the new path."""
+    n = 1
+    while (aside := path.with_name(pattern.format(n=n, name=path.name))).exists():
+        n += 1
+    path.rename(aside)
+    return aside
+
+
+class FileLock:
+    """A lock on a file that ends with the process that holds it, however that ends.
+
+    It is the operating system's (flock). Where there is none (Windows), it is that of an SQLite file beside it, whose
+    locks work on every system and end with their process too.
+
+    Args:
+        path: the file; made where it is missing.
+        make: else it has to be there already, and is opened for reading only.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+
+    def __init__(self, path: Path, make: bool = True) -> None:
+        self.path, self._make = path, make
+        self.file = os.open(path, os.O_RDWR | os.O_CREAT if make else os.O_RDONLY, 0o666)
+        self._beside: sqlite3.Connection | None = None
+
+    def take(self, *, shared: bool = False, wait: bool = False) -> bool:
+        """Take it, or take it the other way; gives whether it is held.
+
+        Args:
+            shared: with others who share it; else alone.
+            wait: until it is free; else False is given where it is not.
+
+        Raises:
+            DiskError: the file system knows no locks.
+        """
+        if fcntl is None:
+            return self._take_beside(shared, wait)
+        try:
+            fcntl.flock(self.file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise DiskError(f"{self.path}: cannot be locked ({error.strerror})") from error
+        return True
+
+    def _take_beside(self, shared: bool, wait: bool) -> bool:
+        import sqlite3
+
+        if self._beside is None:
+            beside = f"{self.path}.sqlite"
+            if not (self._make or os.path.exists(beside)):
+                return True  # nobody has ever held it
+            self._beside = sqlite3.connect(beside, timeout=0, isolation_level=None, check_same_thread=False)
+        while True:
+            if self._beside.in_transaction:
+                self._beside.rollback()
+            try:
+                self._beside.execute("BEGIN" if shared else "BEGIN EXCLUSIVE")
+                self._beside.execute("SELECT name FROM sqlite_master").fetchall()  # reading is what shares it
+                return True
+            except sqlite3.OperationalError:
+                if not wait:
+                    return False
+                time.sleep(ASK_EVERY)
+
+    def is_still_there(self) -> bool:
+        """Whether the file has not been removed, or replaced by another, since it was opened."""
+        try:
+            return os.path.samestat(os.stat(self.path), os.fstat(self.file))
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self.file)
+        if self._beside is not None:
+            self._beside.close()
+
+    def __enter__(self) -> FileLock:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -44,7 +44,7 @@ def sweeps(study: Study) -> list[Sweep]:
     """
     done = [subject for subject in study.subjects() if subject.record.status == DONE]
     dense = {one.record.seed: one for one in done if one.record.method == DENSE and one.record.protocol == CASCADE}
-    own: dict[tuple[str, str], list[Subject]] = {}
+    own: dict[tuple[str | None, str], list[Subject]] = {}
     for subject in sorted(done, key=lambda one: one.record.seed):
         if subject.record.method != DENSE:
             group = own.setdefault((subject.record.protocol, subject.record.method), [])

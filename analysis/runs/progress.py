@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from typing import Any, TextIO
+from typing import TextIO
 
-from sparseflows.experiment.monitoring.progress import LINE_EVERY, duration
+from sparseflows.experiment.monitoring.meter import Meter, duration
 
 
-class Progress:
+class Progress(Meter):
     """What the user sees of an analysis, on standard error.
 
     Args:
@@ -19,12 +18,9 @@ class Progress:
     """
 
     def __init__(self, title: str, stream: TextIO | None = None, bars: bool | None = None) -> None:
-        self.title, self.stream = title, stream or sys.stderr
-        self.bars = self.stream.isatty() if bars is None else bars
-        self.stages, self.finished, self.worked = 0, 0, 0
-        self.label, self.spent = "", 0.0
-        self.stage_started, self.last_line = 0.0, 0.0
-        self._bar: Any = None
+        super().__init__(stream, bars)
+        self.title, self.label = title, ""
+        self.start(0)
 
     def start(self, stages: int) -> None:
         """So many stages follow."""
@@ -32,57 +28,29 @@ class Progress:
 
     def begin(self, label: str) -> None:
         """A stage begins that has to be computed."""
-        self.label, self.stage_started = label, time.monotonic()
-        self.last_line = self.stage_started
+        self.label = label
+        self.begin_part()
 
     def step(self, step: int, total: int) -> None:
         """So many steps of the stage are done, of so many."""
-        now = time.monotonic()
-        if self.bars:
-            self._move_bar(step, total)
-        elif now - self.last_line >= LINE_EVERY and 0 < step < total:
-            self.last_line = now
-            left = (now - self.stage_started) / step * (total - step)
-            self._say(f"  {self.title} of {self.label}: {100 * step // total} %, {duration(left)} left in this stage")
+        what = f"{self.title} of {self.label}"
+        self.show(
+            step,
+            total,
+            f"[{self.finished + 1}/{self.stages}] {what}",
+            lambda left: f"  {what}: {100 * step // total} %, {left} left in this stage",
+        )
 
     def done(self, label: str, reason: str | None, cached: bool) -> None:
         """A stage has its result, or the reason why not."""
-        self._close_bar()
+        self.close()
         self.finished += 1
         place = f"[{self.finished}/{self.stages}] {label}"
         if reason is not None:
-            self._say(f"{place}  no {self.title}: {reason}")
+            self.say(f"{place}  no {self.title}: {reason}")
         elif not cached:
-            took = time.monotonic() - self.stage_started
+            took = time.monotonic() - self.part_started
             self.worked, self.spent = self.worked + 1, self.spent + took
             remaining = self.stages - self.finished
             left = f"; about {duration(self.spent / self.worked * remaining)} left" if remaining else ""
-            self._say(f"{place}  {self.title} in {duration(took)}{left}")
-
-    def close(self) -> None:
-        """Take the bar away."""
-        self._close_bar()
-
-    def _say(self, message: str) -> None:
-        self._close_bar()
-        print(message, file=self.stream, flush=True)
-
-    def _move_bar(self, step: int, total: int) -> None:
-        if self._bar is None:
-            from tqdm import tqdm
-
-            self._bar = tqdm(
-                total=total,
-                desc=f"[{self.finished + 1}/{self.stages}] {self.title} of {self.label}",
-                leave=False,
-                file=self.stream,
-                dynamic_ncols=True,
-                mininterval=0.2,
-            )
-        self._bar.total = total
-        self._bar.update(step - self._bar.n)
-
-    def _close_bar(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+            self.say(f"{place}  {self.title} in {duration(took)}{left}")

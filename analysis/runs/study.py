@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparseflows.errors import InputError, suggest
-from sparseflows.experiment.folder.folder import MASKS, MODEL, RunFolder, sha256
+from sparseflows.experiment.folder.folder import MASKS, MODEL, RunFolder
 from sparseflows.experiment.folder.records import DENSE, DONE, Record
+from sparseflows.files import sha256
 
 if TYPE_CHECKING:
     from torch import Tensor

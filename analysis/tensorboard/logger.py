@@ -9,7 +9,6 @@ All are made anew from what the run folder holds, so nothing in them is ever the
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -21,6 +20,7 @@ from analysis.tables.means import CLASSIFIES, tabulate
 from sparseflows.experiment.folder.folder import RunFolder
 from sparseflows.experiment.folder.records import CASCADE, DENSE, DONE, Record
 from sparseflows.experiment.monitoring.loggers import StageStart, Values
+from sparseflows.files import FileLock
 from sparseflows.specs.yaml import dump_spec
 
 if TYPE_CHECKING:
@@ -106,12 +106,12 @@ class TensorBoard:
         if rows is None or rows.shape[1] != 2 or not isinstance(network, Flow) or record.objective == CLASSIFIES:
             return  # a classifier's field leads to no noise
         from analysis.fields.preview import preview_arrays
-        from analysis.plots.fields.glance import glance_figure
+        from analysis.plots.fields.preview import preview_figure
         from sparseflows.evaluation.likelihood import subset
 
         ratio = f"PR {100 * (record.prune_ratio or 0.0):.1f} %, {record.params:,} params"
         arrays = preview_arrays(network, subset(rows, SHOWN_ROWS, 0, "glance"))
-        file.png("field", glance_figure(arrays, f"{record.cascade}/{record.stage}, {ratio}"), record.stage)
+        file.png("field", preview_figure(arrays, f"{record.cascade}/{record.stage}, {ratio}"), record.stage)
 
     def _curves(self, record: Record, records: Sequence[Record]) -> None:
         """Of the cascade that `record` is of: its stages after the dense one that they all come from."""
@@ -143,8 +143,8 @@ class TensorBoard:
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         # Workers of one run share these folders: the last one to write has to be the last one to have read.
-        with (self._folder / ".lock").open("a") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
+        with FileLock(self._folder / ".lock") as lock:
+            lock.take(wait=True)
             yield
 
 

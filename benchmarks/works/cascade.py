@@ -13,8 +13,8 @@ from benchmarks.context import Context
 from benchmarks.measure import Measurement, Spread
 from sparseflows.experiment.folder.folder import RunFolder
 from sparseflows.experiment.folder.records import Record
+from sparseflows.experiment.folder.sequences import stages
 from sparseflows.experiment.monitoring.progress import Progress
-from sparseflows.experiment.plan import count_stages
 from sparseflows.experiment.rows import prepare
 from sparseflows.experiment.scheduling.run import run_experiment
 from sparseflows.specs import Spec
@@ -74,7 +74,7 @@ def _once(spec: Spec) -> tuple[float, list[Record], list[tuple[str, float, float
     """Wall seconds, records, and (stage, its wall seconds, its training's)."""
     with tempfile.TemporaryDirectory(prefix="sparseflows-benchmark-") as folder:
         splits, digest = prepare(spec)
-        progress = _Stages(count_stages(spec))
+        progress = _Stages(len(stages(spec)))
         started = time.perf_counter()
         run_folder = RunFolder.claim(Path(folder), spec, digest)
         with run_folder.lock():

@@ -5,17 +5,17 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any, Literal, TextIO
+from typing import Annotated, Any, Literal
 
 import typer
 
 from sparseflows.cli.console import print_result
 from sparseflows.errors import InputError
+from sparseflows.experiment.monitoring.meter import Meter
 
 data_app = typer.Typer(no_args_is_help=True, help="Data sets: what is known, and how to use your own.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else on standard output.")]
-LINE_EVERY = 15.0  # seconds between two lines in a log
 
 
 @data_app.callback()
@@ -180,52 +180,20 @@ def _to_get(benchmarks: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-class ByteProgress:
+class ByteProgress(Meter):
     """Bytes gone through, on standard error: a bar with the time left on a terminal, else a line now and then."""
 
-    def __init__(self, stream: TextIO | None = None, bars: bool | None = None) -> None:
-        self.stream = stream or sys.stderr
-        self.bars = self.stream.isatty() if bars is None else bars
-        self.label, self.total, self.done = "", 0, 0
-        self.started = self.last_line = time.monotonic()
-        self._bar: Any = None
+    label, total, done = "", 0, 0
 
     def begin(self, label: str, total: int) -> None:
         """A part of the work begins: `total` bytes."""
-        self.close()
         self.label, self.total, self.done = label, total, 0
-        self.started = self.last_line = time.monotonic()
-        if self.bars:
-            from tqdm import tqdm
-
-            self._bar = tqdm(
-                total=total,
-                desc=label,
-                unit="B",
-                unit_scale=True,
-                leave=False,
-                file=self.stream,
-                dynamic_ncols=True,
-                mininterval=0.2,
-            )
+        self.begin_part()
 
     def advance(self, count: int) -> None:
         """So many bytes more."""
         self.done += count
-        if self._bar is not None:
-            self._bar.update(count)
-            return
-        now = time.monotonic()
-        if now - self.last_line >= LINE_EVERY and 0 < self.done < self.total:
-            from sparseflows.experiment.monitoring.progress import duration
+        self.show(self.done, self.total, self.label, self._line, unit="B", unit_scale=True)
 
-            self.last_line = now
-            left = (now - self.started) / self.done * (self.total - self.done)
-            share = self.done / self.total
-            print(f"{self.label}: {share:.0%}, about {duration(left)} left", file=self.stream, flush=True)
-
-    def close(self) -> None:
-        """Take the bar away."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+    def _line(self, left: str) -> str:
+        return f"{self.label}: {self.done / self.total:.0%}, about {left} left"

@@ -13,14 +13,15 @@ from sparseflows.cli.console import print_result
 from sparseflows.errors import InputError, RunError
 from sparseflows.experiment.folder.folder import RunFolder
 from sparseflows.experiment.folder.records import Record
+from sparseflows.experiment.folder.sequences import stages
 from sparseflows.experiment.monitoring.summary import results_text
-from sparseflows.experiment.plan import check_keep_ratios, count_stages
-from sparseflows.experiment.rows import prepare
+from sparseflows.experiment.rows import notes_of, prepare
 from sparseflows.experiment.sweep.points import Sweep
 from sparseflows.specs import Spec
 
 if TYPE_CHECKING:
     from sparseflows.distributed.torchrun import Place
+    from sparseflows.experiment.scheduling.workers import Workers
 
 
 @dataclass(frozen=True)
@@ -37,36 +38,44 @@ class RunOptions:
     log: tuple[str, ...]
     as_json: bool
 
-    def check(self, device: str) -> None:
-        """Refuse options that do not go together, before PyTorch is loaded."""
+    def workers(self, devices: Iterable[str]) -> Workers:
+        """Who works on `devices`.
+
+        Raises:
+            InputError: options that do not go together, found before PyTorch is loaded.
+        """
+        from sparseflows.experiment.scheduling.workers import choose_workers
+
         if self.force and self.join:
             raise InputError("--join takes part in what is there, --force starts over: give one of them")
-        if self.gpus is not None and not device.startswith("cuda"):
-            raise InputError(f"--gpus-per-task goes with device: cuda; the settings say device: {device}")
+        without = next((device for device in sorted(devices) if not device.startswith("cuda")), None)
+        if self.gpus is not None and without is not None:
+            raise InputError(f"--gpus-per-task goes with device: cuda; the settings say device: {without}")
+        return choose_workers(self.backend, self.jobs, self.address, self.gpus)
+
+    def check_devices(self, devices: Iterable[str]) -> None:
+        """Raise InputError where one is not there; only PyTorch knows, and it is asked before a folder is made."""
+        for device in sorted({*devices} - {"cpu"}):
+            if self.backend == "local":
+                from sparseflows.experiment.stages.context import check_device
+
+                check_device(device)
 
 
 def run_one(spec: Spec, options: RunOptions) -> None:
     """Carry one experiment out and print its table."""
-    from sparseflows.experiment.scheduling.workers import choose_workers
-
-    options.check(spec.device)
-    workers = choose_workers(options.backend, options.jobs, options.address, options.gpus)
+    workers = options.workers([spec.device])
     splits, digest = prepare(spec)
-    any_rows = next(iter(splits.values()))
-    check_keep_ratios(spec, any_rows.train.shape[1], any_rows.classes)
-    if spec.device != "cpu" and options.backend == "local":  # only PyTorch knows; asked before a folder is made
-        from sparseflows.experiment.stages.context import check_device
-
-        check_device(spec.device)
+    options.check_devices([spec.device])
     with workers.connected() as lost:
         folder = RunFolder.claim(options.out, spec, digest, force=options.force)
         with folder.lock(options.join):
-            _note(note for one in splits.values() for note in (*one.warnings, *one.notes))
+            _note(notes_of(splits))
             print(f"{spec.name}: results go to {folder.path}", file=sys.stderr)
             from sparseflows.experiment.monitoring.progress import Progress
             from sparseflows.experiment.scheduling.run import run_experiment
 
-            records = run_experiment(spec, folder, splits, Progress(count_stages(spec)), workers, lost, options.log)
+            records = run_experiment(spec, folder, splits, Progress(len(stages(spec))), workers, lost, options.log)
     _print_records(folder.path, records, options.as_json)
 
 
@@ -102,20 +111,13 @@ def run_sweep_of(sweep: Sweep, options: RunOptions) -> None:
     Raises:
         RunError: some cascades could not be carried out.
     """
-    from sparseflows.experiment.scheduling.workers import choose_workers
     from sparseflows.experiment.sweep.folder import SweepFolder
     from sparseflows.experiment.sweep.run import check_points, count_sweep_stages
 
-    for device in sorted({point.spec.device for point in sweep.points}):
-        options.check(device)
-    workers = choose_workers(options.backend, options.jobs, options.address, options.gpus)
+    devices = {point.spec.device for point in sweep.points}
+    workers = options.workers(devices)
     digests, notes = check_points(sweep)
-    devices = {point.spec.device for point in sweep.points} - {"cpu"}
-    if devices and options.backend == "local":
-        from sparseflows.experiment.stages.context import check_device
-
-        for device in sorted(devices):
-            check_device(device)
+    options.check_devices(devices)
     with workers.connected() as lost:
         folder = SweepFolder.claim(options.out, sweep, force=options.force)
         with folder.lock(options.join):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,9 @@ from sparseflows.data.splits import known_sets, prepared_folder
 from sparseflows.data.tables.mapped import MappedRows, is_large
 from sparseflows.data.tables.tabular import load_table
 from sparseflows.errors import InputError, lookup
+from sparseflows.experiment.folder.sequences import stages
 from sparseflows.specs import NetworkSpec, Spec, TrainSpec
 from sparseflows.specs.methods import METHODS
-
-
-def count_stages(spec: Spec) -> int:
-    """Stages of the whole run, dense ones included."""
-    return len(spec.seeds) * (1 + len(spec.prune.sequences()) * len(spec.prune.keep_ratios))
 
 
 def plan(spec: Spec) -> dict[str, Any]:
@@ -61,7 +58,7 @@ def plan(spec: Spec) -> dict[str, Any]:
         "dim": dim,
         "train_rows": rows,
         "params_dense": dense_params(spec, dim, classes),
-        "stages": count_stages(spec),
+        "stages": len(stages(spec)),
         "steps_dense": steps(spec.train),
         "steps_retrain": steps(spec.retrain_spec()) if spec.prune.methods else None,
     }
@@ -84,14 +81,15 @@ def check_keep_ratios(spec: Spec, dim: int | None, classes: int | None) -> None:
 
 
 def _one_neuron_a_layer(spec: Spec, dim: int, classes: int | None) -> int:
-    if spec.network is None:
-        smallest = spec.model_copy(
-            update={"flow": spec.flow.model_copy(update={"hidden": [1] * len(spec.flow.hidden)})}
-        )
-    else:
-        widths = {"hidden": [1] * len(spec.network.hidden), "channels": [1] * len(spec.network.channels)}
-        smallest = spec.model_copy(update={"network": spec.network.model_copy(update=widths)})
-    return dense_params(smallest, dim, classes) or 0
+    return dense_params(with_widths(spec, lambda width: 1), dim, classes) or 0
+
+
+def with_widths(spec: Spec, change: Callable[[int], int]) -> Spec:
+    """`spec` with every hidden layer of its flow or network as wide as `change` makes of its width."""
+    keys = {"hidden"} if spec.network is None else {"hidden", "channels"}
+    name, section = ("flow", spec.flow) if spec.network is None else ("network", spec.network)
+    widths = {key: [change(width) for width in getattr(section, key)] for key in keys}
+    return spec.model_copy(update={name: section.model_copy(update=widths)})
 
 
 def _one_path(spec: Spec, dim: int, classes: int | None) -> int:

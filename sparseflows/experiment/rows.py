@@ -14,6 +14,7 @@ from sparseflows.data.images.labelled import IDX
 from sparseflows.data.splits import Splits, fingerprint, make_splits, prepared_folder, with_labels
 from sparseflows.data.tables.mapped import Rows
 from sparseflows.errors import InputError
+from sparseflows.experiment.plan import check_keep_ratios
 from sparseflows.specs import DataSpec, Spec
 
 
@@ -23,7 +24,7 @@ def prepare(spec: Spec) -> tuple[dict[int, Splits], str | None]:
     Seeds share one object unless `data.split_by_seed` is set.
 
     Raises:
-        InputError: the data are missing or not fit to be trained on.
+        InputError: the data are missing or not fit to be trained on, or a keep ratio would empty a layer.
     """
     data = spec.data
     made: dict[int, Splits] = {}
@@ -31,7 +32,14 @@ def prepare(spec: Spec) -> tuple[dict[int, Splits], str | None]:
         own = data.seed_for(seed)
         if own not in made:
             made[own] = make_splits(data.name, data.path, data.n_train, data.val_fraction, data.test_fraction, own)
+    any_rows = next(iter(made.values()))
+    check_keep_ratios(spec, any_rows.train.shape[1], any_rows.classes)
     return {seed: made[data.seed_for(seed)] for seed in spec.seeds}, digest(data)
+
+
+def notes_of(splits: Mapping[int, Splits]) -> list[str]:
+    """What the user should know about the rows, each note once."""
+    return list(dict.fromkeys(note for one in splits.values() for note in (*one.warnings, *one.notes)))
 
 
 def digest(data: DataSpec, here: Path = Path(), *, verified: bool = False) -> str | None:

@@ -9,10 +9,10 @@ from typing import Any
 
 from sparseflows.errors import InputError, RunError
 from sparseflows.experiment.folder.folder import RUN, RunFolder
-from sparseflows.experiment.folder.locks import Signature, read_signature
-from sparseflows.experiment.folder.records import CASCADE, DENSE, FAILED, Record, cascade_name
-from sparseflows.experiment.folder.run_lock import is_held
-from sparseflows.experiment.monitoring.progress import duration
+from sparseflows.experiment.folder.locks import Signature, is_held, read_signature
+from sparseflows.experiment.folder.records import FAILED, Record
+from sparseflows.experiment.folder.sequences import StageName, sequences
+from sparseflows.experiment.monitoring.meter import duration
 from sparseflows.experiment.sweep.folder import SweepFolder
 
 LISTED = 40  # cascades
@@ -72,21 +72,15 @@ def status_of(path: Path) -> list[CascadeStatus]:
 
 
 def _of_run(run: RunFolder, prefix: str) -> list[CascadeStatus]:
-    found = []
-    for seed in run.spec.seeds:
-        found.append(_of_cascade(run, prefix, cascade_name(DENSE, seed, CASCADE), range(1)))
-        for protocol, method in run.spec.prune.sequences():
-            stages = range(1, len(run.spec.prune.keep_ratios) + 1)
-            found.append(_of_cascade(run, prefix, cascade_name(method, seed, protocol), stages))
-    return found
+    return [_of_cascade(run, prefix, sequence) for sequence in sequences(run.spec)]
 
 
-def _of_cascade(run: RunFolder, prefix: str, name: str, stages: range) -> CascadeStatus:
+def _of_cascade(run: RunFolder, prefix: str, sequence: list[StageName]) -> CascadeStatus:
     records: list[Record] = []
     damaged = 0
-    for stage in stages:
+    for name in sequence:
         try:
-            record = run.peek(name, stage)
+            record = run.peek(name.cascade, name.stage)
         except RunError:
             damaged += 1
             continue
@@ -95,13 +89,13 @@ def _of_cascade(run: RunFolder, prefix: str, name: str, stages: range) -> Cascad
     failed = [record for record in records if record.status == FAILED]
     seconds = [record.train_seconds for record in records if record.train_seconds]
     return CascadeStatus(
-        prefix + name,
-        len(stages),
+        prefix + sequence[0].cascade,
+        len(sequence),
         len(records) - len(failed),
         len(failed),
         damaged,
         failed[0].reason if failed else None,
-        read_signature(run.cascade(name)),
+        read_signature(run.cascade(sequence[0].cascade)),
         fmean(seconds) if seconds else None,
     )
 
@@ -137,9 +131,7 @@ def status_text(path: Path, found: list[CascadeStatus]) -> str:
         for one in failed[:LISTED]
     ]
     states = [one.state for one in found]
-    counts = ", ".join(
-        f"{states.count(state)} {state}" for state in ("done", "at work", "begun", "waiting") if state in states
-    )
+    counts = ", ".join(f"{states.count(state)} {state}" for state in STATES if state in states)
     there = total["done"] + total["failed"]
     text = [f"{path}: {there} of {total['stages']} stages there, {total['failed']} failed; cascades: {counts}"]
     seconds = [one.seconds for one in found if one.seconds] or [

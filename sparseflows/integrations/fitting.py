@@ -13,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from sparseflows.data.whitening import whitening_matrix
 from sparseflows.errors import InputError, RunError
 from sparseflows.evaluation.likelihood import likelihood, reporting_solver, subset
-from sparseflows.experiment.stages.context import whitening_matrix
-from sparseflows.experiment.stages.stage import LR_SCALES, SELECTION_TOLERANCE
+from sparseflows.experiment.stages.selection import SELECTION_TOLERANCE
+from sparseflows.experiment.stages.stage import LR_SCALES
 from sparseflows.flow.build import build_flow
 from sparseflows.flow.model import Flow
 from sparseflows.flow.solvers.ode import Status

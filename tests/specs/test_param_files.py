@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparseflows.errors import InputError
-from sparseflows.experiment.plan import count_stages, plan, plan_text
+from sparseflows.experiment.folder.sequences import stages
+from sparseflows.experiment.plan import plan, plan_text
 from sparseflows.experiment.rows import prepare
 from sparseflows.experiment.sweep.points import Sweep, load_experiment
 from sparseflows.specs import Spec
@@ -520,7 +521,7 @@ def check_comes_along(spec, tmp_path):
     prune = spec.prune
     of_dense = [protocol for protocol in prune.protocols if protocol in ("reduced", "control")]
     sequences = len(prune.methods) * (len(prune.protocols) - len(of_dense)) + len(of_dense)
-    assert found["stages"] == count_stages(spec) == len(spec.seeds) * (1 + sequences * len(prune.keep_ratios))
+    assert found["stages"] == len(stages(spec)) == len(spec.seeds) * (1 + sequences * len(prune.keep_ratios))
     assert found["params_dense"] is None or found["params_dense"] > 0
     assert (found["params_dense"] is None) == (spec.data.name == "table")
     assert round_trip(spec, tmp_path) == spec

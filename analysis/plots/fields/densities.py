@@ -126,15 +126,14 @@ def _pair(figure: Figure, place: SubplotSpec, arrays: Mapping[str, np.ndarray], 
         outside = 1 - _inside(points, extent)
         if outside:
             axes.text(0.97, 0.03, f"{100 * outside:.2g} % outside", transform=axes.transAxes, ha="right", **_SMALL)
-    both = pd.concat(
-        [pd.DataFrame({"x": p[:, 0], "y": p[:, 1], "of": n, "share": 1 / len(p)}) for n, _, p, _ in kinds],
-        ignore_index=True,
-    )
+    tidy = [pd.DataFrame({"x": p[:, 0], "y": p[:, 1], "of": name, "share": 1 / len(p)}) for name, _, p, _ in kinds]
+    both = pd.concat(tidy, ignore_index=True)
+    look: Any = {"palette": [DATA_COLOUR, FLOW_COLOUR], "element": "step", "alpha": 0.3, "bins": BINS}
     for side, (axes, low, high) in enumerate(((first, *extent[:2]), (second, *extent[2:]))):
-        # Weighted by hand: seaborn's own density would make rows outside the window count within it.
-        heights: Any = {"weights": both["share"] * BINS / (high - low), "bins": np.linspace(low, high, BINS + 1)}
-        look: Any = {"palette": [DATA_COLOUR, FLOW_COLOUR], "element": "step", "alpha": 0.3, "legend": side == 0}
-        seaborn.histplot(both, x="xy"[side], hue="of", ax=axes, **heights, **look)
+        # Weighted by hand: seaborn's own density is one of the window's points alone, ours of all.
+        weights = both["share"] * BINS / (high - low)
+        bounds: Any = {"binrange": (low, high), "weights": weights, "legend": side == 0}
+        seaborn.histplot(both, x="xy"[side], hue="of", ax=axes, **bounds, **look)
         axes.set_xlabel(f"column {pair[side]} (standardised)", fontsize=8.5)
         axes.set_ylabel("density", fontsize=8.5)
         axes.tick_params(labelsize=8, length=2.5)

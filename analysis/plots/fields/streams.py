@@ -180,8 +180,7 @@ def _convention(arrays: Mapping[str, np.ndarray]) -> str:
 
 def _stream_lines(axes: Axes, velocity: np.ndarray, extent: Sequence[float], colour: Colour, density: float) -> None:
     step = max(1, len(velocity) // STREAM_CELLS)
-    ends = ((extent[0], extent[1]), (extent[2], extent[3]))
-    x, y = (centres(low, high, len(velocity))[step // 2 :: step] for low, high in ends)
+    x, y = (centres(low, high, len(velocity))[step // 2 :: step] for low, high in (extent[:2], extent[2:]))
     thin = velocity[step // 2 :: step, step // 2 :: step].astype(np.float64)
     # From cell to cell the steps are equal but for rounding, which streamplot would not forgive.
     x, y = np.linspace(x[0], x[-1], len(x)), np.linspace(y[0], y[-1], len(y))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 from sparseflows.data.benchmarks.facts import PARTS
 from sparseflows.data.benchmarks.prepared import MANIFEST
 from sparseflows.errors import InputError, RunError
+from sparseflows.files import FileLock
 
 PREPARED_FILES = frozenset({MANIFEST, *(f"{part}.npy" for part in PARTS)})
 LOCK, NEW, OLD = "lock", "new", "old"
@@ -88,16 +88,11 @@ def _remove_empty(folders: list[Path]) -> None:
 def _locked(hidden: Path, folder: Path) -> Iterator[None]:
     try:
         hidden.mkdir(exist_ok=True)
-        stream = (hidden / LOCK).open("a+")
+        lock = FileLock(hidden / LOCK)
     except OSError as error:
         raise InputError(f"{folder}: cannot write beside it ({error.strerror}); give another --to") from None
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            held = os.stat(hidden / LOCK).st_ino == os.fstat(stream.fileno()).st_ino
-        except OSError:
-            held = False
-        if not held:
+    with lock:
+        if not (lock.take() and lock.is_still_there()):
             raise InputError(f"{folder}: another `sparseflows data prepare` is at work there; wait for it")
         yield
 
@@ -106,7 +101,7 @@ def _recover(hidden: Path, target: Path) -> None:
     if (hidden / OLD).is_dir() and not target.exists():
         (hidden / OLD).rename(target)
     for entry in os.scandir(hidden):
-        if entry.name == LOCK:
+        if entry.name.startswith(LOCK):
             continue
         if entry.is_dir(follow_symlinks=False):
             shutil.rmtree(entry.path)

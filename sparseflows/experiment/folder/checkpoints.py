@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from sparseflows.distributed.processes import Processes
+from sparseflows.distributed.processes import ALONE, Processes
 from sparseflows.files import make_folder, write_whole
 
 Checkpoint = dict[str, Any]
@@ -20,42 +20,59 @@ _NAME = re.compile(r"stage-(\d+)-attempt-(\d+)-step-(\d+)-([0-9a-f]{12})\.pt")
 
 
 class Checkpoints:
-    """The checkpoints of one stage of one cascade.
+    """The checkpoints of one stage of one cascade; of several processes the first one reads and writes them.
 
     Args:
         folder: of the cascade's checkpoints.
         stage: whose they are.
         set_aside: what to do with a damaged file; gives its new path.
         tell: one line for the user.
+        processes: those that train together; each calls every method.
+        device: where each of several processes wants what is loaded.
     """
 
     def __init__(
-        self, folder: Path, stage: int, set_aside: Callable[[Path], Path], tell: Callable[[str], None]
+        self,
+        folder: Path,
+        stage: int,
+        set_aside: Callable[[Path], Path],
+        tell: Callable[[str], None],
+        processes: Processes = ALONE,
+        device: torch.device | None = None,
     ) -> None:
         self.folder, self.stage, self._set_aside, self._tell = folder, stage, set_aside, tell
+        self._processes, self._device = processes, device
 
     def save(self, checkpoint: Checkpoint, attempt: int) -> None:
         """Write one, then drop all but the newest two."""
-        buffer = io.BytesIO()
-        torch.save({**checkpoint, "attempt": attempt, "layout": LAYOUT}, buffer)
-        content = buffer.getvalue()
-        digest = hashlib.sha256(content).hexdigest()[:12]
-        make_folder(self.folder)
-        write_whole(
-            self.folder / f"stage-{self.stage}-attempt-{attempt}-step-{checkpoint['step']}-{digest}.pt",
-            content,
-        )
-        for path in self._newest_first()[2:]:
-            path.unlink(missing_ok=True)
+        self._processes.first(lambda: self._save(checkpoint, attempt))
 
     def load_newest(self) -> Checkpoint | None:
         """The newest whole one; a damaged one is named, set aside, and the one before it is taken."""
+        if not self._processes.several:
+            return self._load()
+        # As bytes: a pickled tensor would go to the first process's GPU.
+        content = self._processes.first(lambda: None if (found := self._load()) is None else _bytes(found))
+        return None if content is None else _from_bytes(content, self._device)
+
+    def clear(self) -> None:
+        """The stage is whole: its checkpoints are not needed any more."""
+        self._processes.first(lambda: self._drop(0))
+
+    def _save(self, checkpoint: Checkpoint, attempt: int) -> None:
+        content = _bytes({**checkpoint, "attempt": attempt, "layout": LAYOUT})
+        make_folder(self.folder)
+        name = f"stage-{self.stage}-attempt-{attempt}-step-{checkpoint['step']}-{_digest(content)}.pt"
+        write_whole(self.folder / name, content)
+        self._drop(2)
+
+    def _load(self) -> Checkpoint | None:
         paths = self._newest_first()
         for index, path in enumerate(paths, 1):
             content = path.read_bytes()
             match = _NAME.fullmatch(path.name)
-            if match and hashlib.sha256(content).hexdigest()[:12] == match[4]:
-                found = dict(torch.load(io.BytesIO(content), weights_only=True))
+            if match and _digest(content) == match[4]:
+                found = _from_bytes(content)
                 if found.get("layout") == LAYOUT:
                     return found
                 self._tell(f"{path.name}: written by another version; this stage is trained from its start")
@@ -65,9 +82,8 @@ class Checkpoints:
             self._tell(f"{path}: truncated or damaged; set aside as {aside.name}, going on from {before}")
         return None
 
-    def clear(self) -> None:
-        """The stage is whole: its checkpoints are not needed any more."""
-        for path in self._newest_first():
+    def _drop(self, kept: int) -> None:
+        for path in self._newest_first()[kept:]:
             path.unlink(missing_ok=True)
 
     def _newest_first(self) -> list[Path]:
@@ -79,37 +95,15 @@ class Checkpoints:
         return [path for _, path in sorted(found, reverse=True)]
 
 
-class SharedCheckpoints(Checkpoints):
-    """Checkpoints that the first of several processes reads and writes.
+def _bytes(checkpoint: Checkpoint) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
+    return buffer.getvalue()
 
-    Args:
-        own: the first's.
-        processes: all of them.
-        device: where this process wants what is loaded.
-    """
 
-    def __init__(self, own: Checkpoints, processes: Processes, device: torch.device) -> None:
-        self._own, self._processes, self._device = own, processes, device
+def _from_bytes(content: bytes, device: torch.device | None = None) -> Checkpoint:
+    return dict(torch.load(io.BytesIO(content), map_location=device, weights_only=True))
 
-    def save(self, checkpoint: Checkpoint, attempt: int) -> None:
-        """See `Checkpoints`; all processes call it."""
-        self._processes.first(lambda: self._own.save(checkpoint, attempt))
 
-    def load_newest(self) -> Checkpoint | None:
-        """See `Checkpoints`; all processes call it, and get the same."""
-        content = self._processes.first(self._load)
-        if content is None:
-            return None
-        return dict(torch.load(io.BytesIO(content), map_location=self._device, weights_only=True))
-
-    def clear(self) -> None:
-        """See `Checkpoints`; all processes call it."""
-        self._processes.first(self._own.clear)
-
-    def _load(self) -> bytes | None:
-        found = self._own.load_newest()
-        if found is None:
-            return None
-        buffer = io.BytesIO()
-        torch.save(found, buffer)  # as bytes: a pickled tensor would go to the first process's GPU
-        return buffer.getvalue()
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:12]

@@ -1,14 +1,13 @@
-"""One cascade, one worker: a lock that goes with its holder, and says who that is and how far it has come.
+"""Who is at work: a run folder is one `sparseflows run`'s (or several have joined), a cascade is one worker's.
 
-The lock proper is the operating system's (flock), so that it ends with the process, however that ends. Network file
-systems may keep it on one machine only; therefore its holder also signs the file every few seconds, and whoever finds
-the signature of another machine first watches whether it still changes.
+The locks proper are `files.FileLock`: they end with the process, however that ends. Network file systems may keep them
+on one machine only; therefore the holder of a cascade also signs its file every few seconds, with how far it has come,
+and whoever finds the signature of another machine first watches whether it still changes.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import socket
@@ -18,15 +17,61 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sparseflows.errors import DiskError
-from sparseflows.files import make_folder
+from sparseflows.errors import DiskError, InputError
+from sparseflows.files import FileLock, make_folder
 
-NAME = "cascade.lock"
+LOCK, NAME = "run.lock", "cascade.lock"
 SIGN_EVERY = 2.0  # seconds
 SILENT_AFTER = 4 * SIGN_EVERY  # a holder on another machine that has not signed for so long is gone
 LOOK_EVERY = 0.05
 
 Signature = dict[str, Any]
+
+
+@contextlib.contextmanager
+def hold_folder(path: Path, when_alone: Callable[[], None], join: bool = False) -> Iterator[None]:
+    """Hold `path` against others who ask for the same, for as long as this process lives.
+
+    Args:
+        path: a folder.
+        when_alone: called where nobody else holds it.
+        join: share it with others who join.
+
+    Raises:
+        InputError: another holds it, or it cannot be written to.
+    """
+    try:
+        lock = FileLock(path / LOCK)
+    except OSError as error:
+        raise InputError(f"{path}: cannot write here ({error.strerror}); give another folder with --out") from None
+    with lock:
+        if lock.take():
+            when_alone()
+        elif not join:
+            raise InputError(f"{path}: another `sparseflows run` is at work in this folder; wait for it")
+        lock.take(shared=True, wait=True)  # our own workers share it
+        yield
+
+
+@contextlib.contextmanager
+def share_folder(path: Path) -> Iterator[None]:
+    """Hold a folder as a worker of the process that holds it, so that it stays held should that be killed.
+
+    Raises:
+        DiskError: it cannot be written to.
+    """
+    with _opened(path / LOCK) as lock:
+        lock.take(shared=True, wait=True)
+        yield
+
+
+def is_held(path: Path) -> bool:
+    """Whether a `sparseflows run` of this machine holds the folder."""
+    try:
+        with FileLock(path / LOCK, make=False) as lock:
+            return not lock.take()
+    except (OSError, DiskError):
+        return False
 
 
 @contextlib.contextmanager
@@ -42,64 +87,51 @@ def hold_cascade(folder: Path, describe: Callable[[], Signature] = dict, wait: b
         DiskError: the folder cannot be written to.
     """
     make_folder(folder)
-    while (file := _take(folder / NAME)) is None:
+    while (lock := _take(folder / NAME)) is None:
         if not wait:
             yield False
             return
         time.sleep(LOOK_EVERY)
     ended = threading.Event()
-    signer = threading.Thread(target=_sign, args=(file, describe, ended), daemon=True)
+    signer = threading.Thread(target=_sign, args=(lock.file, describe, ended), daemon=True)
     signer.start()
     try:
         yield True
     finally:
         ended.set()
         signer.join()
-        with contextlib.suppress(OSError):
-            (folder / NAME).unlink()  # while it is held, so that it is not the next holder's
-        os.close(file)
+        with contextlib.suppress(OSError):  # where open files cannot be removed, it stays
+            lock.path.unlink()  # while it is held, so that it is not the next holder's
+        lock.close()
 
 
 def read_signature(folder: Path) -> Signature | None:
     """Who works at a cascade, and how far it has come; None where nobody does (or did until it was killed)."""
     try:
-        file = os.open(folder / NAME, os.O_RDONLY)
+        lock = FileLock(folder / NAME, make=False)
     except OSError:
         return None
-    try:
-        text = _read(file)
-        free = _try_lock(file, fcntl.LOCK_SH)
+    with lock:
+        text = _read(lock.file)
+        free = lock.take(shared=True)
         return None if free and not _is_elsewhere(text) else _parse(text)
-    finally:
-        os.close(file)
 
 
-def _take(path: Path) -> int | None:
-    """The file, held; None where another holds it."""
+def _opened(path: Path) -> FileLock:
     try:
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        return FileLock(path)
     except OSError as error:
         raise DiskError(f"{path}: could not be written ({error.strerror})") from error
+
+
+def _take(path: Path) -> FileLock | None:
+    """The lock, held; None where another holds it."""
+    lock = _opened(path)
     # The holder before may have removed the file between our opening and our holding it.
-    if _try_lock(file, fcntl.LOCK_EX) and _is_still(path, file) and not _is_signed_elsewhere(file):
-        return file
-    os.close(file)
+    if lock.take() and lock.is_still_there() and not _is_signed_elsewhere(lock.file):
+        return lock
+    lock.close()
     return None
-
-
-def _is_still(path: Path, file: int) -> bool:
-    try:
-        return os.path.samestat(os.stat(path), os.fstat(file))
-    except OSError:
-        return False
-
-
-def _try_lock(file: int, kind: int) -> bool:
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _is_signed_elsewhere(file: int) -> bool:
@@ -133,12 +165,14 @@ def _write(file: int, text: str) -> None:
     """In place: a rename would leave the lock behind with the old file. (A full disk is told by who writes results.)"""
     data = text.encode()
     with contextlib.suppress(OSError):
-        os.pwrite(file, data, 0)
+        os.lseek(file, 0, os.SEEK_SET)
+        os.write(file, data)
         os.ftruncate(file, len(data))
 
 
 def _read(file: int) -> str:
-    return os.pread(file, 4096, 0).decode(errors="replace")
+    os.lseek(file, 0, os.SEEK_SET)
+    return os.read(file, 4096).decode(errors="replace")
 
 
 def _parse(text: str) -> Signature | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -16,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
-from sparseflows.experiment.folder.records import CASCADE, Record, cascade_name
-from sparseflows.experiment.monitoring.live import Live
+from sparseflows.experiment.folder.records import CASCADE, Record
+from sparseflows.experiment.folder.sequences import StageName
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,14 +30,14 @@ LOGGED = "logged"  # folder of a run: which logger has been told of which stage
 METHODS = ("begin", "step", "end")
 
 
-@dataclass(frozen=True)
-class StageStart:
+@dataclass(frozen=True, kw_only=True)
+class StageStart(StageName):
     """What a logger is told when a stage begins, or is taken up again.
 
     Attributes:
-        run: the run folder.
-        protocol, method, seed, stage: which stage.
+        protocol, method, seed, stage: which stage; `cascade` and `label` name it in one word.
         keep_ratio: the share of the dense network's params that it is to keep; None for the dense stage.
+        run: the run folder.
         attempt: 0, or how often its training diverged before.
         step: of the training that it goes on from; 0 at the start.
         steps: of the whole training; 0 where the stage is not trained.
@@ -45,26 +46,11 @@ class StageStart:
     """
 
     run: Path
-    protocol: str
-    method: str
-    seed: int
-    stage: int
-    keep_ratio: float | None
     attempt: int
     step: int
     steps: int
     history: tuple[Values, ...]
     validation: Rows
-
-    @property
-    def cascade(self) -> str:
-        """Name of the sequence that the stage is of: `<method>-s<seed>`."""
-        return cascade_name(self.method, self.seed, self.protocol)
-
-    @property
-    def label(self) -> str:
-        """As `--stage` takes it: `<method>-s<seed>/<k>`."""
-        return f"{self.cascade}/{self.stage}"
 
     @property
     def place(self) -> dict[str, Any]:
@@ -96,6 +82,54 @@ class Logger(Protocol):
         """
 
 
+class Live:
+    """The lines of the stage in progress, until metrics.jsonl has them, in `cascades/<name>/live.jsonl`.
+
+    They have the form of metrics.jsonl. It never raises: progress is not results.
+
+    The file is begun anew with the lines of the checkpoint when a stage is taken up again, and removed when the
+    stage is whole. Nothing is synchronised to the disk: what matters is in the checkpoints.
+
+    Args:
+        run: the run folder; None writes nothing.
+    """
+
+    NAME = "live.jsonl"
+
+    def __init__(self, run: Path | None) -> None:
+        self._run = run
+        self._path: Path | None = None
+        self._place: dict[str, Any] = {}
+
+    def begin(self, stage: StageStart) -> None:
+        """Start the file with the lines of the checkpoint; every line says which stage it is of."""
+        self._path, self._place = self._file(stage.cascade), stage.place
+        self._write("w", stage.history)
+
+    def step(self, values: Values) -> None:
+        """One line more."""
+        self._write("a", [values])
+
+    def end(self, record: Record, network: nn.Module | None = None) -> None:
+        """The stage is whole."""
+        if path := self._file(record.cascade):
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+
+    def _file(self, cascade: str) -> Path | None:
+        return None if self._run is None else self._run / "cascades" / cascade / self.NAME
+
+    def _write(self, mode: str, lines: Iterable[Values]) -> None:
+        if self._path is None:
+            return
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open(mode, encoding="utf-8") as stream:
+                stream.write("".join(json.dumps(self._place | dict(line)) + "\n" for line in lines))
+        except OSError:
+            self._path = None  # a full disk is the checkpoint's to report
+
+
 class Loggers:
     """All loggers of a process. One that raises is named once and told nothing more; the run goes on.
 
@@ -118,7 +152,7 @@ class Loggers:
 
     def begin(self, stage: StageStart) -> None:
         """A stage begins or is taken up again."""
-        self._live.begin(stage.cascade, stage.place, stage.history)
+        self._live.begin(stage)
         for name in list(self._named):
             self._tell(name, "begin", stage)
 
@@ -130,7 +164,7 @@ class Loggers:
 
     def end(self, record: Record, network: nn.Module | None) -> None:
         """A stage is in its place."""
-        self._live.end(record.cascade)
+        self._live.end(record)
         for name in list(self._named):
             self._end(name, record, network)
 
@@ -149,7 +183,7 @@ class Loggers:
             lines: of its training.
             network: of the stage.
         """
-        self._live.end(record.cascade)  # whoever wrote the stage may have been killed before doing so
+        self._live.end(record)  # whoever wrote the stage may have been killed before doing so
         for name in [name for name in self._named if not self._has_heard(name, record)]:
             self._tell(name, "begin", stage())
             for line in lines():

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sparseflows.errors import DiskError, RunError, SparseFlowsError
+from sparseflows.errors import RunError
 from sparseflows.experiment.folder.folder import RunFolder
 from sparseflows.experiment.monitoring.progress import Progress
-from sparseflows.experiment.scheduling.tasks import BUSY, FAILED, Leash, Outcome, Task, carry_out, carry_out_here
+from sparseflows.experiment.scheduling.tasks import BUSY, FAILED, Leash, Outcome, Task, carry_out, work
 from sparseflows.experiment.scheduling.watch import Watch
 from sparseflows.experiment.scheduling.workers import Errors, Workers
 
 LOSSES = 3  # in a row, without a stage finished in between
-ASK_AGAIN = 1.0  # seconds, for cascades that another run is at work on
 
 
 @dataclass(frozen=True)
@@ -61,16 +60,23 @@ def run_tasks(
     Raises:
         RunError: workers are lost again and again, or the disk is full.
     """
-    if workers.inline:
-        return _inline(tasks, progress, collect, run)
-    watch = Watch(tasks, progress, folder, heard=not workers.share_memory)
     failed: dict[int, str] = {}
-    with watch:
-        left, wait, losses, finished, seconds = _order(tasks), False, 0, watch.finished, 0.0
+    with contextlib.ExitStack() as stack:
+        watch = None
+        if workers.inline:
+            tasks = _merged(tasks)
+        else:
+            watch = stack.enter_context(Watch(tasks, progress, folder, heard=not workers.share_memory))
+        left, wait, losses, seconds = _order(tasks), workers.inline and len(tasks) == 1, 0, 0.0
+        finished = watch.finished if watch else 0
         while left:
             try:
-                outcomes = _side_by_side(tasks, left, workers, watch, wait, collect)
+                if watch is None:
+                    outcomes = [carry_out(tasks[i], progress, wait, collect, run) for i in left]
+                else:
+                    outcomes = _side_by_side([tasks[i] for i in left], workers, watch, wait, collect)
             except lost:
+                assert watch is not None
                 watch.look()
                 losses = 1 if watch.finished > finished else losses + 1
                 if losses == LOSSES:
@@ -82,13 +88,16 @@ def run_tasks(
                 left, finished = [index for index in left if not tasks[index].is_whole()], watch.finished
                 continue
             except ImportError as error:
+                if watch is None:
+                    raise
                 raise RunError(f"{folder}: a worker cannot import {error.name}; install it where it runs") from None
-            failed |= {i: one.message for i, one in zip(left, outcomes, strict=True) if one.status == FAILED}
+            found = list(zip(left, outcomes, strict=True))
+            failed |= {index: one.message for index, one in found if one.status == FAILED}
             seconds += sum(one.seconds for one in outcomes)
-            busy = [i for i, one in zip(left, outcomes, strict=True) if one.status == BUSY]
-            if busy and not wait:
-                progress.say(f"{len(busy)} cascades are another run's at the moment; waiting for them")
-            left, wait = busy, True
+            left = [index for index, one in found if one.status == BUSY]
+            if left and not wait:
+                progress.say(f"{len(left)} cascades are another run's at the moment; waiting for them")
+            wait = True
     return Tally([(tasks[index], message) for index, message in sorted(failed.items())], seconds)
 
 
@@ -112,34 +121,10 @@ def _order(tasks: Sequence[Task]) -> list[int]:
     return [index for _, index in sorted(ranked)]
 
 
-def _side_by_side(
-    tasks: Sequence[Task], left: Sequence[int], workers: Workers, watch: Watch, wait: bool, collect: bool
-) -> list[Outcome]:
+def _side_by_side(tasks: Sequence[Task], workers: Workers, watch: Watch, wait: bool, collect: bool) -> list[Outcome]:
     from joblib import delayed
 
     near: dict[str, Any] = {"parent": os.getpid()} if workers.share_memory else {"leash": Leash(watch.beat)}
-    do = delayed(carry_out)
-    found: list[Outcome] = workers.parallel()(do(tasks[i], wait=wait, collect=collect, **near) for i in left)
+    do = delayed(work)
+    found: list[Outcome] = workers.parallel()(do(task, wait=wait, collect=collect, **near) for task in tasks)
     return found
-
-
-def _inline(tasks: Sequence[Task], progress: Progress, collect: bool, run: RunFolder | None) -> Tally:
-    failed, left, started = [], _merged(tasks), time.perf_counter()
-    while left:
-        busy = []
-        for task in left:
-            progress.where = f"{task.label}/" if task.label else ""
-            try:
-                if not carry_out_here(task, progress, wait=len(left) == 1, run=run):
-                    busy.append(task)
-            except DiskError:
-                raise
-            except SparseFlowsError as error:
-                if not collect:
-                    raise
-                progress.say(f"{task.label}: {error}")
-                failed.append((task, str(error)))
-        if len(busy) == len(left):
-            time.sleep(ASK_AGAIN)
-        left = busy
-    return Tally(failed, time.perf_counter() - started)

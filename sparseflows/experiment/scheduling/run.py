@@ -15,11 +15,9 @@ from sparseflows.experiment.rows import describe
 from sparseflows.experiment.scheduling.dispatch import run_tasks
 from sparseflows.experiment.scheduling.tasks import tasks_of
 from sparseflows.experiment.scheduling.workers import Errors, LocalWorkers, Workers
-from sparseflows.experiment.stages.context import check_device, whitening_matrix
+from sparseflows.experiment.stages.context import check_device
 from sparseflows.flow.compiled.build import why_not
 from sparseflows.specs import Spec
-
-__all__ = ["check_device", "run_experiment", "whitening_matrix"]
 
 
 def run_experiment(

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
+import platform
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sparseflows.data.splits import Splits
 from sparseflows.errors import DiskError, RunError, SparseFlowsError
 from sparseflows.experiment.folder.folder import DATA, RunFolder
-from sparseflows.experiment.folder.records import DENSE, Record, cascade_name
+from sparseflows.experiment.folder.records import Record, cascade_name
+from sparseflows.experiment.folder.sequences import StageName, dense_stage, stages_of
 from sparseflows.experiment.monitoring.progress import Progress
 from sparseflows.experiment.rows import describe, load_splits
-from sparseflows.experiment.stages.context import check_device, make_bench, make_dense, run_sequence
+from sparseflows.experiment.stages.context import check_device, make_context
+from sparseflows.experiment.stages.protocols import make_dense, run_sequence
 from sparseflows.specs import Spec
 from sparseflows.specs.choices import OF_DENSE, REWIND, SCRATCH
 
@@ -51,17 +55,15 @@ class Task:
     splits: Splits | None = None
     log: tuple[str, ...] = ()
 
-    def stages(self) -> Iterator[tuple[str, int]]:
-        """(cascade, stage) of all that it makes, the dense network first."""
-        yield cascade_name(DENSE, self.seed), 0
-        for protocol, method in self.sequences:
-            for stage in range(1, len(self.spec.prune.keep_ratios) + 1):
-                yield cascade_name(method, self.seed, protocol), stage
+    def stages(self) -> list[StageName]:
+        """All that it makes, the dense network first."""
+        each = (stages_of(self.spec, self.seed, *sequence) for sequence in self.sequences)
+        return [dense_stage(self.seed), *itertools.chain(*each)]
 
     def is_whole(self) -> bool:
         """Whether every stage has been put in its place."""
         run = RunFolder(self.folder, self.spec)
-        return all(run.is_there(cascade, stage) for cascade, stage in self.stages())
+        return all(run.is_there(name.cascade, name.stage) for name in self.stages())
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class Leash:
         self.asked = now
         if not self.path.parent.is_dir():
             raise Abandoned(
-                f"{self.path.parent}: no such folder on {os.uname().nodename}; workers need it on a shared disk"
+                f"{self.path.parent}: no such folder on {platform.node()}; workers need it on a shared disk"
             )
         try:
             found = self.path.read_text()
@@ -131,6 +133,9 @@ class WorkerProgress(Progress):
     def done(self, record: Record) -> None:
         """Nothing: the `run` that gave the work sees it by itself."""
 
+    def failed(self, message: str) -> None:
+        """Nothing: the `run` is told by the outcome."""
+
 
 def tasks_of(
     spec: Spec,
@@ -147,66 +152,66 @@ def tasks_of(
         together.setdefault(key, []).append((protocol, method))
     for sequences in together.values():
         sequences.sort(key=lambda one: one[0] in (SCRATCH, REWIND))
+    place, groups = folder.absolute(), list(together.values()) or [[]]
     return [
-        Task(
-            folder.absolute(),
-            spec,
-            data_digest,
-            seed,
-            tuple(group),
-            label,
-            splits=splits[seed] if splits else None,
-            log=log,
-        )
+        Task(place, spec, data_digest, seed, tuple(group), label, splits=splits[seed] if splits else None, log=log)
         for seed in spec.seeds
-        for group in (together.values() or [[]])
+        for group in groups
     ]
 
 
-def carry_out(
-    task: Task,
-    leash: Leash | None = None,
-    parent: int | None = None,
-    wait: bool = False,
-    collect: bool = False,
+def work(
+    task: Task, leash: Leash | None = None, parent: int | None = None, wait: bool = False, collect: bool = False
 ) -> Outcome:
-    """Make every stage of `task` that is not there yet: what a worker calls.
+    """What a worker calls: `carry_out`, with the ties to the `run` that gave the task.
 
     Args:
         task: what to do.
-        leash: to the `run` that gave it, for workers that would outlive that.
+        leash: to the `run`, for workers that would outlive that.
         parent: process number of it, for workers that end with it.
+        wait, collect: see `carry_out`.
+    """
+    if parent is not None:
+        end_with(parent)
+    progress = WorkerProgress(leash)
+    progress.begin("")
+    return carry_out(task, progress, wait, collect)
+
+
+def carry_out(
+    task: Task, progress: Progress, wait: bool = True, collect: bool = False, run: RunFolder | None = None
+) -> Outcome:
+    """Make every stage of `task` that is not there yet, in this process.
+
+    Args:
+        task: what to do.
+        progress: who is told.
         wait: for a cascade that another run is at work on; else BUSY is given.
         collect: give errors back as FAILED, but those of a disk; else they are raised.
+        run: the folder where the caller has it already, and has described its data there.
     """
-    progress = WorkerProgress(leash)
+    started = time.perf_counter()
+    progress.where = f"{task.label}/" if task.label else ""
     try:
-        if parent is not None:
-            end_with(parent)
-        progress.begin("")
-        started = time.perf_counter()
-        done = carry_out_here(task, progress, wait)
+        done = _make_stages(task, progress, wait, run)
         return Outcome(DONE if done else BUSY, "", time.perf_counter() - started)
     except (DiskError, Abandoned):
         raise
-    except SparseFlowsError as error:
-        if not collect:
-            raise
-        return Outcome(FAILED, str(error))
     except Exception as error:  # of one cascade out of many: the others go on, and this is told at the end
         if not collect:
             raise
-        import traceback
+        message = str(error)
+        if not isinstance(error, SparseFlowsError):
+            import traceback
 
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        return Outcome(FAILED, f"{type(error).__name__}: {error} ({Path(where.filename).name}, line {where.lineno})")
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            message = f"{type(error).__name__}: {error} ({Path(where.filename).name}, line {where.lineno})"
+        progress.failed(message)
+        return Outcome(FAILED, message, time.perf_counter() - started)
 
 
-def carry_out_here(task: Task, progress: Progress, wait: bool = True, run: RunFolder | None = None) -> bool:
-    """The same in this process, with the progress shown; gives False where another run has one of the cascades.
-
-    `run` is the folder where the caller has it already, and has described its data there.
-    """
+def _make_stages(task: Task, progress: Progress, wait: bool, run: RunFolder | None) -> bool:
+    """Whether all are there; False where another run has one of the cascades."""
     described, run = run is not None, run or RunFolder.at(task.folder, task.spec, task.data_digest)
     check_device(run.processes.device(task.spec.device))
     with run.share_lock():
@@ -214,14 +219,14 @@ def carry_out_here(task: Task, progress: Progress, wait: bool = True, run: RunFo
         if not described and not (run.path / DATA).exists():
             seeds = task.spec.seeds if task.spec.data.split_by_seed else [task.seed]
             run.write_data(describe({s: load_splits(task.spec, s, task.here, task.data_digest) for s in seeds}))
-        bench = make_bench(task.spec, run, splits, progress, task.seed, task.log)
-        with run.hold(cascade_name(DENSE, task.seed), progress.place):
-            make_dense(bench, task.seed)
+        context = make_context(task.spec, run, splits, progress, task.seed, task.log)
+        with run.hold(dense_stage(task.seed).cascade, progress.place):
+            make_dense(context)
         for protocol, method in task.sequences:
             with run.hold(cascade_name(method, task.seed, protocol), progress.place, wait) as held:
                 if not held:
                     return False
-                run_sequence(bench, protocol, method, task.seed)
+                run_sequence(context, protocol, method)
     return True
 
 

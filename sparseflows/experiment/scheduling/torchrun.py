@@ -6,83 +6,21 @@ others, errors included, so all take the same way through it.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from sparseflows.distributed.processes import Processes
 from sparseflows.distributed.torchrun import Place, joined
 from sparseflows.errors import InputError, Interrupted
 from sparseflows.experiment.folder.folder import RunFolder
-from sparseflows.experiment.folder.locks import Signature
 from sparseflows.experiment.folder.records import Record
+from sparseflows.experiment.folder.sequences import stages
 from sparseflows.experiment.monitoring.progress import Progress
-from sparseflows.experiment.plan import check_keep_ratios, count_stages
-from sparseflows.experiment.rows import prepare
-from sparseflows.experiment.scheduling.run import check_device, run_experiment
+from sparseflows.experiment.rows import notes_of, prepare
+from sparseflows.experiment.scheduling.run import run_experiment
+from sparseflows.experiment.stages.context import check_device
 from sparseflows.specs import Spec
-
-
-class SharedFolder(RunFolder):
-    """A run folder that the first of several processes reads and writes."""
-
-    def __init__(self, path: Path, spec: Spec, processes: Processes) -> None:
-        super().__init__(path, spec)
-        self.processes = processes
-
-    @contextlib.contextmanager
-    def lock(self, join: bool = False) -> Iterator[None]:
-        """Held by the first process."""
-        with contextlib.ExitStack() as held:
-            self.processes.first(lambda: held.enter_context(super(SharedFolder, self).lock(join)))
-            yield
-
-    @contextlib.contextmanager
-    def share_lock(self) -> Iterator[None]:
-        """Held by the first process, as its `lock` is."""
-        yield
-
-    @contextlib.contextmanager
-    def hold(self, cascade: str, describe: Callable[[], Signature] = dict, wait: bool = True) -> Iterator[bool]:
-        """Held by the first process."""
-        with contextlib.ExitStack() as stack:
-            hold = super().hold(cascade, describe, wait)
-            yield self.processes.first(lambda: stack.enter_context(hold))
-
-    def data_digest(self) -> str | None:
-        """See `RunFolder`."""
-        return self.processes.first(super().data_digest)
-
-    def is_there(self, cascade: str, stage: int) -> bool:
-        """See `RunFolder`."""
-        return self.processes.first(lambda: super(SharedFolder, self).is_there(cascade, stage))
-
-    def write_data(self, description: dict[str, Any]) -> None:
-        """See `RunFolder`."""
-        self.processes.first(lambda: super(SharedFolder, self).write_data(description))
-
-    def write_stage(self, record: Record, tensors: dict[str, bytes], metrics: list[dict[str, Any]]) -> None:
-        """See `RunFolder`."""
-        self.processes.first(lambda: super(SharedFolder, self).write_stage(record, tensors, metrics))
-
-    def read_stage(self, cascade: str, stage: int) -> Record | None:
-        """See `RunFolder`."""
-        return self.processes.first(lambda: super(SharedFolder, self).read_stage(cascade, stage))
-
-    def set_aside(self, damaged: Path) -> Path:
-        """See `RunFolder`."""
-        return self.processes.first(lambda: super(SharedFolder, self).set_aside(damaged))
-
-    def records(self) -> list[Record]:
-        """See `RunFolder`."""
-        return self.processes.first(super().records)
-
-    def write_results(self) -> None:
-        """See `RunFolder`."""
-        self.processes.first(super().write_results)
 
 
 def run_together(
@@ -107,19 +45,17 @@ def run_together(
             splits, digest = prepare(spec)
             if processes.first(lambda: digest) != digest:
                 raise InputError(f"data.path: process {processes.rank} found other data than process 0")
-            any_rows = next(iter(splits.values()))
-            check_keep_ratios(spec, any_rows.train.shape[1], any_rows.classes)
             path = processes.first(lambda: RunFolder.claim(out, spec, digest, force=force).path)
-            folder = SharedFolder(path, spec, processes)
+            folder = RunFolder(path, spec, processes)
             with folder.lock():
                 if processes.rank > 0:
                     with open(os.devnull, "w") as nowhere:
                         run_experiment(spec, folder, splits, Progress(stream=nowhere, bars=False))
                     return None
-                for note in dict.fromkeys(note for one in splits.values() for note in (*one.warnings, *one.notes)):
+                for note in notes_of(splits):
                     print(f"note: {note}", file=sys.stderr)
                 print(f"{spec.name}: {processes.world} processes; results go to {path}", file=sys.stderr)
-                return path, run_experiment(spec, folder, splits, Progress(count_stages(spec)), log=log)
+                return path, run_experiment(spec, folder, splits, Progress(len(stages(spec))), log=log)
         except KeyboardInterrupt:
             same = "the same command without --force" if force else "the same command"
             raise Interrupted(f"interrupted; {same} goes on from the last checkpoint") from None

@@ -14,7 +14,9 @@ from sparseflows.errors import RunError
 from sparseflows.experiment.folder.folder import RunFolder
 from sparseflows.experiment.folder.locks import read_signature
 from sparseflows.experiment.folder.records import Record
-from sparseflows.experiment.monitoring.progress import LINE_EVERY, Progress
+from sparseflows.experiment.folder.sequences import StageName
+from sparseflows.experiment.monitoring.meter import LINE_EVERY
+from sparseflows.experiment.monitoring.progress import Progress
 from sparseflows.experiment.scheduling.tasks import BEAT_EVERY, Task
 from sparseflows.files import write_whole
 
@@ -28,7 +30,7 @@ class _Followed:
 
     run: RunFolder
     where: str
-    ahead: list[tuple[str, int]] = field(default_factory=list)  # the next one last
+    ahead: list[StageName] = field(default_factory=list)  # the next one last
 
 
 class Watch:
@@ -53,8 +55,8 @@ class Watch:
         dense: set[tuple[Path, str]] = set()  # shared by the tasks of a seed, and counted once
         for task in tasks:
             first, *others = task.stages()
-            own = others if (task.folder, first[0]) in dense else [first, *others]
-            dense.add((task.folder, first[0]))
+            own = others if (task.folder, first.cascade) in dense else [first, *others]
+            dense.add((task.folder, first.cascade))
             run = RunFolder(task.folder, task.spec)
             self._open.append(_Followed(run, f"{task.label}/" if task.label else "", own[::-1]))
 
@@ -90,7 +92,7 @@ class Watch:
     @staticmethod
     def _record(followed: _Followed) -> Record | None:
         with contextlib.suppress(RunError):  # damaged: it will be made again
-            return followed.run.peek(*followed.ahead[-1])
+            return followed.run.peek(followed.ahead[-1].cascade, followed.ahead[-1].stage)
         return None
 
     def _go_on(self) -> None:
@@ -104,10 +106,10 @@ class Watch:
         self._told = time.monotonic()
         found = []
         for followed in self._open[:LOOKED_AT]:
-            cascade, stage = followed.ahead[-1]
-            signed = read_signature(followed.run.cascade(cascade))
+            name = followed.ahead[-1]
+            signed = read_signature(followed.run.cascade(name.cascade))
             if signed and signed.get("total"):
-                found.append(f"{followed.where}{cascade}/{stage} step {signed['step']}/{signed['total']}")
+                found.append(f"{followed.where}{name.label} step {signed['step']}/{signed['total']}")
         if found:
             more = f" and {len(found) - 4} more" if len(found) > 4 else ""
             self.progress.say(f"  at work: {', '.join(found[:4])}{more}")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from sparseflows.errors import InputError
 
@@ -23,20 +23,19 @@ EXTRA = "pip install 'sparseflows[{0}]'"
 Errors = tuple[type[BaseException], ...]
 
 
-class Workers(Protocol):
-    """What `dispatch.run_tasks` needs to know of those who work.
+class Workers:
+    """Those who carry tasks out, as `dispatch.run_tasks` needs to know them.
 
     Attributes:
         share_memory: they are of this machine, so large arrays need not be read again.
-        inline: there are none: the work is done in this process.
     """
 
-    share_memory: ClassVar[bool]
+    share_memory: ClassVar[bool] = False
 
     @property
     def inline(self) -> bool:
-        """Whether there are none."""
-        ...
+        """Whether there are none: the work is done in this process."""
+        return False
 
     def connected(self) -> contextlib.AbstractContextManager[Errors]:
         """joblib is set up for them within; gives the errors that say that one of them was lost.
@@ -44,15 +43,17 @@ class Workers(Protocol):
         Raises:
             InputError: they cannot be reached, or what they need is not installed.
         """
-        ...
+        raise NotImplementedError
 
     def parallel(self) -> Any:
-        """A `joblib.Parallel`, within `connected`."""
-        ...
+        """A `joblib.Parallel`, within `connected`; as many at a time as the cluster has threads."""
+        from joblib import Parallel
+
+        return Parallel(n_jobs=-1)
 
 
 @dataclass(frozen=True)
-class LocalWorkers:
+class LocalWorkers(Workers):
     """Processes of this machine; with one job, this process itself."""
 
     jobs: int = 1
@@ -63,10 +64,9 @@ class LocalWorkers:
         """Whether the work is done in this process."""
         return self.jobs == 1
 
-    @contextlib.contextmanager
-    def connected(self) -> Iterator[Errors]:
+    def connected(self) -> contextlib.AbstractContextManager[Errors]:
         """Nothing to reach."""
-        yield (BrokenProcessPool,)
+        return contextlib.nullcontext((BrokenProcessPool,))
 
     def parallel(self) -> Any:
         """Processes that Ctrl-C ends, all of them."""
@@ -77,7 +77,7 @@ class LocalWorkers:
 
 
 @dataclass(frozen=True)
-class DaskWorkers:
+class DaskWorkers(Workers):
     """The workers of a Dask cluster that is there already.
 
     Attributes:
@@ -87,8 +87,6 @@ class DaskWorkers:
 
     address: str | None
     gpus: float | None = None
-    share_memory: ClassVar[bool] = False
-    inline: ClassVar[bool] = False
 
     @contextlib.contextmanager
     def connected(self) -> Iterator[Errors]:
@@ -115,15 +113,9 @@ class DaskWorkers:
             with parallel_config("dask", client=client, pure=False, **options):
                 yield (distributed.scheduler.KilledWorker, distributed.client.FutureCancelledError)
 
-    def parallel(self) -> Any:
-        """As many at a time as the cluster has threads."""
-        from joblib import Parallel
-
-        return Parallel(n_jobs=-1)
-
 
 @dataclass(frozen=True)
-class RayWorkers:
+class RayWorkers(Workers):
     """The processors of a Ray cluster that is there already.
 
     Attributes:
@@ -133,8 +125,6 @@ class RayWorkers:
 
     address: str | None = None
     gpus: float | None = None
-    share_memory: ClassVar[bool] = False
-    inline: ClassVar[bool] = False
 
     @contextlib.contextmanager
     def connected(self) -> Iterator[Errors]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
-from sparseflows.experiment.plan import dense_params
+from sparseflows.experiment.plan import dense_params, with_widths
 from sparseflows.specs import Spec
 
 
@@ -18,7 +19,7 @@ def narrowed(spec: Spec, dim: int, classes: int | None, target: int) -> Spec:
         target: params wanted. Widths below 1 are 1.
     """
     widths = sorted({width for layer in _widths(spec) for width in _steps(layer)})
-    tried = [_scaled(spec, factor) for factor in widths]
+    tried = [with_widths(spec, functools.partial(_narrower, factor)) for factor in widths]
     return min(tried, key=lambda one: abs((dense_params(one, dim, classes) or 0) - target))
 
 
@@ -32,11 +33,5 @@ def _steps(width: int) -> list[float]:
     return [edge * (1 + sign * 1e-9) for edge in edges for sign in (-1, 0, 1)]
 
 
-def _scaled(spec: Spec, factor: float) -> Spec:
-    def narrower(widths: Sequence[int]) -> list[int]:
-        return [max(1, round(factor * width)) for width in widths]
-
-    if spec.network is None:
-        return spec.model_copy(update={"flow": spec.flow.model_copy(update={"hidden": narrower(spec.flow.hidden)})})
-    changes = {"hidden": narrower(spec.network.hidden), "channels": narrower(spec.network.channels)}
-    return spec.model_copy(update={"network": spec.network.model_copy(update=changes)})
+def _narrower(factor: float, width: int) -> int:
+    return max(1, round(factor * width))

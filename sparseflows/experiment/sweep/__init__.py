@@ -1,29 +1,5 @@
 """Many experiments from one param file."""
 
-from sparseflows.experiment.sweep.points import (
-    LONGEST_LABEL,
-    MOST_POINTS,
-    SWEEP,
-    ZIP,
-    Changes,
-    Point,
-    Sweep,
-    expand,
-    label_of,
-    load_experiment,
-    load_sweep,
-)
+from sparseflows.experiment.sweep.points import Changes, Point, Sweep, expand, label_of, load_experiment, load_sweep
 
-__all__ = [
-    "LONGEST_LABEL",
-    "MOST_POINTS",
-    "SWEEP",
-    "ZIP",
-    "Changes",
-    "Point",
-    "Sweep",
-    "expand",
-    "label_of",
-    "load_experiment",
-    "load_sweep",
-]
+__all__ = ["Changes", "Point", "Sweep", "expand", "label_of", "load_experiment", "load_sweep"]

@@ -8,18 +8,19 @@ import io
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from sparseflows.errors import InputError
-from sparseflows.experiment.folder.folder import RESULTS, RUN, SWEEP_INDEX, RunFolder, move_aside, remove_litter
-from sparseflows.experiment.folder.records import DENSE, Record, cascade_name
-from sparseflows.experiment.folder.run_lock import hold_folder
+from sparseflows.experiment.folder.folder import OLD, RESULTS, RUN, SWEEP_INDEX, RunFolder, remove_litter
+from sparseflows.experiment.folder.locks import hold_folder
+from sparseflows.experiment.folder.records import Record
+from sparseflows.experiment.folder.sequences import stages
 from sparseflows.experiment.sweep.points import Point, Sweep
-from sparseflows.files import write_whole
-from sparseflows.specs import Spec
+from sparseflows.files import move_aside, write_whole
 
 _NONE = ""
 
@@ -47,7 +48,7 @@ class SweepFolder:
             raise InputError(f"{paths[1]}: taken by something else; give another folder with --out")
         if force and os.path.exists(path):
             with cls(path).lock():
-                move_aside(path)
+                move_aside(path, OLD)
         try:
             path.mkdir(parents=True, exist_ok=True)
             if not cls.is_one(path):
@@ -107,7 +108,7 @@ class SweepFolder:
         except InputError:
             before = {}
         points = {
-            path.name: {"changes": point.changes, "cascades": stages_of_cascades(point.spec)}
+            path.name: {"changes": point.changes, "cascades": Counter(name.cascade for name in stages(point.spec))}
             for point, path in zip(sweep.points, places, strict=True)
         }
         others = {label: found for label, found in before.items() if label not in points}
@@ -144,16 +145,6 @@ class SweepFolder:
             for row in _rows(self.path / label / RESULTS):
                 writer.writerow([label, *swept, *row])
         write_whole(self.path / RESULTS, buffer.getvalue())
-
-
-def stages_of_cascades(spec: Spec) -> dict[str, int]:
-    """Cascade → stages that it is to have, dense networks included."""
-    found = {}
-    for seed in spec.seeds:
-        found[cascade_name(DENSE, seed)] = 1
-        for protocol, method in spec.prune.sequences():
-            found[cascade_name(method, seed, protocol)] = len(spec.prune.keep_ratios)
-    return found
 
 
 def _rows(results: Path) -> list[list[str]]:

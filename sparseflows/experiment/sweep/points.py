@@ -27,6 +27,7 @@ from typing import Any
 
 from sparseflows.errors import InputError
 from sparseflows.specs import Spec
+from sparseflows.specs.later import known_by
 from sparseflows.specs.yaml import load_document, validate
 
 SWEEP, ZIP = "sweep", "zip"
@@ -73,7 +74,7 @@ class Sweep:
     @property
     def identity(self) -> str:
         """What sweeps have in common that differ in their lists of values only: all settings that are not swept."""
-        settings = self.points[0].spec.model_dump()
+        settings = known_by(self.points[0].spec)
         settings["name"] = self.name
         for key in self.keys:
             *sections, last = key.split(".")

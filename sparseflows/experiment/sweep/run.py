@@ -9,9 +9,10 @@ from pathlib import Path
 from sparseflows.data.benchmarks.facts import BENCHMARKS
 from sparseflows.experiment.folder.folder import RunFolder
 from sparseflows.experiment.folder.records import DONE, Record
+from sparseflows.experiment.folder.sequences import stages
 from sparseflows.experiment.monitoring.progress import Progress
-from sparseflows.experiment.plan import count_stages, plan
-from sparseflows.experiment.rows import prepare
+from sparseflows.experiment.plan import plan
+from sparseflows.experiment.rows import notes_of, prepare
 from sparseflows.experiment.scheduling.dispatch import run_tasks
 from sparseflows.experiment.scheduling.run import mention_engine
 from sparseflows.experiment.scheduling.tasks import Task, tasks_of
@@ -58,8 +59,7 @@ def check_points(sweep: Sweep) -> tuple[list[str | None], list[str]]:
         elif key not in known:
             with point.named():
                 splits, known[key] = prepare(point.spec)
-            for one in splits.values():
-                notes |= dict.fromkeys((*one.warnings, *one.notes))
+            notes |= dict.fromkeys(notes_of(splits))
         digests.append(known[key])
     for point in _distinct(sweep):
         with point.named():
@@ -106,7 +106,7 @@ def run_sweep(
         progress.close()
         records = _records(sweep, places)
         folder.write_results()
-    told = [(f"{task.label}/{[*task.stages()][-1][0]}", reason) for task, reason in tally.failed]
+    told = [(f"{task.label}/{task.stages()[-1].cascade}", reason) for task, reason in tally.failed]
     for place, found in zip(places, records, strict=True):
         told += [(f"{place.name}/{r.cascade}/{r.stage}", r.reason or "") for r in found if r.status != DONE]
     return SweepResults(places, records, tuple(told), len(tally.failed), tally.seconds, time.monotonic() - started)
@@ -121,4 +121,4 @@ def _records(sweep: Sweep, places: tuple[Path, ...]) -> tuple[tuple[Record, ...]
 
 def count_sweep_stages(sweep: Sweep) -> int:
     """Stages of all points."""
-    return sum(count_stages(point.spec) for point in sweep.points)
+    return sum(len(stages(point.spec)) for point in sweep.points)

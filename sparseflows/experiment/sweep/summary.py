@@ -8,8 +8,9 @@ from statistics import fmean
 from typing import Any
 
 from sparseflows.experiment.folder.records import DENSE, DONE, Record
-from sparseflows.experiment.monitoring.progress import duration
-from sparseflows.experiment.plan import count_stages, plan
+from sparseflows.experiment.folder.sequences import stages
+from sparseflows.experiment.monitoring.meter import duration
+from sparseflows.experiment.plan import plan
 from sparseflows.experiment.sweep.points import Sweep
 from sparseflows.experiment.sweep.run import SweepResults, count_sweep_stages
 
@@ -30,7 +31,7 @@ def sweep_text(sweep: Sweep, results: SweepResults, folder: Path) -> str:
         dense = [record for record in done if record.method == DENSE and record.stage == 0]
         best = _best([record for record in done if record.stage > 0])
         pruned = ("", "") if best is None else (_mean([best]), f"{100 * (best.prune_ratio or 0):.1f} %")
-        there = f"{len(done)}/{count_stages(point.spec)}"
+        there = f"{len(done)}/{len(stages(point.spec))}"
         lines.append(f"{name:<{wide}} {_params(dense):>9} {_mean(dense):>14} {pruned[0]:>12} {pruned[1]:>7} {there:>9}")
     lines += _more(len(names))
     unit = "share of the test rows" if classifies else "NLL in nats, standardised coordinates"

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from analysis.fields.preview import CELLS, preview_arrays
-from analysis.plots.fields.glance import ARROWS, _means, _when, glance_figure
+from analysis.plots.fields.preview import ARROWS, _means, _when, preview_figure
 from analysis.plots.fields.streams import scale_values
 from sparseflows.flow.model import Flow
 
@@ -97,7 +97,7 @@ def test_panels_say_when():
 
 def test_the_picture_is_a_png_and_depends_on_the_field():
     pictures = [
-        glance_figure(preview_arrays(Flow(Linear(a)), ROWS), "dense-s0/0") for a in (A, A, [[0.0, 1.0], [-1.0, 0.0]])
+        preview_figure(preview_arrays(Flow(Linear(a)), ROWS), "dense-s0/0") for a in (A, A, [[0.0, 1.0], [-1.0, 0.0]])
     ]
     assert all(one.startswith(b"\x89PNG") for one in pictures)
     assert pictures[0] == pictures[1] != pictures[2]

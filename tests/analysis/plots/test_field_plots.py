@@ -225,3 +225,41 @@ def test_the_scale_is_that_of_the_samples_not_of_the_corners(plane, many):
 def test_the_density_scale_ends_at_the_true_peak(plane):
     # The highest cell's centre is within half a cell, 0.04, of the mode.
     assert density_limit(plane.arrays) == pytest.approx(1 / (2 * np.pi), rel=0.01)
+
+
+def test_the_columns_own_distributions(many, drawn):
+    pairs_figure(many.arrays, "title")
+    (figure,) = drawn
+    data, _, first, second = figure.axes
+    assert data.get_title().startswith("data: ")
+    assert [axes.get_xlabel() for axes in (first, second)] == ["column 3 (standardised)", "column 1 (standardised)"]
+    assert [axes.get_ylabel() for axes in (first, second)] == ["density", "density"]
+    assert [text.get_text() for text in first.get_legend().get_texts()] == ["data", "flow"]
+    assert second.get_legend() is None
+    # Each is the density of its rows: where all are within the window, it integrates to 1.
+    for axes, side in ((first, 0), (second, 1)):
+        low, high = many.arrays["rows_extent"][0].reshape(2, 2)[side]
+        for outline, rows in zip(axes.collections[::-1], (many.arrays["rows"], many.arrays["samples"]), strict=True):
+            corners = outline.get_paths()[0].vertices
+            x, y = corners[:, 0], corners[:, 1]
+            area = 0.5 * abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1)))
+            column = rows[0][:, side]
+            assert area == pytest.approx(np.mean((column >= low) & (column <= high)), abs=1e-3)
+
+
+def test_what_the_pictures_of_a_plane_show(plane, drawn):
+    arrays = few(plane.arrays)
+    field_figure(arrays, "title", "divergence")
+    density_figure(arrays, "title", 0.999)
+    trajectories_figure(arrays, "title")
+    field, density, paths = drawn
+    assert [axes.get_title() for axes in field.axes[:2]] == ["t = 0 (data)", "t = 0.5"]
+    assert field.axes[-1].get_ylabel().startswith("divergence")  # of the colour bar
+    assert [axes.get_title() for axes in density.axes[:2]] == [
+        "the true density", "the flow's density (mass in the window 0.999)"
+    ]  # fmt: skip
+    assert [axes.get_xlabel() for axes in density.axes[:2]] == ["z₁ (standardised)"] * 2
+    for figure in drawn:
+        assert figure.axes[0].get_aspect() == 1
+        assert figure.axes[0].images or figure.axes[0].collections
+    assert [text.get_text() for text in paths.legends[0].get_texts()] == ["noise, z(T)", "sample, x = z(0)"]

@@ -11,13 +11,26 @@ import time
 
 import pytest
 
-from sparseflows.errors import DiskError
+from sparseflows import files
+from sparseflows.errors import DiskError, InputError
 from sparseflows.experiment.folder import locks
-from sparseflows.experiment.folder.locks import NAME, hold_cascade, read_signature
+from sparseflows.experiment.folder.locks import (
+    LOCK,
+    NAME,
+    hold_cascade,
+    hold_folder,
+    is_held,
+    read_signature,
+    share_folder,
+)
+from sparseflows.files import FileLock
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
+@pytest.fixture(autouse=True, params=["flock", "sqlite"])
+def quick(monkeypatch, request):
+    """Every test with the system's locks, and with those of a system that has no fcntl."""
+    if request.param == "sqlite":
+        monkeypatch.setattr(files, "fcntl", None)
     monkeypatch.setattr(locks, "SIGN_EVERY", 0.05)
     monkeypatch.setattr(locks, "SILENT_AFTER", 0.4)
     monkeypatch.setattr(locks, "LOOK_EVERY", 0.005)
@@ -30,7 +43,7 @@ def test_held_once_and_removed_at_the_end(tmp_path):
         with hold_cascade(folder, wait=False) as again:
             assert not again
         assert (folder / NAME).exists()
-    assert not list(folder.iterdir())
+    assert not (folder / NAME).exists()
     with hold_cascade(folder, wait=False) as held:
         assert held
 
@@ -119,3 +132,42 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DiskError, match="could not be made"), hold_cascade(tmp_path / "file" / "c"):
         pass
+
+
+# --- a whole folder
+
+
+def test_a_folder_is_held_alone_or_joined(tmp_path):
+    alone = []
+    assert not is_held(tmp_path)
+    with hold_folder(tmp_path, lambda: alone.append(1)):
+        assert is_held(tmp_path)
+        with pytest.raises(InputError, match="is at work"), hold_folder(tmp_path, lambda: alone.append(2)):
+            pass
+        with hold_folder(tmp_path, lambda: alone.append(3), join=True), share_folder(tmp_path):
+            assert is_held(tmp_path)
+        assert is_held(tmp_path)
+    assert not is_held(tmp_path)
+    assert alone == [1]
+
+
+def test_who_waits_gets_it_when_it_is_free(tmp_path):
+    first, second, got = FileLock(tmp_path / LOCK), FileLock(tmp_path / LOCK), []
+    assert first.take()
+    assert not second.take(shared=True)
+    thread = threading.Thread(target=lambda: got.append(second.take(wait=True)))
+    thread.start()
+    time.sleep(0.1)
+    assert not got
+    first.close()
+    thread.join(5)
+    assert got == [True]
+    second.close()
+
+
+def test_what_holds_no_lock_is_refused(tmp_path):
+    with pytest.raises(DiskError, match="could not be written"), share_folder(tmp_path / "no"):
+        pass
+    with pytest.raises(InputError, match="--out"), hold_folder(tmp_path / "no", list):
+        pass
+    assert not is_held(tmp_path / "no")

@@ -16,8 +16,7 @@ import torch
 
 from sparseflows.experiment.folder.checkpoints import Checkpoints
 from sparseflows.experiment.folder.records import Record
-from sparseflows.experiment.monitoring.live import Live
-from sparseflows.experiment.monitoring.loggers import Loggers
+from sparseflows.experiment.monitoring.loggers import Live, Loggers, StageStart
 from sparseflows.experiment.stages import stage as stage_module
 from sparseflows.flow.model import Flow
 
@@ -212,7 +211,7 @@ def test_one_that_raises_is_dropped(method, error, tmp_path):
     def fail(*arguments):
         raise error
 
-    start = stage_module.StageStart(tmp_path, "cascade", "dense", 0, 0, None, 0, 0, 2, (), np.zeros((1, 2)))
+    start = begins(tmp_path, ())
     bad, good, said = Spy(tmp_path), Spy(tmp_path), []
     setattr(bad, method, fail)
     loggers = Loggers(tmp_path, {"bad": bad, "good": good}, said.append)
@@ -368,26 +367,35 @@ def test_notes_that_cannot_be_kept_cost_nothing_but_another_telling(spies, selec
     assert spies[0].lines() == spies[1].lines() == steps_of(tmp_path / "tiny")
 
 
+def begins(run, history):
+    """The start of the dense stage of seed 0."""
+    place = {"method": "dense", "seed": 0, "stage": 0}
+    return StageStart(**place, run=run, attempt=0, step=0, steps=2, history=history, validation=np.zeros((1, 2)))
+
+
+DENSE = Record("rings", "nll", "cascade", "dense", 0, 0, "done")
+
+
 def test_live_gives_up_where_it_cannot_write(tmp_path):
     (tmp_path / "cascades").write_text("in the way")
     live = Live(tmp_path)
-    live.begin("dense-s0", {"method": "dense"}, [{"step": 1.0}])
+    live.begin(begins(tmp_path, ({"step": 1.0},)))
     live.step({"step": 2.0})
-    live.end("dense-s0")
+    live.end(DENSE)
     assert (tmp_path / "cascades").read_text() == "in the way"
 
 
 def test_live_begins_anew(tmp_path):
     live, place = Live(tmp_path), {"method": "dense", "seed": 0, "stage": 0}
     path = tmp_path / "cascades/dense-s0/live.jsonl"
-    for history in ([], [{"step": 1, "loss": np.float64(0.5)}]):
-        live.begin("dense-s0", place, history)
+    for history in ((), ({"step": 1, "loss": np.float64(0.5)},)):
+        live.begin(begins(tmp_path, history))
         live.step({"step": 2, "loss": 0.25})
     assert [json.loads(line) for line in path.read_text().splitlines()] == [
         place | {"step": 1, "loss": 0.5},
         place | {"step": 2, "loss": 0.25},
     ]
-    live.end("dense-s0")
+    live.end(DENSE)
     assert not path.exists()
     shutil.rmtree(tmp_path / "cascades")
-    live.end("dense-s0")
+    live.end(DENSE)

@@ -9,8 +9,8 @@ import re
 import pytest
 
 from sparseflows.experiment.folder.records import Record
-from sparseflows.experiment.monitoring import progress as progress_module
-from sparseflows.experiment.monitoring.progress import Progress, duration, outcome
+from sparseflows.experiment.monitoring.meter import duration
+from sparseflows.experiment.monitoring.progress import Progress, outcome
 
 
 class Terminal(io.StringIO):
@@ -31,7 +31,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(progress_module, "time", clock)
+    monkeypatch.setattr("time.monotonic", clock.monotonic)
     return clock
 
 

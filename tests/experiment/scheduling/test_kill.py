@@ -116,13 +116,13 @@ def rename_or_die(old, new):
 store.os = type("os", (), {**vars(os), "rename": staticmethod(rename_or_die)})
 """,
     "between the stage and the tables": """
-tables, times = store.RunFolder.write_results, []
+tables, times = store.StageFiles.write_results, []
 def tables_or_die(self):
     times.append(0)
     if len(times) == 2:
         die()
     tables(self)
-store.RunFolder.write_results = tables_or_die
+store.StageFiles.write_results = tables_or_die
 """,
     "between the stage and the removal of its checkpoints": """
 clear = checkpoints.Checkpoints.clear
@@ -153,7 +153,7 @@ import os
 import signal
 from pathlib import Path
 from sparseflows.experiment.folder import checkpoints
-from sparseflows.experiment.folder import folder as store
+from sparseflows.experiment.folder import stage_files as store
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)

@@ -18,15 +18,17 @@ import torch
 
 from sparseflows import load
 from sparseflows.data.splits import make_splits
+from sparseflows.data.whitening import whitening_matrix
 from sparseflows.errors import InputError
 from sparseflows.experiment.folder.folder import RunFolder
 from sparseflows.experiment.folder.records import Record
 from sparseflows.experiment.monitoring.progress import Progress
 from sparseflows.experiment.rows import prepare
 from sparseflows.experiment.scheduling import tasks
-from sparseflows.experiment.scheduling.run import check_device, run_experiment, whitening_matrix
+from sparseflows.experiment.scheduling.run import run_experiment
 from sparseflows.experiment.scheduling.workers import LocalWorkers
 from sparseflows.experiment.stages import stage as stage_module
+from sparseflows.experiment.stages.context import check_device
 from sparseflows.flow.solvers.ode import Solver
 from sparseflows.specs.yaml import load_spec
 

@@ -110,9 +110,9 @@ def test_a_failed_stage_is_recorded_and_its_cascade_goes_on_from_the_one_before(
     started = []
     original = protocols_module.read_pruned
 
-    def note(bench, name):
+    def note(context, name):
         started.append(name.label)
-        return original(bench, name)
+        return original(context, name)
 
     protocols_module.read_pruned = note
     try:

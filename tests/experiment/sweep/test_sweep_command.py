@@ -155,10 +155,10 @@ def test_what_cannot_be_done_does_not_stop_the_rest_and_is_listed(sweep_file, ca
 
     real = tasks.run_sequence
 
-    def refuse(bench, protocol, method, seed):
-        if bench.spec.flow.activation == "tanh" and method == "structured" and seed == 1:
+    def refuse(context, protocol, method):
+        if context.spec.flow.activation == "tanh" and method == "structured" and context.seed == 1:
             raise InputError("made to fail")
-        real(bench, protocol, method, seed)
+        real(context, protocol, method)
 
     monkeypatch.setattr(tasks, "run_sequence", refuse)
     said = call("run", sweep_file, "--out", tmp_path)

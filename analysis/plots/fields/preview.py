@@ -15,11 +15,11 @@ SCREEN_DPI = 110
 ARROWS = 16  # a side
 
 
-def glance_figure(arrays: Mapping[str, np.ndarray], title: str) -> bytes:
+def preview_figure(arrays: Mapping[str, np.ndarray], title: str) -> bytes:
     """A PNG: a block a row, its times side by side; the colour is the divergence, on one scale for all panels.
 
     Args:
-        arrays: see `analysis.fields.glance`.
+        arrays: see `analysis.fields.preview.preview_arrays`.
         title: what stage it is.
     """
     blocks = int(arrays["block"].max())

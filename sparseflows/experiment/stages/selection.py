@@ -1,0 +1,83 @@
+"""What the validation rows decide while a network is trained, and how far its solver can be trusted there."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from sparseflows.evaluation.classification import labelled_subset, logits_of
+from sparseflows.evaluation.likelihood import Array, likelihood, reporting_solver, subset
+from sparseflows.experiment.stages.context import SeedContext
+from sparseflows.flow.model import Flow
+from sparseflows.flow.solvers.ode import Solver, Status
+from sparseflows.rng import torch_generator
+from sparseflows.training.objectives import held_steps, training_solver
+
+SELECTION_TOLERANCE = 1e-4  # of the validation NLL that picks weights within a training
+
+
+def selection_rows(context: SeedContext) -> Array:
+    """The seeded validation rows that weights are chosen by: at most `train.selection_rows`."""
+    return subset(context.splits.validation, context.spec.train.selection_rows, context.data_seed, "selection")
+
+
+def validation_loss(context: SeedContext, network: nn.Module) -> float:
+    """What weights are chosen by, on the seeded rows: a flow's exact NLL at tolerance 1e-4, a classifier's loss.
+
+    NaN where the solve fails.
+    """
+    solver = replace(reporting_solver(context.spec.evaluate), norm="batch").at(SELECTION_TOLERANCE)
+    if context.spec.train.objective == "cross_entropy":
+        return context.processes.first(lambda: _validation_cross_entropy(context, network, solver))
+    assert isinstance(network, Flow)
+    found = likelihood(network, selection_rows(context), solver, context.spec.dtype, processes=context.processes)
+    return found.nll if found.status is Status.DONE else math.nan
+
+
+def _validation_cross_entropy(context: SeedContext, network: nn.Module, solver: Solver) -> float:
+    splits, most = context.splits, context.spec.train.selection_rows
+    labels = np.asarray(splits.labels_validation)
+    rows, labels = labelled_subset(splits.validation, labels, most, context.data_seed, "selection")
+    found, status, _ = logits_of(network, rows, solver, context.spec.dtype)
+    wanted = torch.as_tensor(labels, device=found.device)
+    return float(F.cross_entropy(found, wanted)) if status is Status.DONE else math.nan
+
+
+def solver_discrepancy(context: SeedContext, flow: Flow) -> float | None:
+    """Training solver's NLL less the exact one, nats, on the same validation rows: a fixed grid can be cheated.
+
+    None where one of the solves fails.
+    """
+    rows = selection_rows(context)
+    trained = _trained_nll(context, flow, rows)
+    settings = context.spec.evaluate
+    exact = likelihood(flow, rows, reporting_solver(settings), settings.dtype, processes=context.processes)
+    if trained is None or exact.status is not Status.DONE:
+        return None
+    difference = trained - exact.nll
+    if abs(difference) > 0.05:
+        context.progress.say(
+            f"  the training solver's own NLL is {difference:+.3f} nats off the exact one; "
+            "the reported numbers are exact, but train with an adaptive solver or more steps"
+        )
+    return difference
+
+
+@torch.no_grad()
+def _trained_nll(context: SeedContext, flow: Flow, rows: Array) -> float | None:
+    """The NLL as the training solves it at its end: on held steps where it holds them, else by its solver."""
+    solve = context.spec.solve
+    if solve.hold_grid is None:
+        solver = replace(training_solver(solve), gradient="backprop")
+        found = likelihood(flow, rows, solver, context.spec.dtype, processes=context.processes)
+        return found.nll if found.status is Status.DONE else None
+    objective = held_steps(solve)
+    points = torch.as_tensor(rows, dtype=context.rows.dtype, device=context.rows.device)
+    generator = torch_generator(context.data_seed, "discrepancy", str(context.rows.device))
+    loss = objective(flow, points, generator)
+    return loss.value.item() if loss.status is Status.DONE else None
