@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +11,13 @@ from torch import Tensor, nn
 from sparseflows.errors import InputError
 from sparseflows.pruning.graph.chains import Chain, Link
 from sparseflows.pruning.graph.groups import Keep, check_keep
-from sparseflows.pruning.graph.modules.chains import ModuleChain, follow
+from sparseflows.pruning.graph.modules.chains import follow
 from sparseflows.pruning.graph.modules.passages import NORMS
 
 NORM_ENTRIES = ("weight", "bias", "running_mean", "running_var")
 
 
-def remove_neurons(module: nn.Module, keep: Keep, *, fold: bool = False) -> nn.Module:
+def remove_neurons(module: nn.Module, keep: Keep) -> nn.Module:
     """A copy of `module` whose layers are smaller: rows, biases, batch norms' entries and next columns are cut out.
 
     It computes what the silenced module computes, in which all these entries are 0 (`masks_of_neurons`).
@@ -26,7 +25,6 @@ def remove_neurons(module: nn.Module, keep: Keep, *, fold: bool = False) -> nn.M
     Args:
         module: left as it is.
         keep: for every weight layer but the last a bool tensor (n_out,): which neurons stay.
-        fold: add what removed neurons send on that are constant to the next bias first, where that is exact.
 
     Returns:
         The same classes and names; parameters require gradients where they did.
@@ -37,8 +35,6 @@ def remove_neurons(module: nn.Module, keep: Keep, *, fold: bool = False) -> nn.M
     check_keep(module, keep)
     smaller = copy.deepcopy(module)
     chain = follow(smaller)
-    if fold:
-        _fold(smaller, chain, [~kept for kept in keep])
     cut_chain(smaller, chain.links, keep)
     for norms, kept in zip(chain.norms, keep, strict=False):
         for norm in map(smaller.get_submodule, norms):
@@ -64,29 +60,6 @@ def cut_chain(network: nn.Module, chain: Chain, keep: Keep) -> None:
             for name in ("weight", "bias"):
                 _cut(layer, name, rows)
         _note_sizes(layer)
-
-
-def fold_constants(module: nn.Module) -> tuple[nn.Module, Keep]:
-    """A copy of `module` in which neurons without incoming weights are cut off, and which neurons are still read.
-
-    A neuron whose incoming weights are all 0 sends on a constant. Where the next layer's output moves by the same
-    everywhere, its bias takes that up and the columns become 0: the function stays, to rounding. Elsewhere (zero
-    padding, no bias, average pooling with padding) the neuron stays, unless its constant is exactly 0. A layer
-    whose own weights are then all 0 follows in the same call.
-
-    Args:
-        module: left as it is.
-
-    Returns:
-        The copy, in the same shapes, and what `remove_neurons` takes out of it without a change of function.
-    """
-    folded = copy.deepcopy(module)
-    chain = follow(folded)
-    free = _fold(folded, chain, [torch.ones(link.n_out, dtype=torch.bool) for link in chain.links[:-1]])
-    keep = [~neurons for neurons in free]
-    for kept in keep:
-        kept[0] |= ~kept.any()  # a layer of constants keeps one neuron that nothing reads
-    return folded, keep
 
 
 def compensate(module: nn.Module, keep: Keep, means: Sequence[Tensor]) -> nn.Module:
@@ -118,23 +91,6 @@ def compensate(module: nn.Module, keep: Keep, means: Sequence[Tensor]) -> nn.Mod
             raise InputError(f"{link.name} has no bias that could take up the means of {layer.name}'s removed neurons")
         _shift(shifted, link, ~kept, mean.reshape(link.n_in, link.per_neuron))
     return shifted
-
-
-@torch.no_grad()
-def _fold(module: nn.Module, chain: ModuleChain, allowed: Sequence[Tensor]) -> list[Tensor]:
-    """Cut constant neurons off, in place, in order: a layer that loses all columns is constant next."""
-    free = []
-    for (link, following), may in zip(pairwise(chain.links), allowed, strict=True):
-        assert link.constants is not None
-        values = link.constants()
-        neurons = (module.get_parameter(link.weight).flatten(1) == 0).all(1) & may.to(values.device)
-        if following.foldable:
-            _shift(module, following, neurons, values[:, None].expand(-1, following.per_neuron))
-        else:
-            neurons &= values == 0
-        module.get_parameter(following.weight)[:, _columns(following, neurons)] = 0.0
-        free.append(neurons)
-    return free
 
 
 @torch.no_grad()

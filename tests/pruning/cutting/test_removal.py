@@ -1,7 +1,6 @@
 """Neurons removed from modules: the function is the silenced one's; folding keeps it; compensation keeps its means."""
 
 import copy
-from itertools import pairwise
 
 import pytest
 import torch
@@ -9,9 +8,10 @@ from support.networks import CASES, MODULES, make, random_keep, randomised, samp
 from torch import nn
 
 from sparseflows.errors import InputError
-from sparseflows.pruning.cutting.removal import compensate, fold_constants, remove_neurons
+from sparseflows.pruning.cutting.removal import compensate, remove_neurons
+from sparseflows.pruning.cutting.unstructured import fold_constants
 from sparseflows.pruning.graph.groups import count_params, params_with
-from sparseflows.pruning.graph.masks import masks_of_neurons
+from sparseflows.pruning.graph.masks import Masks, masks_of_neurons
 from sparseflows.pruning.graph.modules.chains import follow
 from sparseflows.pruning.observing.recording import record
 
@@ -95,13 +95,12 @@ def test_nothing_is_shared_or_changed(name):
         parameter.requires_grad_(False)
     before = copy.deepcopy(module.state_dict())
     keep = random_keep(module, follow(module).links, 2)
-    small, (folded, _) = remove_neurons(module, keep), fold_constants(module)
-    for changed in (small, folded):
-        assert [p.requires_grad for p in changed.parameters()] == [p.requires_grad for p in module.parameters()]
-        assert {p.dtype for p in changed.parameters()} == {torch.float64}
-        with torch.no_grad():
-            for tensor in changed.state_dict().values():
-                tensor.add_(1)
+    small = remove_neurons(module, keep)
+    assert [p.requires_grad for p in small.parameters()] == [p.requires_grad for p in module.parameters()]
+    assert {p.dtype for p in small.parameters()} == {torch.float64}
+    with torch.no_grad():
+        for tensor in small.state_dict().values():
+            tensor.add_(1)
     assert all(torch.equal(tensor, before[own]) for own, tensor in module.state_dict().items())
 
 
@@ -144,45 +143,47 @@ def without_inputs(module, seed=0):
     return module, silent
 
 
+def folded_of(module):
+    """A copy in which what constant neurons send on has gone into the biases that read them."""
+    folded = copy.deepcopy(module)
+    fold_constants(
+        folded, Masks({link.weight: folded.get_parameter(link.weight) != 0 for link in follow(folded).links})
+    )
+    return folded
+
+
 @pytest.mark.parametrize(("name", "activation"), CASES)
 def test_folding_keeps_the_function(name, activation):
     for seed in range(2):
         module, silent = without_inputs(make(name, activation, seed), seed)
-        x = sample(name)
-        folded, keep = fold_constants(module)
-        small = remove_neurons(folded, keep)
+        links, x = follow(module).links, sample(name)
+        folded = folded_of(module)
+        free = [neurons & following.foldable for following, neurons in zip(links[1:], silent, strict=True)]
+        for following, neurons in zip(links[1:], free, strict=True):
+            read = folded.get_parameter(following.weight).reshape(following.n_out, following.n_in, -1)
+            assert not read[:, neurons].any()
+        small = remove_neurons(folded, [~neurons for neurons in free])
         torch.testing.assert_close(outputs(folded, x), outputs(module, x), rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(outputs(small, x), outputs(module, x), rtol=1e-12, atol=1e-12)
-        links = follow(module).links
-        for (link, following), neurons, kept in zip(pairwise(links), silent, keep, strict=True):
-            free = neurons if following.foldable else neurons & (link.constants() == 0)
-            assert torch.equal(~kept, free)
-            assert (
-                not folded.get_parameter(following.weight).reshape(following.n_out, following.n_in, -1)[:, free].any()
-            )
-        foldable = any(link.foldable for link in links[1:])
-        assert count_params(small) < count_params(module) or not foldable
+        assert count_params(small) < count_params(module) or not any(link.foldable for link in links[1:])
 
 
 @pytest.mark.parametrize("activation", ["sigmoid", "softplus"])
 def test_without_folding_the_function_would_change(activation):
-    module, _ = without_inputs(make("conv", activation))
-    _, keep = fold_constants(module)
+    module, silent = without_inputs(make("conv", activation))
     x = sample("conv")
-    assert (outputs(remove_neurons(module, keep), x) - outputs(module, x)).abs().max() > 0.01
-    torch.testing.assert_close(
-        outputs(remove_neurons(module, keep, fold=True), x), outputs(module, x), rtol=1e-12, atol=1e-12
-    )
+    assert (
+        outputs(remove_neurons(module, [~neurons for neurons in silent]), x) - outputs(module, x)
+    ).abs().max() > 0.01
 
 
 def test_zero_padding_keeps_a_constant_from_being_folded():
     # With sigmoid a constant channel differs from the zeros around it; a bias would shift the border too.
     module, silent = without_inputs(make("padded", "sigmoid"))
-    folded, keep = fold_constants(module)
-    assert keep[0].all()
+    link, following = follow(module).links[:2]
+    assert torch.equal(folded_of(module).get_parameter(following.weight), module.get_parameter(following.weight))
     x = sample("padded")
     wrong = copy.deepcopy(module)
-    link, following = follow(module).links[:2]
     with torch.no_grad():
         read = wrong.get_parameter(following.weight).flatten(2).sum(2)[:, silent[0]]
         wrong.get_parameter(following.bias).add_(read @ link.constants()[silent[0]])
@@ -191,17 +192,6 @@ def test_zero_padding_keeps_a_constant_from_being_folded():
     inside = shift.unflatten(2, (4, 4))[:, :, 1:-1, 1:-1]
     assert inside.abs().max() < 1e-12
     assert shift.abs().max() > 0.1
-    assert (outputs(folded, x) - outputs(module, x)).abs().max() < 1e-12
-
-
-def test_a_constant_of_zero_goes_even_through_padding():
-    module, silent = without_inputs(make("padded", "relu"))
-    with torch.no_grad():
-        module.get_parameter("0.bias").fill_(-1.0)
-    folded, keep = fold_constants(module)
-    assert torch.equal(keep[0], ~silent[0])
-    x = sample("padded")
-    torch.testing.assert_close(outputs(remove_neurons(folded, keep), x), outputs(module, x), rtol=1e-12, atol=1e-12)
 
 
 def test_what_reads_constants_only_is_constant_itself():
@@ -210,32 +200,11 @@ def test_what_reads_constants_only_is_constant_itself():
         module.get_parameter("0.weight")[[1, 2]] = 0.0
         module.get_parameter("2.weight")[3] = 0.0
         module.get_parameter("2.weight")[3, [1, 2]] = 0.7
-    folded, keep = fold_constants(module)
-    assert keep[0].tolist() == [True, False, False, True, True, True, True]
-    assert keep[1].tolist() == [True, True, True, False, True]
+    folded = folded_of(module)
+    read = [folded.get_parameter(name).any(0).tolist() for name in ("2.weight", "4.weight")]
+    assert read == [[True, False, False, True, True, True, True], [True, True, True, False, True]]
     x = sample("mlp")
-    torch.testing.assert_close(outputs(remove_neurons(folded, keep), x), outputs(module, x), rtol=1e-12, atol=1e-12)
-
-
-def test_a_layer_of_constants_keeps_one_neuron():
-    module = make("mlp", "sigmoid")
-    with torch.no_grad():
-        module.get_parameter("0.weight").zero_()
-    folded, keep = fold_constants(module)
-    assert [int(kept.sum()) for kept in keep] == [1, 1]
-    x = sample("mlp")
-    torch.testing.assert_close(outputs(remove_neurons(folded, keep), x), outputs(module, x), rtol=1e-12, atol=1e-12)
-
-
-def test_folding_on_removal_folds_only_what_is_removed():
-    module, silent = without_inputs(make("mlp", "sigmoid"))
-    keep = [torch.ones(7, dtype=torch.bool), torch.ones(5, dtype=torch.bool)]
-    keep[0][int(silent[0].nonzero()[0])] = False
-    small = remove_neurons(module, keep, fold=True)
-    assert small[0].out_features == 6
-    assert int(silent[0].sum()) > 1  # other constant neurons stay, and are read as before
-    assert torch.equal(small[2].weight, module[2].weight[:, keep[0]])
-    torch.testing.assert_close(outputs(small, sample("mlp")), outputs(module, sample("mlp")), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(outputs(folded, x), outputs(module, x), rtol=1e-12, atol=1e-12)
 
 
 # --- compensation
