@@ -69,17 +69,17 @@ def check_keep_ratios(spec: Spec, dim: int | None, classes: int | None) -> None:
     if dim is None or dense is None or not spec.prune.keep_ratios:
         return
     ratio = spec.prune.keep_ratios[-1]
-    units = any(method in get_args(UnitMethod) for method in spec.prune.methods)
-    least = _one_unit_a_layer(spec, dim, classes) if units else _one_path(spec, dim, classes)
+    neurons = any(method in get_args(UnitMethod) for method in spec.prune.methods)
+    least = _one_neuron_a_layer(spec, dim, classes) if neurons else _one_path(spec, dim, classes)
     if round(ratio * dense) < least:
-        left = "one neuron a layer" if units else "one path of weights"
+        left = "one neuron a layer" if neurons else "one path of weights"
         raise InputError(
             f"prune.keep_ratios: {ratio:g} of {dense:,} params would empty a layer: {left} takes {least:,}; "
             f"keep {least / dense:.3g} at least"
         )
 
 
-def _one_unit_a_layer(spec: Spec, dim: int, classes: int | None) -> int:
+def _one_neuron_a_layer(spec: Spec, dim: int, classes: int | None) -> int:
     return dense_params(with_widths(spec, lambda width: 1), dim, classes) or 0
 
 
