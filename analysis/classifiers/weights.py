@@ -58,7 +58,7 @@ def left_of(network: nn.Module, masks: Mapping[str, Tensor]) -> Left:
 
 
 def histograms(sweeps: Sequence[Sweep]) -> dict[str, np.ndarray]:
-    """Counts of weights and of unit norms, on bins that all stages share.
+    """Counts of weights and of the norms of neurons, on bins that all stages share.
 
     Keys, one entry a stage (S of them; a dense network once in every sweep that starts from it): `sweep` (its label),
     `stage`, `prune_ratio`, `params`, `accuracy` (fractions; NaN where not known); `weight_counts`

@@ -92,14 +92,13 @@ def test_an_unknown_stage_lists_the_known_ones(name, smallest, tmp_path, points)
     assert message == f"{smallest}: no stage 'dense/0' (there are: best, dense-s0/0, structured-s0/1)"
 
 
-@pytest.mark.parametrize("name", COMMANDS)
 @pytest.mark.parametrize(
-    ("output", "message"),
+    ("name", "output", "message"),
     [
-        ("o.csv", "results are NumPy arrays; give a name that ends in .npy"),
-        ("no/o.npy", "no such folder to write to"),
-        ("folder.npy", "is a folder; name a file in it"),
-        ("points.npy/o.npy", "no such folder to write to"),
+        ("sample", "o.csv", "results are NumPy arrays; give a name that ends in .npy"),
+        ("score", "no/o.npy", "no such folder to write to"),
+        ("map", "folder.npy", "is a folder; name a file in it"),
+        ("score", "points.npy/o.npy", "no such folder to write to"),
     ],
 )
 def test_an_output_that_cannot_be_written(name, smallest, tmp_path, points, output, message):
@@ -110,8 +109,10 @@ def test_an_output_that_cannot_be_written(name, smallest, tmp_path, points, outp
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("name", ["score", "map"])
-@pytest.mark.parametrize("tolerance", ["0", "-1e-5", "0.1", "1e-13", "nan", "inf"])
+@pytest.mark.parametrize(
+    ("name", "tolerance"),
+    [("score", "0"), ("map", "-1e-5"), ("map", "0.1"), ("score", "1e-13"), ("map", "nan"), ("score", "inf")],
+)
 def test_a_tolerance_out_of_bounds(name, smallest, tmp_path, points, tolerance):
     message = refused(*commands(smallest, points, tmp_path / "o.npy")[name], "--tol", tolerance)
     assert message == f"--tol {float(tolerance):g}: give a tolerance between 1e-12 and 1e-2"

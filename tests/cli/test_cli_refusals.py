@@ -335,18 +335,12 @@ def test_three_hundred_broken_param_files(tmp_path_factory, content):
 @pytest.mark.parametrize(
     "content",
     [
-        b"",
         b"\x93NUMPY\x01\x00\xff",
-        b"- a\n- b\n",
-        b"name: [1, 2\n",
         b"[" * 100_000,
-        yaml.safe_dump(VALID | {"nmae": "x"}).encode(),
         yaml.safe_dump(changed("flow.activation", "tahn")).encode(),
-        yaml.safe_dump(changed("train.lr", float("nan"))).encode(),
-        yaml.safe_dump(changed("prune.keep_ratios", [0.2, 0.8])).encode(),
         yaml.safe_dump(changed("data.name", "moon")).encode(),
     ],
-    ids=["empty", "binary", "list", "cut", "nested", "key", "choice", "nan", "ratios", "set"],
+    ids=["binary", "nested", "choice", "set"],
 )
 def test_broken_param_files_in_a_process(tmp_path, content):
     path = tmp_path / "p.yaml"
@@ -571,11 +565,8 @@ def test_wrong_input_is_refused_without_pytorch(workplace):
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["run", "none.yaml"], "none.yaml: no such param file"),
         (["run", "param/quick.yaml", "--set", "data={name: table, path: pyproject.toml}"], "suffix '.toml'"),
         (["score", "none", "none.npy"], "none: no such run folder"),
-        (["sample", "none", "-n", "3", "-o", "s.npy"], "none: no such run folder"),
-        (["map", "none", "none.npy", "--to", "noise", "-o", "z.npy"], "none: no such run folder"),
     ],
 )
 def test_wrong_input_is_refused_quickly(args, words):
@@ -589,7 +580,6 @@ def test_wrong_input_is_refused_quickly(args, words):
     ("line", "words"),
     [
         ("score a points.npy", "no stage is finished yet"),
-        ("score a points.npy --stage dense-s0/0", "no stage is finished yet"),
         ("sample a -n 3 -o s.npy --stage structured-s0/7", "no stage is finished yet"),
         ("map a points.npy --to noise -o z.npy", "no stage is finished yet"),
     ],

@@ -166,7 +166,7 @@ class RunFolder(StageFiles):
             raise InputError(f"{self.path / DATA}: missing or damaged ({error}); run the experiment again") from None
 
     def standardiser(self, seed: int) -> Standardiser:
-        """Of the rows that `seed` was trained on.
+        """The statistics of the rows that `seed` was trained on.
 
         Raises:
             InputError: data.json is missing or damaged.

@@ -32,7 +32,7 @@ class StageName:
 
     @property
     def label(self) -> str:
-        """As `--stage` takes it."""
+        """The stage as `--stage` takes it."""
         return f"{self.cascade}/{self.stage}"
 
 

@@ -169,7 +169,7 @@ class RayWorkers(Workers):
                 ray.shutdown()
 
     def parallel(self) -> Any:
-        """As many at a time as the cluster has processors."""
+        """A `joblib.Parallel`, with as many tasks at a time as the cluster has processors."""
         from joblib import Parallel
 
         return Parallel()

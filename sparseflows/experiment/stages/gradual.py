@@ -52,18 +52,18 @@ class Gradual:
     seed: int = 0
 
     @property
-    def by_units(self) -> bool:
+    def by_neurons(self) -> bool:
         """Whether neurons go, or weights."""
         return METHODS[self.method].kind == "neurons"
 
     @property
     def spacing(self) -> int:
         """Steps from one event to the next: `every`, and no more than there are steps."""
-        return self.every if self.by_units else min(self.every, max(1, self.weight_steps))
+        return self.every if self.by_neurons else min(self.every, max(1, self.weight_steps))
 
     def steps(self, before: Pruned[nn.Module]) -> int:
         """Training steps that pruning `before` down to the target takes."""
-        if self.by_units:
+        if self.by_neurons:
             return self.every * max(1, len(self._leaving(before.flow)))
         return max(1, self.weight_steps)
 
@@ -74,7 +74,7 @@ class Gradual:
             before: what the stage begins with.
             saved: the checkpoint that its training goes on from; what is gone by then is exactly 0 in it.
         """
-        leaving = self._leaving(before.flow) if self.by_units else []
+        leaving = self._leaving(before.flow) if self.by_neurons else []
         if saved is None:
             return _Events(self, leaving, before.params, 0, before.masks)
         names = {name for name, _ in before.flow.named_parameters()}
@@ -83,14 +83,14 @@ class Gradual:
 
     def happen(self, network: nn.Module, event: int, leaving: list[int], params: int) -> Masks | None:
         """The `event`-th (from 1): take something away, and give the masks of what is left; None past the last one."""
-        if not self.by_units:
+        if not self.by_neurons:
             return self._mask(network, event, params)
         return self._silence(network, leaving[event - 1]) if event <= len(leaving) else None
 
     def finish(self, trained: Pruned[nn.Module]) -> Pruned[nn.Module]:
         """What is left at the end of the training: neurons that went are taken out."""
         network = trained.flow
-        if not self.by_units:
+        if not self.by_neurons:
             masks = _of_zeros(network)
             return Pruned(network, masks, masks)
         keep = _living(network)
@@ -159,7 +159,7 @@ def _of_zeros(network: nn.Module) -> Masks:
 
 
 def _living(network: nn.Module) -> Keep:
-    """The units of which any parameter is not 0."""
+    """The neurons of which any parameter is not 0."""
     parameters = dict(network.named_parameters())
     return [_any_of(layer, parameters) for layer in hidden_layers(network)]
 

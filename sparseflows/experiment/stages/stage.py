@@ -95,14 +95,14 @@ def make_stage(context: SeedContext, name: StageName, work: Work) -> Record:
         steps = work.settings.steps_for(len(context.rows))[0] if work.settings else 0
         context.loggers.begin(_start(context, name, steps, attempt, saved))
         outcome = _train(context, name, pruned, work, saved, attempt, checkpoints)
-        _say_throughput(context, name, outcome, work.settings)
+        throughput = _throughput(context, outcome, work.settings)
+        if throughput is not None:
+            among = f"{context.processes.world} processes"
+            context.progress.say(f"  {name.label}: {throughput:,.0f} training rows/s, {among}")
         if work.gradually is not None and outcome.status is Status.DONE:
             pruned = work.gradually.finish(pruned)
-        reason = (
-            None
-            if outcome.status is Status.DONE
-            else f"training stopped at step {outcome.steps}: {outcome.status.value}"
-        )
+        stopped = f"training stopped at step {outcome.steps}: {outcome.status.value}"
+        reason = None if outcome.status is Status.DONE else stopped
         numbers: dict[str, Any] = {}
         if reason is None:
             found = _evaluate(context, pruned.flow)
@@ -131,7 +131,7 @@ def make_stage(context: SeedContext, name: StageName, work: Work) -> Record:
         steps_total=work.steps_before + outcome.steps,
         **numbers,
     )
-    finish(context, record, pruned, _metrics(context, outcome, attempt, pruned, work.settings))
+    finish(context, record, pruned, _metrics(context, outcome, attempt, pruned, throughput))
     checkpoints.clear()
     return record
 
@@ -251,26 +251,24 @@ def _train(
     return outcome
 
 
-def rows_per_second(context: SeedContext, outcome: Outcome, settings: TrainSpec) -> float:
-    """Training rows that all processes together got through in a second of the training, its selections included."""
+def _throughput(context: SeedContext, outcome: Outcome, settings: TrainSpec | None) -> float | None:
+    """Training rows that all processes together got through in a second of the training, its selections included.
+
+    None of one process, whose numbers hold no timings, and where nothing was trained.
+    """
+    if not context.processes.several or settings is None or outcome.steps == 0:
+        return None
     epochs, steps = divmod(outcome.steps, settings.steps_for(len(context.rows))[1])
     return (epochs * len(context.rows) + steps * settings.batch) / outcome.seconds
 
 
-def _say_throughput(context: SeedContext, name: StageName, outcome: Outcome, settings: TrainSpec | None) -> None:
-    if context.processes.several and settings is not None and outcome.steps > 0:
-        rate = rows_per_second(context, outcome, settings)
-        context.progress.say(f"  {name.label}: {rate:,.0f} training rows/s, {context.processes.world} processes")
-
-
 def _metrics(
-    context: SeedContext, outcome: Outcome, attempt: int, pruned: Pruned[nn.Module], settings: TrainSpec | None
+    context: SeedContext, outcome: Outcome, attempt: int, pruned: Pruned[nn.Module], throughput: float | None
 ) -> list[dict[str, Any]]:
     network, promises = pruned.flow, pruned.promises
     summary: dict[str, Any] = {"attempts": attempt + 1, "best_val": outcome.best_val}
-    if context.processes.several and settings is not None and outcome.steps > 0:  # timings are no one process's numbers
-        summary["rows_per_second"] = round(rows_per_second(context, outcome, settings), 1)
-        summary["processes"] = context.processes.world
+    if throughput is not None:
+        summary |= {"rows_per_second": round(throughput, 1), "processes": context.processes.world}
     trained = outcome.steps > 0 and outcome.status is Status.DONE
     if context.spec.train.objective == "nll" and trained and isinstance(network, Flow):
         summary["solver_discrepancy"] = solver_discrepancy(context, network)

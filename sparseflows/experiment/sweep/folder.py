@@ -78,7 +78,7 @@ class SweepFolder:
 
     @contextlib.contextmanager
     def lock(self, join: bool = False) -> Iterator[None]:
-        """As `RunFolder.lock`."""
+        """Hold the folder against other sweeps; see `RunFolder.lock`."""
         with hold_folder(self.path, self._remove_litter, join):
             yield
 

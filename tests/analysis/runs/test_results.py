@@ -143,16 +143,16 @@ def test_a_stage_that_fails_says_why_and_the_others_go_on(tiny_run, error, reaso
 @pytest.mark.parametrize("error", [InputError("wrong"), RuntimeError("a bug"), KeyError("a bug")])
 def test_wrong_input_and_bugs_are_not_a_stages_fault(tiny_run, error):
     class Bar(Progress):
-        closed = 0
+        closed: tuple[str, ...] = ()
 
         def close(self) -> None:
-            self.closed += 1
+            self.closed = tuple(work.calls)
 
     progress, work = Bar("test", io.StringIO(), bars=False), Work(unstructured_s0=error)
     with pytest.raises(type(error), match=str(error.args[0])):
         each_stage(Study.open(tiny_run).subjects(), "test-1", {}, work, progress)
     assert work.calls == [DENSE, UNSTRUCTURED]
-    assert progress.closed == 1
+    assert progress.closed == (DENSE, UNSTRUCTURED)  # after the error, not before
 
 
 def test_an_interruption_keeps_what_is_finished(tiny_run):

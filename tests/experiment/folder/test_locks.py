@@ -171,3 +171,21 @@ def test_what_holds_no_lock_is_refused(tmp_path):
     with pytest.raises(InputError, match="--out"), hold_folder(tmp_path / "no", list):
         pass
     assert not is_held(tmp_path / "no")
+
+
+def test_a_file_that_nobody_has_held_is_free_to_those_who_only_look(tmp_path):
+    (tmp_path / LOCK).touch()
+    assert not is_held(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [LOCK]
+
+
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
+    class NoLocks:
+        LOCK_SH = LOCK_EX = LOCK_NB = 0
+
+        def flock(self, file, kind):
+            raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(files, "fcntl", NoLocks())
+    with pytest.raises(DiskError, match=r"run\.lock: cannot be locked \(No locks available\)"):
+        FileLock(tmp_path / LOCK).take()

@@ -100,15 +100,16 @@ def start_jobs(param: Path, out: Path, log: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, stdout=stream, stderr=stream)
 
 
-def test_two_jobs_compute_what_one_computes(param, finished, tmp_path, numbers):
-    assert start_jobs(param, tmp_path, tmp_path / "log").wait(120) == 0
+def test_two_jobs_compute_what_one_computes(param, finished, tmp_path, numbers, call):
+    done = call("run", param, "--out", tmp_path, "--jobs", 2)
+    assert done.status == 0
     assert numbers(tmp_path / "tiny") == numbers(finished)
-    said = (tmp_path / "log").read_text().splitlines()
+    said = done.err.splitlines()
     assert said[0] == f"tiny: results go to {tmp_path / 'tiny'}"
     assert said[1].startswith("[1/7] dense-s0/0  122 params, PR 0.0 %, NLL ")
     assert len([line for line in said[2:8] if " params, PR " in line]) == 6  # as they come
     assert [line.split("]")[0] for line in said[1:8]] == [f"[{n}/7" for n in range(1, 8)]
-    assert said[8].startswith("stage  ")
+    assert done.out.startswith("stage  ")
 
 
 def workers_of(pid: int) -> list[int]:

@@ -117,7 +117,7 @@ def test_what_is_gone_stays_gone_and_the_target_is_met(method):
     counts = [count for _, count in walk(plan, network, steps)]
     assert counts == sorted(counts, reverse=True)
     finished = plan.finish(unpruned(network))
-    cost = 12 if plan.by_units else 2
+    cost = 12 if plan.by_neurons else 2
     assert abs(finished.params - target) <= cost / 2
     assert finished.dense_masks.kept(dense) == finished.params
     with torch.no_grad():
