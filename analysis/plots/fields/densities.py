@@ -61,7 +61,7 @@ def density_limit(arrays: Mapping[str, np.ndarray]) -> float:
 
 
 def density_bar(figure: Figure, image: Any, axes: Any, shown: Sequence[np.ndarray], top: float) -> None:
-    """The scale of the densities, beside `axes`; pointed where one that is `shown` exceeds it."""
+    """The scale of the densities, beside `axes`; pointed where one (cells, cells) that is `shown` exceeds it."""
     beyond = any(float(one.max()) > 1.001 * top for one in shown)
     bar = figure.colorbar(image, ax=axes, pad=0.012, shrink=0.95, aspect=18, extend="max" if beyond else "neither")
     bar.set_label("density p(x)\n(square-root scale)", fontsize=8.5)
@@ -70,7 +70,7 @@ def density_bar(figure: Figure, image: Any, axes: Any, shown: Sequence[np.ndarra
 
 
 def draw_density(axes: Axes, density: np.ndarray, extent: Sequence[float], top: float) -> Any:
-    """One panel; returns the image."""
+    """One panel, of a density (cells, cells) over `extent`; returns the image."""
     from matplotlib.colors import PowerNorm
 
     image = axes.imshow(

@@ -104,7 +104,7 @@ def draw_field(
 
 
 def colour_limits(groups: Sequence[np.ndarray], colour: Colour) -> tuple[float, float]:
-    """One scale for all panels: about 0 for the divergence, from 0 for the speed.
+    """One scale for the values (N,) of all panels: about 0 for the divergence, from 0 for the speed.
 
     Its end is half as much again as the 98 % quantile of a group's magnitudes, and of several groups the
     median's: a single stage that went wild does not take the colour from the others.
@@ -118,7 +118,7 @@ def colour_limits(groups: Sequence[np.ndarray], colour: Colour) -> tuple[float, 
 
 
 def scale_values(arrays: Mapping[str, np.ndarray], colour: Colour, moment: int | slice = slice(None)) -> np.ndarray:
-    """The numbers that set the colour scale of some moments: those at the samples then, or the cells with rows.
+    """The numbers (N,) that set the colour scale of some moments: those at the samples then, or the cells with rows.
 
     Not those of a whole grid: its corners, where no path goes, may be thousands of times as strong.
     """

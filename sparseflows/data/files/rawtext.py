@@ -48,7 +48,7 @@ def numbers(
     name: str,
     columns: Sequence[int] | None = None,
 ) -> np.ndarray:
-    """The numbers in `lines`, (N, one of `widths`) float64; blank lines are skipped.
+    """The numbers in `lines`, (N, D) float64 with D one of `widths`; blank lines are skipped.
 
     Args:
         lines: of text.

@@ -53,7 +53,7 @@ def make(tables: dict[str, Table], kit: Kit) -> Made:
 
 
 def independent(correlations: np.ndarray) -> list[int]:
-    """The columns that are left when, while any pair correlates above 0.98, the first such column is dropped."""
+    """The columns left when, while any pair of correlations (D, D) is above 0.98, the first such column is dropped."""
     kept = list(range(len(correlations)))
     while True:
         close = correlations[np.ix_(kept, kept)] > TOO_CLOSE

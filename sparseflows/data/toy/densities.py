@@ -30,7 +30,7 @@ def in_chunks(density: Density, points: np.ndarray, entries_per_row: int) -> np.
 
 
 def safe_log(density: np.ndarray) -> np.ndarray:
-    """log with log 0 = −inf and no warning."""
+    """The logarithm of densities (N,), with log 0 = −inf and no warning."""
     return np.log(density, out=np.full(density.shape, -np.inf), where=density > 0)
 
 

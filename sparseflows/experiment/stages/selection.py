@@ -22,7 +22,7 @@ SELECTION_TOLERANCE = 1e-4  # of the validation NLL that picks weights within a 
 
 
 def selection_rows(context: SeedContext) -> Array:
-    """The seeded validation rows that weights are chosen by: at most `train.selection_rows`."""
+    """The seeded validation rows (N, D) that weights are chosen by, N at most `train.selection_rows`."""
     return subset(context.splits.validation, context.spec.train.selection_rows, context.data_seed, "selection")
 
 

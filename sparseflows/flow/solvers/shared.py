@@ -38,7 +38,7 @@ def solve_shared(
     reverse: bool = False,
     parameters: Sequence[Tensor] = (),
 ) -> Solution:
-    """`ode.solve` by an adaptive method, of this process's rows, on the steps of the whole batch.
+    """`ode.solve` by an adaptive method, of this process's rows (B, …), on the steps of the whole batch.
 
     All processes of `solver.processes` call it at once, and get the same steps, NFE and status. The adjoint gives each
     of them an equal part of the parameters' gradient, not that of its own rows: see `_Adjoint`.
