@@ -9,7 +9,7 @@ FILES = [path for package in ("sparseflows", "analysis") for path in sorted((ROO
 # A named collection of arrays (a state_dict, a figure's arrays) has its shapes where it is made.
 COLLECTION = re.compile(r"(Mapping|dict)\[str, [^\]]*\]")
 ARRAY = re.compile(r"\b(Tensor|Array|NDArray|ndarray)\b")
-SHAPE = re.compile(r"\((?:[A-Z]\w*|…|\d+|n_?\w*|cells|columns|size|classes|Σ n_ℓ)[^()a-z]*(?:[,×+·] ?[^()]*)?\)|scalar")
+SHAPE = re.compile(r"\([^()]*,[^()]*\)|\(\)|\(…\)|\(\*shape\)|shapes?\b|scalar")
 
 
 def public(path):
