@@ -103,7 +103,10 @@ def log_rings(points: np.ndarray, radii: np.ndarray, sigma: float) -> np.ndarray
 
 
 def log_checkerboard(points: np.ndarray, half_cells: int, side: float) -> np.ndarray:
-    """The log density at x (N, 2): (N,). It is uniform on the cells (i, j), −half_cells ≤ i, j < half_cells, of the given side with i + j even."""
+    """The log density (N,) at points (N, 2), uniform on the cells (i, j) of the given side with i + j even.
+
+    The cells are those with −half_cells ≤ i, j < half_cells.
+    """
     cells = np.floor(np.asarray(points, dtype=np.float64) / side)
     inside = ((cells >= -half_cells) & (cells < half_cells)).all(axis=1)
     filled = inside & (cells.sum(axis=1) % 2 == 0)
