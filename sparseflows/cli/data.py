@@ -80,11 +80,12 @@ def list_data(
     \b
     Your own table: sparseflows run param/tabular/table.yaml --set data.path=FILE
     """
+    from sparseflows.data.benchmarks.facts import BENCHMARKS
     from sparseflows.data.splits import known_sets
 
     # Prepared ones are described below, with what is here of them.
     sets: list[dict[str, Any]] = [vars(one) for one in known_sets() if str(one.kind) != "prepared"]
-    benchmarks = [_benchmark(name, folder, verify) for name in _benchmark_names()]
+    benchmarks = [_benchmark(name, folder, verify) for name in BENCHMARKS]
     if as_json:
         print_result([*sets, *benchmarks])
     else:
@@ -95,12 +96,6 @@ def list_data(
     broken = next((one["problem"] for one in benchmarks if one["problem"]), None)
     if broken:
         raise InputError(broken)
-
-
-def _benchmark_names() -> list[str]:
-    from sparseflows.data.benchmarks.facts import BENCHMARKS
-
-    return list(BENCHMARKS)
 
 
 def _benchmark(name: str, folder: Path, verify: bool) -> dict[str, Any]:
