@@ -114,7 +114,10 @@ def activate(name: str, x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def exact_divergence(field: Field, t: Tensor, z: Tensor) -> Divergence:
-    """`flow.divergence.exact`, by the operations above where `field` is an MLP; the Frobenius norm is left out (0)."""
+    """`flow.divergence.exact` at t (), z (B, D), by the operations above where `field` is an MLP.
+
+    The Frobenius norm is left out (0).
+    """
     if not isinstance(field, MLPField) or not field.hidden:
         return exact(field, t, z)
     *inner, last = field.linear_layers()

@@ -14,6 +14,8 @@ from analysis.tabular.front import Point, dense_of, points_of
 from sparseflows.data.benchmarks.facts import BENCHMARKS
 from sparseflows.data.splits import TABLE
 from sparseflows.errors import InputError
+from sparseflows.experiment.folder.sequences import stages
+from sparseflows.specs import Spec
 
 _TITLE_WIDTH = 32  # of a column, that is named after a file of the user's
 
@@ -155,9 +157,8 @@ def _info(folder: Path) -> DataInfo:
 
 def _count_stages(spec: dict[str, Any]) -> int | None:
     try:
-        methods, ratios = spec["prune"]["methods"], spec["prune"]["keep_ratios"]
-        return len(spec["seeds"]) * (1 + len(methods) * len(ratios))
-    except (KeyError, TypeError):
+        return len(stages(Spec.model_validate(spec)))
+    except ValueError:  # settings of another version: how many are to come is not known
         return None
 
 
