@@ -55,6 +55,8 @@ def score(
             that cannot be followed.
 
     Example:
+        >>> import torch
+        >>> from torch import nn
         >>> network = nn.Sequential(nn.Linear(2, 3, bias=False), nn.ReLU(), nn.Linear(3, 1, bias=False))
         >>> with torch.no_grad():
         ...     _ = network[0].weight.copy_(torch.tensor([[1.0, -2.0], [0.5, 0.0], [-1.0, 1.0]]))
