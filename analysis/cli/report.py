@@ -25,7 +25,17 @@ from analysis.runs.records import DENSE, Run, Stage
 from analysis.settings import SETTINGS
 from sparseflows.errors import Interrupted, SparseFlowsError
 
-_DISTRIBUTIONS = ("sparseflows", "torch", "torchdiffeq", "numpy", "scipy", "matplotlib", "scikit-learn")
+_DISTRIBUTIONS = (
+    "sparseflows",
+    "torch",
+    "torchdiffeq",
+    "numpy",
+    "scipy",
+    "pandas",
+    "matplotlib",
+    "seaborn",
+    "scikit-learn",
+)
 SHORT_FIRST = ("cost", "modes", "field", "hessian")
 _CAPTIONS = {
     "nll_vs_pr": "Test NLL, and the KL gap where the true density is known, against the prune ratio. Faint dots are "
