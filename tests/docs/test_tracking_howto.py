@@ -10,10 +10,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/howto/tracking.md"
 
 
+@pytest.mark.docs
 def test_every_block_runs(tmp_path):
     (tmp_path / "param").symlink_to(ROOT / "param")
     command = tmp_path / "bin/sparseflows"  # the console script, of this checkout

@@ -86,5 +86,5 @@ def test_traces_agree(both):
     estimate = hutch_plus_plus(ours, 40, np.random.default_rng(0))
     assert abs(estimate.value - trace) <= 4 * estimate.se
     torch.manual_seed(0)
-    draws = [hutchpp_trace(theirs, 42).item() for _ in range(20)]
-    assert abs(np.mean(draws) - np.trace(everything)) <= 4 * np.std(draws, ddof=1) / np.sqrt(20)
+    draws = [hutchpp_trace(theirs, 42).item() for _ in range(6)]
+    assert abs(np.mean(draws) - np.trace(everything)) <= 4 * np.std(draws, ddof=1) / np.sqrt(6)

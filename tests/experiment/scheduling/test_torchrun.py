@@ -17,8 +17,6 @@ from typing import Any
 import pytest
 from support.pairs import free_port, launch_environment
 
-pytestmark = pytest.mark.cluster
-
 SHORT = {"train.steps": 20, "train.select": "best_val", "prune.keep_ratios": [0.5], "prune.retrain": {"steps": 10}}
 NUMBERS = ("nll_val", "nll_test", "nll_train", "kl_gap")
 
@@ -116,6 +114,7 @@ def begun(folder: Path, run: Started) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("killed", [0, 1])
 def test_where_one_is_killed_the_other_ends_and_one_process_goes_on(
     killed: int, start: Callable[..., Started], changed: Callable[..., Path], call, tmp_path: Path
@@ -139,6 +138,7 @@ def test_where_one_is_killed_the_other_ends_and_one_process_goes_on(
     same_table(folder, tmp_path / "one" / "tiny")
 
 
+@pytest.mark.cluster
 def test_two_go_on_where_one_was_killed(
     start: Callable[..., Started], changed: Callable[..., Path], start_process, call, tmp_path: Path
 ) -> None:
@@ -157,6 +157,7 @@ def test_two_go_on_where_one_was_killed(
     same_table(folder, tmp_path / "undisturbed" / "tiny")
 
 
+@pytest.mark.cluster
 def test_ctrl_c_ends_both_with_one_line(
     start: Callable[..., Started], changed: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -177,6 +178,7 @@ WRONG = {
 }
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("what", WRONG)
 def test_wrong_input_is_one_line_and_status_2(
     what: str, start: Callable[..., Started], changed: Callable[..., Path], run: Path, param: Path
@@ -203,6 +205,7 @@ checkpoints.write_whole = full
 """
 
 
+@pytest.mark.cluster
 def test_a_full_disk_ends_both_with_one_line(
     start: Callable[..., Started], changed: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -217,6 +220,7 @@ def test_a_full_disk_ends_both_with_one_line(
 LOOPBACK = ["--rdzv-backend", "c10d", "--rdzv-conf", "store_type=file"]
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 def test_torchrun(changed: Callable[..., Path], call, tmp_path: Path) -> None:
     param = changed(SHORT)
