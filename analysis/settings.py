@@ -7,15 +7,37 @@ Only typer is imported here, so that help answers at once.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import typer
+
+from sparseflows.errors import InputError
 
 Seed = Annotated[int, typer.Option(metavar="I", min=0, help="Seed of everything that is drawn.")]
 
 
+class Checked:
+    """Settings that refuse what their options refuse: a value that is no choice, or below the least."""
+
+    def __post_init__(self) -> None:
+        """Raises InputError, with the name of the setting and what would be right."""
+        for name, hint in get_type_hints(type(self), include_extras=True).items():
+            value, (kind, option) = getattr(self, name), get_args(hint)
+            parts = get_args(kind) or (kind,)  # of `X | None`, of a Literal, or the type itself
+            choices = [one for part in parts for one in (get_args(part) or (part,)) if isinstance(one, str)]
+            if value is None and type(None) in parts:
+                continue
+            if choices and value not in choices:
+                raise InputError(f"{name} is {value!r}; it is one of {', '.join(choices)}")
+            if not choices and not isinstance(value, tuple(int if part is bool else part for part in parts)):
+                wanted = " or ".join(part.__name__ for part in parts if part is not type(None))
+                raise InputError(f"{name} is {value!r}; it is of type {wanted}")
+            if option.min is not None and value < option.min:
+                raise InputError(f"{name} is {value}; it is at least {option.min}")
+
+
 @dataclass(frozen=True)
-class HessianSettings:
+class HessianSettings(Checked):
     """Curvature of the loss at every stage: extreme eigenvalues, trace, condition, spectral density.
 
     The Hessian is that of the mean loss over a seeded subset of the training rows, with respect to the
@@ -73,7 +95,7 @@ class HessianSettings:
 
 
 @dataclass(frozen=True)
-class ModesSettings:
+class ModesSettings(Checked):
     """How good the samples of every stage are, and whether all modes are there.
 
     Where the data are a mixture of Gaussians: the share of samples within 2, 3 and 5 standard deviations
@@ -101,7 +123,7 @@ class ModesSettings:
 
 
 @dataclass(frozen=True)
-class FieldSettings:
+class FieldSettings(Checked):
     """Pictures of every stage: vector field, density, trajectories, an animation from noise to data.
 
     Two columns: stream lines on a map of the divergence or the speed at several times; the flow's density
@@ -133,7 +155,7 @@ class FieldSettings:
 
 
 @dataclass(frozen=True)
-class CostSettings:
+class CostSettings(Checked):
     """What every stage costs: bytes, multiply-adds, evaluations both ways, seconds, beside the dense flow.
 
     Seconds are medians of interleaved repetitions on this machine, one thread; compare the ratios. Masked flows

@@ -29,6 +29,7 @@ MOVED = {
         "estimator": "integrations.estimator",
         "experiment.params": "specs.yaml",
         "experiment.records": "experiment.folder.records",
+        "experiment.tracking": "experiment.monitoring.loggers",
         "experiment.store": "experiment.folder.folder",
         "experiment.use": "experiment.inference",
         "flow.compact": "flow.smaller.compact",

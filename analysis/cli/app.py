@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from analysis.cli.options import Json, JsonOnly, OptionalRuns, Out, OutOfSeveral, Runs, stage_command
-from analysis.settings import SETTINGS, Seed
+from analysis.settings import SETTINGS
 from sparseflows.cli.groups import ANALYSES
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -125,7 +125,7 @@ def bounds(
 @app.command(rich_help_panel=ANALYSES)
 def classify(
     runs: Runs,
-    seed: Seed = 0,
+    seed: Annotated[int, typer.Option(metavar="I", min=0, help="Seed of the choice of the test points shown.")] = 0,
     as_json: JsonOnly = False,
     out: Out = None,
 ) -> None:

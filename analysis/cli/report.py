@@ -21,7 +21,7 @@ from analysis.report.findings import ANALYSES, Findings
 from analysis.report.page import render
 from analysis.report.pictures import Picture, field_pictures, picture
 from analysis.runs.analyses import Key, Values, number, read_stages
-from analysis.runs.records import DENSE, Run, Stage
+from analysis.runs.records import DENSE, FAILED, Run, Stage
 from analysis.settings import SETTINGS
 from sparseflows.errors import Interrupted, SparseFlowsError
 
@@ -96,7 +96,8 @@ def _analyse(run: Run) -> dict[str, str]:
 def _is_there(run: Path, kind: str) -> bool:
     if kind == "field":
         return any((run / "analysis" / "fields").glob("*.png"))
-    return (run / "analysis" / f"{kind}.json").is_file()
+    stages = read_stages(run, kind) or {}
+    return any(values.get("status") != FAILED for values in stages.values())
 
 
 def _documents(run: Run, problems: dict[str, str]) -> dict[str, Mapping[Key, Values]]:

@@ -12,6 +12,7 @@ from analysis.plots.tabular import tabular_arrays, tabular_figure
 from analysis.reference import load_reference
 from analysis.runs.progress import Progress
 from analysis.runs.study import Study
+from analysis.runs.sweeps import folder_for_all
 from analysis.tables.markup import latex, markdown
 from analysis.tables.text import text
 from analysis.tabular import formats
@@ -51,13 +52,10 @@ def _folder(runs: Sequence[Path], published: bool, out: Path | None) -> Path | N
     if not runs and not published:
         raise InputError("no RUN is given; give run folders, or --published for the published rows alone")
     require_once(runs)
-    if out is None and len(runs) > 1:
-        raise InputError(f"{len(runs)} runs, and no folder for what compares them; name one with --out DIR")
+    place = out or (folder_for_all(runs) if runs else None)
     for run in runs:
         read_variants(run)  # a folder that is none is refused before another is made
-    if out is None:
-        return output_folder(runs[0] / "analysis", remedy=REMEDY) if runs else None
-    return output_folder(out, remedy=REMEDY)
+    return None if place is None else output_folder(place, remedy=REMEDY)
 
 
 def _baselines(choices: Sequence[Choice]) -> dict[str, RunBaselines]:

@@ -26,7 +26,7 @@ STAGES, WEIGHTS, NODES = (_DOPRI5.a, _DOPRI5.b, _DOPRI5.c)
 
 
 @dataclass(frozen=True)
-class FrozenSteps:
+class HeldSteps:
     """The step lengths of every block, in its own time scaled to [0, 1]; `nfe` evaluations of the fields in all."""
 
     blocks: tuple[tuple[float, ...], ...]
@@ -38,7 +38,7 @@ class FrozenSteps:
 
 
 @torch.no_grad()
-def choose_steps(flow: Flow, rows: Tensor, tol: float) -> FrozenSteps:
+def choose_steps(flow: Flow, rows: Tensor, tol: float) -> HeldSteps:
     """The steps that dopri5 takes for log p of `rows` (N, D) at rtol = atol = `tol`.
 
     The error is held in the mean over the rows, for the loss is a mean: a step controller that follows the
@@ -48,7 +48,7 @@ def choose_steps(flow: Flow, rows: Tensor, tol: float) -> FrozenSteps:
         RunError: the solver does not reach the end.
     """
     solver = Solver("dopri5", tol, tol, max_nfe=20_000, norm="batch")
-    points, chosen = whiten(flow, rows), []
+    points, chosen = flow.whiten(rows)[0], []
     for block in flow.chain():
         end_time, field = block.end_time(points), block.field
         assert isinstance(field, Field)
@@ -62,23 +62,17 @@ def choose_steps(flow: Flow, rows: Tensor, tol: float) -> FrozenSteps:
             raise RunError(f"the likelihood cannot be solved: {found.status.value} (after {found.nfe} evaluations)")
         points = found.state[0]
         chosen.append(found.steps)
-    return FrozenSteps(tuple(chosen))
+    return HeldSteps(tuple(chosen))
 
 
-def log_prob_on_steps(flow: Flow, rows: Tensor, frozen: FrozenSteps) -> Tensor:
+def log_prob_on_steps(flow: Flow, rows: Tensor, frozen: HeldSteps) -> Tensor:
     """log p (B,) in nats of `rows` (B, D) on the steps `frozen`, as often differentiable as the fields."""
-    points, trace = whiten(flow, rows), torch.zeros_like(rows[:, 0])
-    if flow.whitening is not None:
-        trace = trace + torch.linalg.slogdet(flow.whitening.to(rows.dtype)).logabsdet
+    points, log_det = flow.whiten(rows)
+    trace = torch.zeros_like(rows[:, 0]) + log_det
     for block, steps in zip(flow.chain(), frozen.blocks, strict=True):
         points, gained = _carry(block, points, steps)
         trace = trace + gained
     return standard_normal_log_prob(points) + trace
-
-
-def whiten(flow: Flow, rows: Tensor) -> Tensor:
-    """z(0) of `rows` (B, D): whitened where the flow has a whitening matrix."""
-    return rows if flow.whitening is None else rows @ flow.whitening.to(rows.dtype).T
 
 
 def _carry(block: Block, points: Tensor, steps: tuple[float, ...]) -> tuple[Tensor, Tensor]:

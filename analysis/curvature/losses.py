@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from analysis.curvature.held_steps import FrozenSteps, choose_steps, log_prob_on_steps
+from analysis.curvature.held_steps import HeldSteps, choose_steps, log_prob_on_steps
 from sparseflows.flow.model import Flow
 from sparseflows.training.objectives import FlowMatching
 
@@ -36,7 +36,7 @@ class NLL:
     """
 
     rows: Tensor
-    steps: FrozenSteps
+    steps: HeldSteps
 
     @classmethod
     def of(cls, flow: Flow, rows: Tensor, tol: float) -> NLL:

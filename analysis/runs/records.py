@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from sparseflows.errors import InputError
-from sparseflows.experiment.folder.records import AS_WRITTEN, DENSE, DONE, FAILED, read_csv, read_text
+from sparseflows.experiment.folder.records import DENSE, DONE, FAILED, read_csv, read_text
 from sparseflows.experiment.folder.records import Record as Stage
+from sparseflows.specs.yaml import parse_yaml
 
 __all__ = ["DENSE", "DONE", "FAILED", "Run", "Stage", "read_run"]
 
@@ -55,14 +56,7 @@ def read_run(folder: Path) -> Run:
 
 
 def _read_spec(path: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        spec = yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise InputError(f"{path}{where}: not valid YAML; {AS_WRITTEN}") from error
+    spec = parse_yaml(read_text(path), str(path))
     if not isinstance(spec, dict):
         raise InputError(f"{path}: should hold settings by name (name, seeds, data, …), not {type(spec).__name__}")
     return spec

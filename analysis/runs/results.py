@@ -17,6 +17,7 @@ from analysis.runs.study import Subject
 from sparseflows.errors import InputError, Interrupted, SparseFlowsError
 from sparseflows.experiment.folder.records import DONE, FAILED
 from sparseflows.files import output_folder, write_whole
+from sparseflows.specs.later import known_by
 
 Report = Callable[[int, int], None]  # so many steps done, of so many
 
@@ -129,8 +130,8 @@ def _place(subject: Subject, kind: str, settings: Mapping[str, Any]) -> Path:
         "kind": kind,
         "settings": dict(settings),
         "weights": subject.digest(),
-        "data": spec.data.model_dump(),
-        "evaluate": spec.evaluate.model_dump(),
+        "data": known_by(spec.data),
+        "evaluate": known_by(spec.evaluate),
     }
     digest = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:20]
     name = f"{subject.record.cascade}-{subject.record.stage}-{digest}.npz"

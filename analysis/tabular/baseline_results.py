@@ -18,6 +18,7 @@ from analysis.tabular.baselines import Baseline, fit_baselines
 from sparseflows.data.splits import Splits
 from sparseflows.errors import Interrupted, SparseFlowsError
 from sparseflows.experiment.folder.folder import RUN
+from sparseflows.specs.later import known_by
 
 KIND = "baselines1"
 
@@ -113,7 +114,7 @@ def _place(study: Study, split: int) -> Path:
     # The run's identity holds the digest of the user's own file, so that rows need not be read to know them.
     spec = study.folder.spec
     depends = {
-        "data": spec.data.model_dump(),
+        "data": known_by(spec.data),
         "max_rows": spec.evaluate.max_rows,
         "split": split,
         "identity": json.loads((study.path / RUN).read_text(encoding="utf-8")).get("identity"),

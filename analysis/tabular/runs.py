@@ -16,6 +16,7 @@ from sparseflows.data.splits import TABLE
 from sparseflows.errors import InputError
 from sparseflows.experiment.folder.sequences import stages
 from sparseflows.specs import Spec
+from sparseflows.specs.yaml import parse_yaml
 
 _TITLE_WIDTH = 32  # of a column, that is named after a file of the user's
 
@@ -137,17 +138,16 @@ def _titles(variants: Sequence[Variant]) -> dict[tuple[str, str | None], str]:
 
 
 def _info(folder: Path) -> DataInfo:
-    import yaml
-
-    spec = yaml.safe_load((folder / "spec.yaml").read_text(encoding="utf-8"))  # read_run has read it
+    path = folder / "spec.yaml"
+    spec = parse_yaml(path.read_text(encoding="utf-8"), str(path))  # read_run has read it
     settings = spec.get("data")
     if not isinstance(settings, dict) or not isinstance(settings.get("name"), str):
-        raise InputError(f"{folder / 'spec.yaml'}: names no data set (data.name); it should be as the run wrote it")
-    path, n_train, said = settings.get("path"), settings.get("n_train"), _said(folder / "data.json")
+        raise InputError(f"{path}: names no data set (data.name); it should be as the run wrote it")
+    file, n_train, said = settings.get("path"), settings.get("n_train"), _said(folder / "data.json")
     notes = said.get("notes")
     return DataInfo(
         name=settings["name"],
-        path=None if path is None else str(path),
+        path=None if file is None else str(file),
         n_train=n_train if isinstance(n_train, int) else None,
         sample=bool(said.get("sample", False)),
         notes=tuple(str(note) for note in notes) if isinstance(notes, list) else (),

@@ -1,7 +1,7 @@
 """The NLL-vs-params table in the published layout: a row a model, a pair (nats, params) for each data set.
 
 Pure: the chosen runs, their baselines and the published rows in, one table out. Pruned stages are chosen on
-validation rows (`tabular_front`); the test NLL is what stands in the table.
+validation rows (`front`); the test NLL is what stands in the table.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class TabularTable:
     """The table. `comparable` are the data sets whose own numbers may be held against the published ones, `apart`
     those of the published sets where they may not.
 
-    `notes` are its footnotes, `comparisons` the sentences below it (both by `tabular_words`).
+    `notes` are its footnotes, `comparisons` the sentences below it (both by `words`).
     """
 
     datasets: tuple[str, ...]
@@ -86,7 +86,7 @@ def tabular_table(
     """The table of the chosen runs, with the published rows where they are asked for; without words.
 
     Args:
-        choices: of `tabular_runs.choose`.
+        choices: of `runs.choose`.
         baselines: run folder → its baselines; runs may be missing.
         published: the published rows.
     """

@@ -1,4 +1,4 @@
-"""What stands below the tabular table: footnotes, and the comparisons of `tabular_compare`. Pure."""
+"""What stands below the tabular table: footnotes, and the comparisons of `compare`. Pure."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -34,6 +35,15 @@ class InGroups(TyperGroup):
 
 
 def add_installed(app: typer.Typer) -> None:
-    """Add the commands that installed packages offer under `ENTRY_POINTS`; this package's analyses come so too."""
+    """Add the commands that installed packages offer under `ENTRY_POINTS`; this package's analyses come so too.
+
+    A package that cannot be loaded is told and left out; a name that is taken stays whose it is.
+    """
+    taken = {info.name for info in app.registered_commands}
     for entry in entry_points(group=ENTRY_POINTS):
-        app.registered_commands += entry.load().registered_commands
+        try:
+            offered = entry.load().registered_commands
+        except Exception as error:  # of another package: its defect is not ours
+            print(f"sparseflows: the commands of {entry.name} ({entry.value}) are left out: {error}", file=sys.stderr)
+            continue
+        app.registered_commands += [info for info in offered if info.name not in taken]

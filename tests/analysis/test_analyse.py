@@ -40,6 +40,10 @@ def test_every_analysis_has_settings_with_defaults_and_a_command_with_the_same(n
         ("mode", {}, "did you mean 'modes'"),
         ("modes", {"sample": 5}, "no setting 'sample' .known: samples, seed, protocol"),
         ("modes", {"protocol": "paper", "stages": "dense-s0/9"}, "no stage 'dense-s0/9'"),
+        ("hessian", {"loss": "nl"}, "loss is 'nl'; it is one of nll, flow_matching"),
+        ("modes", {"protocol": "papr"}, "protocol is 'papr'; it is one of paper"),
+        ("modes", {"samples": 5}, "samples is 5; it is at least 100"),
+        ("cost", {"rows": "many"}, "rows is 'many'; it is of type int"),
     ],
 )
 def test_what_is_refused(tiny_run, name, settings, said):

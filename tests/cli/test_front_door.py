@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import typer
@@ -36,6 +37,25 @@ def test_without_the_entry_point_there_are_the_own_commands_alone(monkeypatch):
     bare.command()(lambda: None)
     add_installed(bare)
     assert len(bare.registered_commands) == 1
+
+
+def test_a_package_that_cannot_be_loaded_is_told_and_left_out(monkeypatch, capsys):
+    def broken():
+        raise ImportError("no module named 'gone'")
+
+    own = typer.Typer()
+    own.command(name="table")(lambda: None)
+    other = typer.Typer()
+    other.command(name="table")(lambda: None)
+    other.command(name="more")(lambda: None)
+    entries = [
+        SimpleNamespace(name="bad", value="bad:app", load=broken),
+        SimpleNamespace(name="good", value="g:app", load=lambda: other),
+    ]
+    monkeypatch.setattr("sparseflows.cli.groups.entry_points", lambda group: entries)
+    add_installed(own)
+    assert [info.name for info in own.registered_commands] == ["table", "more"]
+    assert "bad (bad:app) are left out: no module named 'gone'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INCHES = 1.75
-MAX_COLUMNS = 7  # dense and six others
 
 
 class Column(NamedTuple):

@@ -19,7 +19,7 @@ from support.truths import (
 )
 from torch import nn
 
-from analysis.curvature.held_steps import NODES, STAGES, WEIGHTS, FrozenSteps, choose_steps, log_prob_on_steps
+from analysis.curvature.held_steps import NODES, STAGES, WEIGHTS, HeldSteps, choose_steps, log_prob_on_steps
 from sparseflows.errors import RunError
 from sparseflows.flow.fields import LinearField
 from sparseflows.flow.model import Flow
@@ -29,8 +29,8 @@ A = torch.tensor([[*row, *[0.0] * (6 - len(row))] for row in STAGES], dtype=torc
 B, C = torch.tensor(WEIGHTS, dtype=torch.float64), torch.tensor(NODES, dtype=torch.float64)
 
 
-def equal_steps(n: int, blocks: int = 1) -> FrozenSteps:
-    return FrozenSteps(((1 / n,) * n,) * blocks)
+def equal_steps(n: int, blocks: int = 1) -> HeldSteps:
+    return HeldSteps(((1 / n,) * n,) * blocks)
 
 
 def matrix(entries: tuple[tuple[float, ...], ...]) -> torch.Tensor:
@@ -201,7 +201,7 @@ def test_evaluations_are_counted():
             return -z * t
 
     flow, x = Flow([Counted(), Counted()]), rows(3)
-    frozen = FrozenSteps(((0.5, 0.5), (0.2, 0.3, 0.5)))
+    frozen = HeldSteps(((0.5, 0.5), (0.2, 0.3, 0.5)))
     with torch.no_grad():
         log_prob_on_steps(flow, x, frozen)
     # A field without tangents is called once for each of the two dimensions, but not for the trace of stage two.

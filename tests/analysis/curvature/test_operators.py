@@ -14,7 +14,7 @@ from support.tiny import WHITENING, autograd_hessian, rows, tiny_flow
 from support.truths import generator, normal
 from torch import Tensor, nn
 
-from analysis.curvature.held_steps import FrozenSteps
+from analysis.curvature.held_steps import HeldSteps
 from analysis.curvature.losses import NLL, FlowMatchingLoss, MeanLoss
 from analysis.curvature.operators import HessianOperator, Survivors
 from analysis.curvature.spectrum import kappa_exact
@@ -26,7 +26,7 @@ from sparseflows.flow.solvers.ode import Solver
 from sparseflows.pruning.cutting.structured import shrink
 from sparseflows.pruning.graph.masks import Masks, masks_of_neurons
 
-COARSE = FrozenSteps(((0.3, 0.7),))  # for comparisons on the same steps, however wrong
+COARSE = HeldSteps(((0.3, 0.7),))  # for comparisons on the same steps, however wrong
 
 
 def operator_of(flow: Flow, loss: MeanLoss, kept: Masks | None = None, **options: object) -> HessianOperator:
@@ -100,7 +100,7 @@ def test_against_autograd_on_the_same_loss(kind, activation, time):
 
 def test_against_autograd_with_everything_a_flow_may_have():
     flow = tiny_flow((4,), "silu", blocks=2, train_end_time=True, whitening=WHITENING)
-    loss = NLL(rows(), FrozenSteps(((0.3, 0.7), (0.5, 0.5))))
+    loss = NLL(rows(), HeldSteps(((0.3, 0.7), (0.5, 0.5))))
     assert difference(matrix_of(operator_of(flow, loss)), autograd_hessian(flow, mean(loss))) < 1e-9
 
 
@@ -305,7 +305,7 @@ def test_few_terms_are_measured_too():
 def test_measured_memory_stays_below_the_budget():
     # The graph of all 240 rows takes some 60 MiB, of which freed memory may hide a few; the budget is 8.
     flow = tiny_flow((32, 32))
-    loss = NLL(rows(240), FrozenSteps(((1 / 6,) * 6,)))
+    loss = NLL(rows(240), HeldSteps(((1 / 6,) * 6,)))
     vector = np.ones(sum(p.numel() for p in flow.parameters()))
 
     def growth(memory_mib: int) -> float:

@@ -244,7 +244,9 @@ def test_a_failing_analysis_is_told_and_the_rest_goes_on(make_run, rows_of, monk
 
 def test_what_is_there_is_not_computed_again(make_run, rows_of, monkeypatch):
     run = make_run(rows_of())
-    put(run, "cost", [])
+    stage = {"method": "dense", "seed": 0, "stage": 0, "prune_ratio": 0}
+    put(run, "cost", [stage | {"bytes": 4000}])
+    put(run, "hessian", [stage | {"status": "failed", "reason": "no luck"}])  # nothing is there: it is tried again
     called = []
     monkeypatch.setattr(report_command, "run_analysis", lambda name, *_: called.append(name))
     assert report(run) == 0
