@@ -12,6 +12,7 @@ import typer
 from analysis.analyses.entries import stage_sheet
 from analysis.analyses.shape import Analysis, Request
 from analysis.fields.projection import Pair, check_columns, parse_columns
+from analysis.runs.evenly import evenly
 from analysis.runs.results import Entry, Report, Result, each_stage
 from analysis.runs.study import Study, Subject
 from analysis.tables.numbers import fixed
@@ -124,8 +125,6 @@ def _threads(count: int) -> Iterator[None]:
 
 def _panels(entries: Sequence[Entry], every: bool) -> dict[str, list[Entry]]:
     # Cascade → dense and up to six stages of it, spread evenly, the last one among them; two columns at least.
-    from analysis.plots.fields.panels import evenly
-
     done = [entry for entry in entries if entry.result is not None]
     rows: dict[str, list[Entry]] = {}
     seen: set[str] = set()

@@ -8,6 +8,7 @@ from typing import Any
 from analysis.analyses.entries import first_values, stage_sheet
 from analysis.analyses.shape import Analysis, Request
 from analysis.plots.spectrum import spectrum_figure
+from analysis.runs.evenly import evenly
 from analysis.runs.results import Entry, each_stage
 from analysis.runs.study import Study
 from analysis.tables.numbers import NOTHING, percent
@@ -119,9 +120,7 @@ def _spread(entries: Sequence[Entry], most: int) -> list[Entry]:
     # Of too many stages: the first seed's; of still too many: evenly chosen ones, first and last among them.
     if len(entries) > most:
         entries = [entry for entry in entries if entry.subject.record.seed == entries[0].subject.record.seed]
-    if len(entries) <= most:
-        return list(entries)
-    return [entries[round(i * (len(entries) - 1) / (most - 1))] for i in range(most)]
+    return [entries[place] for place in evenly(len(entries), most)]
 
 
 ANALYSIS = Analysis("hessian", compute, sheets, figures, check, columns=_COLUMNS)

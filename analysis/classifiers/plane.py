@@ -11,6 +11,7 @@ from torch import nn
 
 from analysis.fields import grids
 from analysis.fields.projection import square_window
+from analysis.runs.evenly import evenly
 from analysis.runs.results import Result
 from analysis.runs.study import Study, Subject
 from analysis.tables.means import label_of
@@ -60,8 +61,6 @@ def sweeps(study: Study) -> list[Sweep]:
 
 def chosen(sweep: Sweep, most: int) -> tuple[Subject, ...]:
     """The dense network, and up to `most` − 1 of the stages after it, spread evenly, the last one among them."""
-    from analysis.plots.fields.panels import evenly
-
     first, *others = sweep.subjects
     return (first, *(others[place] for place in evenly(len(others), most - 1)))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from sparseflows.specs import EvaluateSpec
 
 Array = NDArray[np.float64]
 TRAIN_ROWS = 2048  # at most, for nll_train
+SELECTION_TOLERANCE = 1e-4  # of the validation NLL that picks weights within a training
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,11 @@ def as_dtype(flow: AnyFlow, dtype: torch.dtype | str) -> AnyFlow:
     """`flow` itself where it has that precision already, else a copy in it."""
     wanted = getattr(torch, dtype) if isinstance(dtype, str) else dtype
     return flow if all(p.dtype == wanted for p in flow.parameters()) else copy.deepcopy(flow).to(wanted)
+
+
+def selection_solver(settings: EvaluateSpec) -> Solver:
+    """The solver of the validation NLL that weights are chosen by: as exact as a choice needs, one norm a batch."""
+    return replace(reporting_solver(settings), norm="batch").at(SELECTION_TOLERANCE)
 
 
 def as_points(flow: BaseFlow, rows: Array) -> Tensor:

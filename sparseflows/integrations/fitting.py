@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -15,9 +15,7 @@ from torch import nn
 
 from sparseflows.data.whitening import whitening_matrix
 from sparseflows.errors import InputError, RunError
-from sparseflows.evaluation.likelihood import likelihood, reporting_solver, subset
-from sparseflows.experiment.stages.selection import SELECTION_TOLERANCE
-from sparseflows.experiment.stages.stage import LR_SCALES
+from sparseflows.evaluation.likelihood import likelihood, selection_solver, subset
 from sparseflows.flow.build import build_flow
 from sparseflows.flow.model import Flow
 from sparseflows.flow.solvers.ode import Status
@@ -26,7 +24,7 @@ from sparseflows.pruning.methods import METHODS, Pruned, prune, unpruned
 from sparseflows.pruning.observing.observe import Sample
 from sparseflows.rng import numpy_generator
 from sparseflows.specs import Spec
-from sparseflows.training.loop import Hooks, Outcome, train
+from sparseflows.training.loop import LR_SCALES, Hooks, Outcome, train
 from sparseflows.training.objectives import build_objective
 
 Array = NDArray[np.float64]
@@ -123,7 +121,7 @@ class Fit:
         assert isinstance(flow, Flow)
         assert self.chosen_by is not None
         spec = self.spec
-        solver = replace(reporting_solver(spec.evaluate), norm="batch").at(SELECTION_TOLERANCE)
+        solver = selection_solver(spec.evaluate)
         few = subset(self.chosen_by, spec.train.selection_rows, spec.seeds[0], "selection")
         found = likelihood(flow, few, solver, "float32")
         return found.nll if found.status is Status.DONE else float("nan")

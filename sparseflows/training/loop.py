@@ -31,6 +31,9 @@ from sparseflows.training.optim import build_optimiser, learning_rate
 Checkpoint = dict[str, Any]
 CHECKPOINTS, RECORDS = 20, 40  # a training
 
+# Factors on the learning rate of a training that diverged: at first, again, and once more.
+LR_SCALES = (1.0, 0.3, 0.1)
+
 
 @dataclass(frozen=True)
 class Hooks:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analysis.plots.axes import log_axis
-from analysis.plots.fields.panels import evenly
 from analysis.plots.gif import animate
 from analysis.plots.style import COLOURS, render
+from analysis.runs.evenly import evenly
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

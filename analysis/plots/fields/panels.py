@@ -33,15 +33,6 @@ class Column(NamedTuple):
     arrays: Mapping[str, np.ndarray]
 
 
-def evenly(stages: int, most: int) -> list[int]:
-    """Up to `most` of the numbers 0 … stages − 1, spread evenly, the last one among them."""
-    if stages <= most:
-        return list(range(stages))
-    return (
-        sorted({round(stages - 1 - k * (stages - 1) / (most - 1)) for k in range(most)}) if most > 1 else [stages - 1]
-    )
-
-
 def panels_figure(columns: Sequence[Column], title: str, colour: Colour) -> dict[str, bytes]:
     """Data and the stages side by side, each row on one scale: png, pdf, npz.
 

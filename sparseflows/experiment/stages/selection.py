@@ -11,14 +11,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from sparseflows.evaluation.classification import labelled_subset, logits_of
-from sparseflows.evaluation.likelihood import Array, likelihood, reporting_solver, subset
+from sparseflows.evaluation.likelihood import Array, likelihood, reporting_solver, selection_solver, subset
 from sparseflows.experiment.stages.context import SeedContext
 from sparseflows.flow.model import Flow
 from sparseflows.flow.solvers.ode import Solver, Status
 from sparseflows.rng import torch_generator
 from sparseflows.training.objectives import held_steps, training_solver
-
-SELECTION_TOLERANCE = 1e-4  # of the validation NLL that picks weights within a training
 
 
 def selection_rows(context: SeedContext) -> Array:
@@ -31,7 +29,7 @@ def validation_loss(context: SeedContext, network: nn.Module) -> float:
 
     NaN where the solve fails.
     """
-    solver = replace(reporting_solver(context.spec.evaluate), norm="batch").at(SELECTION_TOLERANCE)
+    solver = selection_solver(context.spec.evaluate)
     if context.spec.train.objective == "cross_entropy":
         return context.processes.first(lambda: _validation_cross_entropy(context, network, solver))
     assert isinstance(network, Flow)

@@ -26,11 +26,8 @@ from sparseflows.flow.solvers.ode import Status
 from sparseflows.pruning.graph.masks import Masks
 from sparseflows.pruning.methods import METHODS, Pruned
 from sparseflows.specs import TrainSpec
-from sparseflows.training.loop import Hooks, Outcome, train
+from sparseflows.training.loop import LR_SCALES, Hooks, Outcome, train
 from sparseflows.training.objectives import build_objective
-
-# Of the attempts: at first, again from the last good checkpoint, again from the start.
-LR_SCALES = (1.0, 0.3, 0.1)
 
 
 def find_stage(context: SeedContext, name: StageName) -> Record | None:
