@@ -13,7 +13,6 @@ from typing import Any
 from sparseflows.errors import InputError
 from sparseflows.experiment.folder.records import DENSE, DONE, FAILED, read_csv, read_text
 from sparseflows.experiment.folder.records import Record as Stage
-from sparseflows.specs.yaml import parse_yaml
 
 __all__ = ["DENSE", "DONE", "FAILED", "Run", "Stage", "read_run"]
 
@@ -56,6 +55,8 @@ def read_run(folder: Path) -> Run:
 
 
 def _read_spec(path: Path) -> dict[str, Any]:
+    from sparseflows.specs.yaml import parse_yaml  # with pydantic and NumPy, which `--help` does not wait for
+
     spec = parse_yaml(read_text(path), str(path))
     if not isinstance(spec, dict):
         raise InputError(f"{path}: should hold settings by name (name, seeds, data, …), not {type(spec).__name__}")
