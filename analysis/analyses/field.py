@@ -185,7 +185,7 @@ def _stage_files(entry: Entry, colour: Colour) -> dict[str, bytes]:
 
 
 def _with_files(entries: Sequence[Entry], every: bool) -> list[Entry]:
-    # `files` of every stage: what `drawings` will write of it, the panels it is in included.
+    # `files` of every stage: what `figures` will write of it, the panels it is in included.
     own = {entry.subject.name for entry in (entries if every else featured(entries))}
     panels = _panels(entries, every)
     named = []

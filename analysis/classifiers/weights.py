@@ -25,7 +25,7 @@ class Left:
 
     Attributes:
         weights: the surviving weights of each layer.
-        norms: of each hidden layer, ‖w_i‖₁ = Σ_j |w_ij| over the incoming weights of the units that have any left
+        norms: of each hidden layer, ‖w_i‖₁ = Σ_j |w_ij| over the incoming weights, of neurons or channels that have any
             (Li et al. 2017, "Pruning filters for efficient convnets", the criterion l1).
     """
 
@@ -34,7 +34,7 @@ class Left:
 
 
 def left_of(network: nn.Module, masks: Mapping[str, Tensor]) -> Left:
-    """The surviving weights of `network`, and the norms of its units.
+    """The surviving weights of `network`, and the norms of its neurons or channels.
 
     Args:
         network: dense, masked or shrunk.

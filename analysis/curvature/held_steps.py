@@ -65,11 +65,11 @@ def choose_steps(flow: Flow, rows: Tensor, tol: float) -> HeldSteps:
     return HeldSteps(tuple(chosen))
 
 
-def log_prob_on_steps(flow: Flow, rows: Tensor, frozen: HeldSteps) -> Tensor:
-    """log p (B,) in nats of `rows` (B, D) on the steps `frozen`, as often differentiable as the fields."""
+def log_prob_on_steps(flow: Flow, rows: Tensor, held: HeldSteps) -> Tensor:
+    """log p (B,) in nats of `rows` (B, D) on the steps `held`, as often differentiable as the fields."""
     points, log_det = flow.whiten(rows)
     trace = torch.zeros_like(rows[:, 0]) + log_det
-    for block, steps in zip(flow.chain(), frozen.blocks, strict=True):
+    for block, steps in zip(flow.chain(), held.blocks, strict=True):
         points, gained = _carry(block, points, steps)
         trace = trace + gained
     return standard_normal_log_prob(points) + trace

@@ -12,7 +12,7 @@ from analysis.report.pictures import Picture
 from analysis.report.words import listed, pruned_methods, summary, training_caveat
 from analysis.runs.analyses import Key, Values, failures, missing
 from analysis.runs.records import Run
-from analysis.tables import hessian as hessian_formats
+from analysis.tables import hessian
 from analysis.tables import nll as formats
 from analysis.tables.curvature import hessian_table
 from analysis.tables.means import tabulate
@@ -112,7 +112,7 @@ class Findings:
     @property
     def hessian_sheets(self) -> Sequence[Sheet]:
         """The tables of the curvature."""
-        return hessian_formats.sheets(hessian_table(self.run, self.hessian or {}))
+        return hessian.sheets(hessian_table(self.run, self.hessian or {}))
 
     def absent(self, kind: str) -> str:
         """The stages that an analysis does not cover, in words; empty where it covers all."""

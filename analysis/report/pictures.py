@@ -119,7 +119,7 @@ def smaller(one: Picture) -> Picture:
 
 
 def _is_of(stem: str, key: Key) -> bool:
-    # analysis field names a stage's files <method>-s<seed>-<stage>_<figure>.png, and its animation without a figure.
+    # `field` names a stage's files <method>-s<seed>-<stage>_<figure>.png, and its animation without a figure.
     name = f"{key[0]}-s{key[1]}-{key[2]}"
     return stem == name or stem.startswith(f"{name}_")
 

@@ -19,7 +19,7 @@ def read_stages(run: Path, kind: str) -> dict[Key, Values] | None:
     """The stages of RUN/analysis/<kind>.json by method, seed and stage; None where there is no such file.
 
     Raises:
-        InputError: the file is not what `analysis <kind>` writes.
+        InputError: the file is not what `sparseflows <kind>` writes.
     """
     path = run / "analysis" / f"{kind}.json"
     if not path.is_file():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,10 +39,9 @@ def folder_for_all(runs: Sequence[Path]) -> Path:
 
 
 def _runs_of(sweep: Path) -> list[Path]:
-    try:
-        names = list(json.loads((sweep / INDEX).read_text(encoding="utf-8"))["points"])
-    except (OSError, ValueError, TypeError, KeyError):
-        raise InputError(f"{sweep / INDEX}: damaged; run the sweep again with the same command") from None
+    from sparseflows.experiment.sweep.folder import SweepFolder  # with pydantic and NumPy, for sweeps alone
+
+    names = list(SweepFolder(sweep).read_index()["points"])
     found = [sweep / name for name in names if (sweep / name / RESULTS).is_file()]
     if len(found) < len(names):
         print(

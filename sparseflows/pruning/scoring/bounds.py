@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 FRESH = 3.0
+DELTA = 0.05  # probability that a promise of random choices may fail with
 """How much larger than on the sample a share may be on fresh inputs: c = 3 (Liebenwein, Baykal et al. 2020)."""
 
 GROUPS = 4
@@ -72,7 +73,7 @@ def promise_kept(weight: Tensor, shares: Tensor, kept: Tensor, inflation: float 
 
 
 def promise_sampled(
-    weight: Tensor, shares: Tensor, probabilities: Tensor, delta: float = 0.05, inflation: float = 1.0
+    weight: Tensor, shares: Tensor, probabilities: Tensor, delta: float = DELTA, inflation: float = 1.0
 ) -> Tensor:
     """What is promised when each weight is kept with its own probability p_j and then divided by it, (n_out,).
 
@@ -116,7 +117,7 @@ def promise_neurons_kept(neuron_shares: Tensor, kept: Tensor, inflation: float =
 
 
 def promise_neurons_drawn(
-    neuron_shares: Tensor, probabilities: Tensor, draws: float, delta: float = 0.05, inflation: float = 1.0
+    neuron_shares: Tensor, probabilities: Tensor, draws: float, delta: float = DELTA, inflation: float = 1.0
 ) -> Tensor:
     """What is promised to each neuron of the next layer when neurons are drawn with replacement, (n_out,).
 

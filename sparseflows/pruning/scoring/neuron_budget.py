@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sparseflows.errors import InputError
-from sparseflows.pruning.scoring.bounds import FRESH
+from sparseflows.pruning.scoring.bounds import DELTA, FRESH
 
 STEPS = 60
 """Halvings of an interval of log ε: down to a few roundings."""
@@ -69,7 +69,7 @@ def allocate_neurons(
     target: int,
     patches: Sequence[int] | None = None,
     kernels: Sequence[int] | None = None,
-    delta: float = 0.05,
+    delta: float = DELTA,
 ) -> list[int]:
     """Neurons each layer keeps, so that `count` of them is nearest to `target`; at least one a layer.
 

@@ -12,8 +12,6 @@ from torch import Tensor
 
 from sparseflows.pruning.scoring.bounds import FRESH, observed_error
 
-DELTA = 0.05
-
 
 @dataclass(frozen=True)
 class Promise:

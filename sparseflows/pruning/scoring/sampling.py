@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sparseflows.errors import InputError
 from sparseflows.pruning.scoring.bounds import (
+    DELTA,
     bernstein,
     log_failures,
     promise_kept,
@@ -82,7 +83,7 @@ def hybrid(
     kept: Tensor,
     tau: float,
     certain: Tensor | None = None,
-    delta: float = 0.05,
+    delta: float = DELTA,
     inflation: float = 1.0,
 ) -> Sampled:
     """For each neuron the random choice, or as many weights of largest share, whichever promises the smaller error.
@@ -129,7 +130,7 @@ class Drawn:
     probabilities: Tensor
     draws: float
 
-    def promised(self, neuron_shares: Tensor, delta: float = 0.05, inflation: float = 1.0) -> Tensor:
+    def promised(self, neuron_shares: Tensor, delta: float = DELTA, inflation: float = 1.0) -> Tensor:
         """Relative error promised to each neuron of the next layer, (n_out,); arguments as in `bounds`."""
         if not self.draws:
             return promise_neurons_kept(neuron_shares, self.kept, inflation)
@@ -198,7 +199,7 @@ def _check_count(scores: Tensor, count: int) -> None:
         raise InputError(f"{count} of {len(scores)} neurons to be kept; a layer keeps 1 at least and all at most")
 
 
-def best_top(scores: Tensor, count: int, neurons: int, delta: float = 0.05) -> int:
+def best_top(scores: Tensor, count: int, neurons: int, delta: float = DELTA) -> int:
     """How many of `count` neurons to keep by rank, so that drawing the others promises the smallest error.
 
     Compared are the promises of `bounds.promise_neurons_drawn` and `promise_neurons_kept` with a neuron's score in
@@ -221,6 +222,8 @@ def best_top(scores: Tensor, count: int, neurons: int, delta: float = 0.05) -> i
     return min(range(count + 1), key=lambda k: (promises[k], -k))
 
 
-def top_then_random(scores: Tensor, count: int, neurons: int, generator: torch.Generator, delta: float = 0.05) -> Drawn:
+def top_then_random(
+    scores: Tensor, count: int, neurons: int, generator: torch.Generator, delta: float = DELTA
+) -> Drawn:
     """`draw_neurons` of scores (n,) with as many neurons by rank as `best_top` says."""
     return draw_neurons(scores, count, generator, best_top(scores, count, neurons, delta))
