@@ -141,7 +141,7 @@ def csv_of(analysis: Analysis, entries: Sequence[Entry]) -> str:
     """The stages' JSON objects as CSV: numbers unrounded, empty where there is none."""
     rows = [entry.document() for entry in entries]
     if analysis.columns is not None:
-        return to_csv(analysis.columns, rows, whole=False)
+        return to_csv(rows, analysis.columns, whole=False)
     rows = [{name: v for name, v in row.items() if not isinstance(v, list | dict)} for row in rows]
     columns = list(dict.fromkeys(name for row in sorted(rows, key=len, reverse=True) for name in row))
-    return to_csv(columns, rows, whole=False)
+    return to_csv(rows, columns, whole=False)

@@ -21,7 +21,7 @@ from analysis.report.findings import ANALYSES, Findings
 from analysis.report.page import render
 from analysis.report.pictures import Picture, field_pictures, picture
 from analysis.runs.analyses import Key, Values, number, read_stages
-from analysis.runs.records import DENSE, FAILED, Run, Stage
+from analysis.runs.records import DENSE, FAILED, Run, selected_by
 from analysis.settings import SETTINGS
 from sparseflows.errors import Interrupted, SparseFlowsError
 
@@ -166,7 +166,7 @@ def _shown_stages(run: Run) -> list[tuple[Key, str]]:
     done = [stage for stage in run.stages if stage.done]
     first = min((stage.seed for stage in done), default=0)
     last = {stage.series: stage for stage in sorted(done, key=lambda stage: stage.stage) if stage.seed == first}
-    best = [min(group, key=_selected_by) for group in (done, [one for one in done if one.method != DENSE]) if group]
+    best = [min(group, key=selected_by) for group in (done, [one for one in done if one.method != DENSE]) if group]
     shown = {}
     for stage in (*last.values(), *best):
         name = (
@@ -175,13 +175,8 @@ def _shown_stages(run: Run) -> list[tuple[Key, str]]:
             else f"{stage.series}, {100 * (stage.prune_ratio or 0.0):.0f} % pruned"
         )
         lowest = ", lowest validation NLL" if best and stage == best[0] and stage.nll_val is not None else ""
-        shown[(stage.series, stage.seed, stage.stage)] = f"{name}, seed {stage.seed}{lowest}"
+        shown[stage.key] = f"{name}, seed {stage.seed}{lowest}"
     return list(shown.items())
-
-
-def _selected_by(stage: Stage) -> float:
-    known = [value for value in (stage.nll_val, stage.nll_test) if value is not None]
-    return known[0] if known else float("inf")
 
 
 def _bytes_of(path: Path) -> bytes | None:
@@ -225,10 +220,9 @@ def _json(found: Sequence[Findings], path: Path, size: int) -> str:
     stages = []
     for one in found:
         for stage in one.run.stages:
-            key = (stage.series, stage.seed, stage.stage)
             row: dict[str, Any] = {"run": one.run.folder, **{name: getattr(stage, name) for name in JSON_COLUMNS}}
             for kind, known in (("hessian", one.hessian), ("modes", one.modes), ("cost", one.cost)):
-                row[kind] = (known or {}).get(key)
+                row[kind] = (known or {}).get(stage.key)
             stages.append(row)
     runs = [one.run.folder for one in found]
     judged = [

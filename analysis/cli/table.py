@@ -129,7 +129,7 @@ def _json(runs: Sequence[Run], hessians: Hessians) -> str:
         for stage in run.stages:
             columns = (*JSON_COLUMNS, *(_CLASSIFIERS if stage.objective == CLASSIFIES else ()))
             row: dict[str, Any] = {"run": run.folder, **{name: getattr(stage, name) for name in columns}}
-            curvature = known.get((stage.series, stage.seed, stage.stage))
+            curvature = known.get(stage.key)
             stages.append(row | ({"hessian": curvature} if curvature else {}))
     return json.dumps({"run": [run.folder for run in runs], "stages": stages}, indent=2, allow_nan=False)
 

@@ -46,7 +46,7 @@ def to_csv(comparisons: Sequence[Comparison]) -> str:
         for comparison in comparisons
         for one in comparison.differences
     ]
-    return rows_csv((*_HEAD, *_COLUMNS), rows)
+    return rows_csv(rows, (*_HEAD, *_COLUMNS))
 
 
 def to_json(comparisons: Sequence[Comparison], runs: Sequence[str]) -> str:

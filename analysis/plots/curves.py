@@ -17,8 +17,8 @@ from analysis.plots.style import Arrays, columns, render
 from analysis.plots.ticks import count_ticks
 from analysis.runs.analyses import Key, Values, number
 from analysis.runs.records import DENSE, FAILED, Run
-from analysis.tables.curvature import average
-from analysis.tables.numbers import Mean
+from analysis.tables.means import average
+from analysis.tables.numbers import mean_in
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +37,7 @@ _LOG = ("kappa_lanczos",)
 def nll_vs_pr_arrays(run: Run) -> Arrays:
     """One entry a network that is done, in the order of results.csv; see `_arrays` for the keys."""
     points = {
-        (stage.series, stage.seed, stage.stage): {
+        stage.key: {
             "prune_ratio": stage.prune_ratio,
             "nll": stage.nll_test,
             "nll_se": stage.nll_test_se,
@@ -92,15 +92,10 @@ def _arrays(points: Mapping[Key, Mapping[str, object]], names: Sequence[str], da
     arrays |= {"dataset": np.array(dataset), "seeds": np.array(len({seed for _, seed, _ in points}))}
     for name in names:
         arrays |= {key: _column(points.values(), key) for key in (name, f"{name}_se")}
-        means = [average((_mean(values, name) for values in group), over_seeds) for group in groups.values()]
+        means = [average((mean_in(values, name) for values in group), over_seeds) for group in groups.values()]
         pairs = [(mean.value, mean.se) if mean else (None, None) for mean in means]
         arrays |= columns({f"mean_{name}": np.float64, f"mean_{name}_se": np.float64}, pairs)
     return arrays
-
-
-def _mean(values: Mapping[str, object], name: str) -> Mean | None:
-    value = number(values, name)
-    return None if value is None else Mean(value, number(values, f"{name}_se"))
 
 
 def _column(points: Iterable[Mapping[str, object]], name: str) -> np.ndarray:

@@ -12,8 +12,8 @@ from analysis.plots.axes import draw_means, log_axis, params_axis
 from analysis.plots.looks import Look, looks
 from analysis.plots.style import SIZE_INCHES, Arrays, columns, render
 from analysis.plots.ticks import ratio_ticks
-from analysis.runs.records import DENSE
-from analysis.tables.means import CASCADE, OVER_SEEDS, OVER_TEST_SET, Row, Table
+from analysis.runs.records import CASCADE, DENSE
+from analysis.tables.means import OVER_SEEDS, OVER_TEST_SET, Row, Table
 from analysis.tables.numbers import Mean
 
 if TYPE_CHECKING:

@@ -16,11 +16,13 @@ from functools import partial
 
 from analysis.report.words import pruned_methods
 from analysis.runs.analyses import Key, Values, number
-from analysis.runs.records import DENSE, FAILED, Run, Stage
-from analysis.tables.curvature import nll_change, ratio
-from analysis.tables.numbers import Mean
+from analysis.runs.groups import grouped
+from analysis.runs.records import DENSE, FAILED, Run, selected_by
+from analysis.tables.curvature import kappa_of, nll_change, ratio
+from analysis.tables.means import mean_over_seeds
+from analysis.tables.numbers import Mean, mean_in, percent
 
-Compare = Callable[[Values, Values | None], Mean | None]
+Compared = tuple[int, Values, Values | None]  # a seed, what is known of its pruned flow, and of its dense flow
 
 HOLDS, FAILS, UNKNOWN = "holds here", "does not hold here", "cannot be told"
 
@@ -96,21 +98,23 @@ def lower_nll(run: Run, method: str) -> Claim:
     """
     text = "Pruned flows, up to some ratio, generalise better (lower test NLL) than the dense flow"
     claim = partial(Claim, "a", "lower NLL", text, method)
-    dense = {stage.seed: stage for stage in run.stages if stage.series == DENSE and stage.done}
-    stages: dict[int, list[Stage]] = {}
-    for stage in run.stages:
-        if stage.series == method and stage.done and stage.seed in dense and stage.nll_test is not None:
-            stages.setdefault(stage.stage, []).append(stage)
-    if not stages:
+    dense = run.dense
+    pruned = [
+        stage
+        for stage in run.stages
+        if stage.series == method and stage.done and stage.seed in dense and stage.nll_test is not None
+    ]
+    if not pruned:
         return claim(UNKNOWN, "no pruned stage has a test NLL beside its dense flow's")
-    by_validation = all(stage.nll_val is not None for group in stages.values() for stage in group)
-    chosen = min(stages.values(), key=lambda group: statistics.fmean(_selected_by(stage) for stage in group))
+    stages = grouped(pruned, lambda stage: stage.stage).values()
+    chosen = min(stages, key=lambda group: statistics.fmean(map(selected_by, group)))
     changes = [change for stage in chosen if (change := nll_change(stage, dense[stage.seed])) is not None]
     if not changes:
         return claim(UNKNOWN, "the dense flow has no test NLL")
     interval = _interval([change.value for change in changes], changes[0].se)
     verdict = _verdict(interval, below=0.0, above=0.0) if interval.half is not None else UNKNOWN
-    ratio_shown = _percent(statistics.fmean(stage.prune_ratio or 0.0 for stage in chosen))
+    ratio_shown = percent(statistics.fmean(stage.prune_ratio or 0.0 for stage in chosen), 0)
+    by_validation = all(stage.nll_val is not None for stage in pruned)
     how = "lowest validation NLL" if by_validation else "lowest test NLL: a choice that flatters it"
     numbers = (
         f"best pruned stage ({how}): {ratio_shown} pruned, test NLL {interval.mean:+.3f} nats against the dense flow "
@@ -124,18 +128,20 @@ def flatter(stages: Mapping[Key, Values] | None, method: str, quantity: str) -> 
     name, subject = _CURVATURES[quantity]
     text = f"Pruning flattens the loss: {name} falls at moderate ratios"
     claim = partial(Claim, "b", subject, text, method)
-    source = _source(stages or {}, method, quantity)
-    by_seed = _changes(stages or {}, method, lambda values, dense: _log_ratio(values, dense, source))
+    pairs, source = _moderate(stages, method), quantity
+    if quantity == "kappa":
+        dense = [values for (name, _, _), values in (stages or {}).items() if name == DENSE]
+        source = kappa_of([*dense, *(values for _, values, _ in pairs)])
+    by_seed = _changes(pairs, lambda values, dense: _log_ratio(values, dense, source))
     if not by_seed:
         return claim(UNKNOWN, _absent(stages, "Hessian"))
     interval = _seeds_interval(by_seed)
     margin = math.log1p(SUBSET_MARGIN)
     verdict = _verdict(interval, below=-margin, above=margin)
-    ends = "no error of its own" if interval.half is None else ""
-    ends = ends or f"{math.exp(interval.low):.2f} to {math.exp(interval.high):.2f}"
+    ends = f"{math.exp(interval.low):.2f} to {math.exp(interval.high):.2f}"
     numbers = (
-        f"{math.exp(interval.mean):.2f} × the dense flow's at {_span(stages or {}, method)} pruned "
-        f"({ends}; {interval.over()})"
+        f"{math.exp(interval.mean):.2f} × the dense flow's at {_span(pairs)} pruned "
+        f"({'no error of its own' if interval.half is None else ends}; {interval.over()})"
     )
     if verdict == UNKNOWN and abs(interval.mean) <= margin:
         numbers += "; changes below 15 % may be the subset's alone"
@@ -150,37 +156,34 @@ def modes_kept(stages: Mapping[Key, Values] | None, method: str) -> Claim:
     claim = partial(Claim, "c", "modes kept", text, method)
     good = any(number(values, "good_within_3") is not None for values in (stages or {}).values())
     name, shown = ("good_within_3", "good samples (within 3 s.d.)") if good else ("coverage", "coverage of the data")
-    by_seed = _changes(stages or {}, method, lambda values, dense: _difference(values, dense, name))
+    pairs = _moderate(stages, method)
+    by_seed = _changes(pairs, lambda values, dense: _difference(values, dense, name))
     if not by_seed:
         return claim(UNKNOWN, _absent(stages, "mode quality"))
     interval = _seeds_interval(by_seed)
     verdict = _verdict(Interval(-interval.mean, interval.half, interval.seeds), below=-MODES_MARGIN, above=MODES_MARGIN)
-    captured, lost, gained = _captured(stages or {}, method)
+    total = next((value for one in (stages or {}).values() if (value := number(one, "modes_total")) is not None), None)
+    captured, lost, gained = _captured(pairs, total)
     if lost:
         verdict = FAILS if verdict != HOLDS else UNKNOWN
     elif gained and verdict == UNKNOWN:
         verdict = HOLDS
     numbers = (
         f"{shown}: {100 * interval.mean:+.1f} percentage points against the dense flow "
-        f"at {_span(stages or {}, method)} pruned ({_ends(interval, '+.1f', 100)}; {interval.over()}){captured}"
+        f"at {_span(pairs)} pruned ({_ends(interval, '+.1f', 100)}; {interval.over()}){captured}"
     )
     if verdict == UNKNOWN and abs(interval.mean) < MODES_MARGIN and not lost:
         numbers += "; less than a point either way: no collapse that pruning could have kept away"
     return claim(verdict, numbers)
 
 
-def _selected_by(stage: Stage) -> float:
-    value = stage.nll_val if stage.nll_val is not None else stage.nll_test
-    return math.inf if value is None else value
-
-
 def _interval(values: Sequence[float], own_se: float | None) -> Interval:
-    if len(values) == 1:
-        return Interval(values[0], None if own_se is None else 2 * own_se, 1)
+    mean = mean_over_seeds(values)
+    if mean.se is None:
+        return Interval(mean.value, None if own_se is None else 2 * own_se, 1)
     from scipy.special import stdtrit  # late: the words are also wanted where no interval is
 
-    se = statistics.stdev(values) / math.sqrt(len(values))
-    return Interval(statistics.fmean(values), float(stdtrit(len(values) - 1, 0.975)) * se, len(values))
+    return Interval(mean.value, float(stdtrit(len(values) - 1, 0.975)) * mean.se, len(values))
 
 
 def _seeds_interval(by_seed: Mapping[int, Sequence[Mean]]) -> Interval:
@@ -199,21 +202,21 @@ def _verdict(interval: Interval, below: float, above: float) -> str:
     return UNKNOWN
 
 
-def _moderate(stages: Mapping[Key, Values], method: str) -> list[tuple[int, Values, Values | None]]:
-    """The stages pruned by moderate ratios: the seed, what is known of it, and of the dense flow of that seed."""
+def _moderate(stages: Mapping[Key, Values] | None, method: str) -> list[Compared]:
     return [
-        (seed, values, stages.get((DENSE, seed, 0)))
-        for (name, seed, _), values in stages.items()
+        (seed, values, (stages or {}).get((DENSE, seed, 0)))
+        for (name, seed, _), values in (stages or {}).items()
         if name == method and values.get("status") != FAILED
         if MODERATE[0] <= (number(values, "prune_ratio") or 0.0) <= MODERATE[1]
     ]
 
 
-def _changes(stages: Mapping[Key, Values], method: str, compare: Compare) -> dict[int, list[Mean]]:
+def _changes(
+    pairs: Sequence[Compared], compare: Callable[[Values, Values | None], Mean | None]
+) -> dict[int, list[Mean]]:
     found: dict[int, list[Mean]] = {}
-    for seed, values, dense in _moderate(stages, method):
-        change = compare(values, dense)
-        if change is not None:
+    for seed, values, dense in pairs:
+        if (change := compare(values, dense)) is not None:
             found.setdefault(seed, []).append(change)
     return found
 
@@ -226,41 +229,28 @@ def _log_ratio(values: Values, dense: Values | None, source: str) -> Mean | None
 
 
 def _difference(values: Values, dense: Values | None, name: str) -> Mean | None:
-    own, other = number(values, name), number(dense, name)
-    if own is None or other is None:
-        return None
-    own_se, other_se = number(values, f"{name}_se"), number(dense, f"{name}_se")
-    return Mean(own - other, None if own_se is None or other_se is None else math.hypot(own_se, other_se))
+    own, other = mean_in(values, name), mean_in(dense, name)
+    return None if own is None or other is None else own.minus(other)
 
 
-def _source(stages: Mapping[Key, Values], method: str, quantity: str) -> str:
-    # kappa of the whole spectrum only where all the flows that are compared have it.
-    if quantity != "kappa":
-        return quantity
-    dense = [values for (name, _, _), values in stages.items() if name == DENSE]
-    compared = dense + [values for _, values, _ in _moderate(stages, method)]
-    return "kappa" if all(number(values, "kappa") is not None for values in compared) else "kappa_lanczos"
-
-
-def _captured(stages: Mapping[Key, Values], method: str) -> tuple[str, bool, bool]:
+def _captured(pairs: Sequence[Compared], total: float | None) -> tuple[str, bool, bool]:
     # The fewest modes of any seed, pruned and dense; whether a pruned flow lost one that its dense flow has, or gained.
-    pairs = [
+    known = [
         (own, other)
-        for _, values, dense in _moderate(stages, method)
+        for _, values, dense in pairs
         if (own := number(values, "modes_captured")) is not None
         and (other := number(dense, "modes_captured")) is not None
     ]
-    total = next((value for values in stages.values() if (value := number(values, "modes_total")) is not None), None)
-    if not pairs or total is None:
+    if not known or total is None:
         return "", False, False
-    fewest, of_dense = min(own for own, _ in pairs), min(other for _, other in pairs)
+    fewest, of_dense = map(min, zip(*known, strict=True))
     words = f"; modes captured: at least {fewest:.0f} of {total:.0f}, dense {of_dense:.0f}"
-    return words, any(own < other for own, other in pairs), any(own > other for own, other in pairs)
+    return words, any(own < other for own, other in known), any(own > other for own, other in known)
 
 
-def _span(stages: Mapping[Key, Values], method: str) -> str:
-    ratios = [number(values, "prune_ratio") or 0.0 for _, values, _ in _moderate(stages, method)]
-    low, high = _percent(min(ratios)), _percent(max(ratios))
+def _span(pairs: Sequence[Compared]) -> str:
+    ratios = [number(values, "prune_ratio") or 0.0 for _, values, _ in pairs]
+    low, high = percent(min(ratios), 0), percent(max(ratios), 0)
     return low if low == high else f"{low.removesuffix(' %')} to {high}"
 
 
@@ -274,7 +264,3 @@ def _ends(interval: Interval, form: str, scale: float = 1.0) -> str:
     if interval.half is None:
         return "no error known"
     return f"{scale * interval.low:{form}} to {scale * interval.high:{form}}"
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.0f} %"

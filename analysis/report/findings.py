@@ -10,8 +10,9 @@ from functools import cached_property
 from analysis.report.claims import FAILS, HOLDS, MODERATE, UNKNOWN, Claim, claims
 from analysis.report.pictures import Picture
 from analysis.report.words import listed, pruned_methods, summary, training_caveat
-from analysis.runs.analyses import Key, Values, failures, missing
-from analysis.runs.records import Run
+from analysis.runs.analyses import Key, Values, called
+from analysis.runs.groups import grouped
+from analysis.runs.records import FAILED, NO_REASON, Run
 from analysis.tables import hessian
 from analysis.tables import nll as formats
 from analysis.tables.curvature import hessian_table
@@ -71,11 +72,11 @@ class Findings:
         lines = [f"{len(done)} trained flows, {seeds}: dense flows{size}, pruned by {pruned}."]
         lines += [" ".join(summary(run, method)) for method in methods]
         for verdict, words in _VERDICTS.items():
-            judged: dict[str, list[str]] = {}
-            for claim in self.claims:
-                if claim.verdict == verdict:
-                    judged.setdefault(claim.subject, []).append(claim.method)
-            told = [f"{what} ({' and '.join(by)})" if len(methods) > 1 else what for what, by in judged.items()]
+            judged = grouped((one for one in self.claims if one.verdict == verdict), lambda claim: claim.subject)
+            told = [
+                f"{what} ({' and '.join(claim.method for claim in several)})" if len(methods) > 1 else what
+                for what, several in judged.items()
+            ]
             lines += [f"{words}: {', '.join(told)}."] if told else []
         if methods and (caveat := training_caveat(run)):
             lines.append(caveat)
@@ -116,16 +117,16 @@ class Findings:
 
     def absent(self, kind: str) -> str:
         """The stages that an analysis does not cover, in words; empty where it covers all."""
-        wanted = [(stage.series, stage.seed, stage.stage) for stage in self.run.stages if stage.done]
-        return listed(missing(getattr(self, kind), wanted))
+        known = getattr(self, kind)
+        return listed([called(stage.key) for stage in self.run.stages if stage.done and stage.key not in known])
 
     @property
     def failed(self) -> list[str]:
         """What has failed, in the run and in the analyses, and why."""
-        in_run = {f"{stage.series}-s{stage.seed}/{stage.stage}": stage for stage in self.run.stages if not stage.done}
-        lines = [f"{name}, in the run: {stage.reason or 'no reason was recorded'}" for name, stage in in_run.items()]
+        in_run = {stage.key: stage.reason for stage in self.run.stages if not stage.done}
+        lines = [f"{called(key)}, in the run: {reason or NO_REASON}" for key, reason in in_run.items()]
         for kind, about in ANALYSES.items():
-            for line in failures(getattr(self, kind) or {}):
-                name, reason = line.split(": ", 1)
-                lines += [] if name in in_run else [f"{name}, {about}: {reason}"]
+            for key, values in (getattr(self, kind) or {}).items():
+                if values.get("status") == FAILED and key not in in_run:
+                    lines.append(f"{called(key)}, {about}: {values.get('reason') or NO_REASON}")
         return lines + [f"{ANALYSES[kind]}: {reason}" for kind, reason in self.problems.items()]

@@ -18,6 +18,7 @@ from analysis.report.words import listed
 from analysis.tables.markup import html
 from analysis.tables.means import tabulate
 from analysis.tables.sheet import Sheet
+from analysis.tables.text import held
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -43,7 +44,7 @@ def render(found: Sequence[Findings], comparison: Sequence[Picture], date: str, 
     datasets = dict.fromkeys(stage.dataset for one in found for stage in one.run.stages)
     room = files("analysis.report")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
-    environment.filters |= {"words": _words, "listed": listed, "table": _table}
+    environment.filters |= {"words": held, "listed": listed, "table": _table}
     template = environment.from_string(room.joinpath("report.html.j2").read_text(encoding="utf-8"))
     context = {
         **{"runs": found, "comparison": comparison, "date": date, "datasets": ", ".join(datasets)},
@@ -66,8 +67,3 @@ def _table(sheet: Sheet) -> Markup:
     from markupsafe import Markup
 
     return Markup(html(sheet))  # its cells are escaped there
-
-
-def _words(text: str) -> str:
-    # A number stays on one line with its sign.
-    return text.replace(" %", "\u00a0%").replace(" ± ", "\u00a0±\u00a0")

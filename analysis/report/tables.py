@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from analysis.runs.analyses import Key, Values, number
+from analysis.runs.groups import over_seeds
 from analysis.runs.records import DENSE, FAILED
-from analysis.tables.curvature import average
-from analysis.tables.means import Table
-from analysis.tables.numbers import Mean, count, measure, nats, percent
+from analysis.tables.means import Table, average, mean_of
+from analysis.tables.numbers import Mean, count, mean_in, measure, nats, percent
 from analysis.tables.sheet import Sheet
+
+Groups = list[tuple[tuple[str, str], list[Values]]]
 
 _CLOSENESS = {"density": "density", "coverage": "coverage", "sliced_wasserstein": "sliced Wasserstein"}
 _COSTS = (
@@ -34,9 +36,11 @@ def modes_sheet(name: str, stages: Mapping[Key, Values]) -> Sheet:
         else "closeness of samples to true rows: density and coverage (Naeem et al. 2020), distance in standard "
         "deviations"
     )
+    seeds = max((len(group) for _, group in _groups(stages)), default=0)
+    over = f"means over {seeds} seeds, ± s.e. over them" if seeds > 1 else "1 seed, ± s.e. of the samples"
     return Sheet(
         title=f"Mode quality, run {name}",
-        legend=f"{legend}; {_error(stages, 'the samples')}",
+        legend=f"{legend}; {over}",
         heading=("method", "prune ratio", *heading),
         body=tuple(body),
         label=f"modes-{name}",
@@ -48,10 +52,9 @@ def cost_sheet(name: str, stages: Mapping[Key, Values]) -> Sheet:
     """Bytes, work and seconds of every stage, the seconds beside the dense flow's."""
     columns = [one for one in _COSTS if any(number(values, one[0]) is not None for values in stages.values())]
     body = []
-    for group in _groups(stages):
-        cells = [measure(_mean(stages, group, key, scale=scale)) for key, _, scale in columns]
-        params = count(_value(stages, group, "params"))
-        body.append((group[0][0], percent(_value(stages, group, "prune_ratio")), params, *cells))
+    for head, group in (groups := _groups(stages)):
+        cells = [measure(_mean(groups, group, key, scale)) for key, _, scale in columns]
+        body.append((*head, count(mean_of(number(values, "params") for values in group)), *cells))
     return Sheet(
         title=f"Cost, run {name}",
         legend="what a flow weighs and how long a batch takes on the machine of this report, one thread; speed-up: "
@@ -89,17 +92,16 @@ def _good(stages: Mapping[Key, Values]) -> tuple[list[str], list[tuple[str, ...]
     total = number(one, "modes_total")
     body = []
     for source, label in (("perfect", "perfect sampler"), ("data", "the data's own")):
-        shares = [_share(number(one, f"{source}_{name}"), number(one, f"{source}_{name}_se")) for name in names]
         captured = number(one, "data_modes_captured") if source == "data" else total
-        body.append((label, "-", *shares, f"{captured:.0f} of {total:.0f}" if captured and total else "-"))
-    for group in _groups(stages):
-        means = [_mean(stages, group, f"good_{name}", f"good_{name}_se") for name in names]
-        shares = [_share(mean.value, mean.se) if mean else "-" for mean in means]
-        captured_by = [found for key in group if (found := number(stages[key], "modes_captured")) is not None]
-        least, most = min(captured_by, default=None), max(captured_by, default=None)
-        shown = "-" if least is None or most is None else f"{least:.0f}" if least == most else f"{least:.0f}–{most:.0f}"
-        captured_of = f"{shown} of {total:.0f}" if total else shown
-        body.append((group[0][0], percent(_value(stages, group, "prune_ratio")), *shares, captured_of))
+        of_total = f"{captured:.0f} of {total:.0f}" if captured and total else "-"
+        body.append((label, "-", *(_share(mean_in(one, f"{source}_{name}")) for name in names), of_total))
+    for head, group in (groups := _groups(stages)):
+        shares = [_share(_mean(groups, group, f"good_{name}")) for name in names]
+        captured_by = {found for values in group if (found := number(values, "modes_captured")) is not None}
+        shown = (
+            "–".join(f"{found:.0f}" for found in sorted({min(captured_by), max(captured_by)})) if captured_by else "-"
+        )
+        body.append((*head, *shares, f"{shown} of {total:.0f}" if total else shown))
     return ["within 2 s.d.", "within 3 s.d.", "within 5 s.d.", "modes captured"], body
 
 
@@ -112,49 +114,31 @@ def _close(stages: Mapping[Key, Values]) -> tuple[list[str], list[tuple[str, ...
             for name in _CLOSENESS
         )
         body.append(("two sets of true rows", "-", *("-" if a is None else measure(Mean(a, se)) for a, se in own)))
-    for group in _groups(stages):
-        cells = [measure(_mean(stages, group, name, f"{name}_se")) for name in _CLOSENESS]
-        body.append((group[0][0], percent(_value(stages, group, "prune_ratio")), *cells))
+    for head, group in (groups := _groups(stages)):
+        body.append((*head, *(measure(_mean(groups, group, name)) for name in _CLOSENESS)))
     return list(_CLOSENESS.values()), body
 
 
-def _groups(stages: Mapping[Key, Values]) -> list[list[Key]]:
-    groups: dict[tuple[str, int], list[Key]] = {}
-    for key, values in stages.items():
-        if values.get("status") != FAILED:
-            groups.setdefault((key[0], key[2]), []).append(key)
-    order = list(dict.fromkeys(method for method, _ in groups))
-    return [groups[key] for key in sorted(groups, key=lambda key: (key[0] != DENSE, order.index(key[0]), key[1]))]
+def _groups(stages: Mapping[Key, Values]) -> Groups:
+    """The seeds of each stage that are done, with the first cells of its row: method and prune ratio."""
+    found = []
+    for keys in over_seeds(key for key, values in stages.items() if values.get("status") != FAILED):
+        group = [stages[key] for key in keys]
+        found.append(((keys[0][0], percent(mean_of(number(values, "prune_ratio") for values in group))), group))
+    return found
 
 
-def _mean(
-    stages: Mapping[Key, Values], group: Sequence[Key], key: str, error: str = "", scale: float = 1.0
-) -> Mean | None:
-    over_seeds = any(len(keys) > 1 for keys in _groups(stages))
-    values = [
-        Mean(scale * value, None if (se := number(stages[one], error)) is None else scale * se)
-        for one in group
-        if (value := number(stages[one], key)) is not None
-    ]
-    found = average(values, over_seeds)
+def _mean(groups: Groups, group: Sequence[Values], key: str, scale: float = 1.0) -> Mean | None:
+    several = any(len(one) > 1 for _, one in groups)
+    found = average((mean.times(scale) for values in group if (mean := mean_in(values, key))), several)
     # An error of 0 is that of a count that all seeds share: nothing to show.
     return Mean(found.value, None) if found and not found.se else found
 
 
-def _value(stages: Mapping[Key, Values], group: Sequence[Key], key: str) -> float | None:
-    mean = _mean(stages, group, key)
-    return mean.value if mean else None
-
-
-def _share(value: float | None, se: float | None) -> str:
-    if value is None:
+def _share(mean: Mean | None) -> str:
+    if mean is None:
         return "-"
-    return f"{100 * value:.1f} %" if se is None else f"{100 * value:.1f} ± {100 * se:.1f} %"
-
-
-def _error(stages: Mapping[Key, Values], own: str) -> str:
-    seeds = max((len(group) for group in _groups(stages)), default=0)
-    return f"means over {seeds} seeds, ± s.e. over them" if seeds > 1 else f"1 seed, ± s.e. of {own}"
+    return f"{100 * mean.value:.1f} %" if mean.se is None else f"{100 * mean.value:.1f} ± {100 * mean.se:.1f} %"
 
 
 def _partly(stages: Mapping[Key, Values]) -> tuple[str, ...]:

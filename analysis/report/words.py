@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from analysis.runs.records import DENSE, Run, Stage
-from analysis.tables.curvature import average, nll_change
-from analysis.tables.means import CASCADE
-from analysis.tables.numbers import Mean
+from analysis.runs.groups import grouped
+from analysis.runs.records import CASCADE, DENSE, Run, Stage
+from analysis.tables.curvature import nll_change
+from analysis.tables.means import average
+from analysis.tables.numbers import Mean, percent
+from analysis.tables.text import joined
 
 CONTROL = "control"
 
@@ -31,8 +33,7 @@ def is_control(stage: Stage) -> bool:
 
 def summary(run: Run, method: str) -> list[str]:
     """What pruning by one method did to the test NLL, in sentences: where it is lower, level (2 s.e.), higher."""
-    dense = {stage.seed: stage for stage in run.stages if stage.series == DENSE and stage.done}
-    changes = _changes(run, method, dense)
+    changes = _changes(run, method)
     if not changes:
         return [f"No stage pruned by {method} has a test NLL with an error beside its dense flow's."]
     lower = [one for one in changes if one.mean.value < -2 * one.error]
@@ -40,16 +41,16 @@ def summary(run: Run, method: str) -> list[str]:
     level = [one for one in changes if one not in lower and one not in higher]
     if lower:
         best = min(lower, key=lambda one: one.mean.value)
-        places = _and([one.percent for one in lower])
+        places = joined([one.percent for one in lower])
         said = [
             f"Pruning by {method} lowers the test NLL at {places} pruned, most at {best.percent}: by {best.size} nats."
         ]
     else:
         said = [f"Pruning by {method} lowers the test NLL at no ratio that was tried."]
     if level:
-        said.append(f"Within 2 s.e. of the dense flow: {_and([one.percent for one in level])} pruned.")
+        said.append(f"Within 2 s.e. of the dense flow: {joined([one.percent for one in level])} pruned.")
     if higher:
-        places = _and([f"{one.percent} (by {one.size})" for one in higher])
+        places = joined([f"{one.percent} (by {one.size})" for one in higher])
         said.append(f"Higher test NLL than the dense flow, by more than 2 s.e.: {places} pruned.")
     return said
 
@@ -65,18 +66,17 @@ class _Change:
 
     @property
     def percent(self) -> str:
-        return f"{100 * self.prune_ratio:.0f} %"
+        return percent(self.prune_ratio, 0)
 
     @property
     def size(self) -> str:
         return f"{abs(self.mean.value):.3f} ± {self.error:.3f}"
 
 
-def _changes(run: Run, method: str, dense: Mapping[int, Stage]) -> list[_Change]:
-    groups: dict[int, list[Stage]] = {}
-    for stage in run.stages:
-        if stage.series == method and stage.done and stage.seed in dense:
-            groups.setdefault(stage.stage, []).append(stage)
+def _changes(run: Run, method: str) -> list[_Change]:
+    dense = run.dense
+    of_method = (stage for stage in run.stages if stage.series == method and stage.done and stage.seed in dense)
+    groups = grouped(of_method, lambda stage: stage.stage)
     over_seeds = any(len(group) > 1 for group in groups.values())
     found = []
     for group in groups.values():
@@ -88,30 +88,24 @@ def _changes(run: Run, method: str, dense: Mapping[int, Stage]) -> list[_Change]
 
 def training_caveat(run: Run) -> str:
     """How much longer the pruned flows have trained than the dense one; empty where that is not known."""
-    dense = {stage.seed: stage.train_steps for stage in run.stages if stage.series == DENSE and stage.done}
     longest: tuple[int, Stage] | None = None
     for method in pruned_methods(run):
-        for seed, first in dense.items():
-            steps = first or 0
+        for seed, dense in run.dense.items():
+            steps = dense.train_steps or 0
             for stage in (one for one in run.stages if (one.series, one.seed) == (method, seed) and one.done):
                 steps = (steps + (stage.train_steps or 0)) if stage.steps_total is None else stage.steps_total
                 if longest is None or steps > longest[0]:
                     longest = (steps, stage)
-    controls = [stage for stage in run.stages if is_control(stage)]
     if longest is None:
         return ""
-    trained = next((steps for steps in dense.values() if steps), None)
+    trained = next((dense.train_steps for dense in run.dense.values() if dense.train_steps), None)
     counts = f" (here up to {longest[0]:,} steps, the dense flow {trained:,})" if trained else ""
     end = (
         "the control trained as long unpruned, and `sparseflows compare` holds the two against each other"
-        if controls
+        if any(is_control(stage) for stage in run.stages)
         else "a lower NLL may come from that alone; this run has no control that trained as long unpruned"
     )
     return f"A pruned flow has been trained on after the dense one, once a stage{counts}: {end}."
-
-
-def _and(words: Sequence[str]) -> str:
-    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else words[0]
 
 
 def listed(names: Sequence[str]) -> str:

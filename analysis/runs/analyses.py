@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from analysis.runs.records import FAILED
 from sparseflows.errors import InputError
 
 Values = Mapping[str, Any]
@@ -24,14 +23,14 @@ def read_stages(run: Path, kind: str) -> dict[Key, Values] | None:
     path = run / "analysis" / f"{kind}.json"
     if not path.is_file():
         return None
-    remedy = f"run 'sparseflows {kind} {run}' again"
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         stages = [stage for stage in document["stages"] if _is_of(stage, run)]
         return {(str(stage["method"]), int(stage["seed"]), int(stage["stage"])): stage for stage in stages}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{path}: not a document of 'sparseflows {kind}' ({type(error).__name__}); {remedy}"
+            f"{path}: not a document of 'sparseflows {kind}' ({type(error).__name__}); "
+            f"run 'sparseflows {kind} {run}' again"
         ) from error
 
 
@@ -49,18 +48,9 @@ def section(values: Values | None, key: str) -> Values:
     return value if isinstance(value, Mapping) else {}
 
 
-def failures(stages: Mapping[Key, Values]) -> list[str]:
-    """`<method>-s<seed>/<stage>: reason` of every stage that has no result."""
-    return [
-        f"{method}-s{seed}/{stage}: {values.get('reason') or 'no reason was recorded'}"
-        for (method, seed, stage), values in stages.items()
-        if values.get("status") == FAILED
-    ]
-
-
-def missing(stages: Mapping[Key, Values], wanted: Sequence[Key]) -> list[str]:
-    """The stages that a document does not cover, by name."""
-    return [f"{method}-s{seed}/{stage}" for method, seed, stage in wanted if (method, seed, stage) not in stages]
+def called(key: Key) -> str:
+    """`<method>-s<seed>/<k>`, as `--stage` takes it."""
+    return f"{key[0]}-s{key[1]}/{key[2]}"
 
 
 def _is_of(stage: Values, run: Path) -> bool:

@@ -6,15 +6,18 @@ a run writes it is refused with its line and column: a table over misread rows w
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sparseflows.errors import InputError
-from sparseflows.experiment.folder.records import DENSE, DONE, FAILED, read_csv, read_text
+from sparseflows.experiment.folder.records import CASCADE, DENSE, DONE, FAILED, read_csv, read_text
 from sparseflows.experiment.folder.records import Record as Stage
 
-__all__ = ["DENSE", "DONE", "FAILED", "Run", "Stage", "read_run"]
+__all__ = ["CASCADE", "DENSE", "DONE", "FAILED", "NO_REASON", "Run", "Stage", "read_run", "selected_by"]
+
+NO_REASON = "no reason was recorded"
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,16 @@ class Run:
     name: str
     seeds: tuple[int, ...]
     stages: tuple[Stage, ...]
+
+    @property
+    def dense(self) -> dict[int, Stage]:
+        """The dense flow of each seed that has one."""
+        return {stage.seed: stage for stage in self.stages if stage.series == DENSE and stage.done}
+
+
+def selected_by(stage: Stage) -> float:
+    """What a stage is chosen by, the lowest first: its validation NLL, or the test NLL of runs that have none."""
+    return next((value for value in (stage.nll_val, stage.nll_test) if value is not None), math.inf)
 
 
 def read_run(folder: Path) -> Run:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
 
+from analysis.tables.numbers import percent
 from analysis.tables.rows import to_csv
 from analysis.tables.sheet import Sheet
+from sparseflows.experiment.folder.records import CASCADE, cascade_name
 
 
 @dataclass(frozen=True)
@@ -33,16 +34,8 @@ class LayerBound:
 def bounds_of(lines: Iterable[str]) -> list[LayerBound]:
     """The promises among the lines of metrics.jsonl, in their order."""
     known = [field.name for field in fields(LayerBound)]
-    found = []
-    for line in lines:
-        values = json.loads(line)
-        if "promised" in values:
-            found.append(LayerBound(**{name: values.get(name) for name in known} | {"protocol": _protocol(values)}))
-    return found
-
-
-def _protocol(values: dict[str, Any]) -> str:
-    return str(values.get("protocol", "cascade"))
+    documents = [{"protocol": CASCADE} | json.loads(line) for line in lines]
+    return [LayerBound(**{name: one.get(name) for name in known}) for one in documents if "promised" in one]
 
 
 def sheet(name: str, bounds: Sequence[LayerBound]) -> Sheet:
@@ -72,21 +65,14 @@ def sheet(name: str, bounds: Sequence[LayerBound]) -> Sheet:
 
 
 def _row(one: LayerBound) -> tuple[str, ...]:
-    name = f"{one.method}-s{one.seed}/{one.stage}"
-    name = name if one.protocol == "cascade" else f"{one.protocol}.{name}"
     fresh = ("-", "-", "-")
     if one.fresh_promised is not None and one.fresh_observed is not None and one.fresh_kept is not None:
-        fresh = (f"{one.fresh_promised:.3g}", f"{one.fresh_observed:.3g}", f"{100 * one.fresh_kept:.1f} %")
+        fresh = (f"{one.fresh_promised:.3g}", f"{one.fresh_observed:.3g}", percent(one.fresh_kept))
     layer = one.layer.removesuffix(".weight").removeprefix("blocks.").replace(".field.layers.", "/")
-    return (
-        name,
-        layer,
-        f"{one.promised:.3g} ({one.mean_promised:.3g})",
-        f"{one.observed:.3g} ({one.mean_observed:.3g})",
-        *fresh,
-    )
+    shown = (f"{one.promised:.3g} ({one.mean_promised:.3g})", f"{one.observed:.3g} ({one.mean_observed:.3g})")
+    return (f"{cascade_name(one.method, one.seed, one.protocol)}/{one.stage}", layer, *shown, *fresh)
 
 
 def rows_csv(bounds: Sequence[LayerBound]) -> str:
     """A row a layer, unrounded; an empty cell where a value is None."""
-    return to_csv([field.name for field in fields(LayerBound)], map(asdict, bounds), whole=False)
+    return to_csv([asdict(one) for one in bounds], whole=False)

@@ -14,15 +14,15 @@ from typing import TypeVar
 
 from analysis.reference import CurvatureRow, MeasuredCurvature, load_reference
 from analysis.runs.analyses import Key, Values, number, section
+from analysis.runs.groups import over_seeds as together
 from analysis.runs.records import DENSE, FAILED, Run, Stage
-from analysis.tables.means import mean_over_seeds, status_of
-from analysis.tables.numbers import Mean
+from analysis.tables.means import average, status_of
+from analysis.tables.numbers import Mean, mean_in
 
 T = TypeVar("T")
 
 QUANTITIES = ("lambda_max", "trace", "kappa")
 SPECTRUM, LANCZOS = "spectrum", "Lanczos"
-_OWN_ERROR = {"trace": "trace_se", "kappa_lanczos": "kappa_lanczos_se"}
 
 
 @dataclass(frozen=True)
@@ -87,31 +87,16 @@ class HessianTable:
         return any(mean is not None for row in self.rows for mean in row.paper.values())
 
 
-@dataclass(frozen=True)
-class _Member:
-    """One network: its curvature, its NLL, and the same of the dense flow of its seed."""
-
-    values: Values
-    nll: Stage | None
-    dense: Values | None
-    dense_nll: Stage | None
-
-
 def hessian_table(run: Run, stages: Mapping[Key, Values]) -> HessianTable:
     """The table of a run, dense flow first, methods in the order of the file, stages rising.
 
     Standard errors are over the seeds; where one seed alone is done they are the estimator's own (trace,
     kappa_lanczos) and the test set's (NLL).
     """
-    records = {(stage.series, stage.seed, stage.stage): stage for stage in run.stages if stage.done}
-    groups: dict[tuple[str, int], list[Key]] = {}
-    for key in stages:
-        groups.setdefault((key[0], key[2]), []).append(key)
-    order = list(dict.fromkeys(method for method, _ in groups))
-    in_order = sorted(groups, key=lambda group: (group[0] != DENSE, order.index(group[0]), group[1]))
+    records = {stage.key: stage for stage in run.stages if stage.done}
+    groups = together(stages)
     dataset = run.stages[0].dataset
-    over_seeds = any(sum(stages[key].get("status") != FAILED for key in keys) > 1 for keys in groups.values())
-    rows = [_row(groups[group], stages, records, run, over_seeds) for group in in_order]
+    over_seeds = any(sum(stages[key].get("status") != FAILED for key in keys) > 1 for keys in groups)
     reference = load_reference().measured
     return HessianTable(
         run=run.folder,
@@ -122,7 +107,7 @@ def hessian_table(run: Run, stages: Mapping[Key, Values]) -> HessianTable:
         loss=_same(str(values["loss"]) for values in stages.values() if values.get("loss")),
         subset=_same(number(values, "subset") for values in stages.values()),
         subset_seed=_same(number(values, "subset_seed") for values in stages.values()),
-        rows=_mark_best(rows),
+        rows=_mark_best([_row(keys, stages, records, run, over_seeds) for keys in groups]),
         measured=reference.hessians if dataset == reference.dataset else (),
     )
 
@@ -132,23 +117,13 @@ def ratio(values: Values | None, dense: Values | None, key: str) -> Mean | None:
 
     The error is by propagation, (a/b)² ((s_a/a)² + (s_b/b)²), and None where either has none.
     """
-    top, bottom = number(values, key), number(dense, key)
-    if top is None or bottom is None or bottom <= 0:
+    top, bottom = mean_in(values, key), mean_in(dense, key)
+    if top is None or bottom is None or bottom.value <= 0:
         return None
-    own = _OWN_ERROR.get(key)
-    errors = (number(values, own), number(dense, own)) if own else (None, None)
-    if errors[0] is None or errors[1] is None:
-        return Mean(top / bottom, None)
-    return Mean(top / bottom, ((errors[0] / bottom) ** 2 + (top * errors[1] / bottom**2) ** 2) ** 0.5)
-
-
-def average(means: Iterable[Mean | None], over_seeds: bool) -> Mean | None:
-    """Over the seeds, with the error over them; else, of one seed, with the error it has of its own."""
-    known = [mean for mean in means if mean is not None]
-    if not known:
-        return None
-    mean = mean_over_seeds([mean.value for mean in known])
-    return mean if over_seeds or len(known) > 1 else known[0]
+    value = top.value / bottom.value
+    if top.se is None or bottom.se is None:
+        return Mean(value)
+    return Mean(value, ((top.se / bottom.value) ** 2 + (top.value * bottom.se / bottom.value**2) ** 2) ** 0.5)
 
 
 def nll_change(stage: Stage | None, dense: Stage | None) -> Mean | None:
@@ -157,25 +132,45 @@ def nll_change(stage: Stage | None, dense: Stage | None) -> Mean | None:
     Both flows are judged on the same test rows: where the true density is known, the paired errors of their KL
     gaps are the ones that count, for the draw of the test set drops out of the difference.
     """
-    if stage is None or dense is None or stage.nll_test is None or dense.nll_test is None:
+    if stage is None or dense is None:
         return None
-    pairs = ((stage.kl_gap_se, dense.kl_gap_se), (stage.nll_test_se, dense.nll_test_se))
-    se = next(((a**2 + b**2) ** 0.5 for a, b in pairs if a is not None and b is not None), None)
-    return Mean(stage.nll_test - dense.nll_test, se)
+    ours, theirs = mean_in(vars(stage), "nll_test"), mean_in(vars(dense), "nll_test")
+    if ours is None or theirs is None:
+        return None
+    if stage.kl_gap_se is not None and dense.kl_gap_se is not None:
+        ours, theirs = replace(ours, se=stage.kl_gap_se), replace(theirs, se=dense.kl_gap_se)
+    return ours.minus(theirs)
+
+
+def kappa_of(documents: Sequence[Values]) -> str:
+    """Which condition number to compare: that of the whole spectrum only where every flow has it."""
+    whole = bool(documents) and all(number(values, "kappa") is not None for values in documents)
+    return "kappa" if whole else "kappa_lanczos"
 
 
 def _row(
     keys: Sequence[Key], stages: Mapping[Key, Values], records: Mapping[Key, Stage], run: Run, over_seeds: bool
 ) -> Curvature:
     method, _, stage = keys[0]
-    pruned = method != DENSE
     done = [key for key in keys if stages[key].get("status") != FAILED]
-    members = [
-        _Member(stages[key], records.get(key), stages.get((DENSE, key[1], 0)), records.get((DENSE, key[1], 0)))
-        for key in done
-    ]
-    means, changes = _measured(members, over_seeds), _changed(members, over_seeds) if pruned else {}
-    prune_ratio = _mean(number(member.values, "prune_ratio") for member in members)
+    of_dense = [(DENSE, seed, 0) for _, seed, _ in done]
+    own, dense = [stages[key] for key in done], [stages.get(key, {}) for key in of_dense]
+    kappa, kappa_changed = kappa_of(own), kappa_of([*own, *dense])
+    papers = [(section(values, "paper"), section(other, "paper")) for values, other in zip(own, dense, strict=True)]
+    values = {"nll": average((mean_in(vars(records[key]), "nll_test") for key in done if key in records), over_seeds)}
+    change: dict[str, Mean | None] = {}
+    paper, paper_change = {}, {}
+    for name in QUANTITIES:
+        values[name] = average((mean_in(one, kappa if name == "kappa" else name) for one in own), over_seeds)
+        paper[name] = average((mean_in(one, name) for one, _ in papers), over_seeds)
+    if method != DENSE:
+        nlls = [(records.get(key), records.get(other)) for key, other in zip(done, of_dense, strict=True)]
+        change["nll"] = average((nll_change(*pair) for pair in nlls), over_seeds)
+        for name in QUANTITIES:
+            source = kappa_changed if name == "kappa" else name
+            change[name] = average((ratio(*pair, source) for pair in zip(own, dense, strict=True)), over_seeds)
+            paper_change[name] = average((ratio(*pair, name) for pair in papers), over_seeds)
+    prune_ratio = _mean(number(one, "prune_ratio") for one in own)
     return Curvature(
         method=method,
         stage=stage,
@@ -183,46 +178,15 @@ def _row(
         seeds=len(run.seeds),
         failures=tuple(f"seed {key[1]}: {stages[key].get('reason')}" for key in keys if key not in done),
         prune_ratio=prune_ratio,
-        params=_mean(number(member.values, "params") for member in members),
-        values=means,
-        change=changes,
-        kappa_by=_named(_kappa(members), means.get("kappa")),
-        change_by=_named(_kappa(members, against_dense=True), changes.get("kappa")),
-        paper={
-            name: average((_own(section(member.values, "paper"), name) for member in members), over_seeds)
-            for name in QUANTITIES
-        },
-        paper_change=_paper_changed(members, over_seeds) if pruned else {},
+        params=_mean(number(one, "params") for one in own),
+        values=values,
+        change=change,
+        kappa_by=_named(kappa, values["kappa"]),
+        change_by=_named(kappa_changed, change.get("kappa")),
+        paper=paper,
+        paper_change=paper_change,
         published=_published(run.stages[0].dataset, method, prune_ratio),
     )
-
-
-def _measured(members: Sequence[_Member], over_seeds: bool) -> dict[str, Mean | None]:
-    sources = {"lambda_max": "lambda_max", "trace": "trace", "kappa": _kappa(members)}
-    nll = {"nll": average((_nll(member.nll) for member in members), over_seeds)}
-    return nll | {
-        name: average((_own(member.values, source) for member in members), over_seeds)
-        for name, source in sources.items()
-    }
-
-
-def _changed(members: Sequence[_Member], over_seeds: bool) -> dict[str, Mean | None]:
-    sources = {"lambda_max": "lambda_max", "trace": "trace", "kappa": _kappa(members, against_dense=True)}
-    nll = {"nll": average((nll_change(member.nll, member.dense_nll) for member in members), over_seeds)}
-    return nll | {
-        name: average((ratio(member.values, member.dense, source) for member in members), over_seeds)
-        for name, source in sources.items()
-    }
-
-
-def _paper_changed(members: Sequence[_Member], over_seeds: bool) -> dict[str, Mean | None]:
-    return {
-        name: average(
-            (ratio(section(member.values, "paper"), section(member.dense, "paper"), name) for member in members),
-            over_seeds,
-        )
-        for name in QUANTITIES
-    }
 
 
 def _published(dataset: str, method: str, prune_ratio: float | None) -> CurvatureRow | None:
@@ -234,25 +198,8 @@ def _published(dataset: str, method: str, prune_ratio: float | None) -> Curvatur
     return published.nearest(prune_ratio) if method == published.method else None
 
 
-def _kappa(members: Sequence[_Member], against_dense: bool = False) -> str:
-    # kappa of the whole spectrum only where every flow that is averaged or compared has it.
-    documents = [member.values for member in members]
-    documents += [member.dense or {} for member in members] if against_dense else []
-    whole = bool(documents) and all(number(document, "kappa") is not None for document in documents)
-    return "kappa" if whole else "kappa_lanczos"
-
-
 def _named(source: str, mean: Mean | None) -> str | None:
     return None if mean is None else SPECTRUM if source == "kappa" else LANCZOS
-
-
-def _own(values: Values, key: str) -> Mean | None:
-    value = number(values, key)
-    return None if value is None else Mean(value, number(values, _OWN_ERROR.get(key, "")))
-
-
-def _nll(stage: Stage | None) -> Mean | None:
-    return None if stage is None or stage.nll_test is None else Mean(stage.nll_test, stage.nll_test_se)
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

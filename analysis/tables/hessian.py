@@ -15,18 +15,6 @@ _HEAD = (
     *("prune_ratio", "params"),
 )
 _NAMES = ("nll", *QUANTITIES)
-_COLUMNS = (
-    *_HEAD,
-    *(f"{name}{end}" for name in _NAMES for end in ("", "_se")),
-    "kappa_by",
-    *("nll_minus_dense", "nll_minus_dense_se"),
-    *(f"{name}_over_dense{end}" for name in QUANTITIES for end in ("", "_se")),
-    "kappa_over_dense_by",
-    *(f"paper_{name}{end}" for name in QUANTITIES for end in ("", "_se", "_over_dense", "_over_dense_se")),
-    *("published_prune_ratio", "published_nll_minus_dense"),
-    *(f"published_{name}_over_dense" for name in QUANTITIES),
-    "best",
-)
 
 
 def sheets(table: HessianTable) -> list[Sheet]:
@@ -37,25 +25,26 @@ def sheets(table: HessianTable) -> list[Sheet]:
 
 def rows_csv(tables: Sequence[HessianTable]) -> str:
     """All tables as one CSV, a row a stage; unrounded, empty where a number does not apply."""
-    return to_csv(_COLUMNS, [_csv_cells(table, row) for table in tables for row in table.rows])
+    return to_csv([_csv_cells(table, row) for table in tables for row in table.rows])
 
 
 def _csv_cells(table: HessianTable, row: Curvature) -> dict[str, object]:
     cells: dict[str, object] = {name: getattr(row, name, getattr(table, name, None)) for name in _HEAD}
-    cells |= {"reason": "; ".join(row.failures), "best": int(row.best)}
-    cells |= {"kappa_by": row.kappa_by, "kappa_over_dense_by": row.change_by}
+    cells |= {"reason": "; ".join(row.failures)}
     for name in _NAMES:
         cells |= with_se(name, row.values.get(name))
-    cells |= with_se("nll_minus_dense", row.change.get("nll"))
+    cells |= {"kappa_by": row.kappa_by, **with_se("nll_minus_dense", row.change.get("nll"))}
     for name in QUANTITIES:
         cells |= with_se(f"{name}_over_dense", row.change.get(name))
+    cells |= {"kappa_over_dense_by": row.change_by}
+    for name in QUANTITIES:
         cells |= with_se(f"paper_{name}", row.paper.get(name))
         cells |= with_se(f"paper_{name}_over_dense", row.paper_change.get(name))
-    if row.published:
-        ratios = load_reference().hessian.ratios(row.published)
-        cells |= {"published_prune_ratio": row.published.prune_ratio, "published_nll_minus_dense": ratios["nll"]}
-        cells |= {f"published_{name}_over_dense": ratios[name] for name in QUANTITIES}
-    return cells
+    published = row.published and load_reference().hessian.ratios(row.published)
+    cells |= {"published_prune_ratio": row.published and row.published.prune_ratio}
+    cells |= {"published_nll_minus_dense": published and published["nll"]}
+    cells |= {f"published_{name}_over_dense": published and published[name] for name in QUANTITIES}
+    return cells | {"best": int(row.best)}
 
 
 def _absolute(table: HessianTable) -> Sheet:
@@ -63,16 +52,18 @@ def _absolute(table: HessianTable) -> Sheet:
         title=f"Hessian of {table.dataset}, run {table.name}",
         legend=_legend(table),
         heading=("method", "stage", "prune ratio", "params", "NLL (nats)", "lambda_max", "trace", "kappa", "kappa by"),
-        body=tuple(_absolute_cells(row) for row in table.rows),
+        body=tuple(
+            (
+                *(row.method, str(row.stage), percent(row.prune_ratio), count(row.params), nats(row.values.get("nll"))),
+                *(measure(row.values.get(name)) for name in QUANTITIES),
+                row.kappa_by or "-",
+            )
+            for row in table.rows
+        ),
         label=f"hessian-{table.name}-{table.dataset}",
         notes=_absolute_notes(table),
         marks=frozenset((number, 4) for number, row in enumerate(table.rows) if row.best),
     )
-
-
-def _absolute_cells(row: Curvature) -> tuple[str, ...]:
-    head = (row.method, str(row.stage), percent(row.prune_ratio), count(row.params), nats(row.values.get("nll")))
-    return (*head, *(measure(row.values.get(name)) for name in QUANTITIES), row.kappa_by or "-")
 
 
 def _legend(table: HessianTable) -> str:
@@ -86,7 +77,9 @@ def _legend(table: HessianTable) -> str:
 def _absolute_notes(table: HessianTable) -> tuple[str, ...]:
     notes = [f"failed: {row.method}, stage {row.stage}, {failure}" for row in table.rows for failure in row.failures]
     notes += [
-        f"{row.method}, stage {row.stage}: the means are over {row.status} seeds" for row in table.rows if _partly(row)
+        f"{row.method}, stage {row.stage}: the means are over {row.status} seeds"
+        for row in table.rows
+        if 0 < row.seeds_done < row.seeds
     ]
     if any(row.kappa_by == LANCZOS for row in table.rows):
         notes.append(
@@ -96,21 +89,15 @@ def _absolute_notes(table: HessianTable) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _partly(row: Curvature) -> bool:
-    return 0 < row.seeds_done < row.seeds
-
-
 def _against_dense(table: HessianTable) -> Sheet:
-    beside = tuple(f"publ. {name}" for name in ("PR", "NLL", "λ_max", "tr", "κ")) if table.has_published else ()
+    beside, source = [], ""
+    if table.has_published:
+        beside = [f"publ. {name}" for name in ("PR", "NLL", "λ_max", "tr", "κ")]
+        source = f"; beside it the published row of the nearest prune ratio ({load_reference().hessian.source}), "
+        source += "against the published unpruned row"
     return Sheet(
         title=f"Against its own dense flow: {table.dataset}, run {table.name}",
-        legend="NLL minus dense's (nats), the rest as ratios to dense's; each within one seed, then averaged"
-        + (
-            f"; beside it the published row of the nearest prune ratio ({load_reference().hessian.source}), against "
-            "the published unpruned row"
-            if beside
-            else ""
-        ),
+        legend=f"NLL minus dense's (nats), the rest as ratios to dense's; each within one seed, then averaged{source}",
         heading=("method", "prune ratio", "Δ NLL (nats)", *QUANTITIES, *beside),
         body=tuple(_change_cells(row, bool(beside)) for row in table.rows if row.change or row.published),
         label=f"hessian-ratios-{table.name}-{table.dataset}",
@@ -119,22 +106,18 @@ def _against_dense(table: HessianTable) -> Sheet:
 
 
 def _change_cells(row: Curvature, beside: bool) -> tuple[str, ...]:
-    dense = not row.change
-    own = (
-        ("0", "1", "1", "1")
-        if dense
-        else tuple(nats(row.change[name], sign=True) if name == "nll" else measure(row.change[name]) for name in _NAMES)
-    )
+    own = published = ["0", "1", "1", "1"]
+    if row.change:
+        own = [nats(row.change["nll"], sign=True), *(measure(row.change[name]) for name in QUANTITIES)]
     cells = (row.method, percent(row.prune_ratio), *own)
     if not beside:
         return cells
     if row.published is None:
         return (*cells, *["-"] * 5)
-    ratios = load_reference().hessian.ratios(row.published)
-    if dense:
-        return (*cells, "0 %", "0", "1", "1", "1")
-    shown = (f"{ratios['nll']:+.3f}", *(f"{ratios[name]:.2f}" for name in QUANTITIES))
-    return (*cells, f"{100 * row.published.prune_ratio:.0f} %", *shown)
+    if row.change:
+        ratios = load_reference().hessian.ratios(row.published)
+        published = [f"{ratios['nll']:+.3f}", *(f"{ratios[name]:.2f}" for name in QUANTITIES)]
+    return (*cells, percent(row.published.prune_ratio, 0), *published)
 
 
 def _reference_notes(table: HessianTable) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 from analysis.tables.sheet import Sheet
+from analysis.tables.text import held
 
 _LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -28,7 +29,7 @@ def latex(*sheets: Sheet) -> str:
 
 def html(sheet: Sheet) -> str:
     """A `<table>` with its caption, in a container that scrolls sideways, by keyboard too; notes in a list below."""
-    caption = f"<strong>{escape(sheet.title)}</strong><span>{_held(sheet.legend_with('{} in bold'))}.</span>"
+    caption = f"<strong>{escape(sheet.title)}</strong><span>{escape(held(sheet.legend_with('{} in bold')))}.</span>"
     columns = len(sheet.heading)
     head = ""
     if sheet.spans:
@@ -46,7 +47,7 @@ def html(sheet: Sheet) -> str:
             for place, cell in enumerate(cells[1:], start=1)
         )
         rows.append(f'<tr{_class("best", bool(marked))}><th scope="row">{escape(cells[0])}</th>{shown}</tr>')
-    notes = "".join(f"<li>{_held(note)}</li>" for note in sheet.notes)
+    notes = "".join(f"<li>{escape(held(note))}</li>" for note in sheet.notes)
     return (
         f'<div class="wide" role="region" tabindex="0" aria-label="{escape(sheet.title)}">'
         f"<table><caption>{caption}</caption><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table></div>"
@@ -123,8 +124,3 @@ def _minus(cell: str) -> str:
 
 def _bold(sheet: Sheet, row: int, cells: Sequence[str], bold: str) -> list[str]:
     return [bold.format(cell) if (row, column) in sheet.marks else cell for column, cell in enumerate(cells)]
-
-
-def _held(text: str) -> str:
-    # A number stays on one line with its sign.
-    return escape(text).replace(" %", "&nbsp;%").replace(" ± ", "&nbsp;±&nbsp;")

@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
-from analysis.runs.records import DENSE, FAILED, Run, Stage
-from analysis.tables.numbers import Mean
-
-K = TypeVar("K")
+from analysis.runs.groups import grouped
+from analysis.runs.records import CASCADE, DENSE, FAILED, NO_REASON, Run, Stage
+from analysis.tables.numbers import Mean, mean_in
 
 OVER_SEEDS = "seeds"
 OVER_TEST_SET = "test set"
-CASCADE = "cascade"
 CLASSIFIES = "cross_entropy"  # the objective of classifiers
 
 
@@ -112,7 +109,7 @@ def tabulate(run: Run) -> list[Table]:
     for two seeds; a stage of the same table that is done for one seed only has none. With one seed they
     are the test set's (accuracy: sqrt(p (1 - p) / (n - 1)), the sample's; a classifier's loss has none then).
     """
-    groups = _group(run.stages, lambda stage: (stage.dataset, stage.objective))
+    groups = grouped(run.stages, lambda stage: (stage.dataset, stage.objective))
     return [_table(run, dataset, objective, stages) for (dataset, objective), stages in groups.items()]
 
 
@@ -128,17 +125,31 @@ def mean_over_seeds(values: Sequence[float]) -> Mean:
     return Mean(statistics.fmean(values), se)
 
 
+def average(means: Iterable[Mean | None], over_seeds: bool) -> Mean | None:
+    """Over the seeds, with the error over them; else, of one seed, with the error it has of its own."""
+    known = [mean for mean in means if mean is not None]
+    if not known:
+        return None
+    return mean_over_seeds([mean.value for mean in known]) if over_seeds or len(known) > 1 else known[0]
+
+
+def mean_of(values: Iterable[float | None]) -> float | None:
+    """The mean of those that are known; None where none is."""
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
+
+
 def _table(run: Run, dataset: str, objective: str, stages: Sequence[Stage]) -> Table:
-    groups = _group(stages, lambda stage: (stage.method, stage.protocol or "", stage.stage))
+    groups = grouped(stages, lambda stage: (stage.method, stage.protocol or "", stage.stage))
     over_seeds = any(sum(stage.done for stage in group) > 1 for group in groups.values())
     rows = [_row(group, len(run.seeds), over_seeds) for group in groups.values()]
     order = list(dict.fromkeys(row.label for row in rows))
     rows.sort(key=lambda row: (not row.is_dense, order.index(row.label), row.stage))
-    entropies = [
+    entropies = (
         stage.nll_test - stage.kl_gap
         for stage in stages
         if stage.done and stage.nll_test is not None and stage.kl_gap is not None
-    ]
+    )
     return Table(
         run=run.folder,
         name=run.name,
@@ -146,7 +157,7 @@ def _table(run: Run, dataset: str, objective: str, stages: Sequence[Stage]) -> T
         objective=objective,
         seeds=len(run.seeds),
         se_over=OVER_SEEDS if over_seeds else OVER_TEST_SET,
-        entropy=statistics.fmean(entropies) if entropies else None,
+        entropy=mean_of(entropies),
         rows=_mark_best(rows),
     )
 
@@ -161,29 +172,28 @@ def _row(group: Sequence[Stage], seeds: int, over_seeds: bool) -> Row:
         seeds_done=len(done),
         seeds=seeds,
         failures=_failures(group),
-        keep_ratio_target=_mean(stage.keep_ratio_target for stage in group),
-        prune_ratio=_mean(stage.prune_ratio for stage in done),
-        params=_mean(stage.params for stage in done),
-        params_dense=_mean(stage.params_dense for stage in done),
-        nll_test=_mean_se([(stage.nll_test, stage.nll_test_se) for stage in done], over_seeds),
-        kl_gap=_mean_se([(stage.kl_gap, stage.kl_gap_se) for stage in done], over_seeds),
-        nfe=_mean(stage.nfe for stage in done),
-        accuracy=_mean_se([(stage.accuracy_test, _binomial_se(stage)) for stage in done], over_seeds),
-        loss=_mean_se([(stage.loss_test, None) for stage in done], over_seeds),
+        keep_ratio_target=mean_of(stage.keep_ratio_target for stage in group),
+        prune_ratio=mean_of(stage.prune_ratio for stage in done),
+        params=mean_of(stage.params for stage in done),
+        params_dense=mean_of(stage.params_dense for stage in done),
+        nll_test=average((mean_in(vars(stage), "nll_test") for stage in done), over_seeds),
+        kl_gap=average((mean_in(vars(stage), "kl_gap") for stage in done), over_seeds),
+        nfe=mean_of(stage.nfe for stage in done),
+        accuracy=average(map(_accuracy, done), over_seeds),
+        loss=average((mean_in(vars(stage), "loss_test") for stage in done), over_seeds),
     )
 
 
-def _binomial_se(stage: Stage) -> float | None:
-    # The sample standard deviation of right and wrong over the test rows, divided by sqrt(n).
-    share, rows = stage.accuracy_test, stage.n_test
-    return None if share is None or rows is None or rows < 2 else math.sqrt(share * (1 - share) / (rows - 1))
+def _accuracy(stage: Stage) -> Mean | None:
+    # The error: the sample standard deviation of right and wrong over the test rows, divided by sqrt(n).
+    share, rows = stage.accuracy_test, stage.n_test or 0
+    return None if share is None else Mean(share, math.sqrt(share * (1 - share) / (rows - 1)) if rows > 1 else None)
 
 
 def _failures(group: Sequence[Stage]) -> tuple[str, ...]:
     # Seeds that failed for the same reason share a line.
-    by_reason = _group(
-        [stage for stage in group if not stage.done], lambda stage: stage.reason or "no reason was recorded"
-    )
+    failed = [stage for stage in group if not stage.done]
+    by_reason = grouped(failed, lambda stage: stage.reason or NO_REASON)
     return tuple(
         f"seed{'s' * (len(stages) > 1)} {', '.join(str(stage.seed) for stage in stages)}: {reason}"
         for reason, stages in by_reason.items()
@@ -202,23 +212,3 @@ def _mark_best(rows: Sequence[Row]) -> tuple[Row, ...]:
     ranks = [one for row in rows if (one := rank(row)) is not None]
     best = next((row for row in rows if ranks and rank(row) == min(ranks)), None)
     return tuple(replace(row, best=row is best) for row in rows)
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.fmean(known) if known else None
-
-
-def _mean_se(pairs: Sequence[tuple[float | None, float | None]], over_seeds: bool) -> Mean | None:
-    known = [(value, se) for value, se in pairs if value is not None]
-    if not known:
-        return None
-    mean = mean_over_seeds([value for value, _ in known])
-    return mean if over_seeds else replace(mean, se=known[0][1])
-
-
-def _group(stages: Iterable[Stage], key: Callable[[Stage], K]) -> dict[K, list[Stage]]:
-    groups: dict[K, list[Stage]] = {}
-    for stage in stages:
-        groups.setdefault(key(stage), []).append(stage)
-    return groups

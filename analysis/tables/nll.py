@@ -13,7 +13,6 @@ _HEAD = (
     *("run", "name", "dataset", "objective", "protocol", "method", "stage", "seeds_done", "seeds", "status"),
     *("reason", "keep_ratio_target", "prune_ratio", "params", "params_dense"),
 )
-_TAIL = ("nfe", "se_over", "best")
 _MEANS = {  # column of the CSV → attribute of a row; of flows, of classifiers
     False: {"nll_test": "nll_test", "kl_gap": "kl_gap"},
     True: {"accuracy_test": "accuracy", "loss_test": "loss"},
@@ -23,30 +22,28 @@ _MARKED = 4  # which cell of a row is marked
 
 def rows_csv(tables: Sequence[Table]) -> str:
     """All tables (of flows, or of classifiers) as one CSV, a row a stage; unrounded, shares as fractions."""
-    means = _MEANS[tables[0].classifies]
-    columns = (*_HEAD, *(f"{name}{end}" for name in means for end in ("", "_se")), *_TAIL)
     rows = []
     for table in tables:
         for row in table.rows:
-            cells = {name: getattr(row, name, getattr(table, name, None)) for name in (*_HEAD, *_TAIL)}
-            cells |= {"reason": "; ".join(row.failures), "best": int(row.best)}
-            for name, attribute in means.items():
+            cells = {name: getattr(row, name, getattr(table, name, None)) for name in _HEAD}
+            cells |= {"reason": "; ".join(row.failures)}
+            for name, attribute in _MEANS[tables[0].classifies].items():
                 cells |= with_se(name, getattr(row, attribute))
-            rows.append(cells)
-    return to_csv(columns, rows)
+            rows.append(cells | {"nfe": row.nfe, "se_over": table.se_over, "best": int(row.best)})
+    return to_csv(rows)
 
 
 def sheet(table: Table) -> Sheet:
     """The table as cells of text; the lowest mean test NLL, of classifiers the highest accuracy, is marked."""
     gap = ("KL gap (nats)",) if table.has_kl_gap else ()
     shown = ("accuracy (%)", "loss (nats)") if table.classifies else ("NLL (nats)", *gap)
-    label = f"accuracy-params-{table.name}-{table.dataset}"
+    what, objective = ("accuracy", "") if table.classifies else ("nll", f"-{table.objective}")
     return Sheet(
         title=f"{table.dataset} ({table.objective}), run {table.name}",
         legend=legend(table),
         heading=("method", "stage", "prune ratio", "params", *shown, "NFE", "status"),
         body=tuple(_cells(table, row) for row in table.rows),
-        label=label if table.classifies else f"nll-params-{table.name}-{table.dataset}-{table.objective}",
+        label=f"{what}-params-{table.name}-{table.dataset}{objective}",
         notes=tuple(_notes(table)),
         marks=frozenset((number, _MARKED) for number, row in enumerate(table.rows) if row.best),
         marked_is="highest accuracy" if table.classifies else "best NLL",
@@ -61,19 +58,10 @@ def legend(table: Table) -> str:
 
 
 def _cells(table: Table, row: Row) -> tuple[str, ...]:
-    if table.classifies:
-        numbers = [share(row.accuracy), nats(row.loss)]
-    else:
-        numbers = [nats(row.nll_test), *([nats(row.kl_gap)] if table.has_kl_gap else [])]
-    return (
-        row.label,
-        str(row.stage),
-        percent(row.prune_ratio),
-        count(row.params),
-        *numbers,
-        count(row.nfe),
-        row.status,
-    )
+    gap = [nats(row.kl_gap)] if table.has_kl_gap else []
+    numbers = [share(row.accuracy), nats(row.loss)] if table.classifies else [nats(row.nll_test), *gap]
+    head = (row.label, str(row.stage), percent(row.prune_ratio), count(row.params))
+    return (*head, *numbers, count(row.nfe), row.status)
 
 
 def _notes(table: Table) -> list[str]:

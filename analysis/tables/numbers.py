@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from analysis.runs.analyses import number
+
 NOTHING = "-"
 _HUGE = 1e5  # from here on powers of ten
 
@@ -26,11 +28,17 @@ class Mean:
         """Both in another unit."""
         return Mean(factor * self.value, None if self.se is None else factor * self.se)
 
+    def minus(self, other: Mean) -> Mean:
+        """The difference of two that do not depend on each other; without an error where one of them has none."""
+        if self.se is None or other.se is None:
+            return Mean(self.value - other.value)
+        return Mean(self.value - other.value, (self.se**2 + other.se**2) ** 0.5)
 
-def mean_in(values: Mapping[str, Any], name: str) -> Mean | None:
-    """The value under `name` with the error under `<name>_se`; None where there is no value."""
-    value = values.get(name)
-    return None if value is None else Mean(value, values.get(f"{name}_se"))
+
+def mean_in(values: Mapping[str, Any] | None, name: str) -> Mean | None:
+    """The finite number under `name` with the error under `<name>_se`; None where there is no number."""
+    value = number(values, name)
+    return None if value is None else Mean(value, number(values, f"{name}_se"))
 
 
 def fixed(mean: Mean | float | None, digits: int = 2, sign: bool = False) -> str:
@@ -65,9 +73,9 @@ def share(mean: Mean | float | None, digits: int = 2) -> str:
     return fixed(mean.times(100) if isinstance(mean, Mean) else 100 * mean, digits)
 
 
-def percent(ratio: float | None) -> str:
-    """A prune ratio to 0.1 %."""
-    return NOTHING if ratio is None else f"{100 * ratio:.1f} %"
+def percent(ratio: float | None, digits: int = 1) -> str:
+    """A prune ratio, to 0.1 % by default."""
+    return NOTHING if ratio is None else f"{100 * ratio:.{digits}f} %"
 
 
 def count(value: float | None) -> str:

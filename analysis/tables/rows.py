@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analysis.tables.numbers import Mean, exact
 
 
-def to_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], whole: bool = True) -> str:
+def to_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = (), whole: bool = True) -> str:
     """A line of names, and a line a row.
 
     Args:
-        columns: what is written, in this order; a row may lack some, and may hold others.
         rows: name → value.
+        columns: what is written, in this order, by default all that the first row holds; a row may lack some.
         whole: write a mean count that is whole as one (8642, not 8642.0).
     """
-    stream = io.StringIO()
+    columns, stream = columns or list(rows[0]), io.StringIO()
     writer = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for row in rows:

@@ -22,8 +22,17 @@ def text(*sheets: Sheet, width: int = WIDTH) -> str:
 
 def wrapped(line: str, width: int = WIDTH) -> str:
     """A sentence on several lines; a number stays with its unit and its error."""
-    held = line.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}").replace(" %", "\N{NO-BREAK SPACE}%")
-    return textwrap.fill(held, width, subsequent_indent="  ").replace("\N{NO-BREAK SPACE}", " ")
+    return textwrap.fill(held(line), width, subsequent_indent="  ").replace("\N{NO-BREAK SPACE}", " ")
+
+
+def held(line: str) -> str:
+    """A line in which a number stays with its unit and its error: with no-break spaces between them."""
+    return line.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}").replace(" %", "\N{NO-BREAK SPACE}%")
+
+
+def joined(words: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def _text(sheet: Sheet, width: int) -> str:

@@ -64,7 +64,7 @@ def rows_csv(table: TabularTable) -> str:
     rows = _rows(table)
     for row in rows:
         row |= {"bold": int(row["bold"]), "comparable": int(row["comparable"]), "params": exact(row["params"])}
-    return to_csv(_COLUMNS, rows, whole=False)
+    return to_csv(rows, _COLUMNS, whole=False)
 
 
 def to_json(

@@ -14,8 +14,8 @@ import numpy as np
 from analysis.plots.axes import draw_level, draw_means, kept, ratio_axis, spread_axis
 from analysis.plots.looks import DENSE_LOOK, Look, looks
 from analysis.plots.style import Arrays, columns, render
-from analysis.runs.records import DENSE
-from analysis.tables.means import CASCADE, OVER_SEEDS, Table
+from analysis.runs.records import CASCADE, DENSE
+from analysis.tables.means import OVER_SEEDS, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -78,6 +78,11 @@ class Record:
         return series_name(self.method, self.protocol)
 
     @property
+    def key(self) -> tuple[str, int, int]:
+        """What a stage is known by within its run: series, seed, stage."""
+        return self.series, self.seed, self.stage
+
+    @property
     def done(self) -> bool:
         """Whether the stage finished and its numbers count."""
         return self.status == DONE
