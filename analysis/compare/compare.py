@@ -8,55 +8,41 @@ so its control is the dense network as it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 
+from analysis.compare import types
 from analysis.compare.stats import holm, t_test
-from analysis.compare.types import (
-    AGAINST,
-    CASCADE,
-    CONTROL,
-    KINDS,
-    ONE_SHOT,
-    PROTOCOLS,
-    QUANTITIES,
-    RANDOM,
-    RANDOM_OF,
-    REDUCED,
-    Comparison,
-    Difference,
-    Quantity,
-    StageMean,
-)
-from analysis.runs.records import DENSE, Run, Stage
-from analysis.tables.means import mean_over_seeds
+from analysis.compare.types import Comparison, Difference, Quantity, StageMean
+from analysis.runs.groups import grouped
+from analysis.runs.records import DENSE, NO_REASON, Run, Stage
+from analysis.tables.means import mean_of, mean_over_seeds
+from sparseflows.specs.choices import CASCADE, CONTROL, ONE_SHOT, REDUCED
+from sparseflows.specs.methods import METHODS
 
 Key = tuple[str, str, int]  # protocol, method, stage
+Known = Mapping[Key, Mapping[int, tuple[Stage, float]]]  # by seed, the stages that have the quantity, and its value
 
 
 def compare(run: Run) -> list[Comparison]:
     """The comparison of each data set and objective of a run (one of each, as a rule), in the order of the file."""
-    groups: dict[tuple[str, str], list[Stage]] = {}
-    for stage in run.stages:
-        groups.setdefault((stage.dataset, stage.objective), []).append(stage)
+    groups = grouped(run.stages, lambda stage: (stage.dataset, stage.objective))
     return [_compare(run, dataset, objective, stages) for (dataset, objective), stages in groups.items()]
 
 
 def _compare(run: Run, dataset: str, objective: str, stages: Sequence[Stage]) -> Comparison:
-    quantity = max(QUANTITIES, key=lambda one: sum(one.of(stage) is not None for stage in stages))
-    members: dict[Key, dict[int, Stage]] = {}
-    for stage in stages:
-        members.setdefault((stage.protocol or CASCADE, stage.method, stage.stage), {})[stage.seed] = stage
-    ordered = {key: members[key] for key in sorted(members, key=_order)}
-    means = [_stage_mean(key, by_seed, quantity) for key, by_seed in ordered.items()]
+    quantity = max(types.QUANTITIES, key=lambda one: sum(one.of(stage) is not None for stage in stages))
+    groups = grouped(stages, lambda stage: (stage.protocol or CASCADE, stage.method, stage.stage))
+    ordered = {key: groups[key] for key in sorted(groups, key=_order)}
+    means = [_stage_mean(key, group, quantity) for key, group in ordered.items()]
     known = {
-        key: {seed: stage for seed, stage in by_seed.items() if quantity.of(stage) is not None}
-        for key, by_seed in ordered.items()
+        key: {stage.seed: (stage, value) for stage in group if (value := quantity.of(stage)) is not None}
+        for key, group in ordered.items()
     }
     found = [
         one
-        for against in AGAINST
+        for against in types.AGAINST
         for key in known
         if (other := _other(key, against)) is not None
         and (one := _difference(key, other, against, known, quantity)) is not None
@@ -68,7 +54,7 @@ def _compare(run: Run, dataset: str, objective: str, stages: Sequence[Stage]) ->
 
 def _order(key: Key) -> tuple[int, int, str, str, int]:
     protocol, method, stage = key
-    protocols, methods = (*PROTOCOLS, CONTROL, REDUCED), (DENSE, *KINDS)
+    protocols, methods = (*types.PROTOCOLS, CONTROL, REDUCED), (DENSE, *METHODS)
     place = protocols.index(protocol) if protocol in protocols else len(protocols)
     return place, methods.index(method) if method in methods else len(methods), protocol, method, stage
 
@@ -78,8 +64,8 @@ def _other(key: Key, against: str) -> Key | None:
     protocol, method, stage = key
     if method == DENSE or protocol in (CONTROL, REDUCED):
         return None
-    if against == RANDOM:
-        random = RANDOM_OF.get(KINDS.get(method, ""))
+    if against == types.RANDOM:
+        random = types.random_for(method)
         return None if random in (None, method) else (protocol, str(random), stage)
     if against in (CONTROL, DENSE) and (protocol == ONE_SHOT) == (against == CONTROL):
         return None
@@ -88,35 +74,32 @@ def _other(key: Key, against: str) -> Key | None:
     return (CASCADE, DENSE, 0) if against == DENSE else (against, DENSE, stage)
 
 
-def _stage_mean(key: Key, by_seed: Mapping[int, Stage], quantity: Quantity) -> StageMean:
-    done = [stage for stage in by_seed.values() if stage.done]
-    validation = "nll_val" if any(stage.nll_val is not None for stage in done) else "loss_val"
-    ratios, values = _known(done, lambda stage: stage.prune_ratio), _known(done, quantity.of)
+def _stage_mean(key: Key, group: Sequence[Stage], quantity: Quantity) -> StageMean:
+    done = [stage for stage in group if stage.done]
+    validated = any(stage.nll_val is not None for stage in done)
+    ratios = [stage.prune_ratio for stage in done if stage.prune_ratio is not None]
+    values = {stage.seed: value for stage in done if (value := quantity.of(stage)) is not None}
     return StageMean(
         *key,
-        seeds=tuple(sorted(stage.seed for stage in done if quantity.of(stage) is not None)),
-        keep_ratio_target=_average(_known(by_seed.values(), lambda stage: stage.keep_ratio_target)),
+        seeds=tuple(sorted(values)),
+        keep_ratio_target=mean_of(stage.keep_ratio_target for stage in group),
         prune_ratio=mean_over_seeds(ratios) if ratios else None,
-        params=_average(_known(done, lambda stage: stage.params)),
-        value=mean_over_seeds(values) if values else None,
-        validation=_average(_known(done, lambda stage: getattr(stage, validation))),
-        steps=_average(_known(done, lambda stage: stage.steps_total)),
+        params=mean_of(stage.params for stage in done),
+        value=mean_over_seeds(list(values.values())) if values else None,
+        validation=mean_of(stage.nll_val if validated else stage.loss_val for stage in done),
+        steps=mean_of(stage.steps_total for stage in done),
     )
 
 
-def _difference(
-    key: Key, other: Key, against: str, known: Mapping[Key, Mapping[int, Stage]], quantity: Quantity
-) -> Difference | None:
+def _difference(key: Key, other: Key, against: str, known: Known, quantity: Quantity) -> Difference | None:
     """The paired difference of two stages; None where no seed is done for both."""
     first, second = known[key], known.get(other, {})
-    pairs = {seed: (first[seed], second[seed]) for seed in sorted(first) if seed in second}
+    pairs = {seed: (*first[seed], *second[seed]) for seed in sorted(first) if seed in second}
     if not pairs:
         return None
-    ours = _known((one for one, _ in pairs.values()), quantity.of)
-    theirs = _known((two for _, two in pairs.values()), quantity.of)
     sign = 1.0 if quantity.higher_is_better else -1.0
-    differences = [sign * (one - two) for one, two in zip(ours, theirs, strict=True)]
-    steps = [(one.steps_total, two.steps_total) for one, two in pairs.values()]
+    differences = [sign * (ours - theirs) for _, ours, _, theirs in pairs.values()]
+    steps = [(one.steps_total, two.steps_total) for one, _, two, _ in pairs.values()]
     behind = [(one, two) for one, two in steps if one is not None and two is not None]
     return Difference(
         *key,
@@ -124,12 +107,12 @@ def _difference(
         other_protocol=other[0],
         other_method=other[1],
         seeds=tuple(pairs),
-        prune_ratio=_average(_known((one for one, _ in pairs.values()), lambda stage: stage.prune_ratio)) or 0.0,
-        value=fmean(ours),
-        other_value=fmean(theirs),
+        prune_ratio=mean_of(one.prune_ratio for one, *_ in pairs.values()) or 0.0,
+        value=fmean(ours for _, ours, *_ in pairs.values()),
+        other_value=fmean(theirs for *_, theirs in pairs.values()),
         difference=mean_over_seeds(differences),
         p=t_test(differences),
-        params_gap=max(_params_gap(one, two) for one, two in pairs.values()),
+        params_gap=max(_params_gap(one, two) for one, _, two, _ in pairs.values()),
         steps=(fmean(one for one, _ in behind), fmean(two for _, two in behind)) if behind else None,
     )
 
@@ -140,9 +123,8 @@ def _params_gap(one: Stage, two: Stage) -> float:
 
 
 def _corrected(found: Sequence[Difference]) -> tuple[Difference, ...]:
-    tested = [place for place, one in enumerate(found) if one.p is not None]
-    adjusted = dict(zip(tested, holm([found[place].p or 0.0 for place in tested]), strict=True))
-    return tuple(replace(one, p_holm=adjusted.get(place)) for place, one in enumerate(found))
+    adjusted = iter(holm([one.p for one in found if one.p is not None]))
+    return tuple(one if one.p is None else replace(one, p_holm=next(adjusted)) for one in found)
 
 
 def _best(means: Sequence[StageMean]) -> StageMean | None:
@@ -154,13 +136,5 @@ def _best(means: Sequence[StageMean]) -> StageMean | None:
 
 def _reason(stage: Stage, quantity: Quantity) -> str | None:
     if not stage.done:
-        return stage.reason or "no reason was recorded"
+        return stage.reason or NO_REASON
     return f"no {quantity.label} was recorded" if quantity.of(stage) is None else None
-
-
-def _known(stages: Iterable[Stage], of: Callable[[Stage], float | None]) -> list[float]:
-    return [value for stage in stages if (value := of(stage)) is not None]
-
-
-def _average(values: Sequence[float]) -> float | None:
-    return fmean(values) if values else None

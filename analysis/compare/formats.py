@@ -20,7 +20,6 @@ from analysis.tables.rows import with_se
 from analysis.tables.sheet import Sheet
 from analysis.tables.text import text, wrapped
 
-_HEAD = ("run", "name", "dataset", "objective", "quantity", "unit")
 _COLUMNS = (
     *("protocol", "method", "stage", "prune_ratio", "against", "other_protocol", "other_method", "value"),
     *("other_value", "difference", "se", "pairs", "p", "p_holm", "verdict", "survives_holm", "params_gap"),
@@ -46,7 +45,7 @@ def to_csv(comparisons: Sequence[Comparison]) -> str:
         for comparison in comparisons
         for one in comparison.differences
     ]
-    return rows_csv(rows, (*_HEAD, *_COLUMNS))
+    return rows_csv(rows, ("run", "name", "dataset", "objective", "quantity", "unit", *_COLUMNS))
 
 
 def to_json(comparisons: Sequence[Comparison], runs: Sequence[str]) -> str:
@@ -64,27 +63,20 @@ def to_json(comparisons: Sequence[Comparison], runs: Sequence[str]) -> str:
 
 
 def _head(comparison: Comparison) -> dict[str, Any]:
-    values = (comparison.run, comparison.name, comparison.dataset, comparison.objective)
-    return dict(zip(_HEAD, (*values, comparison.quantity.column, comparison.quantity.unit), strict=True))
+    head = {name: getattr(comparison, name) for name in ("run", "name", "dataset", "objective")}
+    return head | {"quantity": comparison.quantity.column, "unit": comparison.quantity.unit}
 
 
 def _stage(one: StageMean) -> dict[str, Any]:
-    means, errors = {}, {}
-    for name, mean in (("prune_ratio", one.prune_ratio), ("value", one.value)):
-        means[name], errors[f"{name}_se"] = with_se(name, mean).values()
-    return asdict(one) | {"seeds": list(one.seeds)} | means | errors
+    means = with_se("prune_ratio", one.prune_ratio) | with_se("value", one.value)
+    return asdict(one) | {"seeds": list(one.seeds)} | means
 
 
 def _difference(one: Difference) -> dict[str, Any]:
     known = {name: getattr(one, name, None) for name in _COLUMNS}
     steps, other_steps = one.steps or (None, None)
-    return known | {
-        "difference": one.difference.value,
-        "se": one.difference.se,
-        "survives_holm": one.survives,
-        "steps": steps,
-        "other_steps": other_steps,
-    }
+    known |= {"difference": one.difference.value, "se": one.difference.se, "survives_holm": one.survives}
+    return known | {"steps": steps, "other_steps": other_steps}
 
 
 def _text(comparison: Comparison) -> str:
@@ -147,19 +139,11 @@ def stage_sheet(comparison: Comparison) -> Sheet:
 
 def difference_sheet(comparison: Comparison) -> Sheet:
     """The paired differences as cells of text, with the footnotes of the comparison."""
-    found = comparison.differences
+    found, unit = comparison.differences, comparison.quantity.unit
     return Sheet(
         title="Paired differences",
         legend="above 0: the stage is better than what it is held against; p of the paired t-test, uncorrected",
-        heading=(
-            "protocol, method",
-            "PR",
-            "against",
-            f"difference ({comparison.quantity.unit})",
-            "pairs",
-            "p",
-            "verdict",
-        ),
+        heading=("protocol, method", "PR", "against", f"difference ({unit})", "pairs", "p", "verdict"),
         body=tuple(
             (
                 f"{one.protocol}, {one.method}",

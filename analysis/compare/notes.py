@@ -5,19 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from statistics import median
 
-from analysis.compare.types import (
-    CASCADE,
-    CONTROL,
-    KINDS,
-    ONE_SHOT,
-    RANDOM,
-    RANDOM_OF,
-    REDUCED,
-    Comparison,
-    Difference,
-)
+from analysis.compare.types import KINDS, RANDOM, RANDOM_OF, Comparison, Difference, random_for
 from analysis.compare.words import other_name
+from analysis.runs.groups import grouped
 from analysis.tables.numbers import count
+from sparseflows.specs.choices import CASCADE, CONTROL, ONE_SHOT, REDUCED
 
 _UNEVEN = 0.01  # of the dense network's params, or of the longer training
 
@@ -25,8 +17,7 @@ _UNEVEN = 0.01  # of the dense network's params, or of the longer training
 def notes(comparison: Comparison) -> list[str]:
     """What a reader has to know beside the numbers, a line each."""
     said = [f"not compared: {what} ({remedy})" for what, remedy in _missing(comparison)]
-    said += _unpaired(comparison)
-    said += _failures(comparison) + _run_off(comparison)
+    said += _unpaired(comparison) + _failures(comparison) + _run_off(comparison)
     return said + _uneven_params(comparison.differences) + _uneven_steps(comparison)
 
 
@@ -72,7 +63,7 @@ def _unpaired(comparison: Comparison) -> list[str]:
     made = {(one.protocol, one.method, one.stage, one.against) for one in comparison.differences}
     lacking: dict[tuple[str, str, str], list[int]] = {}
     for one in comparison.stages:
-        random = RANDOM_OF.get(KINDS.get(one.method, ""))
+        random = random_for(one.method)
         asked = {
             RANDOM: random in methods and random != one.method,
             CONTROL: CONTROL in protocols and one.protocol != ONE_SHOT,
@@ -90,11 +81,12 @@ def _unpaired(comparison: Comparison) -> list[str]:
 
 
 def _failures(comparison: Comparison) -> list[str]:
-    by_reason: dict[str, list[str]] = {}
-    for stage, reason in comparison.failed:
-        name = f"{stage.protocol or CASCADE} {stage.method} stage {stage.stage} seed {stage.seed}"
-        by_reason.setdefault(reason, []).append(name)
-    return [f"left out: {', '.join(names)}: {reason}" for reason, names in by_reason.items()]
+    named = [
+        (f"{stage.protocol or CASCADE} {stage.method} stage {stage.stage} seed {stage.seed}", reason)
+        for stage, reason in comparison.failed
+    ]
+    by_reason = grouped(named, lambda one: one[1])
+    return [f"left out: {', '.join(name for name, _ in group)}: {reason}" for reason, group in by_reason.items()]
 
 
 def _run_off(comparison: Comparison) -> list[str]:
@@ -111,14 +103,13 @@ def _run_off(comparison: Comparison) -> list[str]:
 
 def _uneven_params(differences: Sequence[Difference]) -> list[str]:
     # The control and the dense network differ in params on purpose.
-    uneven: dict[tuple[str, str, str], list[Difference]] = {}
-    for one in differences:
-        if one.against in (RANDOM, REDUCED, CASCADE) and one.params_gap > _UNEVEN:
-            uneven.setdefault((one.protocol, one.method, one.against), []).append(one)
+    uneven = [one for one in differences if one.against in (RANDOM, REDUCED, CASCADE) and one.params_gap > _UNEVEN]
     shown = [
         f"{protocol} {method} against {against} ({_stages(one.stage for one in group)}, by up to "
         f"{100 * max(one.params_gap for one in group):.1f} % of dense)"
-        for (protocol, method, against), group in uneven.items()
+        for (protocol, method, against), group in grouped(
+            uneven, lambda one: (one.protocol, one.method, one.against)
+        ).items()
     ]
     return [f"unequal params: {'; '.join(shown)}"] if shown else []
 
@@ -126,12 +117,13 @@ def _uneven_params(differences: Sequence[Difference]) -> list[str]:
 def _uneven_steps(comparison: Comparison) -> list[str]:
     if all(one.steps is None for one in comparison.stages):
         return ["training steps are not known (results.csv has no steps_total), so unequal training would not show"]
-    uneven: dict[tuple[str, str], list[Difference]] = {}
-    for one in comparison.differences:
-        if one.steps is not None and abs(one.steps[0] - one.steps[1]) > _UNEVEN * max(one.steps):
-            uneven.setdefault((one.protocol, one.against), []).append(one)
+    uneven = [
+        one
+        for one in comparison.differences
+        if one.steps is not None and abs(one.steps[0] - one.steps[1]) > _UNEVEN * max(one.steps)
+    ]
     shown = []
-    for (protocol, against), group in uneven.items():
+    for (protocol, against), group in grouped(uneven, lambda one: (one.protocol, one.against)).items():
         ours, theirs = zip(*(one.steps for one in group if one.steps), strict=True)
         numbers = _stages(one.stage for one in group)
         shown.append(f"{protocol} against {against} ({numbers}: {_range(ours)} against {_range(theirs)})")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-LEAST_PAIRS = 3  # a standard error over two seeds says little
-WITHIN = 2.0  # standard errors: a smaller difference is within error
+from analysis.tables.numbers import LEAST_PAIRS, WITHIN
+
 LEVEL = 0.05  # of the family of all tests, kept by Holm's correction
 
 

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from analysis.compare.stats import LEAST_PAIRS, LEVEL, WITHIN
+from analysis.compare.stats import LEVEL
 from analysis.runs.records import DENSE, Stage
-from analysis.tables.numbers import Mean
+from analysis.tables.numbers import LEAST_PAIRS, Mean
 from sparseflows.specs import choices
+from sparseflows.specs.choices import CASCADE, CONTROL, REDUCED
 from sparseflows.specs.methods import METHODS, random_of
 
-CASCADE, ONE_SHOT, CONTROL, REDUCED = choices.CASCADE, choices.ONE_SHOT, choices.CONTROL, choices.REDUCED
 RANDOM = "random"
 PROTOCOLS = tuple(protocol for protocol in choices.PROTOCOLS if protocol not in choices.OF_DENSE)
 AGAINST = (RANDOM, CONTROL, DENSE, REDUCED, CASCADE)  # the questions, in the order they are answered
 KINDS: dict[str, str] = {name: method.kind for name, method in METHODS.items()}
 RANDOM_OF: dict[str, str] = {method.kind: random_of(method.kind) for method in METHODS.values()}
 BEATS, LOSES, WITHIN_ERROR, TOO_FEW = "beats", "loses", "within error", "too few pairs"
+
+
+def random_for(method: str) -> str | None:
+    """Random pruning of the same kind; None for a criterion of the user's own, whose kind is not known."""
+    return RANDOM_OF.get(KINDS.get(method, ""))
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,7 @@ class Difference:
         """`beats` or `loses` beyond 2 s.e., `within error`, or `too few pairs` below three."""
         if self.pairs < LEAST_PAIRS or self.difference.se is None:
             return TOO_FEW
-        if abs(self.difference.value) <= WITHIN * self.difference.se:
+        if not self.difference.beyond_error:
             return WITHIN_ERROR
         return BEATS if self.difference.value > 0 else LOSES
 

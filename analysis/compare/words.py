@@ -6,30 +6,20 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from analysis.compare.stats import LEAST_PAIRS, by_chance
-from analysis.compare.types import (
-    BEATS,
-    CASCADE,
-    CONTROL,
-    LOSES,
-    ONE_SHOT,
-    RANDOM,
-    REDUCED,
-    TOO_FEW,
-    WITHIN_ERROR,
-    Comparison,
-    Difference,
-    Quantity,
-)
+from analysis.compare.stats import by_chance
+from analysis.compare.types import BEATS, LOSES, RANDOM, TOO_FEW, WITHIN_ERROR, Comparison, Difference, Quantity
+from analysis.runs.groups import grouped
 from analysis.runs.records import DENSE
-from analysis.tables.numbers import Mean, measure
+from analysis.tables.numbers import LEAST_PAIRS, Mean, measure
+from analysis.tables.text import joined
+from sparseflows.specs.choices import CASCADE, CONTROL, GRADUAL, ONE_SHOT, REDUCED, REWIND, SCRATCH
 
 _OPENINGS = {
     CASCADE: "After retraining (cascade)",
     ONE_SHOT: "Without retraining (one-shot)",
-    "gradual": "Pruned gradually (gradual)",
-    "scratch": "Trained from scratch (scratch)",
-    "rewind": "Trained from the original initial weights (rewind)",
+    GRADUAL: "Pruned gradually (gradual)",
+    SCRATCH: "Trained from scratch (scratch)",
+    REWIND: "Trained from the original initial weights (rewind)",
 }
 _DECIMALS = 4
 OTHERS = {
@@ -59,9 +49,7 @@ class Verdict:
 
 def verdicts(comparison: Comparison) -> list[Verdict]:
     """One verdict for every question, protocol and criterion that has a difference, in the order of the table."""
-    groups: dict[tuple[str, str, str], list[Difference]] = {}
-    for one in comparison.differences:
-        groups.setdefault((one.protocol, one.method, one.against), []).append(one)
+    groups = grouped(comparison.differences, lambda one: (one.protocol, one.method, one.against))
     return [
         Verdict(
             *key,
@@ -132,10 +120,8 @@ def _sentence(group: Sequence[Difference], quantity: Quantity) -> str:
     if close and not clauses:
         clauses.append(f"does not differ from {other} beyond error: {_at(close, quantity)}")
     elif close:
-        several = len(close) > 1
-        clauses.append(
-            f"the difference{'s' * several} {_at(close, quantity)} {'are' if several else 'is'} within error"
-        )
+        the, are = ("the differences", "are") if len(close) > 1 else ("the difference", "is")
+        clauses.append(f"{the} {_at(close, quantity)} {are} within error")
     if few:
         clauses.append(f"{'' if decided else f'against {other}: '}too few seeds for a verdict: {_at(few, quantity)}")
     opening = _OPENINGS.get(first.protocol, first.protocol)
@@ -146,21 +132,14 @@ def _sentence(group: Sequence[Difference], quantity: Quantity) -> str:
 def _beyond(verb: str, group: Sequence[Difference], decided: int, quantity: Quantity) -> list[str]:
     if not group:
         return []
-    sizes = _listed([f"by {_at([one], quantity, signed=False)}" for one in group])
+    sizes = joined([f"by {_at([one], quantity, signed=False)}" for one in group])
     return [f"{verb} {sizes}" if decided == 1 else f"{verb} at {len(group)} of {decided} prune ratios: {sizes}"]
 
 
 def _at(group: Sequence[Difference], quantity: Quantity, signed: bool = True) -> str:
     """The differences and their prune ratios: `0.12 ± 0.02 nats at PR 80 %`."""
-    sized = [one.difference if signed else _size(one.difference) for one in group]
-    shown = [
-        f"{amount(size)} {quantity.unit} at PR {ratio(one.prune_ratio)}" for size, one in zip(sized, group, strict=True)
-    ]
-    return _listed(shown)
-
-
-def _size(difference: Mean) -> Mean:
-    return Mean(abs(difference.value), difference.se)
+    shown = [(one.difference if signed else abs(one.difference), ratio(one.prune_ratio)) for one in group]
+    return joined([f"{amount(size)} {quantity.unit} at PR {reached}" for size, reached in shown])
 
 
 def _after_holm(group: Sequence[Difference]) -> list[str]:
@@ -171,7 +150,7 @@ def _after_holm(group: Sequence[Difference]) -> list[str]:
         return ["survives Holm's correction" if len(group) == 1 else "all survive Holm's correction"]
     if not left:
         return ["does not survive Holm's correction" if len(group) == 1 else "none survives Holm's correction"]
-    listed = _listed([f"PR {ratio(one.prune_ratio)}" for one in left])
+    listed = joined([f"PR {ratio(one.prune_ratio)}" for one in left])
     return [f"after Holm's correction {listed} {'stands' if len(left) == 1 else 'stand'}"]
 
 
@@ -199,7 +178,7 @@ def _best(comparison: Comparison) -> list[str]:
         same = (one.protocol, one.method, one.stage) == (best.protocol, best.method, best.stage)
         if not same or one.against not in (CONTROL, DENSE, REDUCED):
             continue
-        other, size = other_name(one.against, quantity), f"{amount(_size(one.difference))} {quantity.unit}"
+        other, size = other_name(one.against, quantity), f"{amount(abs(one.difference))} {quantity.unit}"
         signed = f"{amount(one.difference)} {quantity.unit}, above 0 where pruning is better"
         verdict = {
             BEATS: f"is better than {other} by {size}",
@@ -239,7 +218,3 @@ def _seeds(group: Sequence[Difference]) -> str:
 
 def _count(number: int, name: str) -> str:
     return f"{number:,} {name}{'s' * (number != 1)}"
-
-
-def _listed(shown: Sequence[str]) -> str:
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis.compare.types import CONTROL, ONE_SHOT, RANDOM, REDUCED, Comparison
+from analysis.compare.types import RANDOM, Comparison
 from analysis.plots.axes import draw_means, kept, ratio_axis, spread_axis
 from analysis.plots.looks import Look, look
 from analysis.plots.style import Arrays, columns, render
 from analysis.runs.records import DENSE
+from sparseflows.specs.choices import CONTROL, ONE_SHOT, REDUCED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -230,7 +230,7 @@ def _log_ratio(values: Values, dense: Values | None, source: str) -> Mean | None
 
 def _difference(values: Values, dense: Values | None, name: str) -> Mean | None:
     own, other = mean_in(values, name), mean_in(dense, name)
-    return None if own is None or other is None else own.minus(other)
+    return None if own is None or other is None else own - other
 
 
 def _captured(pairs: Sequence[Compared], total: float | None) -> tuple[str, bool, bool]:

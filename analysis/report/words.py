@@ -36,9 +36,9 @@ def summary(run: Run, method: str) -> list[str]:
     changes = _changes(run, method)
     if not changes:
         return [f"No stage pruned by {method} has a test NLL with an error beside its dense flow's."]
-    lower = [one for one in changes if one.mean.value < -2 * one.error]
-    higher = [one for one in changes if one.mean.value > 2 * one.error]
-    level = [one for one in changes if one not in lower and one not in higher]
+    lower = [one for one in changes if one.mean.beyond_error and one.mean.value < 0]
+    higher = [one for one in changes if one.mean.beyond_error and one.mean.value > 0]
+    level = [one for one in changes if not one.mean.beyond_error]
     if lower:
         best = min(lower, key=lambda one: one.mean.value)
         places = joined([one.percent for one in lower])
@@ -61,16 +61,12 @@ class _Change:
     mean: Mean
 
     @property
-    def error(self) -> float:
-        return self.mean.se or 0.0
-
-    @property
     def percent(self) -> str:
         return percent(self.prune_ratio, 0)
 
     @property
     def size(self) -> str:
-        return f"{abs(self.mean.value):.3f} ± {self.error:.3f}"
+        return f"{abs(self.mean.value):.3f} ± {self.mean.se or 0.0:.3f}"
 
 
 def _changes(run: Run, method: str) -> list[_Change]:

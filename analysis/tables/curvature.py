@@ -139,7 +139,7 @@ def nll_change(stage: Stage | None, dense: Stage | None) -> Mean | None:
         return None
     if stage.kl_gap_se is not None and dense.kl_gap_se is not None:
         ours, theirs = replace(ours, se=stage.kl_gap_se), replace(theirs, se=dense.kl_gap_se)
-    return ours.minus(theirs)
+    return ours - theirs
 
 
 def kappa_of(documents: Sequence[Values]) -> str:

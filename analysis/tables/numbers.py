@@ -14,6 +14,8 @@ from typing import Any
 from analysis.runs.analyses import number
 
 NOTHING = "-"
+LEAST_PAIRS = 3  # a standard error over two seeds says little
+WITHIN = 2.0  # standard errors: a smaller difference is within error
 _HUGE = 1e5  # from here on powers of ten
 
 
@@ -24,11 +26,20 @@ class Mean:
     value: float
     se: float | None = None
 
+    @property
+    def beyond_error(self) -> bool:
+        """Whether it is more than 2 standard errors from 0; no where the error is not known."""
+        return self.se is not None and abs(self.value) > WITHIN * self.se
+
     def times(self, factor: float) -> Mean:
         """Both in another unit."""
         return Mean(factor * self.value, None if self.se is None else factor * self.se)
 
-    def minus(self, other: Mean) -> Mean:
+    def __abs__(self) -> Mean:
+        """Its size."""
+        return Mean(abs(self.value), self.se)
+
+    def __sub__(self, other: Mean) -> Mean:
         """The difference of two that do not depend on each other; without an error where one of them has none."""
         if self.se is None or other.se is None:
             return Mean(self.value - other.value)

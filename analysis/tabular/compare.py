@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from analysis.runs.records import Stage
 from analysis.tables.means import mean_over_seeds
-from analysis.tables.numbers import Mean, fixed
+from analysis.tables.numbers import LEAST_PAIRS, Mean, fixed
 from analysis.tabular.baseline_results import RunBaselines
 from analysis.tabular.baselines import GAUSSIAN, MIXTURE
 from analysis.tabular.front import best_validated, pruned_of
 from analysis.tabular.runs import Choice
 from analysis.tabular.table import words
-
-SPOKEN = {"flow_matching": "flow matching", "nll": "FFJORD"}
-LEAST_SEEDS = 3  # a standard error over two seeds says little
 
 
 @dataclass(frozen=True)
@@ -51,29 +48,24 @@ def _against_baselines(choice: Choice, baselines: RunBaselines | None) -> list[C
         return []
     found = []
     for name in (GAUSSIAN, MIXTURE):
-        pairs = {
-            seed: (fit, stage)
+        pairs = [
+            (Mean(fit.nll_test, fit.nll_test_se), _nll(stage))
             for seed, stage in dense.members.items()
             for fit in (baselines.by_seed[seed].baselines if seed in baselines.by_seed else ())
             if fit.name == name
-        }
+        ]
         if not pairs:
             continue
-        difference = _difference([(Mean(fit.nll_test, fit.nll_test_se), _nll(stage)) for fit, stage in pairs.values()])
-        ours = fixed(_mean(_nll(stage) for _, stage in pairs.values()))
-        theirs = fixed(_mean(Mean(fit.nll_test) for fit, _ in pairs.values()))
-        flow = f"{SPOKEN.get(choice.shown.objective, choice.shown.objective)} ({ours})"
+        difference = _difference(pairs)
+        theirs, ours = (fixed(statistics.fmean(one.value for one in side)) for side in zip(*pairs, strict=True))
         other = f"the {name} ({theirs}, same rows)"
-        by = f"{fixed(Mean(abs(difference.value), difference.se))} nats"
-        sure = _beyond(difference)
-        verdict = (
-            f"{'beats' if difference.value > 0 else 'loses to'} {other} by {by}"
-            if sure
-            else f"is within 2 s.e. of {other} ({fixed(difference, sign=True)} nats)"
-        )
+        verdict = f"is within 2 s.e. of {other} ({fixed(difference, sign=True)} nats)"
+        if difference.beyond_error:
+            beats = "beats" if difference.value > 0 else "loses to"
+            verdict = f"{beats} {other} by {fixed(abs(difference))} nats"
         over = _paired(len(pairs), ", each with its own split" if baselines.own_splits else ", one split")
-        sentence = f"{choice.title}: {flow} {verdict} ({over})"
-        found.append(_comparison(choice, name, difference, len(pairs), sentence))
+        said = f"{spoken(choice.shown.objective)} ({ours}) {verdict} ({over})"
+        found.append(_comparison(choice, name, difference, len(pairs), said))
     return found
 
 
@@ -87,34 +79,32 @@ def _against_dense(choice: Choice) -> Comparison | None:
     verdict = "no difference beyond 2 s.e."
     if difference.se is None:
         verdict = "no error is known, so no verdict"
-    elif 1 < len(shared) < LEAST_SEEDS:
-        verdict = f"too few seeds for a verdict ({LEAST_SEEDS} at least)"
-    elif _beyond(difference):
+    elif 1 < len(shared) < LEAST_PAIRS:
+        verdict = f"too few seeds for a verdict ({LEAST_PAIRS} at least)"
+    elif difference.beyond_error:
         verdict = "pruning helped, trained longer than dense" if difference.value < 0 else "pruning did not help"
-    flow = SPOKEN.get(choice.shown.objective, choice.shown.objective)
     wide = "" if len(shared) > 1 else "; both are judged on the same rows, so this error is too wide"
-    shift = f"{fixed(difference, sign=True)} nats"
-    sentence = (
-        f"{choice.title}: {flow}, best pruned stage (chosen on validation: {words(choice, best, False)}) against "
-        f"dense: {shift} ({_paired(len(shared))}{wide}): {verdict}"
+    said = (
+        f"{spoken(choice.shown.objective)}, best pruned stage (chosen on validation: {words(choice, best, False)}) "
+        f"against dense: {fixed(difference, sign=True)} nats ({_paired(len(shared))}{wide}): {verdict}"
     )
-    return _comparison(choice, "dense", difference, len(shared), sentence)
+    return _comparison(choice, "dense", difference, len(shared), said)
 
 
-def _comparison(choice: Choice, against: str, difference: Mean, pairs: int, sentence: str) -> Comparison:
-    shown = choice.shown
-    over = pairs if pairs > 1 else 0
-    return Comparison(choice.title, shown.objective, shown.run.folder, against, difference, over, sentence)
+def spoken(objective: str) -> str:
+    """What a sentence calls the flows of an objective."""
+    return {"flow_matching": "flow matching", "nll": "FFJORD"}.get(objective, objective)
+
+
+def _comparison(choice: Choice, against: str, difference: Mean, pairs: int, said: str) -> Comparison:
+    shown, over = choice.shown, pairs if pairs > 1 else 0
+    head = (choice.title, shown.objective, shown.run.folder, against)
+    return Comparison(*head, difference, over, f"{choice.title}: {said}")
 
 
 def _difference(pairs: Sequence[tuple[Mean, Mean]]) -> Mean:
-    differences = [a.value - b.value for a, b in pairs]
-    if len(pairs) > 1:
-        return mean_over_seeds(differences)
-    (a, b), se = pairs[0], None
-    if a.se is not None and b.se is not None:
-        se = (a.se**2 + b.se**2) ** 0.5
-    return Mean(differences[0], se)
+    differences = [ours - theirs for ours, theirs in pairs]
+    return differences[0] if len(pairs) == 1 else mean_over_seeds([one.value for one in differences])
 
 
 def _nll(stage: Stage) -> Mean:
@@ -122,15 +112,5 @@ def _nll(stage: Stage) -> Mean:
     return Mean(stage.nll_test, stage.nll_test_se)
 
 
-def _mean(values: Iterable[Mean]) -> float:
-    return statistics.fmean(one.value for one in values)
-
-
-def _beyond(difference: Mean) -> bool:
-    return difference.se is not None and abs(difference.value) > 2 * difference.se
-
-
 def _paired(pairs: int, splits: str = "") -> str:
-    if pairs == 1:
-        return "1 seed: ± s.e. over the test set, unpaired"
-    return f"paired over {pairs} seeds{splits}"
+    return "1 seed: ± s.e. over the test set, unpaired" if pairs == 1 else f"paired over {pairs} seeds{splits}"

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
+from analysis.runs.groups import grouped
 from analysis.runs.records import DENSE, Stage
-from analysis.tables.means import mean_over_seeds
-from analysis.tables.numbers import Mean
+from analysis.tables.means import average
+from analysis.tables.numbers import Mean, mean_in
 
 _LEAST_SAVED = 0.02  # two methods at one prune ratio differ by a few params
 
@@ -42,10 +43,8 @@ def points_of(stages: Iterable[Stage]) -> list[Point]:
 
     The standard error is over the seeds, or over the test set where the stage has one seed.
     """
-    groups: dict[tuple[str, str, int], dict[int, Stage]] = {}
-    for stage in stages:
-        if stage.done and stage.nll_test is not None and stage.params is not None:
-            groups.setdefault((stage.method, stage.protocol or "", stage.stage), {})[stage.seed] = stage
+    known = [stage for stage in stages if stage.done and stage.nll_test is not None and stage.params is not None]
+    groups = grouped(known, lambda stage: (stage.method, stage.protocol or "", stage.stage))
     protocols = {method: {p for m, p, _ in groups if m == method} for method, _, _ in groups}
     return [
         _point(method, f"{method} ({protocol or 'no protocol'})" if len(protocols[method]) > 1 else method, members)
@@ -118,9 +117,9 @@ def _val(point: Point) -> float:
     return math.inf if point.nll_val is None else point.nll_val
 
 
-def _point(method: str, label: str, members: dict[int, Stage]) -> Point:
-    stages = list(members.values())
-    mean = mean_over_seeds([stage.nll_test for stage in stages if stage.nll_test is not None])
+def _point(method: str, label: str, stages: Sequence[Stage]) -> Point:
+    nll_test = average((mean_in(vars(stage), "nll_test") for stage in stages), over_seeds=False)
+    assert nll_test is not None  # only stages that have one come here
     validated = [stage.nll_val for stage in stages if stage.nll_val is not None]
     return Point(
         method=method,
@@ -129,6 +128,6 @@ def _point(method: str, label: str, members: dict[int, Stage]) -> Point:
         params=statistics.fmean(stage.params or 0 for stage in stages),
         prune_ratio=statistics.fmean(stage.prune_ratio or 0.0 for stage in stages),
         nll_val=statistics.fmean(validated) if len(validated) == len(stages) else None,
-        nll_test=mean if len(stages) > 1 else Mean(mean.value, stages[0].nll_test_se),
-        members=dict(sorted(members.items())),
+        nll_test=nll_test,
+        members={stage.seed: stage for stage in sorted(stages, key=lambda stage: stage.seed)},
     )

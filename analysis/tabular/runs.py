@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from analysis.runs.groups import grouped
 from analysis.runs.records import Run, Stage, read_run
 from analysis.tabular.front import Point, dense_of, points_of
 from sparseflows.data.benchmarks.facts import BENCHMARKS
@@ -89,12 +90,9 @@ def read_variants(folder: Path) -> list[Variant]:
         InputError: not a run folder, or one that cannot be read.
     """
     run, info = read_run(folder), _info(folder)
-    groups: dict[tuple[str, str], list[Stage]] = {}
-    for stage in run.stages:
-        groups.setdefault((stage.dataset, stage.objective), []).append(stage)
     return [
         Variant(run, info, objective, tuple(stages), tuple(points_of(stages)))
-        for (_, objective), stages in groups.items()
+        for (_, objective), stages in grouped(run.stages, lambda stage: (stage.dataset, stage.objective)).items()
     ]
 
 
@@ -105,18 +103,13 @@ def choose(variants: Sequence[Variant]) -> list[Choice]:
     order, the others as given.
     """
     titles = _titles(variants)
-    groups: dict[tuple[str, str], list[Variant]] = {}
-    for variant in variants:
-        groups.setdefault((titles[_key(variant)], variant.objective), []).append(variant)
-    order = [one.title for one in BENCHMARKS.values()]
+    groups = grouped(variants, lambda variant: (titles[_key(variant)], variant.objective))
+    order = list(dict.fromkeys([*(one.title for one in BENCHMARKS.values()), *(title for title, _ in groups)]))
     found = [
         Choice(title, min(several, key=lambda variant: variant.validated), tuple(several))
         for (title, _), several in groups.items()
     ]
-    given = {title: place for place, title in enumerate(dict.fromkeys(choice.title for choice in found))}
-    return sorted(
-        found, key=lambda one: order.index(one.title) if one.title in order else len(order) + given[one.title]
-    )
+    return sorted(found, key=lambda one: order.index(one.title))
 
 
 def _key(variant: Variant) -> tuple[str, str | None]:

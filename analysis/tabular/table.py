@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from analysis.reference import PublishedTables
+from analysis.runs.groups import grouped
 from analysis.tables.means import mean_over_seeds
-from analysis.tables.numbers import Mean
+from analysis.tables.numbers import Mean, percent
 from analysis.tabular.baseline_results import RunBaselines
 from analysis.tabular.baselines import GAUSSIAN, MIXTURE, Baseline
 from analysis.tabular.front import Point, pareto_front, pruned_of, thinned
@@ -74,11 +75,6 @@ class TabularTable:
     notes: tuple[str, ...] = ()
     comparisons: tuple[str, ...] = ()
 
-    @property
-    def has_published(self) -> bool:
-        """Whether published rows are in it."""
-        return any(line.group in PUBLISHED for line in self.lines)
-
 
 def tabular_table(
     choices: Sequence[Choice], baselines: Mapping[str, RunBaselines], published: PublishedTables | None
@@ -90,12 +86,11 @@ def tabular_table(
         baselines: run folder → its baselines; runs may be missing.
         published: the published rows.
     """
-    ours = list(dict.fromkeys(choice.title for choice in choices))
+    mine = grouped(choices, lambda choice: choice.title)
     theirs = list(published.datasets) if published else []
-    datasets = (*theirs, *(title for title in ours if title not in theirs))
-    mine = {title: [choice for choice in choices if choice.title == title] for title in ours}
-    comparable = tuple(title for title in ours if all(one.shown.info.is_published for one in mine[title]))
-    apart = tuple(title for title in ours if title in theirs and title not in comparable)
+    datasets = (*theirs, *(title for title in mine if title not in theirs))
+    comparable = tuple(title for title in mine if all(one.shown.info.is_published for one in mine[title]))
+    apart = tuple(title for title in mine if title in theirs and title not in comparable)
     lines = [*_published(published), *_dense_and_baselines(mine, baselines), *_sparse(mine)]
     return TabularTable(datasets, _bold(lines, datasets, apart), comparable, apart, tuple(_curves(choices)))
 
@@ -130,7 +125,7 @@ def pooled_baseline(found: RunBaselines | None, name: str) -> tuple[Baseline, Me
 def words(choice: Choice, point: Point, several: bool) -> str:
     """Which stage it is: `unstructured stage 3, PR 49 %`, with its objective where there are several."""
     objective = f"{choice.shown.objective}, " if several else ""
-    return f"{objective}{point.label} stage {point.stage}, PR {100 * point.prune_ratio:.0f} %"
+    return f"{objective}{point.label} stage {point.stage}, PR {percent(point.prune_ratio, 0)}"
 
 
 def _published(published: PublishedTables | None) -> list[Line]:
@@ -175,10 +170,9 @@ def _sparse(mine: Mapping[str, Sequence[Choice]]) -> list[Line]:
 def _curves(choices: Sequence[Choice]) -> list[Curve]:
     curves = []
     for choice in choices:
-        labels = dict.fromkeys(point.label for point in choice.shown.points)
-        for label in labels:
-            points = sorted((p for p in choice.shown.points if p.label == label), key=lambda p: p.params)
-            curves.append(Curve(choice.title, choice.shown.objective, label, tuple(points)))
+        for label, points in grouped(choice.shown.points, lambda point: point.label).items():
+            rising = tuple(sorted(points, key=lambda point: point.params))
+            curves.append(Curve(choice.title, choice.shown.objective, label, rising))
     return curves
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from analysis.reference import PublishedTables
+from analysis.runs.groups import grouped
+from analysis.runs.records import NO_REASON
 from analysis.tables.means import mean_over_seeds
 from analysis.tables.numbers import fixed
 from analysis.tabular.baseline_results import RunBaselines, SplitBaselines
 from analysis.tabular.baselines import GAUSSIAN, MIXTURE
-from analysis.tabular.compare import SPOKEN, Comparison, compare
+from analysis.tabular.compare import Comparison, compare, spoken
 from analysis.tabular.runs import Choice, Variant
 from analysis.tabular.table import TabularTable, primary, selected, words
 from sparseflows.data.benchmarks.facts import BENCHMARKS
@@ -24,15 +27,11 @@ def with_words(
     published: PublishedTables | None,
 ) -> tuple[TabularTable, list[Comparison]]:
     """The table with its footnotes and comparisons, and the comparisons as values."""
-    mine = {title: [choice for choice in choices if choice.title == title] for title in table.datasets}
-    notes = []
-    for title, several in mine.items():
-        if several:
-            notes += _data_notes(table, title, several, baselines)
-    for choice in choices:
-        notes += _run_notes(choice)
-    for title, several in mine.items():
-        notes += _choice_notes(title, several, baselines)
+    mine = grouped(choices, lambda choice: choice.title)
+    shown = [(title, mine[title]) for title in table.datasets if title in mine]
+    notes = [note for title, several in shown for note in _data_notes(table, title, several, baselines)]
+    notes += [note for choice in choices for note in _run_notes(choice)]
+    notes += [note for title, several in shown for note in _choice_notes(title, several, baselines)]
     if published:
         notes.append(f"published: {published.source}; {published.note}")
     found = compare(choices, baselines)
@@ -82,7 +81,7 @@ def _run_notes(choice: Choice) -> list[str]:
     tested = max((stage.n_test or 0 for stage in shown.stages), default=0)
     over = "the seeds" if several else f"the test set ({tested:,} rows)" if tested else "the test set"
     notes = [
-        f"{choice.title}: {SPOKEN.get(shown.objective, shown.objective)}, run {shown.called}, "
+        f"{choice.title}: {spoken(shown.objective)}, run {shown.called}, "
         f"{len(seeds)} seed{'s' * (len(seeds) != 1)}, ± s.e. over {over}"
     ]
     if shown.wanted is not None and len(shown.stages) < shown.wanted:
@@ -107,26 +106,19 @@ def _validated(variant: Variant) -> str:
     dense = variant.dense
     if dense is None or dense.nll_val is None:
         return "none"
-    values = [stage.nll_val for stage in dense.members.values() if stage.nll_val is not None]
-    mean = mean_over_seeds(values)
-    return fixed(mean)
+    return fixed(mean_over_seeds([stage.nll_val for stage in dense.members.values() if stage.nll_val is not None]))
 
 
 def _failures(choice: Choice) -> list[str]:
-    by_reason: dict[str, list[str]] = {}
-    for stage in choice.shown.stages:
-        if not stage.done:
-            reason = stage.reason or "no reason was recorded"
-            by_reason.setdefault(reason, []).append(f"{stage.method}-s{stage.seed}/{stage.stage}")
-    return [
-        f"{choice.title}: failed in run {choice.shown.called}: {', '.join(names)}: {reason}"
-        for reason, names in by_reason.items()
-    ]
+    failed = [stage for stage in choice.shown.stages if not stage.done]
+    notes = []
+    for reason, stages in grouped(failed, lambda stage: stage.reason or NO_REASON).items():
+        names = ", ".join(f"{stage.method}-s{stage.seed}/{stage.stage}" for stage in stages)
+        notes.append(f"{choice.title}: failed in run {choice.shown.called}: {names}: {reason}")
+    return notes
 
 
 def _choice_notes(title: str, several: Sequence[Choice], baselines: Mapping[str, RunBaselines]) -> list[str]:
-    if not several:
-        return []
     notes = []
     chosen = [f"{n} = {words(*one, len(several) > 1)}" for n, one in enumerate(selected(several), start=1)]
     if chosen:
@@ -141,14 +133,13 @@ def _choice_notes(title: str, several: Sequence[Choice], baselines: Mapping[str,
         )
     fits = list(found.by_seed.values()) if found else []
     for name in (GAUSSIAN, MIXTURE):
-        told: dict[str, int] = {}
+        told: Counter[str] = Counter()
         for split in dict.fromkeys(fits):
             for fit in split.baselines:
                 if fit.name == name:
                     part = f", fitted to {fit.n_fit:,} of {split.n_train:,} training rows" * (fit.n_fit < split.n_train)
-                    line = "; ".join([fit.choice + part, *fit.notes] if fit.choice else fit.notes)
-                    told[line] = told.get(line, 0) + 1
-        splits = sum(told.values())
+                    told["; ".join([fit.choice + part, *fit.notes] if fit.choice else fit.notes)] += 1
+        splits = told.total()
         for line, times in told.items():
             if line:
                 among = f" ({times} of {splits} splits)" if splits > 1 else ""
