@@ -11,7 +11,6 @@ quadrature.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -141,13 +140,12 @@ def lanczos(
     steps: int,
     *,
     keep_basis: bool = False,
-    on_step: Callable[[int], None] | None = None,
 ) -> list[Tridiagonal]:
     """Independent Lanczos runs from the columns of `starts` (P, m), with full reorthogonalisation.
 
     The runs go in lock step: one product with m columns a step. A run whose Krylov space is exhausted ends
     early, the others go on. Memory: m x steps x P numbers. `starts` need no normalisation; they may lie in a
-    subspace that the operator does not leave. `on_step` is called with the number of steps done (1, 2, …).
+    subspace that the operator does not leave.
 
     Raises:
         InputError: a starting vector is zero, the shapes do not fit, or steps is below 1.
@@ -167,14 +165,10 @@ def lanczos(
     if steps < 1:
         raise InputError(f"Lanczos needs at least 1 step, not {steps}")
     runs = [_Run(start, min(steps, products.size)) for start in starts.T]
-    done = 0
     while active := [run for run in runs if not run.finished]:
         block = products(np.column_stack([run.vector for run in active]))
         for run, product in zip(active, block.T, strict=True):
             run.advance(product)
-        done += 1
-        if on_step is not None:
-            on_step(done)
     return [run.result(keep_basis) for run in runs]
 
 

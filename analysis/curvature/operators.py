@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate
 from threading import Lock
 from typing import TypeVar
 
@@ -38,46 +39,32 @@ class Survivors:
 
     def __init__(self, flow: Flow, kept: Mapping[str, Tensor]) -> None:
         self.parameters = dict(flow.named_parameters())
-        self.indices = {
-            name: torch.nonzero(kept[name].flatten()).flatten()
-            if name in kept
-            else torch.arange(parameter.numel(), device=parameter.device)
-            for name, parameter in self.parameters.items()
-        }
+        survive = [kept.get(name, torch.ones_like(p, dtype=torch.bool)) for name, p in self.parameters.items()]
+        self._counts = [int(one.sum()) for one in survive]
+        self._index = torch.cat([one.flatten() for one in survive]).nonzero().flatten()  # among all params, in a row
 
     @property
     def size(self) -> int:
         """P."""
-        return sum(len(index) for index in self.indices.values())
+        return len(self._index)
 
     def slices(self) -> dict[str, slice]:
         """Parameter name → its part of the vector; tensors without survivors are left out."""
-        found, start = {}, 0
-        for name, index in self.indices.items():
-            if len(index):
-                found[name] = slice(start, start + len(index))
-            start += len(index)
-        return found
+        ends = zip(self.parameters, accumulate(self._counts), self._counts, strict=True)
+        return {name: slice(end - count, end) for name, end, count in ends if count}
 
     def scatter(self, vector: Tensor) -> list[Tensor]:
         """A vector (P,) as tensors of the params' shapes, zero where masked."""
-        tensors = []
-        parts = vector.split([len(index) for index in self.indices.values()])
-        for (name, index), part in zip(self.indices.items(), parts, strict=True):
-            full = torch.zeros_like(self.parameters[name]).flatten()
-            full[index] = part
-            tensors.append(full.view_as(self.parameters[name]))
-        return tensors
+        parameters = self.parameters.values()
+        full = vector.new_zeros(sum(p.numel() for p in parameters))
+        full[self._index] = vector
+        parts = full.split([p.numel() for p in parameters])
+        return [part.view_as(p) for part, p in zip(parts, parameters, strict=True)]
 
     def gather(self, tensors: tuple[Tensor | None, ...]) -> Tensor:
         """Tensors of the params' shapes as a vector (P,); None counts as zero."""
-        parts = [
-            torch.zeros(len(index), dtype=self.parameters[name].dtype, device=self.parameters[name].device)
-            if tensor is None
-            else tensor.flatten()[index]
-            for (name, index), tensor in zip(self.indices.items(), tensors, strict=True)
-        ]
-        return torch.cat(parts)
+        whole = zip(tensors, self.parameters.values(), strict=True)
+        return torch.cat([(torch.zeros_like(p) if t is None else t).flatten() for t, p in whole])[self._index]
 
 
 @dataclass
@@ -191,49 +178,31 @@ class HessianOperator(LinearOperator):
 
     def _products(self, chunk: _Chunk, vectors: np.ndarray) -> Iterator[Tensor]:
         parameters = list(self.survivors.parameters.values())
-        like = parameters[0]
         gradients = chunk.gradients or self._gradients(chunk)
         if self._keep_graphs:
             chunk.gradients = gradients
-        if vectors.shape[1] > 1 and self._together > 1:
-            yield from self._several_at_once(gradients, vectors)
-            return
-        for column in range(vectors.shape[1]):
-            vector = torch.tensor(vectors[:, column], dtype=like.dtype, device=like.device)
+        columns = torch.tensor(vectors.T, dtype=parameters[0].dtype, device=parameters[0].device)
+        batched = self._together > 1 and len(columns) > 1
+        for block in columns.split(self._together if batched else 1):
+            scattered = [self.survivors.scatter(column) for column in block]
+            towards = [torch.stack(tensors) for tensors in zip(*scattered, strict=True)] if batched else scattered[0]
             # A gradient that does not depend on the params at all (a linear loss) has no graph to go back through.
-            pairs = [(g, v) for g, v in zip(gradients, self.survivors.scatter(vector), strict=True) if g.requires_grad]
+            pairs = [(g, v) for g, v in zip(gradients, towards, strict=True) if g.requires_grad]
             found: tuple[Tensor | None, ...] = (None,) * len(parameters)
             if pairs:
+                outputs, grads = zip(*pairs, strict=True)
                 found = torch.autograd.grad(
-                    [g for g, _ in pairs], parameters, [v for _, v in pairs], retain_graph=True, allow_unused=True
+                    outputs, parameters, grads, retain_graph=True, allow_unused=True, is_grads_batched=batched
                 )
-            yield self.survivors.gather(found).double().cpu()
+            for index in range(len(block)):
+                one = tuple(f[index] if batched and f is not None else f for f in found)
+                yield self.survivors.gather(one).double().cpu()
 
     def _vectors_together(self, fitting: int) -> int:
         # How many vectors to push through a chunk's graph at once: several where its operations are so small that
         # calling them takes longer than doing them, and as long as what they take, each as much as the graph, fits.
         widest = max((p.shape[0] for p in self.survivors.parameters.values() if p.ndim), default=1)
         return max(1, min(SMALL // (self.chunk * widest), fitting // (self.chunk * self.threads)))
-
-    def _several_at_once(self, gradients: tuple[Tensor, ...], vectors: np.ndarray) -> Iterator[Tensor]:
-        parameters = list(self.survivors.parameters.values())
-        like = parameters[0]
-        for start in range(0, vectors.shape[1], self._together):
-            block = torch.tensor(vectors[:, start : start + self._together].T, dtype=like.dtype, device=like.device)
-            scattered = [torch.stack(tensors) for tensors in zip(*map(self.survivors.scatter, block), strict=True)]
-            pairs = [(g, v) for g, v in zip(gradients, scattered, strict=True) if g.requires_grad]
-            found: tuple[Tensor | None, ...] = (None,) * len(parameters)
-            if pairs:
-                found = torch.autograd.grad(
-                    [g for g, _ in pairs],
-                    parameters,
-                    [v for _, v in pairs],
-                    retain_graph=True,
-                    allow_unused=True,
-                    is_grads_batched=True,
-                )
-            for index in range(len(block)):
-                yield self.survivors.gather(tuple(None if f is None else f[index] for f in found)).double().cpu()
 
     def _gradients(self, chunk: _Chunk) -> tuple[Tensor, ...]:
         part = self.loss.total(self.flow, chunk.terms) / self.loss.terms

@@ -34,9 +34,6 @@ TOL, TIGHT_TOL = 1e-4, 1e-9  # at 1e-4 the largest eigenvalue was within 0.15 % 
 ROWS = 512  # the published analysis took a tenth of the training points, 1,638: three times the time
 DRAWS = 4  # of noise and time, for every row of the flow-matching loss
 STEPS, STARTS = 100, 3  # of Lanczos
-# Of the extreme eigenvalues: |Hv - λv| relative to the largest |λ|. The eigenvalue itself is off by its square over the
-# gap; a smallest eigenvalue at the edge of a dense bulk would need thousands of products more.
-RESIDUAL, MOST_PRODUCTS = 1e-5, 150
 COLUMNS = 32  # of the identity, multiplied together where the whole matrix is wanted
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
+from sparseflows.errors import Interrupted
 from sparseflows.experiment.monitoring.meter import Meter, duration
 
 
@@ -25,6 +28,21 @@ class Progress(Meter):
     def start(self, stages: int) -> None:
         """So many stages follow."""
         self.stages, self.finished, self.worked, self.spent = stages, 0, 0, 0.0
+
+    @contextmanager
+    def over(self, stages: int) -> Iterator[None]:
+        """Work on so many stages; the bar goes with its end.
+
+        Raises:
+            Interrupted: Ctrl-C.
+        """
+        self.start(stages)
+        try:
+            yield
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted; what is finished is kept, the same command goes on from there") from None
+        finally:
+            self.close()
 
     def begin(self, label: str) -> None:
         """A stage begins that has to be computed."""

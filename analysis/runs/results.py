@@ -14,7 +14,7 @@ import numpy as np
 
 from analysis.runs.progress import Progress
 from analysis.runs.study import Subject
-from sparseflows.errors import InputError, Interrupted, SparseFlowsError
+from sparseflows.errors import InputError, SparseFlowsError
 from sparseflows.experiment.folder.records import DONE, FAILED
 from sparseflows.files import output_folder, write_whole
 from sparseflows.specs.later import known_by
@@ -84,15 +84,10 @@ def each_stage(
         Interrupted: Ctrl-C.
     """
     entries: list[Entry] = []
-    progress.start(len(subjects))
-    try:
+    with progress.over(len(subjects)):
         for subject in subjects:
             entries.append(_one(subject, kind, settings, compute, progress))
             progress.done(subject.name, entries[-1].reason, entries[-1].cached)
-    except KeyboardInterrupt:
-        raise Interrupted("interrupted; what is finished is kept, the same command goes on from there") from None
-    finally:
-        progress.close()
     return entries
 
 
@@ -115,7 +110,7 @@ def _one(
     except InputError:
         raise
     except (SparseFlowsError, ArithmeticError, MemoryError, OSError, np.linalg.LinAlgError) as error:
-        return Entry(subject, None, " ".join(str(error).split()) or type(error).__name__)
+        return Entry(subject, None, in_one_line(error))
     except RuntimeError as error:
         if "not enough memory" not in str(error) and "can't allocate memory" not in str(error):
             raise
@@ -126,16 +121,20 @@ def _one(
 
 def _place(subject: Subject, kind: str, settings: Mapping[str, Any]) -> Path:
     spec = subject.folder.spec
-    depends = {
-        "kind": kind,
-        "settings": dict(settings),
-        "weights": subject.digest(),
-        "data": known_by(spec.data),
-        "evaluate": known_by(spec.evaluate),
-    }
+    depends = {"kind": kind, "settings": dict(settings), "weights": subject.digest()}
+    depends |= {"data": known_by(spec.data), "evaluate": known_by(spec.evaluate)}
+    return cache_place(subject.folder.path, kind, depends, f"{subject.record.cascade}-{subject.record.stage}-")
+
+
+def cache_place(run: Path, kind: str, depends: Mapping[str, Any], name: str = "") -> Path:
+    """The file of a result that depends on such things, JSON values all; `name` goes ahead of their digest."""
     digest = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:20]
-    name = f"{subject.record.cascade}-{subject.record.stage}-{digest}.npz"
-    return subject.folder.path / "analysis" / "cache" / kind / name
+    return run / "analysis" / "cache" / kind / f"{name}{digest}.npz"
+
+
+def in_one_line(error: BaseException) -> str:
+    """What went wrong, for a table; the name of the error where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def read_result(path: Path) -> Result | None:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from analysis.runs.groups import grouped
 from analysis.runs.progress import Progress
-from analysis.runs.results import Result, read_result, write_result
+from analysis.runs.results import Result, cache_place, in_one_line, read_result, write_result
 from analysis.runs.study import Study
 from analysis.tabular.baselines import Baseline, fit_baselines
-from sparseflows.data.splits import Splits
-from sparseflows.errors import Interrupted, SparseFlowsError
+from sparseflows.errors import SparseFlowsError
 from sparseflows.experiment.folder.folder import RUN
 from sparseflows.specs.later import known_by
 
@@ -42,32 +41,18 @@ class RunBaselines:
     reason: str | None = None
 
 
-def splits_of(study: Study, seed: int) -> Splits:
-    """The rows that `seed` of a run was trained and tested on."""
-    return study.splits_of(seed)
-
-
-def data_seed_of(study: Study, seed: int) -> int:
-    """The seed of the split that `seed` of a run has."""
-    return study.folder.spec.data.seed_for(seed)
-
-
 def baselines_of(studies: Sequence[Study], progress: Progress) -> dict[str, RunBaselines]:
     """Run folder → its baselines. What cannot be fitted has its reason, and the others go on.
 
     Raises:
         Interrupted: Ctrl-C; splits that are finished are kept.
     """
-    jobs = {
-        (study, split): [seed for seed in _seeds(study) if data_seed_of(study, seed) == split]
-        for study in studies
-        for split in dict.fromkeys(data_seed_of(study, seed) for seed in _seeds(study))
-    }
-    found: dict[str, RunBaselines] = {}
-    progress.start(len(jobs))
-    try:
-        for (study, split), seeds in jobs.items():
-            label = study.path.name + (f", split {split}" if len(seeds) < len(_seeds(study)) else "")
+    found = {str(study.path): RunBaselines({}, len(_splits(study)) > 1) for study in studies}
+    jobs = [(study, split, seeds) for study in studies for split, seeds in _splits(study).items()]
+    with progress.over(len(jobs)):
+        for study, split, seeds in jobs:
+            mine = found[str(study.path)]
+            label = study.path.name + (f", split {split}" if mine.own_splits else "")
             path = _place(study, split)
             known, reason = read_result(path), None
             cached = known is not None
@@ -77,23 +62,17 @@ def baselines_of(studies: Sequence[Study], progress: Progress) -> dict[str, RunB
                     known = _compute(study, seeds[0], split, progress)
                     write_result(path, known)
             except (SparseFlowsError, ArithmeticError, MemoryError, OSError, ValueError) as error:
-                reason = " ".join(str(error).split()) or type(error).__name__
+                reason = in_one_line(error)
             progress.done(label, reason, cached)
-            earlier = found.get(str(study.path), RunBaselines({}))
-            mine = {} if known is None else dict.fromkeys(seeds, _read(known.values))
-            own = len({data_seed_of(study, seed) for seed in _seeds(study)}) > 1
-            found[str(study.path)] = RunBaselines(earlier.by_seed | mine, own, earlier.reason or reason)
-    except KeyboardInterrupt:
-        raise Interrupted("interrupted; what is finished is kept, the same command goes on from there") from None
-    finally:
-        progress.close()
+            fitted = {} if known is None else dict.fromkeys(seeds, _read(known.values))
+            found[str(study.path)] = replace(mine, by_seed=mine.by_seed | fitted, reason=mine.reason or reason)
     return found
 
 
 def _compute(study: Study, seed: int, split: int, progress: Progress) -> Result:
     from sparseflows.evaluation.likelihood import subset
 
-    splits, at_most = splits_of(study, seed), study.folder.spec.evaluate.max_rows
+    splits, at_most = study.splits_of(seed), study.folder.spec.evaluate.max_rows
     validation, test = (
         np.asarray(subset(rows, at_most, split, name))
         for rows, name in ((splits.validation, "validation"), (splits.test, "test"))
@@ -113,15 +92,12 @@ def _read(values: dict[str, Any]) -> SplitBaselines:
 def _place(study: Study, split: int) -> Path:
     # The run's identity holds the digest of the user's own file, so that rows need not be read to know them.
     spec = study.folder.spec
-    depends = {
-        "data": known_by(spec.data),
-        "max_rows": spec.evaluate.max_rows,
-        "split": split,
-        "identity": json.loads((study.path / RUN).read_text(encoding="utf-8")).get("identity"),
-    }
-    digest = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:20]
-    return study.path / "analysis" / "cache" / KIND / f"{digest}.npz"
+    identity = json.loads((study.path / RUN).read_text(encoding="utf-8")).get("identity")
+    depends = {"data": known_by(spec.data), "max_rows": spec.evaluate.max_rows, "split": split, "identity": identity}
+    return cache_place(study.path, KIND, depends)
 
 
-def _seeds(study: Study) -> list[int]:
-    return sorted({record.seed for record in study.records})
+def _splits(study: Study) -> dict[int, list[int]]:
+    """The seed of each split of the run's data, and the run's own seeds that have it."""
+    seeds = sorted({record.seed for record in study.records})
+    return grouped(seeds, study.folder.spec.data.seed_for)

@@ -121,7 +121,9 @@ def fit_mixture(
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
-    rows = train if len(train) <= at_most else train[_some(len(train), at_most, seed)]
+    rows = train
+    if len(train) > at_most:
+        rows = train[np.sort(numpy_generator(seed, "mixture/rows").permutation(len(train))[:at_most])]
     rows = np.ascontiguousarray(rows, dtype=np.float64)
     candidates = [(k, covariance) for k in components for covariance in COVARIANCES]
     costs = [k * (rows.shape[1] if covariance == "full" else 4) for k, covariance in candidates]
@@ -151,7 +153,9 @@ def fit_mixture(
     if best is None:
         raise ArithmeticError(f"no Gaussian mixture could be fitted to {len(rows)} rows of {rows.shape[1]} columns")
     _, model, k, covariance = best
-    return Chosen(model, k, covariance, _count(k, covariance, rows.shape[1]), len(rows), _told(skipped, unsettled))
+    told = {"that could not be fitted": skipped, "stopped at 100 steps, before they settled": unsettled}
+    notes = tuple(f"mixtures {what}: {', '.join(some)}" for what, some in told.items() if some)
+    return Chosen(model, k, covariance, _count(k, covariance, rows.shape[1]), len(rows), notes)
 
 
 def fit_baselines(
@@ -173,43 +177,23 @@ def fit_baselines(
     mixture = fit_mixture(train, seed, report=report)
     choice = f"{mixture.components} component{'s' * (mixture.components > 1)}, {mixture.covariance} covariance"
     return [
-        _scored(GAUSSIAN, gaussian.params, gaussian.log_prob, (validation, test), len(train), "", note),
-        _scored(MIXTURE, mixture.params, mixture.log_prob, (validation, test), mixture.n_fit, choice, mixture.notes),
+        Baseline(GAUSSIAN, gaussian.params, *_scores(gaussian, validation, test), len(train), "", note),
+        Baseline(MIXTURE, mixture.params, *_scores(mixture, validation, test), mixture.n_fit, choice, mixture.notes),
     ]
 
 
-def _scored(
-    name: str,
-    params: int,
-    log_prob: Callable[[np.ndarray], np.ndarray],
-    parts: tuple[np.ndarray, np.ndarray],
-    n_fit: int,
-    choice: str,
-    notes: tuple[str, ...],
-) -> Baseline:
-    validation, test = (_in_chunks(log_prob, rows) for rows in parts)
+def _scores(model: Gaussian | Chosen, *parts: np.ndarray) -> tuple[float, float, float | None]:
+    """NLL of the validation rows and of the test rows, and the standard error of the latter."""
+    validation, test = (
+        np.concatenate(
+            [model.log_prob(np.asarray(rows[k : k + _CHUNK], np.float64)) for k in range(0, len(rows), _CHUNK)]
+        )
+        for rows in parts
+    )
     se = float(test.std(ddof=1)) / math.sqrt(len(test)) if len(test) > 1 else None
-    return Baseline(name, params, -float(validation.mean()), -float(test.mean()), se, n_fit, choice, notes)
-
-
-def _in_chunks(log_prob: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> np.ndarray:
-    starts = range(0, len(rows), _CHUNK)
-    return np.concatenate([log_prob(np.asarray(rows[k : k + _CHUNK], dtype=np.float64)) for k in starts])
-
-
-def _some(rows: int, at_most: int, seed: int) -> np.ndarray:
-    return np.sort(numpy_generator(seed, "mixture/rows").permutation(rows)[:at_most])
+    return -float(validation.mean()), -float(test.mean()), se
 
 
 def _count(components: int, covariance: str, columns: int) -> int:
     spread = columns * (columns + 1) // 2 if covariance == "full" else columns
     return components * (columns + spread) + components - 1
-
-
-def _told(skipped: Sequence[str], unsettled: Sequence[str]) -> tuple[str, ...]:
-    found = []
-    if skipped:
-        found.append(f"mixtures that could not be fitted: {', '.join(skipped)}")
-    if unsettled:
-        found.append(f"mixtures stopped at 100 steps, before they settled: {', '.join(unsettled)}")
-    return tuple(found)
