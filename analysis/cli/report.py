@@ -128,10 +128,7 @@ def _findings(
     fields, others = field_pictures(path / "analysis" / "fields", _shown_stages(run))
     return Findings(
         run=run,
-        hessian=documents.get("hessian"),
-        modes=documents.get("modes"),
-        cost=documents.get("cost"),
-        field=documents.get("field"),
+        documents=documents,
         problems=problems,
         pictures={
             name: picture(f"{name}{suffix}.png", data, f"{run.name}: {_CAPTIONS[name]}", _CAPTIONS[name])
@@ -221,8 +218,7 @@ def _json(found: Sequence[Findings], path: Path, size: int) -> str:
     for one in found:
         for stage in one.run.stages:
             row: dict[str, Any] = {"run": one.run.folder, **{name: getattr(stage, name) for name in JSON_COLUMNS}}
-            for kind, known in (("hessian", one.hessian), ("modes", one.modes), ("cost", one.cost)):
-                row[kind] = (known or {}).get(stage.key)
+            row |= {kind: one.documents.get(kind, {}).get(stage.key) for kind in ("hessian", "modes", "cost")}
             stages.append(row)
     runs = [one.run.folder for one in found]
     judged = [

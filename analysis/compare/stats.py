@@ -13,13 +13,7 @@ LEVEL = 0.05  # of the family of all tests, kept by Holm's correction
 def t_test(differences: Sequence[float]) -> float | None:
     """Two-sided p of Student's paired t-test: t = mean / s.e., with n - 1 degrees of freedom (Student 1908).
 
-    Equal differences (s.e. 0) have p = 0, or p = 1 where they are all 0.
-
-    Args:
-        differences: one a seed.
-
-    Returns:
-        None below three differences.
+    The differences are one a seed; below three there is no p. Equal ones (s.e. 0) have p = 0, or p = 1 where all are 0.
     """
     if len(differences) < LEAST_PAIRS:
         return None
@@ -49,12 +43,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def by_chance(pairs: Iterable[int]) -> float:
-    """How many of the comparisons would exceed 2 standard errors if nothing differed: Σ P(|t| > 2), n - 1 d.f.
-
-    Args:
-        pairs: of each comparison, at least 2.
-    """
+    """How many comparisons of so many pairs each would exceed 2 standard errors if nothing differed: Σ P(|t| > 2)."""
     from scipy.stats import t
 
-    counts = list(pairs)
-    return math.fsum(2 * float(t.sf(WITHIN, count - 1)) for count in counts)
+    return math.fsum(2 * float(t.sf(WITHIN, count - 1)) for count in pairs)  # n - 1 degrees of freedom

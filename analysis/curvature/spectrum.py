@@ -36,12 +36,8 @@ def kappa_lanczos(runs: Sequence[Tridiagonal], eps: float = KAPPA_EPS) -> tuple[
     It grows with the number of steps, so it is to be compared at equal steps only. NaN where a run has no
     positive Ritz value; the s.e. is NaN for one run.
     """
-    ratios = []
-    for run in runs:
-        values, _ = run.ritz()
-        positive = values[values > eps * max(values[-1], 0.0)]
-        ratios.append(float(positive[-1] / positive[0]) if len(positive) else math.nan)
-    return _mean_and_se(ratios)
+    spectra = [run.ritz()[0] for run in runs]
+    return _mean_and_se([_condition(values, eps * max(values[-1], 0.0)) for values in spectra])
 
 
 def negative_share_exact(eigenvalues: Array, cut: float = NEGATIVE_EPS) -> float:
@@ -107,13 +103,15 @@ def published_estimator(runs: Sequence[Tridiagonal]) -> Published:
     is no trace; the ratio of the largest to the smallest positive Ritz value, which a rounding error at 0
     makes as large as it likes. NaN ratio where a run has no positive Ritz value.
     """
-    each = []
-    for run in runs:
-        values, _ = run.ritz()
-        positive = values[values > 0]
-        ratio = float(positive[-1] / positive[0]) if len(positive) else math.nan
-        each.append((float(values[-1]), float(np.sum(positive)), ratio))
-    return Published(*(float(mean) for mean in np.mean(each, axis=0)))
+    spectra = [run.ritz()[0] for run in runs]
+    each = [(values[-1], np.sum(values[values > 0]), _condition(values, 0.0)) for values in spectra]
+    return Published(*map(float, np.mean(each, axis=0)))
+
+
+def _condition(values: Array, cut: float) -> float:
+    # The largest over the smallest of the rising values (k,) that are above the cut.
+    above = values[values > cut]
+    return float(above[-1] / above[0]) if len(above) else math.nan
 
 
 def _mean_and_se(values: Sequence[float]) -> tuple[float, float]:

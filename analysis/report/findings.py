@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from analysis.report.claims import FAILS, HOLDS, MODERATE, UNKNOWN, Claim, claims
@@ -36,28 +35,26 @@ _VERDICTS = {
 class Findings:
     """All that is known of one run.
 
-    `problems` says for each analysis that is not there why not. `pictures` by name: `nll_vs_params`, `nll_vs_pr`,
-    `hessian_vs_pr`, `spectral_density`, `mode_quality` (those that exist); `fields` are the pictures of the flows,
-    `other_fields` how many more lie in the run folder. `settings` is spec.yaml, `commands` how to do it again.
+    `documents` are the stages of each analysis that is there, by its name; `problems` says of the others why not.
+    `pictures` by name: `nll_vs_params`, `nll_vs_pr`, `hessian_vs_pr`, `spectral_density`, `mode_quality` (those that
+    exist); `fields` are the pictures of the flows, `other_fields` how many more lie in the run folder. `settings` is
+    spec.yaml, `commands` how to do it again.
     """
 
     run: Run
-    hessian: Mapping[Key, Values] | None = None
-    modes: Mapping[Key, Values] | None = None
-    cost: Mapping[Key, Values] | None = None
-    field: Mapping[Key, Values] | None = None
-    problems: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    pictures: Mapping[str, Picture] = dataclasses.field(default_factory=dict)
+    documents: Mapping[str, Mapping[Key, Values]] = field(default_factory=dict)
+    problems: Mapping[str, str] = field(default_factory=dict)
+    pictures: Mapping[str, Picture] = field(default_factory=dict)
     fields: Sequence[Picture] = ()
     other_fields: int = 0
     settings: str = ""
-    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
     commands: str = ""
 
     @cached_property
     def claims(self) -> list[Claim]:
         """The paper's claims, judged."""
-        return claims(self.run, self.hessian, self.modes)
+        return claims(self.run, self.documents.get("hessian"), self.documents.get("modes"))
 
     @property
     def in_short(self) -> list[str]:
@@ -113,11 +110,11 @@ class Findings:
     @property
     def hessian_sheets(self) -> Sequence[Sheet]:
         """The tables of the curvature."""
-        return hessian.sheets(hessian_table(self.run, self.hessian or {}))
+        return hessian.sheets(hessian_table(self.run, self.documents["hessian"]))
 
     def absent(self, kind: str) -> str:
         """The stages that an analysis does not cover, in words; empty where it covers all."""
-        known = getattr(self, kind)
+        known = self.documents[kind]
         return listed([called(stage.key) for stage in self.run.stages if stage.done and stage.key not in known])
 
     @property
@@ -126,7 +123,7 @@ class Findings:
         in_run = {stage.key: stage.reason for stage in self.run.stages if not stage.done}
         lines = [f"{called(key)}, in the run: {reason or NO_REASON}" for key, reason in in_run.items()]
         for kind, about in ANALYSES.items():
-            for key, values in (getattr(self, kind) or {}).items():
+            for key, values in self.documents.get(kind, {}).items():
                 if values.get("status") == FAILED and key not in in_run:
                     lines.append(f"{called(key)}, {about}: {values.get('reason') or NO_REASON}")
         return lines + [f"{ANALYSES[kind]}: {reason}" for kind, reason in self.problems.items()]

@@ -84,18 +84,17 @@ def _changes(run: Run, method: str) -> list[_Change]:
 
 def training_caveat(run: Run) -> str:
     """How much longer the pruned flows have trained than the dense one; empty where that is not known."""
-    longest: tuple[int, Stage] | None = None
+    behind = []
     for method in pruned_methods(run):
         for seed, dense in run.dense.items():
             steps = dense.train_steps or 0
             for stage in (one for one in run.stages if (one.series, one.seed) == (method, seed) and one.done):
                 steps = (steps + (stage.train_steps or 0)) if stage.steps_total is None else stage.steps_total
-                if longest is None or steps > longest[0]:
-                    longest = (steps, stage)
-    if longest is None:
+                behind.append(steps)
+    if not behind:
         return ""
     trained = next((dense.train_steps for dense in run.dense.values() if dense.train_steps), None)
-    counts = f" (here up to {longest[0]:,} steps, the dense flow {trained:,})" if trained else ""
+    counts = f" (here up to {max(behind):,} steps, the dense flow {trained:,})" if trained else ""
     end = (
         "the control trained as long unpruned, and `sparseflows compare` holds the two against each other"
         if any(is_control(stage) for stage in run.stages)

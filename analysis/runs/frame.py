@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.runs.records import Run, read_run
+from analysis.runs.records import CASCADE, DENSE, DONE, Run, read_run
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -17,12 +17,9 @@ NUMBERS = ("prune_ratio", "params", "nll_val", "nll_test", "kl_gap", "accuracy_t
 
 
 def frame(*runs: Run | Path | str) -> DataFrame:
-    """The stages of one run or several: the columns of results.csv, with `run` (the folder) and `name` ahead.
+    """The stages of runs (folders, or runs that have been read): the columns of results.csv, `run` and `name` ahead.
 
     What does not apply is missing (NaN); `protocol` is never missing; `dense` says which rows are of the dense flow.
-
-    Args:
-        runs: run folders, or runs that have been read.
 
     Raises:
         InputError: a folder is no run, or its results.csv is damaged.
@@ -35,20 +32,16 @@ def frame(*runs: Run | Path | str) -> DataFrame:
     read = [run if isinstance(run, Run) else read_run(Path(run)) for run in runs]
     rows = [{"run": run.folder, "name": run.name} | asdict(stage) for run in read for stage in run.stages]
     table = pd.DataFrame(rows)
-    table["protocol"] = table["protocol"].fillna("cascade")
-    return table.assign(dense=(table["method"] == "dense") & (table["protocol"] == "cascade"))
+    table["protocol"] = table["protocol"].fillna(CASCADE)
+    return table.assign(dense=(table["method"] == DENSE) & (table["protocol"] == CASCADE))
 
 
 def means(table: DataFrame, columns: Sequence[str] = NUMBERS) -> DataFrame:
-    """Means over the seeds of the stages that are done, a row a stage: `<column>`, `<column>_se` and `seeds`.
+    """Means over the seeds of the stages that are done in a table of `frame`: `<column>`, `<column>_se` and `seeds`.
 
     The standard error is that of the sample standard deviation over sqrt(n); missing for one seed.
-
-    Args:
-        table: of `frame`.
-        columns: what is averaged.
     """
-    done = table[table["status"] == "done"]
+    done = table[table["status"] == DONE]
     groups = done.groupby(GROUP, sort=False)
     found = groups[list(columns)].mean().join(groups[list(columns)].sem().add_suffix("_se"))
     return found.assign(seeds=groups["seed"].nunique()).reset_index()

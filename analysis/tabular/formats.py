@@ -37,7 +37,7 @@ def params_label(count: float | None) -> str:
 def sheet(table: TabularTable) -> Sheet:
     """A row a model in the groups of the published table, a pair (nats, params) a data set, sentences below."""
     lines = [line for group in GROUPS for line in table.lines if line.group == group]
-    groups = {line.group: number for number, line in reversed(list(enumerate(lines)))}
+    first = {line.group: number for number, line in reversed(list(enumerate(lines)))}
     return Sheet(
         title="NLL and params on tabular data",
         legend=LEGEND,
@@ -55,7 +55,7 @@ def sheet(table: TabularTable) -> Sheet:
         ),
         marked_is=BEST,
         spans=tuple((f"{title}†" if title in table.apart else title, 2) for title in table.datasets),
-        groups={number: group for group, number in groups.items()},
+        groups={number: group for group, number in first.items()},
     )
 
 

@@ -52,11 +52,6 @@ def points_of(stages: Iterable[Stage]) -> list[Point]:
     ]
 
 
-def dense_of(points: Sequence[Point]) -> Point | None:
-    """The dense flow among them."""
-    return next((point for point in points if point.method == DENSE), None)
-
-
 def pruned_of(points: Sequence[Point]) -> list[Point]:
     """The pruned stages that may be chosen: with a validation NLL, and done for as many seeds as any of them.
 

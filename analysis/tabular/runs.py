@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from analysis.runs.groups import grouped
-from analysis.runs.records import Run, Stage, read_run
-from analysis.tabular.front import Point, dense_of, points_of
+from analysis.runs.records import DENSE, Run, Stage, read_run
+from analysis.tabular.front import Point, points_of
 from sparseflows.data.benchmarks.facts import BENCHMARKS
 from sparseflows.data.splits import TABLE
 from sparseflows.errors import InputError
@@ -31,7 +31,7 @@ class DataInfo:
     n_train: int | None = None
     sample: bool = False
     notes: tuple[str, ...] = ()
-    stages: int | None = None  # that the whole run has
+    stages: int | None = None  # that the whole run has, where its settings say so
 
     @property
     def is_published(self) -> bool:
@@ -58,14 +58,9 @@ class Variant:
         return Path(self.run.folder).resolve().name
 
     @property
-    def wanted(self) -> int | None:
-        """Stages that the whole run has, where its settings say so."""
-        return self.info.stages
-
-    @property
     def dense(self) -> Point | None:
         """The dense flow; None where no seed has one."""
-        return dense_of(self.points)
+        return next((point for point in self.points if point.method == DENSE), None)
 
     @property
     def validated(self) -> float:

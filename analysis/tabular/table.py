@@ -86,10 +86,7 @@ def tabular_table(
 ) -> TabularTable:
     """The table of the chosen runs, with the published rows where they are asked for; without words.
 
-    Args:
-        choices: of `runs.choose`.
-        baselines: run folder → its baselines; runs may be missing.
-        published: the published rows.
+    `baselines` are known by the run folder; runs may be missing.
     """
     mine = grouped(choices, lambda choice: choice.title)
     theirs = list(published.datasets) if published else []

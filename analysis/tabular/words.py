@@ -84,10 +84,9 @@ def _run_notes(choice: Choice) -> list[str]:
         f"{choice.title}: {spoken(shown.objective)}, run {shown.called}, "
         f"{len(seeds)} seed{'s' * (len(seeds) != 1)}, ± s.e. over {over}"
     ]
-    if shown.wanted is not None and len(shown.stages) < shown.wanted:
-        notes.append(
-            f"{choice.title}: run {shown.called} is not finished: {len(shown.stages)} of {shown.wanted} stages"
-        )
+    there, wanted = len(shown.stages), shown.info.stages
+    if wanted is not None and there < wanted:
+        notes.append(f"{choice.title}: run {shown.called} is not finished: {there} of {wanted} stages")
     if len(choice.among) > 1:
         listed = ", ".join(f"{one.called} {_validated(one)}" for one in choice.among)
         notes.append(
