@@ -11,6 +11,7 @@ quadrature.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -140,12 +141,13 @@ def lanczos(
     steps: int,
     *,
     keep_basis: bool = False,
+    on_step: Callable[[int], None] | None = None,
 ) -> list[Tridiagonal]:
     """Independent Lanczos runs from the columns of `starts` (P, m), with full reorthogonalisation.
 
     The runs go in lock step: one product with m columns a step. A run whose Krylov space is exhausted ends
     early, the others go on. Memory: m x steps x P numbers. `starts` need no normalisation; they may lie in a
-    subspace that the operator does not leave.
+    subspace that the operator does not leave. `on_step` is called with the number of steps done (1, 2, …).
 
     Raises:
         InputError: a starting vector is zero, the shapes do not fit, or steps is below 1.
@@ -169,6 +171,8 @@ def lanczos(
         block = products(np.column_stack([run.vector for run in active]))
         for run, product in zip(active, block.T, strict=True):
             run.advance(product)
+        if on_step is not None:
+            on_step(max(len(run.alpha) for run in runs))
     return [run.result(keep_basis) for run in runs]
 
 

@@ -6,13 +6,12 @@ trace is plain Hutchinson, and every product needs the graph of the whole gradie
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import importlib.util
 import math
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -83,7 +82,9 @@ def compare(operator: HessianOperator, ours: Mapping[str, Any], seed: int) -> di
     batches = [(chunk, torch.zeros(len(chunk))) for chunk in chunks]
     data = {"data": batches[0]} if len(batches) == 1 else {"dataloader": batches}
     operator.forget_graphs()  # only one of the two may fill the memory
-    with torch.random.fork_rng(devices=[]), _without_leak_warning():
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # PyTorch warns that backward(create_graph=True) leaks; the reference is broken below.
+        warnings.filterwarnings("ignore", r"Using backward\(\) with create_graph=True", UserWarning)
         torch.manual_seed(seed)
         started = time.perf_counter()
         its = hessian(model, lambda mean, _: mean, cuda=False, **data)
@@ -108,11 +109,3 @@ def compare(operator: HessianOperator, ours: Mapping[str, Any], seed: int) -> di
         "seconds_at_our_trace_se": at_ours,
         "time_ratio": None if at_ours is None else at_ours / ours["seconds"],
     }
-
-
-@contextlib.contextmanager
-def _without_leak_warning() -> Iterator[None]:
-    # PyTorch warns that backward(create_graph=True) leaks; `compare` breaks that reference itself.
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"Using backward\(\) with create_graph=True", category=UserWarning)
-        yield

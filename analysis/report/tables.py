@@ -8,7 +8,7 @@ from analysis.runs.analyses import Key, Values, number
 from analysis.runs.groups import over_seeds
 from analysis.runs.records import DENSE, FAILED
 from analysis.tables.means import Table, average, mean_of
-from analysis.tables.numbers import Mean, count, mean_in, measure, nats, percent
+from analysis.tables.numbers import NOTHING, Mean, count, mean_in, measure, nats, percent, share
 from analysis.tables.sheet import Sheet
 
 Groups = list[tuple[tuple[str, str], list[Values]]]
@@ -97,10 +97,9 @@ def _good(stages: Mapping[Key, Values]) -> tuple[list[str], list[tuple[str, ...]
         body.append((label, "-", *(_share(mean_in(one, f"{source}_{name}")) for name in names), of_total))
     for head, group in (groups := _groups(stages)):
         shares = [_share(_mean(groups, group, f"good_{name}")) for name in names]
-        captured_by = {found for values in group if (found := number(values, "modes_captured")) is not None}
-        shown = (
-            "–".join(f"{found:.0f}" for found in sorted({min(captured_by), max(captured_by)})) if captured_by else "-"
-        )
+        captured_by = sorted(found for values in group if (found := number(values, "modes_captured")) is not None)
+        ends = dict.fromkeys([*captured_by[:1], *captured_by[-1:]])
+        shown = "–".join(f"{end:.0f}" for end in ends) or NOTHING
         body.append((*head, *shares, f"{shown} of {total:.0f}" if total else shown))
     return ["within 2 s.d.", "within 3 s.d.", "within 5 s.d.", "modes captured"], body
 
@@ -136,9 +135,7 @@ def _mean(groups: Groups, group: Sequence[Values], key: str, scale: float = 1.0)
 
 
 def _share(mean: Mean | None) -> str:
-    if mean is None:
-        return "-"
-    return f"{100 * mean.value:.1f} %" if mean.se is None else f"{100 * mean.value:.1f} ± {100 * mean.se:.1f} %"
+    return NOTHING if mean is None else f"{share(mean, 1)} %"
 
 
 def _partly(stages: Mapping[Key, Values]) -> tuple[str, ...]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from analysis.runs.groups import grouped
 from analysis.runs.records import CASCADE, DENSE, Run, Stage
 from analysis.tables.curvature import nll_change
 from analysis.tables.means import average
-from analysis.tables.numbers import Mean, percent
+from analysis.tables.numbers import Mean, nats, percent
 from analysis.tables.text import joined
 
 CONTROL = "control"
@@ -36,40 +35,24 @@ def summary(run: Run, method: str) -> list[str]:
     changes = _changes(run, method)
     if not changes:
         return [f"No stage pruned by {method} has a test NLL with an error beside its dense flow's."]
-    lower = [one for one in changes if one.mean.beyond_error and one.mean.value < 0]
-    higher = [one for one in changes if one.mean.beyond_error and one.mean.value > 0]
-    level = [one for one in changes if not one.mean.beyond_error]
+    lower = [(at, by) for at, by in changes if by.beyond_error and by.value < 0]
+    higher = [(at, by) for at, by in changes if by.beyond_error and by.value > 0]
+    level = [at for at, by in changes if not by.beyond_error]
+    said = [f"Pruning by {method} lowers the test NLL at no ratio that was tried."]
     if lower:
-        best = min(lower, key=lambda one: one.mean.value)
-        places = joined([one.percent for one in lower])
-        said = [
-            f"Pruning by {method} lowers the test NLL at {places} pruned, most at {best.percent}: by {best.size} nats."
-        ]
-    else:
-        said = [f"Pruning by {method} lowers the test NLL at no ratio that was tried."]
+        most, by = min(lower, key=lambda one: one[1].value)
+        places = f"{joined([at for at, _ in lower])} pruned, most at {most}: by {nats(abs(by))} nats"
+        said = [f"Pruning by {method} lowers the test NLL at {places}."]
     if level:
-        said.append(f"Within 2 s.e. of the dense flow: {joined([one.percent for one in level])} pruned.")
+        said.append(f"Within 2 s.e. of the dense flow: {joined(level)} pruned.")
     if higher:
-        places = joined([f"{one.percent} (by {one.size})" for one in higher])
+        places = joined([f"{at} (by {nats(abs(by))})" for at, by in higher])
         said.append(f"Higher test NLL than the dense flow, by more than 2 s.e.: {places} pruned.")
     return said
 
 
-@dataclass(frozen=True)
-class _Change:
-    prune_ratio: float
-    mean: Mean
-
-    @property
-    def percent(self) -> str:
-        return percent(self.prune_ratio, 0)
-
-    @property
-    def size(self) -> str:
-        return f"{abs(self.mean.value):.3f} ± {self.mean.se or 0.0:.3f}"
-
-
-def _changes(run: Run, method: str) -> list[_Change]:
+def _changes(run: Run, method: str) -> list[tuple[str, Mean]]:
+    """The prune ratio of each stage, in words, and its test NLL above the dense flow's."""
     dense = run.dense
     of_method = (stage for stage in run.stages if stage.series == method and stage.done and stage.seed in dense)
     groups = grouped(of_method, lambda stage: stage.stage)
@@ -78,7 +61,7 @@ def _changes(run: Run, method: str) -> list[_Change]:
     for group in groups.values():
         change = average((nll_change(stage, dense[stage.seed]) for stage in group), over_seeds)
         if change is not None and change.se is not None:
-            found.append(_Change(statistics.fmean(stage.prune_ratio or 0.0 for stage in group), change))
+            found.append((percent(statistics.fmean(stage.prune_ratio or 0.0 for stage in group), 0), change))
     return found
 
 

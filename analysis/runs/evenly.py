@@ -5,8 +5,5 @@ from __future__ import annotations
 
 def evenly(stages: int, most: int) -> list[int]:
     """Up to `most` of the numbers 0 … stages − 1, spread evenly, the last one among them."""
-    if stages <= most:
-        return list(range(stages))
-    return (
-        sorted({round(stages - 1 - k * (stages - 1) / (most - 1)) for k in range(most)}) if most > 1 else [stages - 1]
-    )
+    count = min(stages, most)
+    return sorted({round(stages - 1 - k * (stages - 1) / max(count - 1, 1)) for k in range(count)})

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sparseflows.errors import InputError
 from sparseflows.experiment.folder.records import CASCADE, DENSE, DONE, FAILED, read_csv, read_text
@@ -55,7 +54,12 @@ def read_run(folder: Path) -> Run:
         raise InputError(
             f"{folder}: not a run folder; it has no {' and no '.join(missing)}, and 'sparseflows run' writes both"
         )
-    spec = _read_spec(folder / "spec.yaml")
+    from sparseflows.specs.yaml import parse_yaml  # with pydantic and NumPy, which `--help` does not wait for
+
+    path = folder / "spec.yaml"
+    spec = parse_yaml(read_text(path), str(path))
+    if not isinstance(spec, dict):
+        raise InputError(f"{path}: should hold settings by name (name, seeds, data, …), not {type(spec).__name__}")
     stages = read_csv(folder / "results.csv")
     asked = spec.get("seeds")
     seeds = {seed for seed in asked if isinstance(seed, int)} if isinstance(asked, list) else set()
@@ -65,12 +69,3 @@ def read_run(folder: Path) -> Run:
         seeds=tuple(sorted(seeds | {stage.seed for stage in stages})),
         stages=tuple(stages),
     )
-
-
-def _read_spec(path: Path) -> dict[str, Any]:
-    from sparseflows.specs.yaml import parse_yaml  # with pydantic and NumPy, which `--help` does not wait for
-
-    spec = parse_yaml(read_text(path), str(path))
-    if not isinstance(spec, dict):
-        raise InputError(f"{path}: should hold settings by name (name, seeds, data, …), not {type(spec).__name__}")
-    return spec

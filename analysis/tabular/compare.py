@@ -71,7 +71,7 @@ def _against_baselines(choice: Choice, baselines: RunBaselines | None) -> list[C
 
 def _against_dense(choice: Choice) -> Comparison | None:
     dense, best = choice.shown.dense, best_validated(pruned_of(choice.shown.points))
-    shared = [seed for seed in best.seeds if seed in dense.members] if dense and best else []
+    shared = [seed for seed in best.members if seed in dense.members] if dense and best else []
     if dense is None or best is None or not shared:
         return None
     # Their difference is that of the pruned stage less the dense flow: below 0 pruning helped.

@@ -20,7 +20,7 @@ _LEAST_SAVED = 0.02  # two methods at one prune ratio differ by a few params
 class Point:
     """One stage of one method, averaged over the seeds that are done. Nats; params and ratio are means too.
 
-    `label` tells it from the others of its run; `members` are its networks by seed.
+    `label` tells it from the others of its run; `members` are its networks by seed, rising.
     """
 
     method: str
@@ -31,11 +31,6 @@ class Point:
     nll_val: float | None
     nll_test: Mean
     members: dict[int, Stage]
-
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        """The seeds that the means are over, rising."""
-        return tuple(sorted(self.members))
 
 
 def points_of(stages: Iterable[Stage]) -> list[Point]:
