@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from analysis.compare.stats import by_chance
@@ -167,13 +167,12 @@ def _against_random(protocol: str, found: Sequence[Verdict]) -> str:
     return f"{opening}, against random, counted over the prune ratios: {'; '.join(shown)}." if shown else ""
 
 
-def _best(comparison: Comparison) -> list[str]:
+def _best(comparison: Comparison) -> Iterator[str]:
     best, quantity = comparison.best, comparison.quantity
     if best is None or best.prune_ratio is None:
-        return []
+        return
     name = f"The best pruned {noun(quantity)} on validation rows ({best.protocol}, {best.method}, "
     name += f"PR {ratio(best.prune_ratio.value)})"
-    said = []
     for one in comparison.differences:
         same = (one.protocol, one.method, one.stage) == (best.protocol, best.method, best.stage)
         if not same or one.against not in (CONTROL, DENSE, REDUCED):
@@ -187,8 +186,7 @@ def _best(comparison: Comparison) -> list[str]:
             TOO_FEW: f"against {other}, too few seeds for a verdict: {signed}",
         }[one.verdict]
         beyond = [one] * (one.verdict in (BEATS, LOSES))
-        said.append(f"{name} {verdict} ({'; '.join([_seeds([one]), *_after_holm(beyond)])}).")
-    return said
+        yield f"{name} {verdict} ({'; '.join([_seeds([one]), *_after_holm(beyond)])})."
 
 
 def _how_many(comparison: Comparison) -> str:

@@ -82,12 +82,9 @@ class Interval:
 
 def claims(run: Run, hessian: Mapping[Key, Values] | None, modes: Mapping[Key, Values] | None) -> list[Claim]:
     """Every claim of the paper for every method of the run; nothing for a run that has no pruned stage."""
-    found = []
-    for method in pruned_methods(run):
-        found.append(lower_nll(run, method))
-        found += [flatter(hessian, method, quantity) for quantity in _CURVATURES]
-        found.append(modes_kept(modes, method))
-    return sorted(found, key=lambda claim: claim.letter)
+    methods = pruned_methods(run)
+    flatness = [flatter(hessian, method, quantity) for method in methods for quantity in _CURVATURES]
+    return [*(lower_nll(run, one) for one in methods), *flatness, *(modes_kept(modes, one) for one in methods)]
 
 
 def lower_nll(run: Run, method: str) -> Claim:

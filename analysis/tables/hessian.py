@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from analysis.reference import load_reference
 from analysis.tables.curvature import LANCZOS, QUANTITIES, Curvature, HessianTable
@@ -61,7 +61,7 @@ def _absolute(table: HessianTable) -> Sheet:
             for row in table.rows
         ),
         label=f"hessian-{table.name}-{table.dataset}",
-        notes=_absolute_notes(table),
+        notes=tuple(_absolute_notes(table)),
         marks=frozenset((number, 4) for number, row in enumerate(table.rows) if row.best),
     )
 
@@ -74,19 +74,17 @@ def _legend(table: HessianTable) -> str:
     return f"Hessian of the mean {table.loss or 'loss'} over {rows}{subset}, surviving params only; {error}"
 
 
-def _absolute_notes(table: HessianTable) -> tuple[str, ...]:
-    notes = [f"failed: {row.method}, stage {row.stage}, {failure}" for row in table.rows for failure in row.failures]
-    notes += [
-        f"{row.method}, stage {row.stage}: the means are over {row.status} seeds"
-        for row in table.rows
-        if 0 < row.seeds_done < row.seeds
-    ]
+def _absolute_notes(table: HessianTable) -> Iterator[str]:
+    for row in table.rows:
+        yield from (f"failed: {row.method}, stage {row.stage}, {failure}" for failure in row.failures)
+    for row in table.rows:
+        if 0 < row.seeds_done < row.seeds:
+            yield f"{row.method}, stage {row.stage}: the means are over {row.status} seeds"
     if any(row.kappa_by == LANCZOS for row in table.rows):
-        notes.append(
+        yield (
             "kappa by Lanczos is a ratio of Ritz values after 100 steps: compare it at equal steps only, never with "
             "one of the whole spectrum."
         )
-    return tuple(notes)
 
 
 def _against_dense(table: HessianTable) -> Sheet:
@@ -101,7 +99,7 @@ def _against_dense(table: HessianTable) -> Sheet:
         heading=("method", "prune ratio", "Δ NLL (nats)", *QUANTITIES, *beside),
         body=tuple(_change_cells(row, bool(beside)) for row in table.rows if row.change or row.published),
         label=f"hessian-ratios-{table.name}-{table.dataset}",
-        notes=_reference_notes(table),
+        notes=tuple(_reference_notes(table)),
     )
 
 
@@ -120,23 +118,19 @@ def _change_cells(row: Curvature, beside: bool) -> tuple[str, ...]:
     return (*cells, percent(row.published.prune_ratio, 0), *published)
 
 
-def _reference_notes(table: HessianTable) -> tuple[str, ...]:
-    notes = []
+def _reference_notes(table: HessianTable) -> Iterator[str]:
     if {row.change_by for row in table.rows if row.change_by} == {LANCZOS}:
-        notes.append("kappa: ratios of kappa_lanczos, both after 100 steps.")
-    notes.append("lambda_max of one flow moves by 10-15 % with the subset alone: smaller changes say nothing.")
+        yield "kappa: ratios of kappa_lanczos, both after 100 steps."
+    yield "lambda_max of one flow moves by 10-15 % with the subset alone: smaller changes say nothing."
     if table.has_published:
-        notes.append(f"published: {load_reference().hessian.note}")
+        yield f"published: {load_reference().hessian.note}"
     if table.measured:
         dense, *pruned = table.measured
-        shown = ", ".join(
-            f"{one.network} {one.lambda_max:g} (x {one.lambda_max / dense.lambda_max:.2f})" for one in pruned
+        shown = [f"{one.network} {one.lambda_max:g} (x {one.lambda_max / dense.lambda_max:.2f})" for one in pruned]
+        yield (
+            f"measured with the authors' code, one network: lambda_max {dense.network} {dense.lambda_max:g}, "
+            f"{', '.join(shown)}; {load_reference().measured.hessian_note}."
         )
-        notes.append(
-            f"measured with the authors' code, one network: lambda_max {dense.network} {dense.lambda_max:g}, {shown}; "
-            f"{load_reference().measured.hessian_note}."
-        )
-    return tuple(notes)
 
 
 def _paper(table: HessianTable) -> Sheet:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from analysis.tables.means import OVER_SEEDS, Row, Table
 from analysis.tables.numbers import count, nats, percent, share
@@ -64,8 +64,9 @@ def _cells(table: Table, row: Row) -> tuple[str, ...]:
     return (*head, *numbers, count(row.nfe), row.status)
 
 
-def _notes(table: Table) -> list[str]:
-    failed = [f"{row.label}, stage {row.stage}, {failure}" for row in table.rows for failure in row.failures]
-    partly = [row.status for row in table.rows if 0 < row.seeds_done < row.seeds]
-    explained = [f"{partly[0]}: the means are over the seeds that are done"] if partly else []
-    return [f"failed: {note}" for note in failed] + explained
+def _notes(table: Table) -> Iterator[str]:
+    for row in table.rows:
+        yield from (f"failed: {row.label}, stage {row.stage}, {failure}" for failure in row.failures)
+    partly = next((row.status for row in table.rows if 0 < row.seeds_done < row.seeds), None)
+    if partly:
+        yield f"{partly}: the means are over the seeds that are done"

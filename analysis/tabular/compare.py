@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from analysis.runs.records import Stage
@@ -36,22 +36,19 @@ class Comparison:
 
 def compare(choices: Sequence[Choice], baselines: Mapping[str, RunBaselines]) -> list[Comparison]:
     """Dense flow against the baselines, then the best validated pruned stage against the dense flow, a run each."""
-    found = []
-    for choice in choices:
-        found += _against_baselines(choice, baselines.get(choice.shown.run.folder))
-    return found + [one for choice in choices if (one := _against_dense(choice)) is not None]
+    of_baselines = [one for choice in choices for one in _against_baselines(choice, baselines)]
+    return of_baselines + [one for choice in choices if (one := _against_dense(choice)) is not None]
 
 
-def _against_baselines(choice: Choice, baselines: RunBaselines | None) -> list[Comparison]:
-    dense = choice.shown.dense
-    if dense is None or baselines is None:
-        return []
-    found = []
+def _against_baselines(choice: Choice, baselines: Mapping[str, RunBaselines]) -> Iterator[Comparison]:
+    dense, known = choice.shown.dense, baselines.get(choice.shown.run.folder)
+    if dense is None or known is None:
+        return
     for name in (GAUSSIAN, MIXTURE):
         pairs = [
             (Mean(fit.nll_test, fit.nll_test_se), _nll(stage))
             for seed, stage in dense.members.items()
-            for fit in (baselines.by_seed[seed].baselines if seed in baselines.by_seed else ())
+            for fit in (known.by_seed[seed].baselines if seed in known.by_seed else ())
             if fit.name == name
         ]
         if not pairs:
@@ -63,10 +60,9 @@ def _against_baselines(choice: Choice, baselines: RunBaselines | None) -> list[C
         if difference.beyond_error:
             beats = "beats" if difference.value > 0 else "loses to"
             verdict = f"{beats} {other} by {fixed(abs(difference))} nats"
-        over = _paired(len(pairs), ", each with its own split" if baselines.own_splits else ", one split")
+        over = _paired(len(pairs), ", each with its own split" if known.own_splits else ", one split")
         said = f"{spoken(choice.shown.objective)} ({ours}) {verdict} ({over})"
-        found.append(_comparison(choice, name, difference, len(pairs), said))
-    return found
+        yield _comparison(choice, name, difference, len(pairs), said)
 
 
 def _against_dense(choice: Choice) -> Comparison | None:

@@ -58,6 +58,11 @@ class Variant:
         return Path(self.run.folder).resolve().name
 
     @property
+    def tested(self) -> int:
+        """Test rows that its stages were scored on; 0 where none was."""
+        return max((stage.n_test or 0 for stage in self.stages), default=0)
+
+    @property
     def dense(self) -> Point | None:
         """The dense flow; None where no seed has one."""
         return next((point for point in self.points if point.method == DENSE), None)

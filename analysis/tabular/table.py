@@ -6,7 +6,7 @@ validation rows (`front`); the test NLL is what stands in the table.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from analysis.reference import PublishedTables
@@ -169,13 +169,11 @@ def _sparse(mine: Mapping[str, Sequence[Choice]]) -> list[Line]:
     return [Line(label, OURS_SPARSE, cells) for label, cells in sorted(rows.items())]
 
 
-def _curves(choices: Sequence[Choice]) -> list[Curve]:
-    curves = []
+def _curves(choices: Sequence[Choice]) -> Iterator[Curve]:
     for choice in choices:
         for label, points in grouped(choice.shown.points, lambda point: point.label).items():
             rising = tuple(sorted(points, key=lambda point: point.params))
-            curves.append(Curve(choice.title, choice.shown.objective, label, rising))
-    return curves
+            yield Curve(choice.title, choice.shown.objective, label, rising)
 
 
 def _bold(lines: Sequence[Line], datasets: Sequence[str], apart: Sequence[str]) -> tuple[Line, ...]:

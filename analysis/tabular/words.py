@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from analysis.reference import PublishedTables
@@ -29,76 +29,65 @@ def with_words(
     """The table with its footnotes and comparisons, and the comparisons as values."""
     mine = grouped(choices, lambda choice: choice.title)
     shown = [(title, mine[title]) for title in table.datasets if title in mine]
-    notes = [note for title, several in shown for note in _data_notes(table, title, several, baselines)]
-    notes += [note for choice in choices for note in _run_notes(choice)]
-    notes += [note for title, several in shown for note in _choice_notes(title, several, baselines)]
+    notes = []
+    for title, several in shown:
+        notes += [f"{title}: {note}" for note in _data_notes(several, baselines)]
+        if title in table.apart:
+            apart = "our numbers cannot be held against the published ones; best of each is marked apart"
+            notes.append(f"{title}†: {apart}")
+    notes += [f"{choice.title}: {note}" for choice in choices for note in _run_notes(choice.shown, choice.among)]
+    notes += [f"{title}: {note}" for title, several in shown for note in _choice_notes(several, baselines)]
     if published:
         notes.append(f"published: {published.source}; {published.note}")
     found = compare(choices, baselines)
     return replace(table, notes=tuple(notes), comparisons=tuple(one.sentence for one in found)), found
 
 
-def _data_notes(
-    table: TabularTable, title: str, several: Sequence[Choice], baselines: Mapping[str, RunBaselines]
-) -> list[str]:
-    notes = []
-    for choice in _first_of_each_run(several):
-        shown, info = choice.shown, choice.shown.info
+def _data_notes(several: Sequence[Choice], baselines: Mapping[str, RunBaselines]) -> Iterator[str]:
+    of_each_run = {choice.shown.run.folder: choice.shown for choice in reversed(several)}
+    for shown in reversed(of_each_run.values()):
+        info, said = shown.info, "; ".join(shown.info.notes)
         if info.name == TABLE:
-            notes.append(f"{title}: a file of the user's own ({info.path}), run {shown.called}; no published split")
-        said = "; ".join(info.notes)
+            yield f"a file of the user's own ({info.path}), run {shown.called}; no published split"
         if info.sample:
-            notes.append(f"{title}: run {shown.called} was trained on a sample, not the published split: {said}")
+            yield f"run {shown.called} was trained on a sample, not the published split: {said}"
         elif said:
-            notes.append(f"{title}: {said}")
-        notes += _sizes(choice, baselines.get(shown.run.folder))
-    if title in table.apart:
-        notes.append(f"{title}†: our numbers cannot be held against the published ones; best of each is marked apart")
-    return notes
+            yield said
+        yield from _sizes(shown, baselines.get(shown.run.folder))
 
 
-def _sizes(choice: Choice, baselines: RunBaselines | None) -> list[str]:
-    shown, known, notes = choice.shown, BENCHMARKS.get(choice.shown.info.name), []
+def _sizes(shown: Variant, baselines: RunBaselines | None) -> Iterator[str]:
+    info, known = shown.info, BENCHMARKS.get(shown.info.name)
     split: SplitBaselines | None = next(iter(baselines.by_seed.values()), None) if baselines else None
-    if shown.info.n_train is not None and not any(f"{shown.info.n_train:,}" in note for note in shown.info.notes):
+    if info.n_train is not None and not any(f"{info.n_train:,}" in note for note in info.notes):
         whole = f" of {known.rows[0]:,}" if known else ""
-        notes.append(
-            f"{choice.title}: run {shown.called} had {shown.info.n_train:,}{whole} training rows (data.n_train)"
-        )
-    tested = max((stage.n_test or 0 for stage in shown.stages), default=0)
+        yield f"run {shown.called} had {info.n_train:,}{whole} training rows (data.n_train)"
     rows = split.n_test if split else known.rows[2] if known else None
-    if rows is not None and 0 < tested < rows and not (split is None and shown.info.sample):
-        notes.append(
-            f"{choice.title}: run {shown.called} was scored on {tested:,} of {rows:,} test rows (evaluate.max_rows)"
-        )
-    return notes
+    if rows is not None and 0 < shown.tested < rows and not (split is None and info.sample):
+        yield f"run {shown.called} was scored on {shown.tested:,} of {rows:,} test rows (evaluate.max_rows)"
 
 
-def _run_notes(choice: Choice) -> list[str]:
-    shown = choice.shown
-    seeds = sorted({seed for point in shown.points for seed in point.members})
-    several = any(len(point.members) > 1 for point in shown.points)
-    tested = max((stage.n_test or 0 for stage in shown.stages), default=0)
-    over = "the seeds" if several else f"the test set ({tested:,} rows)" if tested else "the test set"
-    notes = [
-        f"{choice.title}: {spoken(shown.objective)}, run {shown.called}, "
-        f"{len(seeds)} seed{'s' * (len(seeds) != 1)}, ± s.e. over {over}"
-    ]
+def _run_notes(shown: Variant, among: Sequence[Variant]) -> Iterator[str]:
+    seeds = len({seed for point in shown.points for seed in point.members})
+    done_for = {len(point.members) for point in shown.points}
+    over = f"the test set ({shown.tested:,} rows)" if shown.tested else "the test set"
+    over = "the seeds" if max(done_for, default=0) > 1 else over
+    yield f"{spoken(shown.objective)}, run {shown.called}, {seeds} seed{'s' * (seeds != 1)}, ± s.e. over {over}"
     there, wanted = len(shown.stages), shown.info.stages
     if wanted is not None and there < wanted:
-        notes.append(f"{choice.title}: run {shown.called} is not finished: {there} of {wanted} stages")
-    if len(choice.among) > 1:
-        listed = ", ".join(f"{one.called} {_validated(one)}" for one in choice.among)
-        notes.append(
-            f"{choice.title}: variant chosen on validation rows among {len(choice.among)} runs: {shown.called} is "
-            f"shown (mean dense validation NLL: {listed})"
+        yield f"run {shown.called} is not finished: {there} of {wanted} stages"
+    if len(among) > 1:
+        listed = ", ".join(f"{one.called} {_validated(one)}" for one in among)
+        yield (
+            f"variant chosen on validation rows among {len(among)} runs: {shown.called} is shown (mean dense "
+            f"validation NLL: {listed})"
         )
-    partial = {len(point.members) for point in shown.points}
-    if len(partial) > 1:
-        notes.append(
-            f"{choice.title}: some stages of run {shown.called} are done for fewer seeds; none of those is chosen"
-        )
-    return notes + _failures(choice)
+    if len(done_for) > 1:
+        yield f"some stages of run {shown.called} are done for fewer seeds; none of those is chosen"
+    failed = [stage for stage in shown.stages if not stage.done]
+    for reason, stages in grouped(failed, lambda stage: stage.reason or NO_REASON).items():
+        names = ", ".join(f"{stage.method}-s{stage.seed}/{stage.stage}" for stage in stages)
+        yield f"failed in run {shown.called}: {names}: {reason}"
 
 
 def _validated(variant: Variant) -> str:
@@ -108,32 +97,21 @@ def _validated(variant: Variant) -> str:
     return fixed(mean_over_seeds([stage.nll_val for stage in dense.members.values() if stage.nll_val is not None]))
 
 
-def _failures(choice: Choice) -> list[str]:
-    failed = [stage for stage in choice.shown.stages if not stage.done]
-    notes = []
-    for reason, stages in grouped(failed, lambda stage: stage.reason or NO_REASON).items():
-        names = ", ".join(f"{stage.method}-s{stage.seed}/{stage.stage}" for stage in stages)
-        notes.append(f"{choice.title}: failed in run {choice.shown.called}: {names}: {reason}")
-    return notes
-
-
-def _choice_notes(title: str, several: Sequence[Choice], baselines: Mapping[str, RunBaselines]) -> list[str]:
-    notes = []
+def _choice_notes(several: Sequence[Choice], baselines: Mapping[str, RunBaselines]) -> Iterator[str]:
     chosen = [f"{n} = {words(*one, len(several) > 1)}" for n, one in enumerate(selected(several), start=1)]
     if chosen:
-        notes.append(f"{title}: Sparse Flow, ours, on the front of params and validation NLL: {'; '.join(chosen)}")
+        yield f"Sparse Flow, ours, on the front of params and validation NLL: {'; '.join(chosen)}"
     else:
-        notes.append(f"{title}: no pruned stage has a validation NLL, so there is no Sparse Flow of ours")
+        yield "no pruned stage has a validation NLL, so there is no Sparse Flow of ours"
     shown = primary(several).shown
     found = baselines.get(shown.run.folder)
-    if found and found.reason:
-        notes.append(
-            f"{title}: no baselines for {'some splits' if found.by_seed else f'run {shown.called}'}: {found.reason}"
-        )
-    fits = list(found.by_seed.values()) if found else []
+    if found is None:
+        return
+    if found.reason:
+        yield f"no baselines for {'some splits' if found.by_seed else f'run {shown.called}'}: {found.reason}"
     for name in (GAUSSIAN, MIXTURE):
         told: Counter[str] = Counter()
-        for split in dict.fromkeys(fits):
+        for split in dict.fromkeys(found.by_seed.values()):
             for fit in split.baselines:
                 if fit.name == name:
                     part = f", fitted to {fit.n_fit:,} of {split.n_train:,} training rows" * (fit.n_fit < split.n_train)
@@ -142,11 +120,6 @@ def _choice_notes(title: str, several: Sequence[Choice], baselines: Mapping[str,
         for line, times in told.items():
             if line:
                 among = f" ({times} of {splits} splits)" if splits > 1 else ""
-                notes.append(f"{title}: {name}{among}: {line}")
-    if found and found.by_seed and len(several) > 1:
-        notes.append(f"{title}: baselines are those of the split of run {shown.called}")
-    return notes
-
-
-def _first_of_each_run(several: Sequence[Choice]) -> list[Choice]:
-    return list({choice.shown.run.folder: choice for choice in reversed(several)}.values())[::-1]
+                yield f"{name}{among}: {line}"
+    if found.by_seed and len(several) > 1:
+        yield f"baselines are those of the split of run {shown.called}"
