@@ -8,7 +8,7 @@ from statistics import median
 from analysis.compare.types import KINDS, RANDOM, RANDOM_OF, Comparison, Difference, random_for
 from analysis.compare.words import other_name
 from analysis.runs.groups import grouped
-from analysis.tables.numbers import count
+from analysis.tables.numbers import count, percent
 from sparseflows.specs.choices import CASCADE, CONTROL, ONE_SHOT, REDUCED
 
 _UNEVEN = 0.01  # of the dense network's params, or of the longer training
@@ -81,12 +81,11 @@ def _unpaired(comparison: Comparison) -> list[str]:
 
 
 def _failures(comparison: Comparison) -> list[str]:
-    named = [
-        (f"{stage.protocol or CASCADE} {stage.method} stage {stage.stage} seed {stage.seed}", reason)
-        for stage, reason in comparison.failed
-    ]
-    by_reason = grouped(named, lambda one: one[1])
-    return [f"left out: {', '.join(name for name, _ in group)}: {reason}" for reason, group in by_reason.items()]
+    said = []
+    for reason, pairs in grouped(comparison.failed, lambda pair: pair[1]).items():
+        names = [f"{one.protocol or CASCADE} {one.method} stage {one.stage} seed {one.seed}" for one, _ in pairs]
+        said.append(f"left out: {', '.join(names)}: {reason}")
+    return said
 
 
 def _run_off(comparison: Comparison) -> list[str]:
@@ -104,12 +103,11 @@ def _run_off(comparison: Comparison) -> list[str]:
 def _uneven_params(differences: Sequence[Difference]) -> list[str]:
     # The control and the dense network differ in params on purpose.
     uneven = [one for one in differences if one.against in (RANDOM, REDUCED, CASCADE) and one.params_gap > _UNEVEN]
+    groups = grouped(uneven, lambda one: (one.protocol, one.method, one.against))
     shown = [
         f"{protocol} {method} against {against} ({_stages(one.stage for one in group)}, by up to "
-        f"{100 * max(one.params_gap for one in group):.1f} % of dense)"
-        for (protocol, method, against), group in grouped(
-            uneven, lambda one: (one.protocol, one.method, one.against)
-        ).items()
+        f"{percent(max(one.params_gap for one in group))} of dense)"
+        for (protocol, method, against), group in groups.items()
     ]
     return [f"unequal params: {'; '.join(shown)}"] if shown else []
 

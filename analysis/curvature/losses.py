@@ -28,12 +28,7 @@ class MeanLoss(Protocol):
 
 @dataclass(frozen=True)
 class NLL:
-    """−log p with the exact divergence, on steps that are held.
-
-    Attributes:
-        rows: (N, D), standardised.
-        steps: of the solve.
-    """
+    """−log p of `rows` (N, D), standardised, with the exact divergence, on steps that are held."""
 
     rows: Tensor
     steps: HeldSteps
@@ -57,10 +52,7 @@ class NLL:
 class FlowMatchingLoss:
     """The squared error of the velocity (`training.objectives.FlowMatching`), at draws that are held.
 
-    Attributes:
-        rows: (N, D): each row as often as it has draws.
-        noise: (N, D).
-        times: (N, 1).
+    `rows` (N, D) has each row as often as it has draws of `noise` (N, D) and `times` (N, 1).
     """
 
     rows: Tensor

@@ -63,14 +63,9 @@ def picture(name: str, data: bytes, alt: str, caption: str, importance: int = 0)
 
 
 def field_pictures(folder: Path, chosen: Sequence[tuple[Key, str]]) -> tuple[list[Picture], int]:
-    """The pictures of a folder fields/: those of all stages together, and those of the chosen stages.
+    """The pictures that `field` wrote to a folder, and how many others lie there.
 
-    Args:
-        folder: what `field` wrote.
-        chosen: stages, and what to call each.
-
-    Returns:
-        the pictures, and how many others lie in the folder.
+    Taken are those of all stages together, and those of the chosen stages, each of which comes with what to call it.
     """
     found, others = [], 0
     for path in sorted([*folder.glob("*.png"), *folder.glob("*.gif")]):
@@ -87,8 +82,7 @@ def field_pictures(folder: Path, chosen: Sequence[tuple[Key, str]]) -> tuple[lis
 def fit(pictures: Sequence[Picture], room: int) -> tuple[dict[int, Picture], list[str], list[str]]:
     """The pictures that fit into `room` bytes of page, the least important left out first.
 
-    Returns:
-        the pictures by their place in `pictures`, the names of those that were scaled down, and left out.
+    They come by their place in `pictures`, with the names of those that were scaled down, and left out.
     """
     kept: dict[int, Picture] = {}
     scaled, left_out = [], []

@@ -72,12 +72,8 @@ def each_stage(
     A stage that fails, in the run or here, is told with its reason, and the others go on. What is finished
     when the work is interrupted is kept.
 
-    Args:
-        subjects: the stages.
-        kind: name of the analysis; with a number after it that rises when its results change their meaning.
-        settings: everything else that the result depends on; JSON values.
-        compute: the work; it may report its progress.
-        progress: what the user sees.
+    `kind` is the name of the analysis, with a number after it that rises when its results change their meaning;
+    `settings` is everything else that the result depends on, JSON values all.
 
     Raises:
         InputError: what the user asked for is wrong for a stage.

@@ -201,14 +201,12 @@ def _failures(group: Sequence[Stage]) -> tuple[str, ...]:
 
 
 def _mark_best(rows: Sequence[Row]) -> tuple[Row, ...]:
-    # The lowest NLL; of classifiers the highest accuracy, and of equal ones the lowest loss.
-    def rank(row: Row) -> tuple[float, float] | None:
-        if row.nll_test is not None:
-            return row.nll_test.value, 0.0
-        if row.accuracy is not None:
-            return -row.accuracy.value, math.inf if row.loss is None else row.loss.value
-        return None
-
-    ranks = [one for row in rows if (one := rank(row)) is not None]
-    best = next((row for row in rows if ranks and rank(row) == min(ranks)), None)
+    best = min((row for row in rows if row.nll_test or row.accuracy), key=_rank, default=None)
     return tuple(replace(row, best=row is best) for row in rows)
+
+
+def _rank(row: Row) -> tuple[float, float]:
+    # The lowest NLL; of classifiers the highest accuracy, and of equal ones the lowest loss.
+    if row.nll_test is not None:
+        return row.nll_test.value, 0.0
+    return -(row.accuracy.value if row.accuracy else 0.0), math.inf if row.loss is None else row.loss.value

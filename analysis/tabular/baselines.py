@@ -155,7 +155,9 @@ def fit_mixture(
     _, model, k, covariance = best
     told = {"that could not be fitted": skipped, "stopped at 100 steps, before they settled": unsettled}
     notes = tuple(f"mixtures {what}: {', '.join(some)}" for what, some in told.items() if some)
-    return Chosen(model, k, covariance, _count(k, covariance, rows.shape[1]), len(rows), notes)
+    columns = rows.shape[1]
+    spread = columns * (columns + 1) // 2 if covariance == "full" else columns
+    return Chosen(model, k, covariance, k * (columns + spread) + k - 1, len(rows), notes)
 
 
 def fit_baselines(
@@ -165,12 +167,9 @@ def fit_baselines(
     seed: int,
     report: Report = lambda step, total: None,
 ) -> list[Baseline]:
-    """Both baselines, fitted to `train` (N, D), scored on `validation` and `test`.
+    """Both baselines, fitted to `train` (N, D), scored on `validation` and `test`, all in the NLL's coordinates.
 
-    Args:
-        train, validation, test: rows, in the coordinates that the NLL is to be in.
-        seed: of the mixture's beginnings, and of the choice of its rows.
-        report: progress of the mixtures.
+    `seed` is that of the mixture's beginnings, and of the choice of its rows; `report` hears of the mixtures' progress.
     """
     gaussian = fit_gaussian(np.asarray(train, dtype=np.float64))
     note = (f"its covariance is singular: {gaussian.ridge:.1e} added to the variances",) if gaussian.ridge else ()
@@ -184,16 +183,11 @@ def fit_baselines(
 
 def _scores(model: Gaussian | Chosen, *parts: np.ndarray) -> tuple[float, float, float | None]:
     """NLL of the validation rows and of the test rows, and the standard error of the latter."""
-    validation, test = (
-        np.concatenate(
-            [model.log_prob(np.asarray(rows[k : k + _CHUNK], np.float64)) for k in range(0, len(rows), _CHUNK)]
-        )
-        for rows in parts
-    )
+    validation, test = (_in_chunks(model, rows) for rows in parts)
     se = float(test.std(ddof=1)) / math.sqrt(len(test)) if len(test) > 1 else None
     return -float(validation.mean()), -float(test.mean()), se
 
 
-def _count(components: int, covariance: str, columns: int) -> int:
-    spread = columns * (columns + 1) // 2 if covariance == "full" else columns
-    return components * (columns + spread) + components - 1
+def _in_chunks(model: Gaussian | Chosen, rows: np.ndarray) -> np.ndarray:
+    starts = range(0, len(rows), _CHUNK)
+    return np.concatenate([model.log_prob(np.asarray(rows[k : k + _CHUNK], dtype=np.float64)) for k in starts])

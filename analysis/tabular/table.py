@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from analysis.reference import PublishedTables
 from analysis.runs.groups import grouped
-from analysis.tables.means import mean_over_seeds
+from analysis.tables.means import average
 from analysis.tables.numbers import Mean, percent
 from analysis.tabular.baseline_results import RunBaselines
 from analysis.tabular.baselines import GAUSSIAN, MIXTURE, Baseline
@@ -117,11 +117,9 @@ def primary(choices: Sequence[Choice]) -> Choice:
 def pooled_baseline(found: RunBaselines | None, name: str) -> tuple[Baseline, Mean] | None:
     """A baseline of a run: one of its fits, and its test NLL with the error over the seeds' splits or the test set."""
     fits = [one for split in (found.by_seed.values() if found else ()) for one in split.baselines if one.name == name]
-    if found is None or not fits:
-        return None
-    if found.own_splits and len(fits) > 1:
-        return fits[0], mean_over_seeds([fit.nll_test for fit in fits])
-    return fits[0], Mean(fits[0].nll_test, fits[0].nll_test_se)
+    shown = fits if found and found.own_splits else fits[:1]
+    mean = average((Mean(fit.nll_test, fit.nll_test_se) for fit in shown), over_seeds=False)
+    return (fits[0], mean) if mean else None
 
 
 def words(choice: Choice, point: Point, several: bool) -> str:
