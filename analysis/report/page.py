@@ -8,20 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from typing import TYPE_CHECKING
 
 from analysis.report.claims import FAILS, HOLDS
 from analysis.report.findings import ANALYSES, Findings
 from analysis.report.pictures import Picture, fit
 from analysis.report.tables import cost_sheet, modes_sheet, runs_sheet
 from analysis.report.words import listed
-from analysis.tables.markup import html
 from analysis.tables.means import tabulate
-from analysis.tables.sheet import Sheet
 from analysis.tables.text import held
-
-if TYPE_CHECKING:
-    from markupsafe import Markup
 
 LIMIT = 8_000_000  # bytes of the whole page
 
@@ -44,7 +38,7 @@ def render(found: Sequence[Findings], comparison: Sequence[Picture], date: str, 
     datasets = dict.fromkeys(stage.dataset for one in found for stage in one.run.stages)
     room = files("analysis.report")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
-    environment.filters |= {"words": held, "listed": listed, "table": _table}
+    environment.filters |= {"words": held, "listed": listed}
     template = environment.from_string(room.joinpath("report.html.j2").read_text(encoding="utf-8"))
     context = {
         **{"runs": found, "comparison": comparison, "date": date, "datasets": ", ".join(datasets)},
@@ -61,9 +55,3 @@ def render(found: Sequence[Findings], comparison: Sequence[Picture], date: str, 
     text_size = len(write({}).encode())
     kept, scaled, left_out = fit(pictures, limit - text_size - 4_000)  # what the page says of those that do not fit
     return write({id(pictures[place]): one for place, one in kept.items()}, scaled, left_out)
-
-
-def _table(sheet: Sheet) -> Markup:
-    from markupsafe import Markup
-
-    return Markup(html(sheet))  # its cells are escaped there

@@ -1,4 +1,4 @@
-"""Tables as text, CSV, Markdown, LaTeX and HTML."""
+"""Tables as text, CSV, Markdown and LaTeX."""
 
 from analysis.tables.means import Row, Table, label_of, mean_over_seeds, status_of, tabulate
 from analysis.tables.numbers import Mean

@@ -1,13 +1,11 @@
-"""Sheets as Markdown, LaTeX (booktabs) and HTML: what is marked is bold, nothing in a cell is read as markup."""
+"""Sheets as Markdown and LaTeX (booktabs): what is marked is bold, nothing in a cell is read as markup."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from html import escape
 
 from analysis.tables.sheet import Sheet
-from analysis.tables.text import held
 
 _LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -25,34 +23,6 @@ def markdown(*sheets: Sheet) -> str:
 def latex(*sheets: Sheet) -> str:
     r"""A `table` environment each (they need booktabs), `table*` where titles span columns; the marked `\textbf`."""
     return "\n".join(_latex(sheet) for sheet in sheets)
-
-
-def html(sheet: Sheet) -> str:
-    """A `<table>` with its caption, in a container that scrolls sideways, by keyboard too; notes in a list below."""
-    caption = f"<strong>{escape(sheet.title)}</strong><span>{escape(held(sheet.legend_with('{} in bold')))}.</span>"
-    columns = len(sheet.heading)
-    head = ""
-    if sheet.spans:
-        spans = "".join(f'<th scope="colgroup" colspan="{n}">{escape(title)}</th>' for title, n in sheet.spans)
-        head = f"<tr><td></td>{spans}</tr>"
-    names = "".join(f'<th scope="col">{escape(name)}</th>' for name in sheet.heading)
-    head += f"<tr>{names}</tr>"
-    rows = []
-    for number, cells in enumerate(sheet.body):
-        if title := sheet.groups.get(number):
-            rows.append(f'<tr><th scope="rowgroup" colspan="{columns}">{escape(title)}</th></tr>')
-        marked = {column for row, column in sheet.marks if row == number}
-        shown = "".join(
-            f"<td{_class('marked', place in marked)}>{'–' if cell == '-' else escape(cell)}</td>"
-            for place, cell in enumerate(cells[1:], start=1)
-        )
-        rows.append(f'<tr{_class("best", bool(marked))}><th scope="row">{escape(cells[0])}</th>{shown}</tr>')
-    notes = "".join(f"<li>{escape(held(note))}</li>" for note in sheet.notes)
-    return (
-        f'<div class="wide" role="region" tabindex="0" aria-label="{escape(sheet.title)}">'
-        f"<table><caption>{caption}</caption><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table></div>"
-        + (f'<ul class="notes">{notes}</ul>' if notes else "")
-    )
 
 
 def escape_markdown(text: str) -> str:
@@ -111,10 +81,6 @@ def _latex(sheet: Sheet) -> str:
     lines += ["    \\bottomrule", "  \\end{tabular}"]
     lines += [f"  \\par\\smallskip{{\\footnotesize\\raggedright {escape_latex(note)}\\par}}" for note in sheet.notes]
     return "\n".join([*lines, f"\\end{{table{wide}}}"]) + "\n"
-
-
-def _class(name: str, there: bool) -> str:
-    return f' class="{name}"' if there else ""
 
 
 def _minus(cell: str) -> str:
