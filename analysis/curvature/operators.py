@@ -107,6 +107,7 @@ class HessianOperator(LinearOperator):
     ) -> None:
         super().__init__(np.dtype(np.float64), (survivors.size, survivors.size))
         self.flow, self.loss, self.survivors = flow, loss, survivors
+        self._parameters = list(survivors.parameters.values())
         self.on_product = on_product or (lambda products: None)
         self.products = 0
         self.threads = max(1, min(threads, loss.terms))
@@ -127,7 +128,7 @@ class HessianOperator(LinearOperator):
 
         def one(chunk: _Chunk) -> tuple[float, Tensor]:
             part = self.loss.total(self.flow, chunk.terms) / self.loss.terms
-            found = torch.autograd.grad(part, list(self.survivors.parameters.values()), allow_unused=True)
+            found = torch.autograd.grad(part, self._parameters, allow_unused=True)
             return float(part.detach()), self.survivors.gather(found).double().cpu()
 
         parts = self._map(one)
@@ -177,22 +178,21 @@ class HessianOperator(LinearOperator):
         return self
 
     def _products(self, chunk: _Chunk, vectors: np.ndarray) -> Iterator[Tensor]:
-        parameters = list(self.survivors.parameters.values())
         gradients = chunk.gradients or self._gradients(chunk)
         if self._keep_graphs:
             chunk.gradients = gradients
-        columns = torch.tensor(vectors.T, dtype=parameters[0].dtype, device=parameters[0].device)
+        columns = torch.tensor(vectors.T, dtype=gradients[0].dtype, device=gradients[0].device)
         batched = self._together > 1 and len(columns) > 1
         for block in columns.split(self._together if batched else 1):
             scattered = [self.survivors.scatter(column) for column in block]
             towards = [torch.stack(tensors) for tensors in zip(*scattered, strict=True)] if batched else scattered[0]
             # A gradient that does not depend on the params at all (a linear loss) has no graph to go back through.
             pairs = [(g, v) for g, v in zip(gradients, towards, strict=True) if g.requires_grad]
-            found: tuple[Tensor | None, ...] = (None,) * len(parameters)
+            found: tuple[Tensor | None, ...] = (None,) * len(gradients)
             if pairs:
                 outputs, grads = zip(*pairs, strict=True)
                 found = torch.autograd.grad(
-                    outputs, parameters, grads, retain_graph=True, allow_unused=True, is_grads_batched=batched
+                    outputs, self._parameters, grads, retain_graph=True, allow_unused=True, is_grads_batched=batched
                 )
             for index in range(len(block)):
                 one = tuple(f[index] if batched and f is not None else f for f in found)
@@ -201,13 +201,12 @@ class HessianOperator(LinearOperator):
     def _vectors_together(self, fitting: int) -> int:
         # How many vectors to push through a chunk's graph at once: several where its operations are so small that
         # calling them takes longer than doing them, and as long as what they take, each as much as the graph, fits.
-        widest = max((p.shape[0] for p in self.survivors.parameters.values() if p.ndim), default=1)
+        widest = max((p.shape[0] for p in self._parameters if p.ndim), default=1)
         return max(1, min(SMALL // (self.chunk * widest), fitting // (self.chunk * self.threads)))
 
     def _gradients(self, chunk: _Chunk) -> tuple[Tensor, ...]:
         part = self.loss.total(self.flow, chunk.terms) / self.loss.terms
-        parameters = list(self.survivors.parameters.values())
-        return torch.autograd.grad(part, parameters, create_graph=True, materialize_grads=True)
+        return torch.autograd.grad(part, self._parameters, create_graph=True, materialize_grads=True)
 
     def _measure(self) -> int:
         """Bytes that the graph of a gradient holds for each term, from a trial of a few."""
@@ -237,8 +236,9 @@ class HessianOperator(LinearOperator):
         if not np.isfinite(value) or not np.isfinite(gradient).all():
             raise RunError(f"the loss has no Hessian here: its value is {value:g}, or its gradient is not finite")
         again, gradient_again = self.value_and_gradient()
-        precise = next(iter(self.survivors.parameters.values())).dtype is torch.float64
-        tolerance = 1e-12 if precise else 1e-5  # sums in another order, by several threads
+        tolerance = (
+            1e-12 if self._parameters[0].dtype is torch.float64 else 1e-5
+        )  # sums in another order, by several threads
         if abs(again - value) > tolerance * max(1.0, abs(value)) or np.linalg.norm(
             gradient_again - gradient
         ) > tolerance * max(1.0, float(np.linalg.norm(gradient))):

@@ -12,11 +12,6 @@ from analysis.report.words import listed, pruned_methods, summary, training_cave
 from analysis.runs.analyses import Key, Values, called
 from analysis.runs.groups import grouped
 from analysis.runs.records import FAILED, NO_REASON, Run
-from analysis.tables import hessian
-from analysis.tables import nll as formats
-from analysis.tables.curvature import hessian_table
-from analysis.tables.means import tabulate
-from analysis.tables.sheet import Sheet
 
 ANALYSES = {
     "hessian": "the curvature of the loss",
@@ -101,16 +96,6 @@ class Findings:
         ]
         caveat = training_caveat(self.run)
         return [*notes, caveat] if caveat else notes
-
-    @property
-    def nll_sheets(self) -> list[Sheet]:
-        """The tables of the likelihood."""
-        return [formats.sheet(table) for table in tabulate(self.run)]
-
-    @property
-    def hessian_sheets(self) -> Sequence[Sheet]:
-        """The tables of the curvature."""
-        return hessian.sheets(hessian_table(self.run, self.documents["hessian"]))
 
     def absent(self, kind: str) -> str:
         """The stages that an analysis does not cover, in words; empty where it covers all."""

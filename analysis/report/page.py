@@ -14,6 +14,8 @@ from analysis.report.findings import ANALYSES, Findings
 from analysis.report.pictures import Picture, fit
 from analysis.report.tables import cost_sheet, modes_sheet, runs_sheet
 from analysis.report.words import listed
+from analysis.tables import hessian, nll
+from analysis.tables.curvature import hessian_table
 from analysis.tables.means import tabulate
 from analysis.tables.text import held
 
@@ -46,7 +48,8 @@ def render(found: Sequence[Findings], comparison: Sequence[Picture], date: str, 
         "style": Markup(room.joinpath("report.css").read_text(encoding="utf-8")),
         "side_by_side": runs_sheet([table for one in found for table in tabulate(one.run)]),
         **{"analyses": ANALYSES, "verdicts": {HOLDS: "holds", FAILS: "fails"}},
-        **{"modes_sheet": modes_sheet, "cost_sheet": cost_sheet},
+        **{"tabulate": tabulate, "nll_sheet": nll.sheet, "modes_sheet": modes_sheet, "cost_sheet": cost_sheet},
+        **{"hessian_table": hessian_table, "hessian_sheets": hessian.sheets},
     }
 
     def write(shown: Mapping[int, Picture], scaled: Sequence[str] = (), left_out: Sequence[str] = ()) -> str:

@@ -25,7 +25,8 @@ def read_stages(run: Path, kind: str) -> dict[Key, Values] | None:
         return None
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        stages = [stage for stage in document["stages"] if _is_of(stage, run)]
+        # A document about several runs says of each stage which one it belongs to.
+        stages = [one for one in document["stages"] if "run" not in one or Path(one["run"]).resolve() == run.resolve()]
         return {(str(stage["method"]), int(stage["seed"]), int(stage["stage"])): stage for stage in stages}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
@@ -51,8 +52,3 @@ def section(values: Values | None, key: str) -> Values:
 def called(key: Key) -> str:
     """`<method>-s<seed>/<k>`, as `--stage` takes it."""
     return f"{key[0]}-s{key[1]}/{key[2]}"
-
-
-def _is_of(stage: Values, run: Path) -> bool:
-    # A document about several runs says of each stage which one it belongs to.
-    return "run" not in stage or Path(stage["run"]).resolve() == run.resolve()

@@ -18,8 +18,6 @@ from analysis.tabular.compare import Comparison
 from analysis.tabular.table import DECIMALS, GROUPS, PUBLISHED, Cell, TabularTable
 
 TEXT_WIDTH = 160
-LEGEND = "Test NLL (nats) in standardised coordinates, lower is better, and number of params"
-BEST = "best baseline and best Sparse Flow of a data set"
 _COLUMNS = ("dataset", "model", "group", "nats", "se", "params", "bold", "comparable", "note")
 
 
@@ -40,7 +38,7 @@ def sheet(table: TabularTable) -> Sheet:
     first = {line.group: number for number, line in reversed(list(enumerate(lines)))}
     return Sheet(
         title="NLL and params on tabular data",
-        legend=LEGEND,
+        legend="Test NLL (nats) in standardised coordinates, lower is better, and number of params",
         heading=("model", *("nats", "params") * len(table.datasets)),
         body=tuple(
             (line.model, *(cell for title in table.datasets for cell in _pair(line.cells.get(title)))) for line in lines
@@ -53,7 +51,7 @@ def sheet(table: TabularTable) -> Sheet:
             for place, title in enumerate(table.datasets)
             if title in line.cells and line.cells[title].bold
         ),
-        marked_is=BEST,
+        marked_is="best baseline and best Sparse Flow of a data set",
         spans=tuple((f"{title}†" if title in table.apart else title, 2) for title in table.datasets),
         groups={number: group for group, number in first.items()},
     )
