@@ -79,40 +79,34 @@ def each_stage(
         InputError: what the user asked for is wrong for a stage.
         Interrupted: Ctrl-C.
     """
+
+    def one(subject: Subject) -> Entry:
+        if subject.record.status != DONE:
+            return Entry(subject, None, f"failed in the run: {subject.record.reason}")
+        try:
+            path = _place(subject, kind, settings)
+            known = read_result(path)
+            if known is not None:
+                return Entry(subject, known, cached=True)
+            progress.begin(subject.name)
+            result = compute(subject, progress.step)
+        except InputError:
+            raise
+        except (SparseFlowsError, ArithmeticError, MemoryError, OSError, np.linalg.LinAlgError) as error:
+            return Entry(subject, None, in_one_line(error))
+        except RuntimeError as error:
+            if "not enough memory" not in str(error) and "can't allocate memory" not in str(error):
+                raise
+            return Entry(subject, None, "out of memory")  # PyTorch has no exception of its own for that on a CPU
+        write_result(path, result)
+        return Entry(subject, result)
+
     entries: list[Entry] = []
     with progress.over(len(subjects)):
         for subject in subjects:
-            entries.append(_one(subject, kind, settings, compute, progress))
+            entries.append(one(subject))
             progress.done(subject.name, entries[-1].reason, entries[-1].cached)
     return entries
-
-
-def _one(
-    subject: Subject,
-    kind: str,
-    settings: Mapping[str, Any],
-    compute: Callable[[Subject, Report], Result],
-    progress: Progress,
-) -> Entry:
-    if subject.record.status != DONE:
-        return Entry(subject, None, f"failed in the run: {subject.record.reason}")
-    try:
-        path = _place(subject, kind, settings)
-        known = read_result(path)
-        if known is not None:
-            return Entry(subject, known, cached=True)
-        progress.begin(subject.name)
-        result = compute(subject, progress.step)
-    except InputError:
-        raise
-    except (SparseFlowsError, ArithmeticError, MemoryError, OSError, np.linalg.LinAlgError) as error:
-        return Entry(subject, None, in_one_line(error))
-    except RuntimeError as error:
-        if "not enough memory" not in str(error) and "can't allocate memory" not in str(error):
-            raise
-        return Entry(subject, None, "out of memory")  # PyTorch has no exception of its own for that on a CPU
-    write_result(path, result)
-    return Entry(subject, result)
 
 
 def _place(subject: Subject, kind: str, settings: Mapping[str, Any]) -> Path:

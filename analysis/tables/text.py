@@ -39,17 +39,14 @@ def _text(sheet: Sheet, width: int) -> str:
     columns = [_column(sheet, number) for number in range(len(sheet.heading))]
     widths = [max(map(len, column)) for column in columns]
     if not (sheet.spans or sheet.whole_names):
-        room = width - sum(widths[1:]) - len(_GAP) * (len(widths) - 1)
+        room = width - _breadth(widths, range(len(widths))) + widths[0]
         widths[0] = max(min(_LEAST_FIRST, widths[0]), min(widths[0], room))
     widths[0] = max([widths[0], *map(len, sheet.groups.values())])
     columns[0] = [name if len(name) <= widths[0] else f"{name[: widths[0] - 1]}…" for name in columns[0]]
     out = [textwrap.shorten(sheet.title, width, placeholder=" …")]
     out += textwrap.wrap(sheet.legend_with("* {}"), width) if sheet.legend else []
-    out.append("")
-    blocks = _blocks(sheet, widths, width)
-    for number, block in enumerate(blocks):
-        out += [""] if number else []
-        out += _block(sheet, columns, widths, block)
+    for block in _blocks(sheet, widths, width):
+        out += ["", *_block(sheet, columns, widths, block)]
     notes = [textwrap.fill(note, width, subsequent_indent="  ") for note in sheet.notes]
     return "\n".join([*out, *([""] if notes else []), *notes]) + "\n"
 
@@ -71,12 +68,16 @@ def _column(sheet: Sheet, column: int) -> list[str]:
     return [f"  {sheet.heading[column]:>{room}}", *shown]
 
 
+def _breadth(widths: Sequence[int], columns: Sequence[int]) -> int:
+    return sum(widths[column] for column in columns) + len(_GAP) * (len(columns) - 1)
+
+
 def _blocks(sheet: Sheet, widths: list[int], width: int) -> list[list[tuple[str, range]]]:
     """The columns of each block; a title that is wider than its columns widens the last of them."""
     blocks: list[list[tuple[str, range]]] = [[]]
     used = widths[0]
     for title, columns in sheet.blocks():
-        inner = sum(widths[column] for column in columns) + len(_GAP) * (len(columns) - 1)
+        inner = _breadth(widths, columns)
         widths[columns[-1]] += max(0, len(title) - inner)
         needed = max(inner, len(title)) + len(_GAP)
         if sheet.spans and blocks[-1] and used + needed > width:
@@ -98,13 +99,10 @@ def _block(
 
     out = []
     if sheet.spans:
-        titles = [
-            title.center(sum(widths[column] for column in several) + len(_GAP) * (len(several) - 1))
-            for title, several in block
-        ]
+        titles = [title.center(_breadth(widths, several)) for title, several in block]
         out.append(_GAP.join([" " * widths[0], *titles]).rstrip())
     out.append(line(0))
-    rule = "-" * (sum(widths[place] for place in (0, *places)) + len(_GAP) * len(places))
+    rule = "-" * _breadth(widths, (0, *places))
     group = ""
     for row, cells in enumerate(sheet.body):
         group = sheet.groups.get(row, group)

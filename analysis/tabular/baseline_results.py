@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from analysis.runs.results import Result, cache_place, in_one_line, read_result,
 from analysis.runs.study import Study
 from analysis.tabular.baselines import Baseline, fit_baselines
 from sparseflows.errors import SparseFlowsError
-from sparseflows.experiment.folder.folder import RUN
+from sparseflows.experiment.folder.identity import identity_of
 from sparseflows.specs.later import known_by
 
 KIND = "baselines1"
@@ -92,9 +91,8 @@ def _read(values: dict[str, Any]) -> SplitBaselines:
 def _place(study: Study, split: int) -> Path:
     # The run's identity holds the digest of the user's own file, so that rows need not be read to know them.
     spec = study.folder.spec
-    identity = json.loads((study.path / RUN).read_text(encoding="utf-8")).get("identity")
-    depends = {"data": known_by(spec.data), "max_rows": spec.evaluate.max_rows, "split": split, "identity": identity}
-    return cache_place(study.path, KIND, depends)
+    depends = {"data": known_by(spec.data), "max_rows": spec.evaluate.max_rows, "split": split}
+    return cache_place(study.path, KIND, depends | {"identity": identity_of(study.path)})
 
 
 def _splits(study: Study) -> dict[int, list[int]]:
