@@ -52,11 +52,8 @@ def negative_share(runs: Sequence[Tridiagonal], cut: float = NEGATIVE_CUT) -> tu
     eigenvalues about 0 is one Ritz value, which falls on either side of a cut that is too close to it. At 1e-3,
     100 steps agreed within the s.e. with whole spectra of Hessians; at 1e-6 they gave anything from 7 to 92 %.
     """
-    shares = []
-    for run in runs:
-        values, weights = run.ritz()
-        shares.append(float(np.sum(weights[values < -cut * np.max(np.abs(values))])))
-    return _mean_and_se(shares)
+    spectra = [run.ritz() for run in runs]
+    return _mean_and_se([float(np.sum(weights[x < -cut * np.max(np.abs(x))])) for x, weights in spectra])
 
 
 def density_width(runs: Sequence[Tridiagonal]) -> float:

@@ -81,11 +81,6 @@ def check(study: Study, subjects: list[Subject], settings: Settings) -> None:
             )
 
 
-def processors() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def subset_rows(study: Study, settings: Settings, run_seed: int | None = None) -> np.ndarray:
     """The rows (N, D) of the loss, standardised, in the order of the training set of `run_seed` (None: the first)."""
     splits = study.splits if run_seed is None else study.splits_of(run_seed)
@@ -119,12 +114,13 @@ def hessian_of_stage(study: Study, subject: Subject, settings: Settings, report:
     loss = mean_loss(study, flow, settings, tol, subject.record.seed)
     whole = settings.exact or survivors.size <= EXACT_PARAMS
     expected = survivors.size if whole else STEPS * STARTS + settings.products + PROBE_STEPS + 4
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     operator = HessianOperator(
         flow,
         loss,
         survivors,
         settings.memory,
-        settings.threads or processors(),
+        settings.threads or processors,
         lambda done: report(min(done, expected), expected),
     )
     found = curvature(operator, settings, whole, survivors.slices())

@@ -42,10 +42,7 @@ _CURVATURES = {  # what the claim calls them, and the claim in three words
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim of the paper, for one method: the verdict, and the numbers that it rests on.
-
-    `subject` is the claim in three words.
-    """
+    """A claim of the paper, `subject` in three words, for one method: the verdict, and the numbers it rests on."""
 
     letter: str
     subject: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from analysis.runs.analyses import Key, Values, number
-from analysis.runs.groups import over_seeds
+from analysis.runs.groups import by_stage
 from analysis.runs.records import DENSE, FAILED
 from analysis.tables.means import Table, average, mean_of
 from analysis.tables.numbers import NOTHING, Mean, count, mean_in, measure, nats, percent, share
@@ -121,7 +121,7 @@ def _close(stages: Mapping[Key, Values]) -> tuple[list[str], list[tuple[str, ...
 def _groups(stages: Mapping[Key, Values]) -> Groups:
     """The seeds of each stage that are done, with the first cells of its row: method and prune ratio."""
     found = []
-    for keys in over_seeds(key for key, values in stages.items() if values.get("status") != FAILED):
+    for keys in by_stage(key for key, values in stages.items() if values.get("status") != FAILED):
         group = [stages[key] for key in keys]
         found.append(((keys[0][0], percent(mean_of(number(values, "prune_ratio") for values in group))), group))
     return found

@@ -20,7 +20,7 @@ def grouped(items: Iterable[V], key: Callable[[V], K]) -> dict[K, list[V]]:
     return groups
 
 
-def over_seeds(stages: Iterable[Key]) -> list[list[Key]]:
+def by_stage(stages: Iterable[Key]) -> list[list[Key]]:
     """The seeds of each stage of a method together: dense first, methods in the order of the file, stages rising."""
     groups = grouped(stages, lambda key: (key[0], key[2]))
     order = list(dict.fromkeys(method for method, _ in groups))

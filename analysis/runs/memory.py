@@ -7,8 +7,6 @@ import resource
 import sys
 from pathlib import Path
 
-_STATUS = Path("/proc/self/status")
-
 
 def reset_peak() -> None:
     """Begin anew, where the system can (Linux); elsewhere `peak_mib` stays that of the whole process."""
@@ -19,7 +17,7 @@ def reset_peak() -> None:
 def peak_mib() -> float:
     """Largest resident memory since `reset_peak`, MiB."""
     with contextlib.suppress(OSError):
-        for line in _STATUS.read_text().splitlines():
+        for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) / 1024
     unit = 2**20 if sys.platform == "darwin" else 2**10

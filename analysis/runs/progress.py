@@ -12,12 +12,9 @@ from sparseflows.experiment.monitoring.meter import Meter, duration
 
 
 class Progress(Meter):
-    """What the user sees of an analysis, on standard error.
+    """What the user sees of an analysis, on standard error; its `title` is ahead of every line.
 
-    Args:
-        title: name of the analysis, ahead of every line.
-        stream: where to.
-        bars: use a moving bar; by default where the stream is a terminal.
+    `bars` says whether there is a moving bar; by default where the stream is a terminal.
     """
 
     def __init__(self, title: str, stream: TextIO | None = None, bars: bool | None = None) -> None:

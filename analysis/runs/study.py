@@ -133,9 +133,7 @@ class Study:
         subjects = [Subject(self.folder, record) for record in self.records]
         if not patterns:
             return subjects
-        chosen: set[str] = set()
-        for pattern in patterns:
-            chosen |= {subject.name for subject in self._matching(subjects, pattern)}
+        chosen = {subject.name for pattern in patterns for subject in self._matching(subjects, pattern)}
         return [subject for subject in subjects if subject.name in chosen]
 
     def _matching(self, subjects: list[Subject], pattern: str) -> list[Subject]:

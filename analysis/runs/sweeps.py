@@ -17,10 +17,7 @@ def with_sweeps(given: Sequence[Path]) -> list[Path]:
     Raises:
         InputError: sweep.json is damaged, or no run of the sweep has begun.
     """
-    runs: list[Path] = []
-    for path in given:
-        runs += _runs_of(path) if (path / INDEX).is_file() else [path]
-    return runs
+    return [run for path in given for run in (_runs_of(path) if (path / INDEX).is_file() else [path])]
 
 
 def folder_for_all(runs: Sequence[Path]) -> Path:

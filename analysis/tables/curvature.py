@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from analysis.reference import CurvatureRow, MeasuredCurvature, load_reference
 from analysis.runs.analyses import Key, Values, number, section
-from analysis.runs.groups import over_seeds as together
+from analysis.runs.groups import by_stage
 from analysis.runs.records import DENSE, FAILED, Run, Stage
 from analysis.tables.means import average, status_of
 from analysis.tables.numbers import Mean, mean_in
@@ -81,11 +81,6 @@ class HessianTable:
         """Whether published rows stand beside these."""
         return any(row.published for row in self.rows)
 
-    @property
-    def has_paper(self) -> bool:
-        """Whether the published estimator was run."""
-        return any(mean is not None for row in self.rows for mean in row.paper.values())
-
 
 def hessian_table(run: Run, stages: Mapping[Key, Values]) -> HessianTable:
     """The table of a run, dense flow first, methods in the order of the file, stages rising.
@@ -94,21 +89,20 @@ def hessian_table(run: Run, stages: Mapping[Key, Values]) -> HessianTable:
     kappa_lanczos) and the test set's (NLL).
     """
     records = {stage.key: stage for stage in run.stages if stage.done}
-    groups = together(stages)
-    dataset = run.stages[0].dataset
+    groups = by_stage(stages)
     over_seeds = any(sum(stages[key].get("status") != FAILED for key in keys) > 1 for keys in groups)
     reference = load_reference().measured
     return HessianTable(
         run=run.folder,
         name=run.name,
-        dataset=dataset,
+        dataset=run.stages[0].dataset,
         seeds=len(run.seeds),
         over_seeds=over_seeds,
         loss=_same(str(values["loss"]) for values in stages.values() if values.get("loss")),
         subset=_same(number(values, "subset") for values in stages.values()),
         subset_seed=_same(number(values, "subset_seed") for values in stages.values()),
         rows=_mark_best([_row(keys, stages, records, run, over_seeds) for keys in groups]),
-        measured=reference.hessians if dataset == reference.dataset else (),
+        measured=reference.hessians if run.stages[0].dataset == reference.dataset else (),
     )
 
 

@@ -20,7 +20,8 @@ _NAMES = ("nll", *QUANTITIES)
 def sheets(table: HessianTable) -> list[Sheet]:
     """The table as cells of text: as measured; against dense and the published rows; by the published estimator."""
     found = [_absolute(table), _against_dense(table)]
-    return [*found, _paper(table)] if table.has_paper else found
+    by_paper = any(mean is not None for row in table.rows for mean in row.paper.values())
+    return [*found, _paper(table)] if by_paper else found
 
 
 def rows_csv(tables: Sequence[HessianTable]) -> str:

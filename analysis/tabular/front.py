@@ -80,12 +80,7 @@ def thinned(front: Sequence[Point], at_most: int = 4) -> list[Point]:
     """
     front = _apart(front)
     if len(front) > at_most:
-        ends = (0, len(front) - 1)
-        inner = range(1, len(front) - 1)
-        chosen = max(
-            (sorted({*ends, *some}) for some in combinations(inner, at_most - 2)), key=lambda c: _gaps(front, c)
-        )
-        front = [front[k] for k in chosen]
+        front = max(([front[0], *some, front[-1]] for some in combinations(front[1:-1], at_most - 2)), key=_gaps)
     return list(reversed(front))
 
 
@@ -97,10 +92,9 @@ def _apart(front: Sequence[Point]) -> list[Point]:
     return list(reversed(kept))
 
 
-def _gaps(front: Sequence[Point], chosen: Sequence[int]) -> list[float]:
+def _gaps(front: Sequence[Point]) -> list[float]:
     # Compared as lists: the smallest gap first, then the next smallest.
-    logs = [math.log(front[k].params) for k in chosen]
-    return sorted(b - a for a, b in pairwise(logs))
+    return sorted(b - a for a, b in pairwise(math.log(point.params) for point in front))
 
 
 def _val(point: Point) -> float:

@@ -118,15 +118,12 @@ def _key(variant: Variant) -> tuple[str, str | None]:
 
 def _titles(variants: Sequence[Variant]) -> dict[tuple[str, str | None], str]:
     titles: dict[tuple[str, str | None], str] = {}
-    for variant in variants:
-        name, path = key = _key(variant)
-        if key in titles:
-            continue
+    for name, path in dict.fromkeys(map(_key, variants)):
         title = BENCHMARKS[name].title if name in BENCHMARKS else Path(path).stem if path else name
         title = title if len(title) <= _TITLE_WIDTH else f"{title[: _TITLE_WIDTH - 3]}..."
         while title in titles.values():
             title += "'"
-        titles[key] = title
+        titles[name, path] = title
     return titles
 
 
