@@ -16,6 +16,7 @@ from analysis.report.tables import cost_sheet, modes_sheet, runs_sheet
 from analysis.report.words import listed
 from analysis.tables import hessian, nll
 from analysis.tables.curvature import hessian_table
+from analysis.tables.markup import html
 from analysis.tables.means import tabulate
 from analysis.tables.text import held
 
@@ -43,7 +44,7 @@ def render(found: Sequence[Findings], comparison: Sequence[Picture], date: str, 
     environment.filters |= {"words": held, "listed": listed}
     template = environment.from_string(room.joinpath("report.html.j2").read_text(encoding="utf-8"))
     context = {
-        **{"runs": found, "comparison": comparison, "date": date, "datasets": ", ".join(datasets)},
+        **{"runs": found, "table": html, "comparison": comparison, "date": date, "datasets": ", ".join(datasets)},
         "title": f"What pruning did: {', '.join(names) if len(names) <= 3 else f'{len(names)} runs'}",
         "style": Markup(room.joinpath("report.css").read_text(encoding="utf-8")),
         "side_by_side": runs_sheet([table for one in found for table in tabulate(one.run)]),

@@ -1,11 +1,13 @@
-"""Sheets as Markdown and LaTeX (booktabs): what is marked is bold, nothing in a cell is read as markup."""
+"""Sheets as Markdown, LaTeX (booktabs) and HTML: what is marked is bold, nothing in a cell is read as markup."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from importlib.resources import files
 
 from analysis.tables.sheet import Sheet
+from analysis.tables.text import held
 
 _LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -23,6 +25,17 @@ def markdown(*sheets: Sheet) -> str:
 def latex(*sheets: Sheet) -> str:
     r"""A `table` environment each (they need booktabs), `table*` where titles span columns; the marked `\textbf`."""
     return "\n".join(_latex(sheet) for sheet in sheets)
+
+
+def html(sheet: Sheet) -> str:
+    """A `<table>` with its caption, and its notes in a list below: markup, for a page that escapes everything else."""
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    source = files("analysis.tables").joinpath("sheet.html.j2").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    environment.filters["words"] = held
+    return Markup(environment.from_string(source).render(sheet=sheet))
 
 
 def escape_markdown(text: str) -> str:
