@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import typer
 
 from analysis.runs.results import Entry
@@ -89,6 +90,20 @@ def document(found: Mapping[Study, Sequence[Entry]]) -> str:
         for entry in entries
     ]
     return json.dumps({"run": runs if several else runs[0], "stages": stages}, indent=2, allow_nan=False)
+
+
+def drawn(
+    name: str,
+    figure: Callable[[Mapping[str, np.ndarray]], Mapping[str, bytes]],
+    arrays: Mapping[str, np.ndarray],
+    called: str = "",
+) -> dict[str, str | bytes]:
+    """The files <name>.* of a figure; none where there is nothing to draw, which is said of what it is `called`."""
+    try:
+        return {f"{name}.{kind}": content for kind, content in figure(arrays).items()}
+    except ValueError as error:
+        typer.echo(f"no figure {called or name}: {error}", err=True)
+        return {}
 
 
 def write_files(folder: Path, files: Mapping[str, str | bytes], what: str = "") -> None:

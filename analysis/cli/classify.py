@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import typer
 
-from analysis.analyses.writing import folder_for, open_studies, write_files
+from analysis.analyses.writing import drawn, folder_for, open_studies, write_files
 from analysis.classifiers.plane import Sweep, chosen, sweeps
 from analysis.plots.classifiers.accuracy import classify_arrays, classify_figure
 from analysis.runs.progress import Progress
@@ -50,7 +50,8 @@ def command(runs: Sequence[Path], seed: int, as_json: bool, out: Path | None) ->
             "classify.csv": rows_csv([tables[study]]),
             "classify.json": json.dumps(own, indent=2, allow_nan=False) + "\n",
         }
-        write_files(folders[study], files | _accuracy(tables[study]) | pictures(study, seed))
+        files |= drawn("classify", classify_figure, classify_arrays(tables[study]), f"classify of {tables[study].run}")
+        write_files(folders[study], files | pictures(study, seed))
 
 
 def pictures(study: Study, seed: int = 0, progress: Progress | None = None) -> dict[str, bytes]:
@@ -92,15 +93,6 @@ def _require_classifiers(study: Study) -> None:
             f"{study.path}: a run of densities (train.objective: {objective}), and 'classify' is about "
             f"classifiers ({CLASSIFIES}); use 'sparseflows table {study.path}'"
         )
-
-
-def _accuracy(table: Table) -> dict[str, bytes]:
-    try:
-        made = classify_figure(classify_arrays(table))
-    except ValueError as error:
-        typer.echo(f"no figure classify of {table.run}: {error}", err=True)
-        return {}
-    return {f"classify.{kind}": content for kind, content in made.items()}
 
 
 def _weights(study: Study, found: Sequence[Sweep]) -> dict[str, bytes]:

@@ -38,7 +38,6 @@ def compare_arrays(comparison: Comparison) -> Arrays:
     `random_difference` (above 0: better than random), `random_difference_se`, `random_pairs`. Scalars:
     `dataset`, `objective`, `label`, `unit`, `seeds` (how many).
     """
-    names = {"protocol": str, "method": str, "stage": np.int64, "prune_ratio": np.float64}
     stages = []
     for one in comparison.stages:
         if one.value is not None and one.prune_ratio is not None:
@@ -50,10 +49,12 @@ def compare_arrays(comparison: Comparison) -> Arrays:
         for one in comparison.differences
         if one.against == RANDOM
     ]
-    arrays = columns(names | {"value": np.float64, "value_se": np.float64}, stages)
-    of_random = {f"random_{name}": kind for name, kind in names.items()}
-    of_random |= {"random_difference": np.float64, "random_difference_se": np.float64, "random_pairs": np.int64}
-    arrays |= columns(of_random, differences)
+    names = {str: ("protocol", "method"), int: ("stage",)}
+    of_random = {kind: tuple(f"random_{name}" for name in several) for kind, several in names.items()}
+    numbers = ("random_prune_ratio", "random_difference", "random_difference_se", "random_pairs")
+    arrays = columns(names | {float: ("prune_ratio", "value", "value_se")}, stages)
+    arrays |= columns(of_random | {float: numbers}, differences)
+    arrays["random_pairs"] = arrays["random_pairs"].astype(int)
     quantity = comparison.quantity
     scalars = {"label": quantity.label, "unit": quantity.unit, "seeds": len(comparison.seeds)}
     scalars |= {"dataset": comparison.dataset, "objective": comparison.objective}

@@ -88,10 +88,11 @@ def render(
     return files | {"npz": stream.getvalue()}
 
 
-def columns(kinds: Mapping[str, type], rows: Iterable[Sequence[Any]]) -> Arrays:
-    """Rows as arrays (rows,), one a column, of the given kinds; None becomes NaN."""
-    cells = list(zip(*rows, strict=True)) or [()] * len(kinds)
-    return {name: np.array(column, dtype=kind) for (name, kind), column in zip(kinds.items(), cells, strict=True)}
+def columns(kinds: Mapping[type, Sequence[str]], rows: Iterable[Sequence[Any]]) -> Arrays:
+    """Rows as arrays (rows,), one a column, named in their order by what they hold; None among floats becomes NaN."""
+    names = [(name, kind) for kind, several in kinds.items() for name in several]
+    cells = list(zip(*rows, strict=True)) or [()] * len(names)
+    return {name: np.array(column, dtype=kind) for (name, kind), column in zip(names, cells, strict=True)}
 
 
 @contextlib.contextmanager
