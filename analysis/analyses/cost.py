@@ -145,7 +145,7 @@ def _dense(study: Study, subject: Subject) -> Subject | None:
 
 
 def _time(study: Study, subjects: Sequence[Subject], settings: CostSettings, progress: Progress) -> _Timings:
-    from analysis.cost import in_turns, one_thread
+    from analysis.cost import in_turns, threads
 
     dense = [one for subject in subjects if (one := _dense(study, subject)) is not None]
     points = _rows(study, settings.rows, settings.seed)
@@ -161,7 +161,7 @@ def _time(study: Study, subjects: Sequence[Subject], settings: CostSettings, pro
             works[subject.name, f"sample{suffix}"] = job.sample
     progress.start(1)
     progress.begin("all stages, in turns")
-    with one_thread():
+    with threads(1):
         timings = in_turns(works, settings.repeats, progress.step)
     progress.close()
     return timings

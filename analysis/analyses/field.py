@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -32,18 +31,17 @@ _SIDE = 6  # stages beside the dense one in a row of panels
 def compute(request: Request) -> list[Entry]:
     """The arrays and values of every stage (`analysis.fields.arrays`), and `files`: what will be drawn of it."""
     study, settings, pairs = request.study, request.settings, _pairs(request)
-    depends = {
-        "seed": settings.seed,
-        "frames": settings.frames,
-        "columns": None if pairs is None else [list(pair) for pair in pairs],
-    }
+    columns = None if pairs is None else [list(pair) for pair in pairs]
+    depends = {"seed": settings.seed, "frames": settings.frames, "columns": columns}
 
     def of_stage(subject: Subject, report: Report) -> Result:
-        from analysis.fields.arrays import Settings, field_arrays
+        from analysis.cost import threads
+        from analysis.fields.arrays import field_arrays
 
-        wanted = Settings(settings.seed, settings.frames, None if pairs is None else tuple(pairs))
-        with _threads(study.folder.spec.threads):
-            return field_arrays(subject.flow(), study.splits_of(subject.record.seed), wanted, report)
+        # The run's own number: on a busy machine two threads for networks this small are ten times as slow as one.
+        with threads(study.folder.spec.threads):
+            splits = study.splits_of(subject.record.seed)
+            return field_arrays(subject.flow(), splits, report, settings.seed, settings.frames, pairs)
 
     return _with_files(each_stage(request.subjects, KIND, depends, of_stage, request.progress), request.named)
 
@@ -62,11 +60,8 @@ def sheets(study: Study, entries: Sequence[Entry]) -> list[Sheet]:
     """The mass on the grid, the largest divergence, the mean speed of every stage."""
 
     def cells(values: dict[str, Any]) -> list[str]:
-        return [
-            fixed(values.get("mass_on_grid"), 4),
-            fixed(values["max_abs_divergence"]),
-            fixed(values["mean_speed"]),
-        ]
+        mass = fixed(values.get("mass_on_grid"), 4)
+        return [mass, fixed(values["max_abs_divergence"]), fixed(values["mean_speed"])]
 
     legend = "mass: of the density, on the grid that is drawn; divergence and speed over the states of samples"
     return [stage_sheet(study, entries, legend, ("mass on grid", "max |div| (nats/t)", "mean |f|"), cells)]
@@ -110,19 +105,6 @@ def _pairs(request: Request) -> list[Pair] | None:
     return None if columns is None else parse_columns(columns)
 
 
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    # The run's own number: on a busy machine two threads for networks this small are ten times as slow as one.
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _panels(entries: Sequence[Entry], every: bool) -> dict[str, list[Entry]]:
     # Cascade → dense and up to six stages of it, spread evenly, the last one among them; two columns at least.
     done = [entry for entry in entries if entry.result is not None]
@@ -149,14 +131,15 @@ def _panels(entries: Sequence[Entry], every: bool) -> dict[str, list[Entry]]:
 
 
 def _panel_files(cascade: str, entries: Sequence[Entry], colour: Colour) -> dict[str, bytes]:
-    from analysis.plots.fields.panels import Column, panels_figure
+    from analysis.plots.fields.panels import panels_figure
+    from analysis.plots.fields.plane import Panel
 
     columns = []
     for entry in entries:
         assert entry.result is not None
         record = entry.subject.record
         ratio = "dense" if record.series == DENSE else f"PR {100 * (record.prune_ratio or 0):.0f} %"
-        columns.append(Column(f"{ratio}\n{record.params or 0:,} params", entry.result.arrays))
+        columns.append(Panel(f"{ratio}\n{record.params or 0:,} params", entry.result.arrays))
     last = entries[-1].subject
     title = f"{last.folder.spec.name} · {last.record.series} · seed {last.record.seed}"
     drawn = panels_figure(columns, title, colour)

@@ -109,7 +109,8 @@ def _weights(study: Study, found: Sequence[Sweep]) -> dict[str, bytes]:
 
 
 def _planes(study: Study, found: Sequence[Sweep], entries: Sequence[Entry]) -> dict[str, bytes]:
-    from analysis.plots.classifiers.plane import Panel, Row, boundary_figure, trajectories_figure
+    from analysis.plots.classifiers.plane import Row, boundary_figure, trajectories_figure
+    from analysis.plots.fields.plane import Panel
 
     results = {entry.subject.name: entry.result for entry in entries if entry.result is not None}
     rows = []

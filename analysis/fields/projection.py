@@ -101,6 +101,12 @@ def cell_means(
     return means.reshape(cells, cells, -1), counts.reshape(cells, cells).astype(np.float64)
 
 
+def centres(low: float, high: float, cells: int) -> Array:
+    """The middles (cells,) of equal cells from `low` to `high`."""
+    middles: Array = low + (np.arange(cells) + 0.5) / cells * (high - low)
+    return middles
+
+
 def square_window(rows: Array, margin: float, reach: float = 0.0) -> tuple[float, float, float, float]:
     """The smallest square that holds `rows` (N, 2) with a margin around them: left, right, bottom, top.
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from analysis.fields.projection import square_window
-from analysis.plots.fields.plane import centres, frame, label_axes
+from analysis.fields.projection import centres, square_window
+from analysis.plots.fields.plane import Panel, frame, label_axes
 from analysis.plots.style import COLOURS, Arrays, render
 
 if TYPE_CHECKING:
@@ -20,15 +20,8 @@ _STRENGTH = 0.75  # of a class's colour where its probability is 1
 _UNKNOWN = 0.8  # grey of the cells that could not be solved
 
 
-class Panel(NamedTuple):
-    """One stage: the lines above its panel, and the arrays of `analysis.classifiers.plane.plane`."""
-
-    title: str
-    arrays: Mapping[str, np.ndarray]
-
-
 class Row(NamedTuple):
-    """One method: its name, and its panels, dense first."""
+    """One method: its name, and its panels, dense first, with the arrays of `analysis.classifiers.plane.plane`."""
 
     label: str
     panels: Sequence[Panel]

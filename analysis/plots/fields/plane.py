@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -12,14 +12,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+class Panel(NamedTuple):
+    """One stage in a figure of several: the lines above its panel, and its arrays."""
+
+    title: str
+    arrays: Mapping[str, np.ndarray]
+
+
 def heading(figure: Figure, title: str, note: str = "") -> None:
     """What stage it is, and below it in grey what is shown; with room around everything."""
     engine: Any = figure.get_layout_engine()
     engine.set(w_pad=0.07, h_pad=0.07)
-    if note:
-        figure.suptitle(f"{title}\n{note}", fontsize=10, linespacing=1.5)
-    else:
-        figure.suptitle(title, fontsize=10)
+    figure.suptitle(f"{title}\n{note}" if note else title, fontsize=10, linespacing=1.5)
 
 
 def frame(axes: Axes, extent: Sequence[float] | None = None) -> None:
@@ -61,9 +65,3 @@ def start_colours(noise: np.ndarray) -> np.ndarray:
     shares = np.clip((noise[:, 0] + 2) / 4, 0, 1)
     colours: np.ndarray = colormaps["plasma"](0.88 * shares)  # its lightest yellow is lost on white
     return colours
-
-
-def centres(low: float, high: float, cells: int) -> np.ndarray:
-    """The middles (cells,) of equal cells from `low` to `high`."""
-    middles: np.ndarray = low + (np.arange(cells) + 0.5) / cells * (high - low)
-    return middles

@@ -5,12 +5,13 @@ All functions take the arrays of `analysis.fields.arrays`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from analysis.plots.fields.plane import centres, frame, heading, label_axes, pair_of
+from analysis.fields.projection import centres
+from analysis.plots.fields.plane import frame, heading, label_axes, pair_of
 from analysis.plots.style import render
 
 if TYPE_CHECKING:
@@ -44,23 +45,31 @@ def field_figure(arrays: Mapping[str, np.ndarray], title: str, colour: Colour) -
         colour: what the colour shows, on one scale for all panels.
     """
     used = ("block", "time", "end_time", "columns", "field_extent", "velocity", "divergence")
-    shown = {name: arrays[name] for name in used}
-    panels = _panels(arrays)
-    rows, columns = len(panels), len(panels[0])
-    limits = colour_limits([scale_values(arrays, colour)], colour)
 
     def draw(figure: Figure) -> None:
-        grid = figure.subplots(rows, columns, sharex="row", sharey="row", squeeze=False)
-        image = None
-        for row, (line, axes_of_row) in enumerate(zip(panels, grid, strict=True)):
-            for column, (panel, axes) in enumerate(zip(line, axes_of_row, strict=True)):
-                image = draw_field(axes, panel.velocity, panel.divergence, panel.extent, colour, limits)
-                axes.set_title(panel.title(row == 0 or panel.several_blocks), fontsize=9.5)
-                label_axes(axes, panel.pair, column == 0, row == rows - 1 or panel.pair is not None)
-        colour_bar(figure, image, grid, colour, rows)
+        draw_moments(figure, arrays, colour)
         heading(figure, title, _convention(arrays))
 
-    return render(draw, shown, (PANEL_INCHES * columns + 1.3, (PANEL_INCHES + 0.3) * rows + 0.85))
+    return render(draw, {name: arrays[name] for name in used}, size_of(arrays))
+
+
+def size_of(arrays: Mapping[str, np.ndarray]) -> tuple[float, float]:
+    """Width and height (inches) of a figure with all moments."""
+    lines = _lines(arrays)
+    return PANEL_INCHES * len(lines[0][1]) + 1.3, (PANEL_INCHES + 0.3) * len(lines) + 0.85
+
+
+def field_of(arrays: Mapping[str, np.ndarray], number: int, moment: int) -> tuple[np.ndarray, np.ndarray]:
+    """Velocity (cells, cells, 2) and divergence (cells, cells) in the `number`-th pair of columns at a moment."""
+    place = moment if pair_of(arrays, number) is None else (number, moment)
+    return arrays["velocity"][place], arrays["divergence"][place]
+
+
+def when(arrays: Mapping[str, np.ndarray], moment: int) -> str:
+    """What stands above a moment's panel: block (of several), t, and which end of the flow it is."""
+    block, time, blocks = int(arrays["block"][moment]), float(arrays["time"][moment]), int(arrays["block"].max())
+    ends = {(blocks, float(arrays["end_time"][-1])): " (noise)", (1, 0.0): " (data)"}
+    return f"{f'block {block}, ' if blocks > 1 else ''}t = {time:.3g}{ends.get((block, time), '')}"
 
 
 def draw_field(
@@ -103,6 +112,24 @@ def draw_field(
     return image
 
 
+def draw_moments(
+    figure: Figure, arrays: Mapping[str, np.ndarray], colour: Colour, draw: Callable[..., Any] = draw_field
+) -> None:
+    """Every moment on one colour scale; `draw` makes a panel, as `draw_field` does."""
+    lines, several_blocks = _lines(arrays), arrays["block"].max() > 1
+    limits = colour_limits([scale_values(arrays, colour)], colour)
+    grid = figure.subplots(len(lines), len(lines[0][1]), sharex="row", sharey="row", squeeze=False)
+    image = None
+    for row, (number, moments) in enumerate(lines):
+        pair, extent = pair_of(arrays, number), np.atleast_2d(arrays["field_extent"])[number].tolist()
+        for column, (axes, moment) in enumerate(zip(grid[row], moments, strict=True)):
+            image = draw(axes, *field_of(arrays, number, moment), extent, colour, limits)
+            if row == 0 or several_blocks:
+                axes.set_title(when(arrays, moment), fontsize=9.5)
+            label_axes(axes, pair, column == 0, row == len(lines) - 1 or pair is not None)
+    colour_bar(figure, image, grid, colour, len(lines))
+
+
 def colour_limits(groups: Sequence[np.ndarray], colour: Colour) -> tuple[float, float]:
     """One scale for the values (N,) of all panels: about 0 for the divergence, from 0 for the speed.
 
@@ -139,33 +166,10 @@ def colour_bar(figure: Figure, image: Any, axes: Any, colour: Colour, rows: int 
     bar.outline.set_linewidth(0.6)
 
 
-class _Panel:
-    def __init__(self, arrays: Mapping[str, np.ndarray], number: int, moment: int) -> None:
-        self.pair = pair_of(arrays, number)
-        projected = self.pair is not None
-        self.velocity = arrays["velocity"][number, moment] if projected else arrays["velocity"][moment]
-        self.divergence = arrays["divergence"][number, moment] if projected else arrays["divergence"][moment]
-        self.extent = np.atleast_2d(arrays["field_extent"])[number].tolist()
-        self.several_blocks = int(arrays["block"].max()) > 1
-        self.block = int(arrays["block"][moment])
-        self.time, self.end_time = float(arrays["time"][moment]), float(arrays["end_time"][moment])
-
-    def title(self, wanted: bool) -> str:
-        if not wanted:
-            return ""
-        block = f"block {self.block}, " if self.several_blocks else ""
-        first = self.block == 1 and self.time == 0
-        last = self.time == self.end_time and not self.several_blocks
-        return f"{block}t = {self.time:.3g}" + (" (data)" if first else " (noise)" if last else "")
-
-
-def _panels(arrays: Mapping[str, np.ndarray]) -> list[list[_Panel]]:
-    blocks = arrays["block"]
-    return [
-        [_Panel(arrays, number, int(moment)) for moment in np.flatnonzero(blocks == block)]
-        for number in range(len(np.atleast_2d(arrays["field_extent"])))
-        for block in np.unique(blocks)
-    ]
+def _lines(arrays: Mapping[str, np.ndarray]) -> list[tuple[int, list[int]]]:
+    # The rows of panels: a pair of columns, and the moments of one block.
+    blocks = [np.flatnonzero(arrays["block"] == block).tolist() for block in np.unique(arrays["block"])]
+    return [(number, line) for number in range(len(np.atleast_2d(arrays["field_extent"]))) for line in blocks]
 
 
 def _convention(arrays: Mapping[str, np.ndarray]) -> str:
