@@ -67,7 +67,7 @@ class Analysis:
     name: str
     compute: Callable[[Request], list[Entry]]
     sheets: Callable[[Study, Sequence[Entry]], list[Sheet]]
-    figures: Callable[[Request, Sequence[Entry]], Iterable[tuple[str, Mapping[str, bytes]]]]
+    figures: Callable[[Request, Sequence[Entry]], Iterable[tuple[str, Mapping[str, bytes]]]] = lambda *_: ()
     check: Callable[[Request], None] = lambda request: None
     columns: tuple[str, ...] | None = None
     folder: str = ""

@@ -13,7 +13,7 @@ from analysis.analyses.writing import drawn, folder_for, open_studies, write_fil
 from analysis.classifiers.plane import Sweep, chosen, sweeps
 from analysis.plots.classifiers.accuracy import classify_arrays, classify_figure
 from analysis.runs.progress import Progress
-from analysis.runs.records import Stage, read_run
+from analysis.runs.records import read_run
 from analysis.runs.results import Entry, Report, Result, each_stage
 from analysis.runs.study import Study, Subject
 from analysis.tables.means import CLASSIFIES, Row, Table, tabulate
@@ -37,7 +37,11 @@ def command(runs: Sequence[Path], seed: int, as_json: bool, out: Path | None) ->
     """Print and write what there is to see of classifiers; see `classify --help`."""
     studies = open_studies(runs)
     for study in studies:
-        _require_classifiers(study)
+        if (objective := study.folder.spec.train.objective) != CLASSIFIES:
+            raise InputError(
+                f"{study.path}: a run of densities (train.objective: {objective}), and 'classify' is about "
+                f"classifiers ({CLASSIFIES}); use 'sparseflows table {study.path}'"
+            )
     folders = {study: folder_for(study, out, studies) for study in studies}
     tables = {study: tabulate(read_run(study.path))[0] for study in studies}
     shown = {study: text(sheet(table)) for study, table in tables.items()}
@@ -54,22 +58,19 @@ def command(runs: Sequence[Path], seed: int, as_json: bool, out: Path | None) ->
         write_files(folders[study], files | pictures(study, seed))
 
 
-def pictures(study: Study, seed: int = 0, progress: Progress | None = None) -> dict[str, bytes]:
+def pictures(study: Study, seed: int) -> dict[str, bytes]:
     """The figures of the networks themselves: weights.*, and of data with two columns boundary.*, trajectories.*.
 
-    Args:
-        study: the run.
-        seed: of the choice of the test points that are shown.
-        progress: what the user sees.
+    `seed` chooses the test points that are shown.
     """
     found = sweeps(study)
     files = _weights(study, found)
     if found and len(study.folder.read_data()["shift"]) == 2:
-        files |= _planes(study, found, planes(study, found, seed, progress or Progress("classify")))
+        files |= _planes(study, found, planes(study, found, seed))
     return files
 
 
-def planes(study: Study, found: Sequence[Sweep], seed: int, progress: Progress) -> list[Entry]:
+def planes(study: Study, found: Sequence[Sweep], seed: int) -> list[Entry]:
     """Probability maps and paths (`analysis.classifiers.plane.plane`) of the stages that are shown, a network once."""
     subjects = {subject.name: subject for sweep in found for subject in chosen(sweep, MOST)}
 
@@ -83,16 +84,7 @@ def planes(study: Study, found: Sequence[Sweep], seed: int, progress: Progress) 
         network = load_network(study.path, subject.name)
         return plane(network, splits, reporting_solver(settings), settings.dtype, seed)
 
-    return each_stage(list(subjects.values()), KIND, {"seed": seed}, compute, progress)
-
-
-def _require_classifiers(study: Study) -> None:
-    objective = study.folder.spec.train.objective
-    if objective != CLASSIFIES:
-        raise InputError(
-            f"{study.path}: a run of densities (train.objective: {objective}), and 'classify' is about "
-            f"classifiers ({CLASSIFIES}); use 'sparseflows table {study.path}'"
-        )
+    return each_stage(list(subjects.values()), KIND, {"seed": seed}, compute, Progress("classify"))
 
 
 def _weights(study: Study, found: Sequence[Sweep]) -> dict[str, bytes]:
@@ -155,13 +147,9 @@ def _document(study: Study, table: Table) -> dict[str, Any]:
         "dataset": table.dataset,
         "seeds": table.seeds,
         "se_over": table.se_over,
-        "stages": [_stage(stage) for stage in read_run(study.path).stages],
+        "stages": [{name: getattr(stage, name) for name in _STAGE} for stage in read_run(study.path).stages],
         "means": [_mean(row) for row in table.rows],
     }
-
-
-def _stage(stage: Stage) -> dict[str, Any]:
-    return {name: getattr(stage, name) for name in _STAGE}
 
 
 def _mean(row: Row) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analysis.plots.looks import DENSE_LOOK, Look
-from analysis.plots.ticks import count_label, count_ticks, ratio_ticks
+from analysis.plots.ticks import count_label, count_ticks, decades, ratio_ticks, spaced
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,15 +69,6 @@ def ratio_axis(axes: Axes, prune_ratio: np.ndarray, room: float | None = None) -
     axes.set(xlim=(high, low), xlabel="prune ratio (axis: log of the share kept)")
 
 
-def spaced(ticks: Sequence[float], apart: float) -> list[float]:
-    """Positive ticks, without those whose logarithm is closer than `apart` to that of the last one that stays."""
-    found: list[float] = []
-    for tick in ticks:
-        if not found or math.log(tick / found[-1]) >= apart:
-            found.append(tick)
-    return found
-
-
 def spread_axis(axes: Axes, stages: np.ndarray, values: np.ndarray, errors: np.ndarray) -> None:
     """A logarithmic vertical axis where the stages differ too much for a linear one.
 
@@ -103,15 +94,11 @@ def spread_axis(axes: Axes, stages: np.ndarray, values: np.ndarray, errors: np.n
         axes.set_yscale("symlog", linthresh=linear, linscale=0.5)
         axes.set_ylim(min(1.3 * low, -0.2 * linear), max(1.3 * high, 0.2 * linear))
     bottom, top = axes.get_ylim()
-    ticks = _round_numbers(linear, max(top, -bottom))
+    ticks = decades(linear, max(top, -bottom), (1, 2, 5))
+    if len(ticks) > _MOST_TICKS:
+        ticks = decades(linear, max(top, -bottom), (1,))
     shown = [tick for tick in (*(-tick for tick in ticks), 0.0, *ticks) if bottom <= tick <= top]
     place_ticks(axes.yaxis, shown, lambda value: "-" * bool(value < 0) + count_label(abs(value)))
-
-
-def _round_numbers(low: float, high: float) -> list[float]:
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    ticks = [m * 10.0**power for power in powers for m in (1, 2, 5) if low <= m * 10.0**power <= high]
-    return ticks if len(ticks) <= _MOST_TICKS else [tick for tick in ticks if round(math.log10(tick), 6).is_integer()]
 
 
 def draw_means(axes: Axes, x: np.ndarray, means: np.ndarray, errors: np.ndarray, look: Look, depth: float = 3) -> None:

@@ -8,10 +8,8 @@ All are made anew from what the run folder holds, so nothing in them is ever the
 
 from __future__ import annotations
 
-import contextlib
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,15 +73,15 @@ class TensorBoard:
         self._file = file
         self._close()
 
-        with self._alone():
+        with FileLock(self._folder / ".lock") as lock:
+            # Workers of one run share these folders: the last one to write has to be the last one to have read.
+            lock.take(wait=True)
             records = folder.records()
             self._curves(record, records)
             self._table(folder, records)
 
     def _open(self, name: str) -> EventFile:
-        from analysis.tensorboard.events import (
-            EventFile,  # PyTorch's; late, because --log tensorboard is looked up early
-        )
+        from analysis.tensorboard.events import EventFile  # late, because --log tensorboard is looked up early
 
         return EventFile(self._folder / name)
 
@@ -140,13 +138,6 @@ class TensorBoard:
                 if isinstance(content, bytes) and name.endswith(".png"):
                     file.png(name.removesuffix(".png"), content, len(records))
 
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        # Workers of one run share these folders: the last one to write has to be the last one to have read.
-        with FileLock(self._folder / ".lock") as lock:
-            lock.take(wait=True)
-            yield
-
 
 def flat(settings: Mapping[str, Any], before: str = "") -> dict[str, bool | int | float | str]:
     """Settings by their dotted path, as `--set` takes them; lists as text, and those that are None left out."""
@@ -168,6 +159,5 @@ def _belongs(one: Record, to: Record) -> bool:
 
 def _row(record: Record) -> Stage:
     # As read from results.csv: NaN is an empty cell there.
-    cells: dict[str, Any] = asdict(record)
-    missing = {name: None for name, value in cells.items() if isinstance(value, float) and math.isnan(value)}
-    return Stage(**cells | missing)
+    missing: dict[str, Any] = {name: None for name, value in vars(record).items() if value != value}
+    return replace(record, **missing)

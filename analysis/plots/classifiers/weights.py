@@ -14,6 +14,7 @@ import numpy as np
 from analysis.plots.axes import log_axis
 from analysis.plots.gif import animate
 from analysis.plots.style import COLOURS, render
+from analysis.plots.ticks import decades
 from analysis.runs.evenly import evenly
 
 if TYPE_CHECKING:
@@ -99,18 +100,13 @@ def _panel(axes: Axes, arrays: Mapping[str, np.ndarray], kind: str, place: int, 
         axes.stairs(_on_axis(layer), edges, baseline=_LOWEST, color=_colour(number), linewidth=1.1, zorder=2 + number)
         for number, layer in enumerate(counts[place])
     ]
-    _count_axis(axes, 1.6 * max(2, counts.sum(1).max()))
+    top = 1.6 * max(2, counts.sum(1).max())
+    log_axis(axes.yaxis, decades(1, top, (1, 2, 5) if top < 40 else (1,)))
+    axes.set_ylim(_LOWEST, top)
     axes.set_xlim(edges[0], edges[-1])
     axes.set_xlabel("weight" if kind == "weight" else "l1 norm of a neuron", fontsize=8.5)
     axes.tick_params(labelsize=8, length=2.5)
     return outlines
-
-
-def _count_axis(axes: Axes, top: float) -> None:
-    mantissas = (1, 2, 5) if top < 40 else (1,)
-    ticks = [mantissa * 10.0**power for power in range(9) for mantissa in mantissas]
-    log_axis(axes.yaxis, [tick for tick in ticks if tick <= top])
-    axes.set_ylim(_LOWEST, top)
 
 
 def _on_axis(counts: np.ndarray) -> np.ndarray:
@@ -133,7 +129,8 @@ def _shown_kinds(arrays: Mapping[str, np.ndarray]) -> list[str]:
 
 
 def _still_title(arrays: Mapping[str, np.ndarray], place: int) -> str:
-    return f"{_ratio(arrays, place)}{_accuracy(arrays, place)}"
+    accuracy = arrays["accuracy"][place]
+    return _ratio(arrays, place) + (f", accuracy {100 * accuracy:.1f} %" if np.isfinite(accuracy) else "")
 
 
 def _frame_title(arrays: Mapping[str, np.ndarray], place: int, kind: str) -> str:
@@ -145,11 +142,6 @@ def _frame_title(arrays: Mapping[str, np.ndarray], place: int, kind: str) -> str
 
 def _ratio(arrays: Mapping[str, np.ndarray], place: int) -> str:
     return "dense" if arrays["stage"][place] == 0 else f"PR {100 * arrays['prune_ratio'][place]:.3g} %"
-
-
-def _accuracy(arrays: Mapping[str, np.ndarray], place: int) -> str:
-    accuracy = arrays["accuracy"][place]
-    return f", accuracy {100 * accuracy:.1f} %" if np.isfinite(accuracy) else ""
 
 
 def _colour(layer: int) -> str:
