@@ -35,26 +35,13 @@ def require_once(runs: Sequence[Path]) -> None:
 
 
 def require_densities(objectives: Mapping[Path, str], analysis: str) -> None:
-    """Refuse classifiers in an analysis of densities.
-
-    Args:
-        objectives: run folder → its `train.objective`.
-        analysis: name of the command, for the message.
-
-    Raises:
-        InputError: a run of classifiers.
-    """
+    """Raise InputError where one of the `objectives`, run folder → its, is that of classifiers."""
     for run, objective in objectives.items():
         if objective == CLASSIFIES:
             raise InputError(
                 f"{run}: a run of classifiers (train.objective: {CLASSIFIES}), and '{analysis}' is about "
                 f"densities; use 'sparseflows classify {run}'"
             )
-
-
-def objectives_of(studies: Sequence[Study]) -> dict[Path, str]:
-    """Run folder → its `train.objective`."""
-    return {study.path: study.folder.spec.train.objective for study in studies}
 
 
 def folder_for(study: Study, out: Path | None, studies: Sequence[Study], inner: str = "") -> Path:

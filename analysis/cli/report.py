@@ -26,15 +26,8 @@ from analysis.settings import SETTINGS
 from sparseflows.errors import Interrupted, SparseFlowsError
 
 _DISTRIBUTIONS = (
-    "sparseflows",
-    "torch",
-    "torchdiffeq",
-    "numpy",
-    "scipy",
-    "pandas",
-    "matplotlib",
-    "seaborn",
-    "scikit-learn",
+    *("sparseflows", "torch", "torchdiffeq", "numpy", "scipy"),
+    *("pandas", "matplotlib", "seaborn", "scikit-learn"),
 )
 SHORT_FIRST = ("cost", "modes", "field", "hessian")
 _CAPTIONS = {
@@ -84,11 +77,8 @@ def _analyse(run: Run) -> dict[str, str]:
                 run_analysis(kind, [path], [], SETTINGS[kind](), False, None)
         except Interrupted:
             raise
-        except SparseFlowsError as error:
-            problems[kind] = str(error)
         except Exception as error:  # a defect in one analysis must not cost the reader the rest of the page
-            problems[kind] = f"{type(error).__name__}: {error}"
-        if kind in problems:
+            problems[kind] = f"{'' if isinstance(error, SparseFlowsError) else f'{type(error).__name__}: '}{error}"
             typer.echo(f"{path}: no {kind}: {problems[kind]}", err=True)
     return problems
 
@@ -209,16 +199,9 @@ def _commands(run: Path, documents: Mapping[str, Mapping[Key, Values]]) -> str:
     hessian = option("hessian", "subset", "--subset") + option("hessian", "subset_seed", "--seed")
     hessian += f" --loss {loss.pop()}" if len(loss) == 1 else ""
     modes = option("modes", "samples", "--samples") + option("modes", "samples_seed", "--seed")
-    return "\n".join(
-        [
-            f"sparseflows run {run}/spec.yaml --out runs",
-            f"sparseflows hessian {run}{hessian}",
-            f"sparseflows modes {run}{modes}",
-            f"sparseflows field {run}",
-            f"sparseflows cost {run}",
-            f"sparseflows report {run}",
-        ]
-    )
+    options = {"hessian": hessian, "modes": modes, "field": "", "cost": "", "report": ""}
+    analyses = [f"sparseflows {kind} {run}{given}" for kind, given in options.items()]
+    return "\n".join([f"sparseflows run {run}/spec.yaml --out runs", *analyses])
 
 
 def _json(found: Sequence[Findings], path: Path, size: int) -> str:

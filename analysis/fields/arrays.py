@@ -66,7 +66,7 @@ def field_arrays(
     rows = _shown_rows(splits, seed)
     noise = numpy_generator(seed, "field/samples").standard_normal((SAMPLES, splits.train.shape[1]))
     moving, speed = _samples(grids.bounded(flow, FAR) if plane else flow, noise, pairs, frames)
-    common = moving | moments(flow) | {"rows": _in_pairs(rows, pairs), "columns": np.array(pairs) + 1}
+    common = moving | moments(flow, SHARES) | {"rows": _in_pairs(rows, pairs), "columns": np.array(pairs) + 1}
     if plane:
         values, arrays = _plane(flow, splits, noise, moving["samples"][0], report)
     else:
@@ -76,18 +76,18 @@ def field_arrays(
     return Result(values, {name: _compact(array) for name, array in arrays.items()})
 
 
-def times(flow: Flow, shares: Sequence[float] = SHARES) -> list[grids.Moment]:
+def times(flow: Flow, shares: Sequence[float]) -> list[grids.Moment]:
     """The moments at those shares of T of every block."""
     return [grids.moment(flow, block, share) for block in range(len(flow.chain())) for share in shares]
 
 
-def moments(flow: Flow, shares: Sequence[float] = SHARES) -> dict[str, Array]:
+def moments(flow: Flow, shares: Sequence[float]) -> dict[str, Array]:
     """`block` (from 1), `time` and `end_time` (M,) of `times`."""
     block, time, end_time = (np.array(values) for values in zip(*times(flow, shares), strict=True))
     return {"block": block + 1, "time": time, "end_time": end_time}
 
 
-def on_grid(flow: Flow, grid: grids.Grid, shares: Sequence[float] = SHARES) -> dict[str, Array]:
+def on_grid(flow: Flow, grid: grids.Grid, shares: Sequence[float]) -> dict[str, Array]:
     """`field_extent` (4,), `velocity` (M, cells, cells, 2) and `divergence` (M, cells, cells) at `times`."""
     fields = [grids.field_at(flow, when, grid.points) for when in times(flow, shares)]
     side = len(grid.axis_x)
@@ -98,7 +98,7 @@ def on_grid(flow: Flow, grid: grids.Grid, shares: Sequence[float] = SHARES) -> d
     }
 
 
-def at_samples(flow: Flow, noise: Array, shares: Sequence[float] = SHARES) -> dict[str, Array]:
+def at_samples(flow: Flow, noise: Array, shares: Sequence[float]) -> dict[str, Array]:
     """What colours are scaled by: `sample_divergence` and `sample_speed` (M, n) where noise (n, 2) is at `times`.
 
     Raises:
@@ -124,7 +124,7 @@ def _plane(
     """
     everything = np.concatenate([splits.train, splits.validation, splits.test])
     grid = grids.make_grid(square_window(everything, DATA_MARGIN, NOISE_REACH), FIELD_CELLS)
-    field = on_grid(flow, grid)
+    field = on_grid(flow, grid, SHARES)
     around = grids.make_grid(square_window(everything, DATA_MARGIN), DENSITY_CELLS)
     needed = np.zeros(len(around.points), dtype=bool)
     for shown in (everything, samples):
@@ -139,7 +139,7 @@ def _plane(
         "max_abs_divergence": float(np.abs(field["divergence"]).max()),
         "extent": list(grid.extent),
     }
-    return values, at_samples(flow, noise[:SCALED]) | field | {
+    return values, at_samples(flow, noise[:SCALED], SHARES) | field | {
         "density_extent": np.array(around.extent),
         "density": density,
         "truth": _truth(splits, around),
@@ -167,7 +167,7 @@ def _pairs(flow: Flow, rows: Array, pairs: Sequence[Pair], report: Report) -> tu
     velocity, trace = np.full((*shape, 2), np.nan), np.full(shape, np.nan)
     windows = [window(rows[:, pair], OUTERMOST, DATA_MARGIN, NOISE_REACH) for pair in pairs]
     z, largest = grids.to_first_block(flow, rows), 0.0
-    for index, when in enumerate(times(flow)):
+    for index, when in enumerate(times(flow, SHARES)):
         block, share = divmod(index, len(SHARES))
         if share:
             z = grids.path(flow, z, [block + SHARES[share - 1], block + SHARES[share]], SOLVER)[-1]

@@ -111,9 +111,9 @@ def draw_means(axes: Axes, x: np.ndarray, means: np.ndarray, errors: np.ndarray,
     axes.plot(x[order], means[order], linewidth=1.3, zorder=depth, **look.style)
 
 
-def draw_level(axes: Axes, mean: float, error: float, line: Any = "--") -> None:
+def draw_level(axes: Axes, mean: float, error: float) -> None:
     """The dense flow on an axis of prune ratios: a star, a line across, and a band as wide as its standard error."""
-    axes.axhline(mean, color=DENSE_LOOK.colour, linewidth=0.9, linestyle=line, zorder=1.5)
+    axes.axhline(mean, color=DENSE_LOOK.colour, linewidth=0.9, linestyle="--", zorder=1.5)
     if math.isfinite(error):
         axes.axhspan(mean - error, mean + error, color=DENSE_LOOK.colour, alpha=0.08, linewidth=0, zorder=1)
     axes.plot([1.0], [mean], zorder=4, **DENSE_LOOK.style)

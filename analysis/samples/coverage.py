@@ -9,7 +9,6 @@ Sliced Wasserstein distance: Bonneel et al. 2015, here of order 1.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,12 +106,6 @@ def density_and_coverage(within: Array, across: Array, neighbours: int) -> tuple
     radii = np.partition(within, neighbours, axis=1)[:, neighbours]  # place 0 is the row itself
     counts = (across <= radii[:, None]).sum(1)
     return float(counts.sum() / (neighbours * across.shape[1])), float((counts > 0).mean())
-
-
-def expected_coverage(n: int, m: int, neighbours: int = NEIGHBOURS) -> float:
-    """Mean coverage of n true rows by m points that are as true (Naeem et al. 2020): 1 − 2⁻ᵏ for n = m → ∞."""
-    missed = [(n - 1 - j) / (n + m - 1 - j) for j in range(neighbours)]
-    return 1 - math.prod(missed)
 
 
 def random_directions(dim: int, count: int, generator: np.random.Generator) -> Array:

@@ -82,13 +82,7 @@ def published_distance(samples: Array, modes: Modes) -> Array:
 
 
 def mode_quality(samples: Array, modes: Modes, paper: bool = False) -> ModeQuality:
-    """Shares of good samples, and samples by mode.
-
-    Args:
-        samples: (n, D), finite.
-        modes: of the true density.
-        paper: use `published_distance` instead of Mahalanobis'.
-    """
+    """Shares of good samples (n, D), finite, and samples by mode; `paper` goes by `published_distance`."""
     distances = published_distance(samples, modes) if paper else mahalanobis(samples, modes)
     nearest, least = distances.argmin(1), distances.min(1)
     counts = np.bincount(nearest[least <= CAPTURED_WITHIN], minlength=len(modes.means))

@@ -118,8 +118,7 @@ def _draw_map(axes: Axes, arrays: Mapping[str, np.ndarray]) -> None:
     for those, edge, width, size, depth in ((~wrong, "white", 0.3, 7, 3), (wrong, "black", 0.9, 13, 4)):
         look: Any = {"c": colours[those], "s": size, "edgecolors": edge, "linewidths": width, "zorder": depth}
         axes.scatter(points[those, 0], points[those, 1], **look)
-    axes.set_xlim(extent[0], extent[1])
-    axes.set_ylim(extent[2], extent[3])
+    axes.set(xlim=extent[:2], ylim=extent[2:])
 
 
 def _ahead(probabilities: np.ndarray) -> list[np.ndarray]:
@@ -145,8 +144,7 @@ def _draw_paths(axes: Axes, arrays: Mapping[str, np.ndarray], extent: tuple[floa
     hollow: Any = {"facecolors": "white", "edgecolors": colours, "linewidths": 0.5}
     axes.scatter(paths[0, :, 0], paths[0, :, 1], s=5, zorder=3, **hollow)
     axes.scatter(paths[-1, :, 0], paths[-1, :, 1], s=9, c=colours, edgecolors="white", linewidths=0.3, zorder=4)
-    axes.set_xlim(left, right)
-    axes.set_ylim(bottom, top)
+    axes.set(xlim=extent[:2], ylim=extent[2:])
 
 
 def _classes(classes: int, points: bool) -> list[Any]:

@@ -28,10 +28,7 @@ _SMALL: Mapping[str, Any] = {
 def density_figure(arrays: Mapping[str, np.ndarray], title: str, mass: float) -> dict[str, bytes]:
     """Two columns: the true density (or the test rows, counted) and the flow's, on one scale: png, pdf, npz.
 
-    Args:
-        arrays: see `analysis.fields.arrays.field_arrays`.
-        title: what stage it is.
-        mass: of the flow's density within the window; it is told in the panel's title.
+    The panel's title tells the `mass` of the flow's density within the window.
     """
     shown = {name: arrays[name] for name in ("density", "truth", "truth_is_known", "density_extent")}
     extent, top = arrays["density_extent"].tolist(), density_limit(arrays)

@@ -20,12 +20,7 @@ ARROWS = 16  # a side
 
 
 def preview_figure(arrays: Mapping[str, np.ndarray], title: str) -> bytes:
-    """A PNG: a block a row, its times side by side; the colour is the divergence, on one scale for all panels.
-
-    Args:
-        arrays: see `analysis.fields.preview.preview_arrays`.
-        title: what stage it is.
-    """
+    """A PNG of `analysis.fields.preview.preview_arrays`: a block a row; the colour is the divergence, on one scale."""
     with theme():
         from matplotlib.figure import Figure
 

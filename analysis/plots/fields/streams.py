@@ -39,10 +39,7 @@ NO_MEAN = "0.93"  # colour of a cell with too few rows
 def field_figure(arrays: Mapping[str, np.ndarray], title: str, colour: Colour) -> dict[str, bytes]:
     """The field of one stage at its times, a block a row (a pair and block, for more than two columns): png, pdf, npz.
 
-    Args:
-        arrays: see `analysis.fields.arrays.field_arrays`.
-        title: what stage it is.
-        colour: what the colour shows, on one scale for all panels.
+    `colour` says what the colour shows, on one scale for all panels.
     """
     used = ("block", "time", "end_time", "columns", "field_extent", "velocity", "divergence")
 
@@ -88,8 +85,7 @@ def draw_field(
         velocity: (cells, cells, 2), NaN where unknown.
         divergence: (cells, cells).
         extent: left, right, bottom, top.
-        colour: what the colour shows.
-        limits: of the colour scale.
+        colour, limits: what the colour shows, and the ends of its scale.
         density: of the stream lines.
     """
     from matplotlib import colormaps
@@ -210,23 +206,14 @@ def _heads(axes: Axes, segments: Sequence[np.ndarray], extent: Sequence[float], 
     direction = chosen[:, 1] - chosen[:, 0]
     norm = np.linalg.norm(direction, axis=1, keepdims=True)
     direction = direction / np.where(norm > 0, norm, 1) * (extent[1] - extent[0]) / 1000
-    heads = axes.quiver(
-        *chosen.mean(1).T,
-        *direction.T,
-        color=LINES[colour],
-        angles="xy",
-        scale_units="xy",
-        scale=1,
-        width=0.0035,
-        headwidth=7,
-        headlength=8,
-        headaxislength=7,
-        minshaft=0.01,
-        minlength=0,
-        pivot="mid",
-        zorder=2.5,
-    )
+    head: Any = {"width": 0.0035, "headwidth": 7, "headlength": 8, "headaxislength": 7}
+    dots: Any = {"scale": 1, "minshaft": 0.01, "minlength": 0, "pivot": "mid", "zorder": 2.5}
+    heads = _quiver(axes, chosen.mean(1).T, direction.T, colour, **dots, **head)
     heads.set_in_layout(False)
+
+
+def _quiver(axes: Axes, points: np.ndarray, vectors: np.ndarray, colour: Colour, **look: Any) -> Any:
+    return axes.quiver(*points, *vectors, color=LINES[colour], angles="xy", scale_units="xy", **look)
 
 
 def _middle(first: int, last: int, lengths: np.ndarray) -> int:
@@ -243,16 +230,5 @@ def _arrows(axes: Axes, velocity: np.ndarray, extent: Sequence[float], colour: C
     speed = np.linalg.norm(velocity[known], axis=-1)
     # The longest arrows, a few outliers apart, are as long as two cells are wide.
     scale = float(np.quantile(speed, 0.95)) / (2 * (extent[1] - extent[0]) / len(velocity)) or 1.0
-    axes.quiver(
-        x[column],
-        y[row],
-        *velocity[known].T,
-        color=LINES[colour],
-        angles="xy",
-        scale_units="xy",
-        scale=scale,
-        width=0.009,
-        headwidth=3.6,
-        headlength=4,
-        headaxislength=3.6,
-    )
+    head = {"width": 0.009, "headwidth": 3.6, "headlength": 4, "headaxislength": 3.6}
+    _quiver(axes, np.stack([x[column], y[row]]), velocity[known].T, colour, scale=scale, **head)
