@@ -11,7 +11,7 @@ import typer
 from analysis.analyses.entries import stage_sheet
 from analysis.analyses.shape import Analysis, Request
 from analysis.fields.projection import Pair, check_columns, parse_columns
-from analysis.runs.evenly import evenly
+from analysis.runs.evenly import by_cascade, evenly
 from analysis.runs.results import Entry, Report, Result, each_stage
 from analysis.runs.study import Study, Subject
 from analysis.tables.numbers import fixed
@@ -107,26 +107,14 @@ def _pairs(request: Request) -> list[Pair] | None:
 
 def _panels(entries: Sequence[Entry], every: bool) -> dict[str, list[Entry]]:
     # Cascade → dense and up to six stages of it, spread evenly, the last one among them; two columns at least.
-    done = [entry for entry in entries if entry.result is not None]
-    rows: dict[str, list[Entry]] = {}
-    seen: set[str] = set()
-    for entry in sorted(done, key=lambda entry: entry.subject.record.seed):
-        record = entry.subject.record
-        if record.series == DENSE or (record.series in seen and record.cascade not in rows and not every):
-            continue
-        seen.add(record.series)
-        rows.setdefault(record.cascade, []).append(entry)
+    done = {entry.subject.name: entry for entry in entries if entry.result is not None}
     panels = {}
-    for cascade, own in rows.items():
-        own = sorted(own, key=lambda entry: entry.subject.record.stage)
-        dense = [
-            entry
-            for entry in done
-            if entry.subject.record.series == DENSE and entry.subject.record.seed == own[0].subject.record.seed
-        ]
-        columns = [*dense[:1], *(own[k] for k in evenly(len(own), _SIDE))]
+    for cascade, stages in by_cascade((entry.subject for entry in done.values()), every).items():
+        dense = [one for one in stages if one.record.series == DENSE]
+        own = stages[len(dense) :]
+        columns = [*dense, *(own[k] for k in evenly(len(own), _SIDE))]
         if len(columns) > 1:
-            panels[cascade] = columns
+            panels[cascade] = [done[one.name] for one in columns]
     return panels
 
 

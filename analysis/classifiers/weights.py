@@ -34,12 +34,7 @@ class Left:
 
 
 def left_of(network: nn.Module, masks: Mapping[str, Tensor]) -> Left:
-    """The surviving weights of `network`, and the norms of its neurons or channels.
-
-    Args:
-        network: dense, masked or shrunk.
-        masks: parameter name → bool, as `survivors` takes them.
-    """
+    """The surviving weights of `network`, dense, masked or shrunk, and the norms of its neurons or channels."""
     parameters = {name: parameter.detach() for name, parameter in network.named_parameters()}
     kept = survivors(network, masks)
     norms = []

@@ -31,6 +31,7 @@ _STAGE = (
     *("protocol", "method", "seed", "stage", "status", "reason", "prune_ratio", "params", "params_dense"),
     *("accuracy_test", "loss_test", "loss_val", "n_test", "nfe"),
 )
+_MEAN = ("label", "protocol", "method", "stage", "status", "seeds_done", "prune_ratio", "params", "nfe", "best")
 
 
 def command(runs: Sequence[Path], seed: int, as_json: bool, out: Path | None) -> None:
@@ -153,6 +154,5 @@ def _document(study: Study, table: Table) -> dict[str, Any]:
 
 
 def _mean(row: Row) -> Mapping[str, Any]:
-    head = {name: getattr(row, name) for name in ("label", "protocol", "method", "stage", "status", "seeds_done")}
-    numbers = {"prune_ratio": row.prune_ratio, "params": row.params, "nfe": row.nfe, "best": row.best}
-    return head | numbers | with_se("accuracy_test", row.accuracy) | with_se("loss_test", row.loss)
+    own = {name: getattr(row, name) for name in _MEAN}
+    return own | with_se("accuracy_test", row.accuracy) | with_se("loss_test", row.loss)

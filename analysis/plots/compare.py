@@ -123,7 +123,7 @@ def _values(axes: Axes, arrays: Mapping[str, np.ndarray], protocol: str) -> dict
     names = ("prune_ratio", "value", "value_se")
     of_dense = np.isin(arrays["protocol"], (CONTROL, REDUCED))
     here = (arrays["protocol"] == protocol) & (arrays["method"] != DENSE)
-    used = _lines(axes, arrays["method"], here, *(arrays[name] for name in names))
+    used = _lines(axes, arrays, here, ("method", *names))
     for name, style in _DENSE_LOOKS.items():
         points = arrays["protocol"] == name
         if points.any() and (name, protocol) != (CONTROL, ONE_SHOT):
@@ -148,18 +148,17 @@ def _differences(axes: Axes, arrays: Mapping[str, np.ndarray], protocol: str) ->
         axes.set_axis_off()
         return {}
     axes.axhline(0.0, color=look("random_weights").colour, linewidth=1.0, zorder=1.5)
-    names = ("random_prune_ratio", "random_difference", "random_difference_se")
-    used = _lines(axes, arrays["random_method"], here, *(arrays[name] for name in names))
-    spread_axis(axes, arrays["random_stage"][here], *(arrays[name][here] for name in names[1:]))
+    names = ("random_difference", "random_difference_se")
+    used = _lines(axes, arrays, here, ("random_method", "random_prune_ratio", *names))
+    spread_axis(axes, *(arrays[name][here] for name in ("random_stage", *names)))
     return used
 
 
-def _lines(
-    axes: Axes, methods: np.ndarray, here: np.ndarray, ratios: np.ndarray, values: np.ndarray, errors: np.ndarray
-) -> dict[str, Look]:
-    found = list(dict.fromkeys(methods[here].tolist()))
+def _lines(axes: Axes, arrays: Mapping[str, np.ndarray], here: np.ndarray, names: tuple[str, ...]) -> dict[str, Look]:
+    methods, ratios, values, errors = (arrays[name][here] for name in names)
+    found = list(dict.fromkeys(methods.tolist()))
     for place, method in enumerate(found):
-        points = here & (methods == method)
+        points = methods == method
         apart = 1.02 ** (place - (len(found) - 1) / 2)
         draw_means(axes, kept(ratios[points]) * apart, values[points], errors[points], look(method))
     return {method: look(method) for method in found}

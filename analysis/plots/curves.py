@@ -119,27 +119,22 @@ def vs_pr_figure(arrays: Mapping[str, np.ndarray]) -> dict[str, bytes]:
 
 
 def _panel(axes: Axes, arrays: Mapping[str, np.ndarray], name: str, styles: Mapping[str, Look]) -> None:
-    import pandas as pd
     import seaborn
 
     scale = 100.0 if name == "clearly_negative_share" else 1.0
-    networks = pd.DataFrame({key: arrays[key] for key in ("method", "prune_ratio", name)})
-    means = pd.DataFrame(
-        {key: arrays[f"mean_{key}"] for key in ("method", "prune_ratio")}
-        | {"mean": scale * arrays[f"mean_{name}"], "se": np.nan_to_num(scale * arrays[f"mean_{name}_se"])}
-    ).dropna(subset="mean")
     for method, look in styles.items():
-        one = means[means["method"] == method]
+        here = (arrays["mean_method"] == method) & np.isfinite(arrays[f"mean_{name}"])
+        mean, se = scale * arrays[f"mean_{name}"][here], np.nan_to_num(scale * arrays[f"mean_{name}_se"][here])
         # An error as large as the mean has no lower end on a logarithmic axis.
-        low = one["mean"] - one["se"]
-        low = low.where((low > 0) | (name not in _LOG), one["mean"] / 10)
-        x = kept(one["prune_ratio"].to_numpy())
-        axes.fill_between(x, low, one["mean"] + one["se"], color=look.colour, alpha=0.18, linewidth=0, zorder=2)
-        axes.plot(x, one["mean"], zorder=3, **look.style)
+        low = np.where((mean > se) | (name not in _LOG), mean - se, mean / 10)
+        x = kept(arrays["mean_prune_ratio"][here])
+        axes.fill_between(x, low, mean + se, color=look.colour, alpha=0.18, linewidth=0, zorder=2)
+        axes.plot(x, mean, zorder=3, **look.style)
     if int(arrays["seeds"]) > 1:
-        dots = networks[networks["method"].isin(list(styles))].dropna()
+        dots = np.isin(arrays["method"], list(styles)) & np.isfinite(arrays[name]) & np.isfinite(arrays["prune_ratio"])
+        methods = arrays["method"][dots]
         seaborn.scatterplot(
-            x=kept(dots["prune_ratio"].to_numpy()), y=scale * dots[name], hue=dots["method"], style=dots["method"],
+            x=kept(arrays["prune_ratio"][dots]), y=scale * arrays[name][dots], hue=methods, style=methods,
             palette={method: look.colour for method, look in styles.items()}, s=14, alpha=0.35, linewidth=0,
             markers={method: look.marker for method, look in styles.items()}, legend=False, zorder=2.5, ax=axes,
         )  # fmt: skip

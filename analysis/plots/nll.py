@@ -118,17 +118,15 @@ def _styles(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, Look], dict[str
 
 def _prune_ratio_axis(axes: Axes, arrays: Mapping[str, np.ndarray], low: float, high: float) -> None:
     # A second scale for the same axis: only where every point is pruned from the same number of params.
-    dense = np.unique(arrays["params_dense"])
-    if dense.size != 1 or not np.isfinite(dense[0]) or np.unique(arrays["params"]).size < 2:
+    dense, *others = np.unique(arrays["params_dense"]).tolist()
+    if others or not math.isfinite(dense) or np.unique(arrays["params"]).size < 2:
         return
-    ticks = ratio_ticks(dense[0], low, high)
+    ticks = [dense * (1 - ratio) for ratio in ratio_ticks(dense, low, high)]
     if len(ticks) < 2:
         return
     top = axes.twiny()
     top.grid(visible=False)
-    log_axis(
-        top.xaxis, [dense[0] * (1 - ratio) for ratio in ticks], lambda params: f"{100 * (1 - params / dense[0]):.4g} %"
-    )
+    log_axis(top.xaxis, ticks, lambda params: f"{100 * (1 - params / dense):.4g} %")
     top.set(xlim=(low, high), xlabel="prune ratio")
     top.spines["top"].set_visible(True)
 

@@ -31,9 +31,7 @@ _LOWEST = 0.7  # of the counts' axis: a count of 1 stands on it
 def weights_figure(arrays: Mapping[str, np.ndarray], title: str) -> dict[str, bytes]:
     """A few sparsities of each sweep side by side, weights above, the norms of neurons below: png, pdf, npz.
 
-    Args:
-        arrays: of `analysis.classifiers.weights.histograms`, all stages of a few sweeps.
-        title: of the run.
+    The arrays are those of `analysis.classifiers.weights.histograms`, all stages of a few sweeps.
     """
     rows = [_stills(places) for places in _sweeps(arrays)]
     kinds = _shown_kinds(arrays)
@@ -83,7 +81,7 @@ def weights_animation(arrays: Mapping[str, np.ndarray], title: str) -> bytes:
             for places, kind, outlines, axes in drawn:
                 place = places[min(number, len(places) - 1)]
                 for outline, counts in zip(outlines, arrays[f"{kind}_counts"][place], strict=True):
-                    outline.set_data(_on_axis(counts))
+                    outline.set_data(np.maximum(counts, _LOWEST))
                 axes.set_title(_frame_title(arrays, place, kind), fontsize=9)
 
         return show
@@ -95,10 +93,11 @@ def weights_animation(arrays: Mapping[str, np.ndarray], title: str) -> bytes:
 def _panel(axes: Axes, arrays: Mapping[str, np.ndarray], kind: str, place: int, dense: int) -> list[Any]:
     """One histogram, and the dense network's behind it; the layers' outlines."""
     edges, counts = arrays[f"{kind}_edges"], arrays[f"{kind}_counts"]
-    axes.stairs(_on_axis(counts[dense].sum(0)), edges, baseline=_LOWEST, color="0.88", fill=True, zorder=1)
+    axes.stairs(np.maximum(counts[dense].sum(0), _LOWEST), edges, baseline=_LOWEST, color="0.88", fill=True, zorder=1)
+    shown = np.maximum(counts[place], _LOWEST)
     outlines = [
-        axes.stairs(_on_axis(layer), edges, baseline=_LOWEST, color=_colour(number), linewidth=1.1, zorder=2 + number)
-        for number, layer in enumerate(counts[place])
+        axes.stairs(layer, edges, baseline=_LOWEST, color=_colour(number), linewidth=1.1, zorder=2 + number)
+        for number, layer in enumerate(shown)
     ]
     top = 1.6 * max(2, counts.sum(1).max())
     log_axis(axes.yaxis, decades(1, top, (1, 2, 5) if top < 40 else (1,)))
@@ -107,10 +106,6 @@ def _panel(axes: Axes, arrays: Mapping[str, np.ndarray], kind: str, place: int, 
     axes.set_xlabel("weight" if kind == "weight" else "l1 norm of a neuron", fontsize=8.5)
     axes.tick_params(labelsize=8, length=2.5)
     return outlines
-
-
-def _on_axis(counts: np.ndarray) -> np.ndarray:
-    return np.maximum(counts, _LOWEST)
 
 
 def _sweeps(arrays: Mapping[str, np.ndarray]) -> list[list[int]]:

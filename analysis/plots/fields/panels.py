@@ -32,10 +32,7 @@ def panels_figure(columns: Sequence[Panel], title: str, colour: Colour) -> dict[
     Rows: the field half-way between data and noise, the density (two columns of data only), samples in the
     first pair of columns.
 
-    Args:
-        columns: the stages, dense first, with the arrays of `analysis.fields.arrays`.
-        title: which method and seed.
-        colour: what the field's colour shows.
+    `columns` are the stages, dense first, with the arrays of `analysis.fields.arrays`.
     """
     first = columns[0].arrays
     plane = first["field_extent"].ndim == 1
