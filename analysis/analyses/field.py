@@ -75,10 +75,10 @@ def figures(request: Request, entries: Sequence[Entry]) -> Iterator[tuple[str, M
     """
     colour, every = request.settings.colour, request.named
     for method, several in _panels(entries, every).items():
-        yield f"panels of {method}", _below(_panel_files(method, several, colour))
+        yield f"panels of {method}", _panel_files(method, several, colour)
     for entry in entries if every else featured(entries):
         if entry.result is not None:
-            yield entry.subject.name, _below(_stage_files(entry, colour))
+            yield entry.subject.name, _stage_files(entry, colour)
     left = sum(entry.result is not None for entry in entries) - len(featured(entries))
     if left and not every:
         typer.echo(f"not drawn, but for the panels: {left} more stages; draw them with --stage '*'", err=True)
@@ -94,10 +94,6 @@ def featured(entries: Sequence[Entry]) -> list[Entry]:
         first = min(subject.record.seed for subject in own)
         chosen.add(max((s for s in own if s.record.seed == first), key=lambda s: s.record.stage).name)
     return [entry for entry in done if entry.subject.name in chosen]
-
-
-def _below(files: Mapping[str, bytes]) -> dict[str, bytes]:
-    return {f"{FOLDER}/{name}": content for name, content in files.items()}
 
 
 def _pairs(request: Request) -> list[Pair] | None:
@@ -131,7 +127,7 @@ def _panel_files(cascade: str, entries: Sequence[Entry], colour: Colour) -> dict
     last = entries[-1].subject
     title = f"{last.folder.spec.name} · {last.record.series} · seed {last.record.seed}"
     drawn = panels_figure(columns, title, colour)
-    return {f"panels_{cascade}.{kind}": drawn[kind] for kind in KINDS}
+    return {f"{FOLDER}/panels_{cascade}.{kind}": drawn[kind] for kind in KINDS}
 
 
 def _stage_files(entry: Entry, colour: Colour) -> dict[str, bytes]:
@@ -168,14 +164,15 @@ def _with_files(entries: Sequence[Entry], every: bool) -> list[Entry]:
         stem = _stem(entry)
         names = [f"{stem}_{figure}.{kind}" for figure in figures for kind in KINDS] + [f"{stem}.gif"]
         names = names if entry.subject.name in own else []
-        names += [f"panels_{cascade}.{k}" for cascade, several in panels.items() if entry in several for k in KINDS]
-        values = entry.result.values | {"files": [f"{FOLDER}/{name}" for name in names]}
-        named.append(replace(entry, result=replace(entry.result, values=values)))
+        among = [cascade for cascade, several in panels.items() if entry in several]
+        names += [f"{FOLDER}/panels_{cascade}.{kind}" for cascade in among for kind in KINDS]
+        result = replace(entry.result, values=entry.result.values | {"files": names})
+        named.append(replace(entry, result=result))
     return named
 
 
 def _stem(entry: Entry) -> str:
-    return f"{entry.subject.record.cascade}-{entry.subject.record.stage}"
+    return f"{FOLDER}/{entry.subject.record.cascade}-{entry.subject.record.stage}"
 
 
 ANALYSIS = Analysis("field", compute, sheets, figures, check, folder=FOLDER)

@@ -114,7 +114,8 @@ def _findings(
     path = Path(run.folder)
     own = {} if suffix else {"nll_vs_params": made.get("nll_vs_params.png")}
     own |= {name: made.get(f"{name}{suffix}.png") for name in ("nll_vs_pr", "hessian_vs_pr")}
-    own |= {name: _bytes_of(path / "analysis" / f"{name}.png") for name in ("spectral_density", "mode_quality")}
+    stored = {name: path / "analysis" / f"{name}.png" for name in ("spectral_density", "mode_quality")}
+    own |= {name: file.read_bytes() for name, file in stored.items() if file.is_file()}
     fields, others = field_pictures(path / "analysis" / "fields", _shown_stages(run))
     return Findings(
         run=run,
@@ -172,10 +173,6 @@ def _shown_stages(run: Run) -> list[tuple[Key, str]]:
 def _selected_by(stage: Stage) -> float:
     known = [value for value in (stage.nll_val, stage.nll_test) if value is not None]
     return known[0] if known else float("inf")
-
-
-def _bytes_of(path: Path) -> bytes | None:
-    return path.read_bytes() if path.is_file() else None
 
 
 def _versions(run: Path) -> dict[str, str]:

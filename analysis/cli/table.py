@@ -19,7 +19,7 @@ from analysis.runs.sweeps import folder_for_all
 from analysis.tables import hessian, nll
 from analysis.tables.curvature import hessian_table
 from analysis.tables.markup import latex, markdown
-from analysis.tables.means import CLASSIFIES, Table, tabulate
+from analysis.tables.means import CLASSIFIES, tabulate
 from analysis.tables.sheet import Sheet
 from analysis.tables.text import text
 from sparseflows.errors import InputError
@@ -63,7 +63,11 @@ def table_files(runs: Sequence[Run], hessians: Hessians) -> dict[str, str | byte
         InputError: classifiers beside flows that do not classify.
     """
     tables = [one for run in runs for one in tabulate(run)]
-    _require_one_kind(tables)
+    if len({table.classifies for table in tables}) > 1:
+        classifier, flow = (next(t.run for t in tables if t.classifies is kind) for kind in (True, False))
+        raise InputError(
+            f"{classifier} is a run of classifiers (accuracy), {flow} of densities (NLL); tabulate each kind by itself"
+        )
     files = written("table", [nll.sheet(table) for table in tables]) | {"table.csv": nll.rows_csv(tables)}
     curvature = [hessian_table(run, hessians[run.folder]) for run in runs if run.folder in hessians]
     if curvature:
@@ -126,11 +130,3 @@ def _json(runs: Sequence[Run], hessians: Hessians) -> str:
             curvature = known.get((stage.series, stage.seed, stage.stage))
             stages.append(row | ({"hessian": curvature} if curvature else {}))
     return json.dumps({"run": [run.folder for run in runs], "stages": stages}, indent=2, allow_nan=False)
-
-
-def _require_one_kind(tables: Sequence[Table]) -> None:
-    if len({table.classifies for table in tables}) > 1:
-        classifier, flow = (next(t.run for t in tables if t.classifies is kind) for kind in (True, False))
-        raise InputError(
-            f"{classifier} is a run of classifiers (accuracy), {flow} of densities (NLL); tabulate each kind by itself"
-        )

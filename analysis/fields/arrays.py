@@ -51,9 +51,7 @@ def field_arrays(
     columns); `columns` (more than two).
 
     Args:
-        flow: whose pictures they are.
-        splits: its data.
-        report: told of the progress.
+        flow, splits, report: what is drawn, with its data; who is told of the progress.
         seed: of the noise that is carried to data, and of the rows that are shown.
         frames: states of the animation.
         pairs: columns to show where there are more than two, counted from 0; None chooses by correlation.

@@ -98,10 +98,8 @@ def log_density(
     few such cells would take longer than all others together.
 
     Args:
-        flow: whose density.
-        grid: where.
-        solver, dtype: how, and in what precision, it is solved.
-        report: told after each tile.
+        flow, grid: whose density, and where.
+        solver, dtype, report: how, and in what precision, it is solved; who is told after each tile.
         needed: (cells²,) cells that hold data or samples. Given it, a tile that takes more than `PATIENCE`
             evaluations is solved in smaller and smaller ones, and those without a needed cell are left out:
             −inf, for there is next to no probability where no sample is.

@@ -78,12 +78,7 @@ def cell_means(
 ) -> tuple[Array, Array]:
     """Mean of `values` (N, K) over the points (N, 2) in each cell of a window, and the points in each.
 
-    Args:
-        points: where.
-        values: what is averaged.
-        extent: left, right, bottom, top; points outside are left out.
-        cells: on a side.
-        at_least: a cell with fewer points has no mean.
+    Points outside `extent` (left, right, bottom, top) are left out; a cell with fewer than `at_least` has no mean.
 
     Returns:
         (cells, cells, K), NaN where there is no mean, and counts (cells, cells); rows rise with y.

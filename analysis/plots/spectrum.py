@@ -24,10 +24,7 @@ def spectrum_figure(
 ) -> dict[str, bytes]:
     """Spectral density of every stage on common axes, logarithmic in density: `png`, `pdf`, `npz`.
 
-    Args:
-        labels: of the panels.
-        stages: arrays `grid`, `density`, and `eigenvalues`, the whole spectrum where it is known (else empty).
-        title: above the panels.
+    Each stage has arrays `grid`, `density`, and `eigenvalues`, the whole spectrum where it is known (else empty).
     """
     columns = min(COLUMNS, len(stages))
     rows = math.ceil(len(stages) / columns)

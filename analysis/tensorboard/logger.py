@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from analysis.runs.records import Run, Stage
 from analysis.tables.means import CLASSIFIES, tabulate
 from sparseflows.experiment.folder.folder import RunFolder
-from sparseflows.experiment.folder.records import CASCADE, DENSE, DONE, Record
+from sparseflows.experiment.folder.records import DENSE, Record
 from sparseflows.experiment.monitoring.loggers import StageStart, Values
 from sparseflows.files import FileLock
 from sparseflows.specs.yaml import dump_spec
@@ -67,7 +67,7 @@ class TensorBoard:
         own = {name: getattr(record, name) for name in ("protocol", "method", "seed", "stage")}
         known = {f"result/{name}": 0.0 for name in (*JUDGED, *COUNTED) if getattr(record, name) is not None}
         file.hparams(flat(folder.spec.model_dump()) | own, known)
-        if record.status != DONE:
+        if not record.done:
             file.text("status", f"failed: {record.reason}")
         self._picture(file, record, network)
         self._file = file
@@ -113,7 +113,8 @@ class TensorBoard:
 
     def _curves(self, record: Record, records: Sequence[Record]) -> None:
         """Of the cascade that `record` is of: its stages after the dense one that they all come from."""
-        chosen = [one for one in records if one.status == DONE and one.seed == record.seed and _belongs(one, record)]
+        series = (record.series, DENSE)
+        chosen = [one for one in records if one.done and one.seed == record.seed and one.series in series]
         with self._open(record.cascade) as file:
             for one in sorted(chosen, key=lambda one: one.stage):
                 for name in (*JUDGED, *COUNTED):
@@ -150,11 +151,6 @@ def flat(settings: Mapping[str, Any], before: str = "") -> dict[str, bool | int 
         elif value is not None:
             found[before + name] = str(value)
     return found
-
-
-def _belongs(one: Record, to: Record) -> bool:
-    same = (one.protocol, one.method) == (to.protocol, to.method)
-    return same or (one.protocol, one.method) == (CASCADE, DENSE)
 
 
 def _row(record: Record) -> Stage:

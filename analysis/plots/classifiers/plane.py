@@ -9,7 +9,7 @@ import numpy as np
 
 from analysis.fields.projection import centres, square_window
 from analysis.plots.fields.plane import Panel, frame, label_axes
-from analysis.plots.style import COLOURS, Arrays, render
+from analysis.plots.style import COLOURS, Arrays, key, render
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -148,20 +148,14 @@ def _draw_paths(axes: Axes, arrays: Mapping[str, np.ndarray], extent: tuple[floa
 
 
 def _classes(classes: int, points: bool) -> list[Any]:
-    from matplotlib.lines import Line2D
-
     look: Any = {"linestyle": "none", "marker": "o", "markersize": 5}
-    handles = [
-        Line2D(
-            [], [], color=_rgb(number), markeredgecolor="white", markeredgewidth=0.3, label=f"class {number}", **look
-        )
-        for number in range(classes)
-    ]
+    full: Any = {"markeredgecolor": "white", "markeredgewidth": 0.3, **look}
+    handles = [key(f"class {number}", color=_rgb(number), **full) for number in range(classes)]
     grey: Any = {"markeredgewidth": 1.0, **look}
     if points:
-        return [*handles, Line2D([], [], color="0.75", markeredgecolor="black", label="classified wrong", **grey)]
-    hollow = Line2D([], [], markerfacecolor="white", markeredgecolor="0.3", label="test point, z(0)", **grey)
-    return [*handles, hollow, Line2D([], [], color="0.3", markeredgecolor="white", label="its logits, z(T)", **grey)]
+        return [*handles, key("classified wrong", color="0.75", markeredgecolor="black", **grey)]
+    hollow = key("test point, z(0)", markerfacecolor="white", markeredgecolor="0.3", **grey)
+    return [*handles, hollow, key("its logits, z(T)", color="0.3", markeredgecolor="white", **grey)]
 
 
 def _saved(rows: Sequence[Row], names: Sequence[str]) -> Arrays:

@@ -6,14 +6,14 @@ together. Bins and axes are the same everywhere, so that frames and panels can b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from analysis.plots.axes import log_axis
 from analysis.plots.gif import animate
-from analysis.plots.style import COLOURS, render
+from analysis.plots.style import COLOURS, key, render
 from analysis.plots.ticks import decades
 from analysis.runs.evenly import evenly
 
@@ -33,7 +33,8 @@ def weights_figure(arrays: Mapping[str, np.ndarray], title: str) -> dict[str, by
 
     The arrays are those of `analysis.classifiers.weights.histograms`, all stages of a few sweeps.
     """
-    rows = [_stills(places) for places in _sweeps(arrays)]
+    sweeps = _sweeps(arrays)
+    rows = [[first, *(others[place] for place in evenly(len(others), STILLS - 1))] for first, *others in sweeps]
     kinds = _shown_kinds(arrays)
     across = max(len(row) for row in rows)
 
@@ -114,10 +115,6 @@ def _sweeps(arrays: Mapping[str, np.ndarray]) -> list[list[int]]:
     return [[place for place, one in enumerate(labels) if one == label] for label in dict.fromkeys(labels)]
 
 
-def _stills(places: Sequence[int]) -> list[int]:
-    return [places[0], *(places[1 + number] for number in evenly(len(places) - 1, STILLS - 1))]
-
-
 def _shown_kinds(arrays: Mapping[str, np.ndarray]) -> list[str]:
     # A network of a single layer has no neurons that could go.
     return [kind for kind in _KINDS if arrays[f"{kind}_counts"].shape[1]]
@@ -144,12 +141,11 @@ def _colour(layer: int) -> str:
 
 
 def _legend(figure: Figure, arrays: Mapping[str, np.ndarray]) -> None:
-    from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     layers = arrays["layers"].tolist()
     handles: list[Any] = [Patch(color="0.88", label="dense network, all layers")]
-    handles += [Line2D([], [], color=_colour(number), label=name) for number, name in enumerate(layers)]
+    handles += [key(name, color=_colour(number)) for number, name in enumerate(layers)]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)), frameon=False)
 
 
