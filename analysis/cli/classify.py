@@ -108,8 +108,8 @@ def _planes(study: Study, found: Sequence[Sweep], entries: Sequence[Entry]) -> d
     results = {entry.subject.name: entry.result for entry in entries if entry.result is not None}
     rows = []
     for sweep in found:
-        known = [(one, results[one.name]) for one in chosen(sweep, MOST) if one.name in results]
-        panels = [Panel(_panel_title(one), result.arrays) for one, result in known]
+        known = [one for one in chosen(sweep, MOST) if one.name in results]
+        panels = [Panel(_panel_title(one), results[one.name].arrays) for one in known]
         if panels:
             rows.append(Row(sweep.label, panels))
     files: dict[str, bytes] = {}

@@ -160,11 +160,8 @@ def _shown_stages(run: Run) -> list[tuple[Key, str]]:
     best = [min(group, key=_selected_by) for group in (done, [one for one in done if one.method != DENSE]) if group]
     shown = {}
     for stage in (*last.values(), *best):
-        name = (
-            "dense flow"
-            if stage.series == DENSE
-            else f"{stage.series}, {100 * (stage.prune_ratio or 0.0):.0f} % pruned"
-        )
+        pruned = f"{stage.series}, {100 * (stage.prune_ratio or 0.0):.0f} % pruned"
+        name = "dense flow" if stage.series == DENSE else pruned
         lowest = ", lowest validation NLL" if best and stage == best[0] and stage.nll_val is not None else ""
         shown[(stage.series, stage.seed, stage.stage)] = f"{name}, seed {stage.seed}{lowest}"
     return list(shown.items())

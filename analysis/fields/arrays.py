@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,12 +15,13 @@ from analysis.runs.results import Report, Result
 from sparseflows.data.splits import Splits
 from sparseflows.evaluation.likelihood import subset
 from sparseflows.flow.model import Flow
-from sparseflows.flow.solvers.ode import Solver
+from sparseflows.flow.solvers.ode import SolveFailed, Solver
 from sparseflows.rng import numpy_generator
 
 Array = NDArray[np.float64]
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of T: the times at which a block's field is shown
+PREVIEW_SHARES, PREVIEW_CELLS = (0.0, 0.5, 1.0), 64
 FIELD_CELLS, DENSITY_CELLS, COUNT_CELLS, PROJECTED_CELLS = 96, 100, 50, 16
 SAMPLES, PATHS, PATH_TIMES, ROWS = 2000, 128, 61, 2000
 NOISE_REACH = 3.2  # 99.4 % of two-dimensional standard noise is nearer to the origin than that
@@ -72,6 +74,19 @@ def field_arrays(
     values |= {"mean_speed": speed, "times": common["time"].tolist(), "blocks": common["block"].tolist()}
     arrays |= common
     return Result(values, {name: _compact(array) for name, array in arrays.items()})
+
+
+def preview_arrays(flow: Flow, rows: Array) -> dict[str, Array]:
+    """The field of a flow in two dimensions on a small grid, at few moments: a picture in half a second.
+
+    `columns` (1, 2), and those of `moments`, `on_grid` and, unless their paths cannot be solved, `at_samples`.
+    Standardised rows (N, 2) and the noise set the window, which is the same for every stage.
+    """
+    grid = grids.make_grid(square_window(rows, DATA_MARGIN, NOISE_REACH), PREVIEW_CELLS)
+    arrays = moments(flow, PREVIEW_SHARES) | on_grid(flow, grid, PREVIEW_SHARES) | {"columns": np.array([[1, 2]])}
+    with contextlib.suppress(SolveFailed):
+        arrays |= at_samples(flow, numpy_generator(0, "glance").standard_normal((SCALED, 2)), PREVIEW_SHARES)
+    return arrays
 
 
 def times(flow: Flow, shares: Sequence[float]) -> list[grids.Moment]:

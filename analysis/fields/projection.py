@@ -124,7 +124,6 @@ def window(rows: Array, quantile: float, margin: float, reach: float = 0.0) -> t
     """A square window on rows (N, 2) without their outermost: left, right, bottom, top.
 
     Args:
-        rows: points.
         quantile: share of the points that may lie outside on either side of either axis.
         margin: share of the longer side added all round.
         reach: [−reach, reach]² has to fit in as well.

@@ -73,7 +73,9 @@ def spread_axis(axes: Axes, stages: np.ndarray, values: np.ndarray, errors: np.n
     """A logarithmic vertical axis where the stages differ too much for a linear one.
 
     Where something reaches zero or below, it is linear up to half of the smallest stage's values, or up to what the
-    errors can tell. `stages` (N,) says which of the `values` (N,) belong together; `errors` (N,) are NaN where not known.
+    errors can tell.
+
+    `stages` (N,) says which of the `values` (N,) belong together; `errors` (N,) are NaN where not known.
     """
     largest = np.array([np.abs(values[stages == stage]).max() for stage in np.unique(stages)])
     if not largest.size or largest.max() <= FAR * largest.min():

@@ -107,8 +107,5 @@ def perfect_share(deviations: float, dim: int) -> float:
 
 def as_values(quality: ModeQuality, prefix: str) -> dict[str, Any]:
     """The shares as JSON: `<prefix>_within_k` and `<prefix>_within_k_se`."""
-    values = {}
-    for k in DEVIATIONS:
-        values[f"{prefix}_within_{k}"] = quality.within[k]
-        values[f"{prefix}_within_{k}_se"] = quality.se(k)
-    return values
+    numbers = {k: {"": quality.within[k], "_se": quality.se(k)} for k in DEVIATIONS}
+    return {f"{prefix}_within_{k}{end}": value for k, both in numbers.items() for end, value in both.items()}

@@ -103,8 +103,8 @@ class TensorBoard:
         rows = self._stage.validation if self._stage is not None else None
         if rows is None or rows.shape[1] != 2 or not isinstance(network, Flow) or record.objective == CLASSIFIES:
             return  # a classifier's field leads to no noise
-        from analysis.fields.preview import preview_arrays
-        from analysis.plots.fields.preview import preview_figure
+        from analysis.fields.arrays import preview_arrays
+        from analysis.plots.fields.streams import preview_figure
         from sparseflows.evaluation.likelihood import subset
 
         ratio = f"PR {100 * (record.prune_ratio or 0.0):.1f} %, {record.params:,} params"

@@ -5,6 +5,7 @@ All functions take the arrays of `analysis.fields.arrays`.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from analysis.fields.projection import centres
 from analysis.plots.fields.plane import frame, heading, label_axes, pair_of
-from analysis.plots.style import render
+from analysis.plots.style import render, theme
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,6 +34,7 @@ SMALLEST = 1e-5
 STREAM_CELLS = 48  # stream lines are integrated on a grid this wide
 SHORTEST = 0.06  # of the window: a stream line below it gets no arrowhead
 PANEL_INCHES = 2.2
+PREVIEW_DPI, ARROWS = 110, 16  # a side: arrows on a coarse grid show what stream lines do, in a tenth of the time
 NO_MEAN = "0.93"  # colour of a cell with too few rows
 
 
@@ -48,6 +50,19 @@ def field_figure(arrays: Mapping[str, np.ndarray], title: str, colour: Colour) -
         heading(figure, title, _convention(arrays))
 
     return render(draw, {name: arrays[name] for name in used}, size_of(arrays))
+
+
+def preview_figure(arrays: Mapping[str, np.ndarray], title: str) -> bytes:
+    """A PNG of `analysis.fields.arrays.preview_arrays`: arrows, a block a row; the colour is the divergence."""
+    with theme():
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=size_of(arrays), dpi=PREVIEW_DPI, layout="constrained")
+        draw_moments(figure, arrays, "divergence", _coarse)
+        heading(figure, title, "the field f(t, z), from data to noise; sampling follows it backwards")
+        stream = io.BytesIO()
+        figure.savefig(stream, format="png")
+    return stream.getvalue()
 
 
 def size_of(arrays: Mapping[str, np.ndarray]) -> tuple[float, float]:
@@ -160,6 +175,19 @@ def colour_bar(figure: Figure, image: Any, axes: Any, colour: Colour, rows: int 
     bar.set_label(LABELS[colour], fontsize=8.5)
     bar.ax.tick_params(labelsize=8)
     bar.outline.set_linewidth(0.6)
+
+
+def _coarse(axes: Axes, velocity: np.ndarray, divergence: np.ndarray, *rest: Any) -> Any:
+    image = draw_field(axes, _means(velocity), _means(divergence), *rest)
+    image.set(data=divergence, interpolation="bilinear")  # few arrows, fine colours
+    return image
+
+
+def _means(values: np.ndarray) -> np.ndarray:
+    # Over squares of cells, so that the arrows stand at their centres.
+    side = len(values) // ARROWS
+    means: np.ndarray = values.reshape(ARROWS, side, ARROWS, side, *values.shape[2:]).mean((1, 3))
+    return means
 
 
 def _lines(arrays: Mapping[str, np.ndarray]) -> list[tuple[int, list[int]]]:

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from analysis.fields.preview import CELLS, preview_arrays
-from analysis.plots.fields.preview import ARROWS, _means, preview_figure
-from analysis.plots.fields.streams import scale_values, when
+from analysis.fields.arrays import PREVIEW_CELLS as CELLS
+from analysis.fields.arrays import preview_arrays
+from analysis.plots.fields.streams import ARROWS, _means, preview_figure, scale_values, when
 from sparseflows.flow.model import Flow
 
 ROWS = np.random.default_rng(0).normal(size=(50, 2))
