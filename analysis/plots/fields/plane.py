@@ -23,7 +23,10 @@ def heading(figure: Figure, title: str, note: str = "") -> None:
     """What stage it is, and below it in grey what is shown; with room around everything."""
     engine: Any = figure.get_layout_engine()
     engine.set(w_pad=0.07, h_pad=0.07)
-    figure.suptitle(f"{title}\n{note}" if note else title, fontsize=10, linespacing=1.5 if note else 1.2)
+    if note:
+        figure.suptitle(f"{title}\n{note}", fontsize=10, linespacing=1.5)
+    else:
+        figure.suptitle(title, fontsize=10)
 
 
 def frame(axes: Axes, extent: Sequence[float] | None = None) -> None:
