@@ -185,10 +185,10 @@ def in_turns(
 
 
 @contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """PyTorch on one thread; the number there was before comes back."""
+def threads(count: int) -> Iterator[None]:
+    """PyTorch on so many threads; the number there was before comes back."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
     try:
         yield
     finally:

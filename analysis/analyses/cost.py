@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
+import torch
 
+from analysis import cost
 from analysis.analyses.entries import first_values, stage_sheet
 from analysis.analyses.shape import Analysis, Request
+from analysis.cost import Job, Timing, in_turns, processor, threads
 from analysis.runs.progress import Progress
 from analysis.runs.results import Entry, Report, Result, each_stage
 from analysis.runs.study import Study, Subject
@@ -18,27 +21,23 @@ from analysis.settings import CostSettings
 from analysis.tables.numbers import NOTHING, fixed, mean_in
 from analysis.tables.sheet import Sheet
 from sparseflows.errors import RunError, SparseFlowsError
+from sparseflows.evaluation.likelihood import as_dtype
 from sparseflows.experiment.folder.folder import MODEL
 from sparseflows.experiment.folder.records import DENSE, DONE
+from sparseflows.flow.smaller.sparse import BREAK_EVEN
 from sparseflows.rng import numpy_generator
-
-if TYPE_CHECKING:
-    from analysis.cost import Job, Timing
 
 KIND = "cost2"  # the second: with the sparse execution of masked flows
 WAYS = ("log_prob", "sample")
 SPARSE = "_sparse"  # ends the name of a way, where zeros are not multiplied
+_MEASURED = ("seconds", "seconds_min", "seconds_max", "nfe", "ratio", "speedup")
 _LIKELIHOODS = {"nll_test": "test NLL", "kl_gap": "KL gap"}
 
-_Timings: TypeAlias = "Mapping[tuple[str, str], Timing | str]"
+_Timings: TypeAlias = Mapping[tuple[str, str], Timing | str]
 
 
 def compute(request: Request) -> list[Entry]:
     """The cost of every stage. All that are not known yet are timed together, in turns, with their dense flows."""
-    import torch
-
-    from analysis.cost import processor
-
     study, settings = request.study, request.settings
     depends = asdict(settings) | {"threads": 1, "processor": processor(), "torch": torch.__version__}
     known = each_stage(request.subjects, KIND, depends, _not_now, Progress("cost", io.StringIO(), bars=False))
@@ -86,17 +85,11 @@ def sheets(study: Study, entries: Sequence[Entry]) -> list[Sheet]:
     return [counted, measured, *_sparse_sheet(study, entries, one)]
 
 
-def figures(request: Request, entries: Sequence[Entry]) -> Iterator[tuple[str, Mapping[str, bytes]]]:
-    """None: the figures of cost are those of the report."""
-    return iter(())
-
-
 def _measured(entry: Entry) -> list[str]:
-    if entry.result is None:
-        return [NOTHING] * 6
-    values, cells = entry.result.values, []
+    values = {} if entry.result is None else entry.result.values
+    cells = []
     for way in WAYS:
-        if values[f"{way}_seconds"] is None:
+        if values.get(f"{way}_seconds") is None:
             cells += [NOTHING] * 3
         else:
             cells += [f"{values[f'{way}_nfe']:,}", _spread(values, way), fixed(values[f"{way}_speedup"])]
@@ -145,8 +138,6 @@ def _dense(study: Study, subject: Subject) -> Subject | None:
 
 
 def _time(study: Study, subjects: Sequence[Subject], settings: CostSettings, progress: Progress) -> _Timings:
-    from analysis.cost import in_turns, one_thread
-
     dense = [one for subject in subjects if (one := _dense(study, subject)) is not None]
     points = _rows(study, settings.rows, settings.seed)
     noise = numpy_generator(settings.seed, "analysis/cost/noise").standard_normal(points.shape)
@@ -161,7 +152,7 @@ def _time(study: Study, subjects: Sequence[Subject], settings: CostSettings, pro
             works[subject.name, f"sample{suffix}"] = job.sample
     progress.start(1)
     progress.begin("all stages, in turns")
-    with one_thread():
+    with threads(1):
         timings = in_turns(works, settings.repeats, progress.step)
     progress.close()
     return timings
@@ -176,21 +167,13 @@ def _rows(study: Study, rows: int, seed: int) -> np.ndarray:
 
 def _jobs(study: Study, subject: Subject, points: np.ndarray, noise: np.ndarray) -> dict[str, Job]:
     """The stage's flow as it is, and as "_sparse" where it has zeros enough."""
-    import torch
-
-    from analysis.cost import Job, sparse_execution
-    from sparseflows.evaluation.likelihood import as_dtype
-
     flow = subject.flow()
-    flows = {"": flow, SPARSE: sparse_execution(flow)}
+    flows = {"": flow, SPARSE: cost.sparse_execution(flow)}
     dtype = getattr(torch, study.folder.spec.evaluate.dtype)
     return {suffix: Job(one, as_dtype(one, dtype), points, noise) for suffix, one in flows.items() if one is not None}
 
 
 def _values(study: Study, subject: Subject, timings: _Timings) -> dict[str, Any]:
-    from analysis.cost import processor
-    from sparseflows.flow.smaller.sparse import BREAK_EVEN
-
     own = _counts(subject)
     dense = _dense(study, subject)
     other = None if dense is None else own if dense.name == subject.name else _counts(dense)
@@ -219,48 +202,33 @@ def _values(study: Study, subject: Subject, timings: _Timings) -> dict[str, Any]
 
 
 def _counts(subject: Subject) -> dict[str, Any]:
-    from analysis.cost import macs, macs_divergence, macs_kept, sparse_bytes, stored_bytes
-
     flow = subject.flow()
     kept = subject.kept(flow)
     path = subject.folder.stage(subject.record.cascade, subject.record.stage) / MODEL
     return {
-        "bytes": stored_bytes(flow),
-        "bytes_sparse": sparse_bytes(flow, kept),
+        "bytes": cost.stored_bytes(flow),
+        "bytes_sparse": cost.sparse_bytes(flow, kept),
         "bytes_file": path.stat().st_size,
-        "macs": macs(flow),
-        "macs_kept": macs_kept(flow, kept),
-        "macs_divergence": macs_divergence(flow),
+        "macs": cost.macs(flow),
+        "macs_kept": cost.macs_kept(flow, kept),
+        "macs_divergence": cost.macs_divergence(flow),
     }
 
 
 def _seconds(way: str, timing: Timing | str | None, base: Timing | str | None) -> dict[str, Any]:
-    from analysis.cost import Timing
-
-    names = ("seconds", "seconds_min", "seconds_max", "nfe", "ratio", "speedup")
-    values: dict[str, Any] = dict.fromkeys(f"{way}_{name}" for name in names)
-    if not isinstance(timing, Timing):
-        return values
-    median = float(np.median(timing.seconds))
-    values |= {
-        f"{way}_seconds": median,
-        f"{way}_seconds_min": float(timing.seconds.min()),
-        f"{way}_seconds_max": float(timing.seconds.max()),
-        f"{way}_nfe": timing.nfe,
-    }
-    speedup = _speedup(timing, base)
-    if speedup is not None:
-        values |= {f"{way}_ratio": 1 / speedup, f"{way}_speedup": speedup}
-    return values
+    found: tuple[float | None, ...] = (None,) * len(_MEASURED)
+    if isinstance(timing, Timing):
+        seconds, speedup = timing.seconds, _speedup(timing, base)
+        spread = map(float, (np.median(seconds), seconds.min(), seconds.max()))
+        found = (*spread, timing.nfe, None if speedup is None else 1 / speedup, speedup)
+    return {f"{way}_{name}": value for name, value in zip(_MEASURED, found, strict=True)}
 
 
 def _speedup(timing: Timing | str | None, base: Timing | str | None) -> float | None:
     """How many times as fast as `base`, medians; None where one of them was not timed."""
-    from analysis.cost import Timing
-
     if not isinstance(timing, Timing) or not isinstance(base, Timing):
         return None
     return float(np.median(base.seconds) / np.median(timing.seconds))
 
 
-ANALYSIS = Analysis("cost", compute, sheets, figures)
+ANALYSIS = Analysis("cost", compute, sheets)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ import typer
 from analysis.analyses.entries import stage_sheet
 from analysis.analyses.shape import Analysis, Request
 from analysis.fields.projection import Pair, check_columns, parse_columns
-from analysis.runs.evenly import evenly
+from analysis.runs.evenly import by_cascade, evenly
 from analysis.runs.results import Entry, Report, Result, each_stage
 from analysis.runs.study import Study, Subject
 from analysis.tables.numbers import fixed
@@ -32,18 +31,17 @@ _SIDE = 6  # stages beside the dense one in a row of panels
 def compute(request: Request) -> list[Entry]:
     """The arrays and values of every stage (`analysis.fields.arrays`), and `files`: what will be drawn of it."""
     study, settings, pairs = request.study, request.settings, _pairs(request)
-    depends = {
-        "seed": settings.seed,
-        "frames": settings.frames,
-        "columns": None if pairs is None else [list(pair) for pair in pairs],
-    }
+    columns = None if pairs is None else [list(pair) for pair in pairs]
+    depends = {"seed": settings.seed, "frames": settings.frames, "columns": columns}
 
     def of_stage(subject: Subject, report: Report) -> Result:
-        from analysis.fields.arrays import Settings, field_arrays
+        from analysis.cost import threads
+        from analysis.fields.arrays import field_arrays
 
-        wanted = Settings(settings.seed, settings.frames, None if pairs is None else tuple(pairs))
-        with _threads(study.folder.spec.threads):
-            return field_arrays(subject.flow(), study.splits_of(subject.record.seed), wanted, report)
+        # The run's own number: on a busy machine two threads for networks this small are ten times as slow as one.
+        with threads(study.folder.spec.threads):
+            splits = study.splits_of(subject.record.seed)
+            return field_arrays(subject.flow(), splits, report, settings.seed, settings.frames, pairs)
 
     return _with_files(each_stage(request.subjects, KIND, depends, of_stage, request.progress), request.named)
 
@@ -62,11 +60,8 @@ def sheets(study: Study, entries: Sequence[Entry]) -> list[Sheet]:
     """The mass on the grid, the largest divergence, the mean speed of every stage."""
 
     def cells(values: dict[str, Any]) -> list[str]:
-        return [
-            fixed(values.get("mass_on_grid"), 4),
-            fixed(values["max_abs_divergence"]),
-            fixed(values["mean_speed"]),
-        ]
+        mass = fixed(values.get("mass_on_grid"), 4)
+        return [mass, fixed(values["max_abs_divergence"]), fixed(values["mean_speed"])]
 
     legend = "mass: of the density, on the grid that is drawn; divergence and speed over the states of samples"
     return [stage_sheet(study, entries, legend, ("mass on grid", "max |div| (nats/t)", "mean |f|"), cells)]
@@ -80,10 +75,10 @@ def figures(request: Request, entries: Sequence[Entry]) -> Iterator[tuple[str, M
     """
     colour, every = request.settings.colour, request.named
     for method, several in _panels(entries, every).items():
-        yield f"panels of {method}", _below(_panel_files(method, several, colour))
+        yield f"panels of {method}", _panel_files(method, several, colour)
     for entry in entries if every else featured(entries):
         if entry.result is not None:
-            yield entry.subject.name, _below(_stage_files(entry, colour))
+            yield entry.subject.name, _stage_files(entry, colour)
     left = sum(entry.result is not None for entry in entries) - len(featured(entries))
     if left and not every:
         typer.echo(f"not drawn, but for the panels: {left} more stages; draw them with --stage '*'", err=True)
@@ -101,66 +96,38 @@ def featured(entries: Sequence[Entry]) -> list[Entry]:
     return [entry for entry in done if entry.subject.name in chosen]
 
 
-def _below(files: Mapping[str, bytes]) -> dict[str, bytes]:
-    return {f"{FOLDER}/{name}": content for name, content in files.items()}
-
-
 def _pairs(request: Request) -> list[Pair] | None:
     columns = request.settings.columns
     return None if columns is None else parse_columns(columns)
 
 
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    # The run's own number: on a busy machine two threads for networks this small are ten times as slow as one.
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _panels(entries: Sequence[Entry], every: bool) -> dict[str, list[Entry]]:
     # Cascade → dense and up to six stages of it, spread evenly, the last one among them; two columns at least.
-    done = [entry for entry in entries if entry.result is not None]
-    rows: dict[str, list[Entry]] = {}
-    seen: set[str] = set()
-    for entry in sorted(done, key=lambda entry: entry.subject.record.seed):
-        record = entry.subject.record
-        if record.series == DENSE or (record.series in seen and record.cascade not in rows and not every):
-            continue
-        seen.add(record.series)
-        rows.setdefault(record.cascade, []).append(entry)
+    done = {entry.subject.name: entry for entry in entries if entry.result is not None}
     panels = {}
-    for cascade, own in rows.items():
-        own = sorted(own, key=lambda entry: entry.subject.record.stage)
-        dense = [
-            entry
-            for entry in done
-            if entry.subject.record.series == DENSE and entry.subject.record.seed == own[0].subject.record.seed
-        ]
-        columns = [*dense[:1], *(own[k] for k in evenly(len(own), _SIDE))]
+    for cascade, stages in by_cascade((entry.subject for entry in done.values()), every).items():
+        dense = [one for one in stages if one.record.series == DENSE]
+        own = stages[len(dense) :]
+        columns = [*dense, *(own[k] for k in evenly(len(own), _SIDE))]
         if len(columns) > 1:
-            panels[cascade] = columns
+            panels[cascade] = [done[one.name] for one in columns]
     return panels
 
 
 def _panel_files(cascade: str, entries: Sequence[Entry], colour: Colour) -> dict[str, bytes]:
-    from analysis.plots.fields.panels import Column, panels_figure
+    from analysis.plots.fields.panels import panels_figure
+    from analysis.plots.fields.plane import Panel
 
     columns = []
     for entry in entries:
         assert entry.result is not None
         record = entry.subject.record
         ratio = "dense" if record.series == DENSE else f"PR {100 * (record.prune_ratio or 0):.0f} %"
-        columns.append(Column(f"{ratio}\n{record.params or 0:,} params", entry.result.arrays))
+        columns.append(Panel(f"{ratio}\n{record.params or 0:,} params", entry.result.arrays))
     last = entries[-1].subject
     title = f"{last.folder.spec.name} · {last.record.series} · seed {last.record.seed}"
     drawn = panels_figure(columns, title, colour)
-    return {f"panels_{cascade}.{kind}": drawn[kind] for kind in KINDS}
+    return {f"{FOLDER}/panels_{cascade}.{kind}": drawn[kind] for kind in KINDS}
 
 
 def _stage_files(entry: Entry, colour: Colour) -> dict[str, bytes]:
@@ -197,14 +164,15 @@ def _with_files(entries: Sequence[Entry], every: bool) -> list[Entry]:
         stem = _stem(entry)
         names = [f"{stem}_{figure}.{kind}" for figure in figures for kind in KINDS] + [f"{stem}.gif"]
         names = names if entry.subject.name in own else []
-        names += [f"panels_{cascade}.{k}" for cascade, several in panels.items() if entry in several for k in KINDS]
-        values = entry.result.values | {"files": [f"{FOLDER}/{name}" for name in names]}
-        named.append(replace(entry, result=replace(entry.result, values=values)))
+        among = [cascade for cascade, several in panels.items() if entry in several]
+        names += [f"{FOLDER}/panels_{cascade}.{kind}" for cascade in among for kind in KINDS]
+        result = replace(entry.result, values=entry.result.values | {"files": names})
+        named.append(replace(entry, result=result))
     return named
 
 
 def _stem(entry: Entry) -> str:
-    return f"{entry.subject.record.cascade}-{entry.subject.record.stage}"
+    return f"{FOLDER}/{entry.subject.record.cascade}-{entry.subject.record.stage}"
 
 
 ANALYSIS = Analysis("field", compute, sheets, figures, check, folder=FOLDER)

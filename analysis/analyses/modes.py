@@ -16,7 +16,7 @@ from analysis.plots.modes import mode_quality_arrays, mode_quality_figure
 from analysis.runs.results import Entry, Report, Result, each_stage
 from analysis.runs.study import Study, Subject
 from analysis.samples.coverage import LEAST_ROWS, WASSERSTEIN_ROWS, Closeness, closeness
-from analysis.samples.modes import DEVIATIONS, Array, ModeQuality, as_values, mode_quality, perfect_share
+from analysis.samples.modes import DEVIATIONS, Array, as_values, mode_quality, perfect_share
 from analysis.tables.numbers import Mean, fixed, mean_in, share
 from analysis.tables.sheet import Sheet
 from sparseflows.data.splits import Splits
@@ -158,18 +158,6 @@ class _Truth:
         """Of validation rows against test rows: two independent sets of true rows. None where they are too few."""
         return None if self.rows < LEAST_ROWS else self.closeness_of(np.asarray(self.splits.validation))
 
-    @cached_property
-    def quality(self) -> ModeQuality:
-        """Of the test rows themselves."""
-        assert self.splits.modes is not None
-        return mode_quality(self.test, self.splits.modes)
-
-    @cached_property
-    def paper_quality(self) -> ModeQuality:
-        """The same by the published distance."""
-        assert self.splits.modes is not None
-        return mode_quality(self.test, self.splits.modes, paper=True)
-
 
 def _values(subject: Subject, truth: _Truth, paper: bool, report: Report) -> dict[str, Any]:
     from sparseflows.evaluation.sampling import draw_standardised
@@ -206,13 +194,12 @@ def _mode_values(points: Array, truth: _Truth, paper: bool) -> dict[str, Any]:
         "mode_shares": quality.shares,
     }
     values |= {f"perfect_within_{k}": perfect_share(k, points.shape[1]) for k in DEVIATIONS}
-    values |= as_values(truth.quality, "data")
-    values |= {"data_modes_captured": truth.quality.captured, "data_rows": truth.quality.samples}
+    own = mode_quality(truth.test, modes)
+    values |= as_values(own, "data") | {"data_modes_captured": own.captured, "data_rows": own.samples}
     if paper:
-        published = mode_quality(points, modes, paper=True)
-        values |= as_values(published, "paper_good") | {"paper_modes_captured": published.captured}
-        values |= as_values(truth.paper_quality, "paper_data")
-        values |= {"paper_data_modes_captured": truth.paper_quality.captured}
+        quality, own = (mode_quality(rows, modes, paper=True) for rows in (points, truth.test))
+        values |= as_values(quality, "paper_good") | {"paper_modes_captured": quality.captured}
+        values |= as_values(own, "paper_data") | {"paper_data_modes_captured": own.captured}
     return values
 
 

@@ -10,15 +10,7 @@ from typing import Any
 
 import typer
 
-from analysis.analyses.writing import (
-    document,
-    folder_for,
-    objectives_of,
-    open_studies,
-    require_densities,
-    require_some,
-    write_files,
-)
+from analysis.analyses.writing import document, folder_for, open_studies, require_densities, require_some, write_files
 from analysis.runs.progress import Progress
 from analysis.runs.results import Entry
 from analysis.runs.study import Study, Subject
@@ -67,7 +59,7 @@ class Analysis:
     name: str
     compute: Callable[[Request], list[Entry]]
     sheets: Callable[[Study, Sequence[Entry]], list[Sheet]]
-    figures: Callable[[Request, Sequence[Entry]], Iterable[tuple[str, Mapping[str, bytes]]]]
+    figures: Callable[[Request, Sequence[Entry]], Iterable[tuple[str, Mapping[str, bytes]]]] = lambda *_: ()
     check: Callable[[Request], None] = lambda request: None
     columns: tuple[str, ...] | None = None
     folder: str = ""
@@ -103,7 +95,7 @@ def analyse(run: Path | str, name: str, stages: Sequence[str] | str = (), **sett
         known = ", ".join(kind.__dataclass_fields__)
         raise InputError(f"{name} has no setting '{unknown[0]}' (known: {known})")
     study = Study.open(Path(run))
-    require_densities(objectives_of([study]), name)
+    require_densities({study.path: study.folder.spec.train.objective}, name)
     patterns = [stages] if isinstance(stages, str) else list(stages)
     request = Request(study, study.subjects(patterns), kind(**settings), bool(patterns), Progress(name))
     analysis.check(request)
@@ -115,24 +107,19 @@ def run_analysis(
 ) -> None:
     """Analyse `runs`, print the tables or one JSON document, write the files; see the command's `--help`."""
     studies = open_studies(runs)
-    require_densities(objectives_of(studies), name)
-    chosen = {study: study.subjects(stages) for study in studies}
+    require_densities({study.path: study.folder.spec.train.objective for study in studies}, name)
+    requests = [Request(study, study.subjects(stages), settings, bool(stages), Progress(name)) for study in studies]
     analysis = find(name)
-    requests = {
-        study: Request(study, subjects, settings, bool(stages), Progress(name)) for study, subjects in chosen.items()
-    }
-    for request in requests.values():
+    for request in requests:
         analysis.check(request)
     folders = {study: folder_for(study, out, studies, analysis.folder) for study in studies}
-    found = {study: analysis.compute(request) for study, request in requests.items()}
+    found = {request.study: analysis.compute(request) for request in requests}
     shown = [text(*analysis.sheets(study, entries)) for study, entries in found.items()]
     typer.echo(document(found) if as_json else "\n".join(shown), nl=as_json)
-    for study, entries in found.items():
-        write_files(
-            folders[study],
-            {f"{name}.json": document({study: entries}) + "\n", f"{name}.csv": csv_of(analysis, entries)},
-        )
-        for what, files in analysis.figures(requests[study], entries):
+    for request, (study, entries) in zip(requests, found.items(), strict=True):
+        tables = {f"{name}.json": document({study: entries}) + "\n", f"{name}.csv": csv_of(analysis, entries)}
+        write_files(folders[study], tables)
+        for what, files in analysis.figures(request, entries):
             write_files(folders[study], files, what)
     require_some(found)
 

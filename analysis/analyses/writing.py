@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import typer
 
 from analysis.runs.results import Entry
@@ -34,26 +35,13 @@ def require_once(runs: Sequence[Path]) -> None:
 
 
 def require_densities(objectives: Mapping[Path, str], analysis: str) -> None:
-    """Refuse classifiers in an analysis of densities.
-
-    Args:
-        objectives: run folder → its `train.objective`.
-        analysis: name of the command, for the message.
-
-    Raises:
-        InputError: a run of classifiers.
-    """
+    """Raise InputError where one of the `objectives`, run folder → its, is that of classifiers."""
     for run, objective in objectives.items():
         if objective == CLASSIFIES:
             raise InputError(
                 f"{run}: a run of classifiers (train.objective: {CLASSIFIES}), and '{analysis}' is about "
                 f"densities; use 'sparseflows classify {run}'"
             )
-
-
-def objectives_of(studies: Sequence[Study]) -> dict[Path, str]:
-    """Run folder → its `train.objective`."""
-    return {study.path: study.folder.spec.train.objective for study in studies}
 
 
 def folder_for(study: Study, out: Path | None, studies: Sequence[Study], inner: str = "") -> Path:
@@ -89,6 +77,20 @@ def document(found: Mapping[Study, Sequence[Entry]]) -> str:
         for entry in entries
     ]
     return json.dumps({"run": runs if several else runs[0], "stages": stages}, indent=2, allow_nan=False)
+
+
+def drawn(
+    name: str,
+    figure: Callable[[Mapping[str, np.ndarray]], Mapping[str, bytes]],
+    arrays: Mapping[str, np.ndarray],
+    called: str = "",
+) -> dict[str, str | bytes]:
+    """The files <name>.* of a figure; none where there is nothing to draw, which is said of what it is `called`."""
+    try:
+        return {f"{name}.{kind}": content for kind, content in figure(arrays).items()}
+    except ValueError as error:
+        typer.echo(f"no figure {called or name}: {error}", err=True)
+        return {}
 
 
 def write_files(folder: Path, files: Mapping[str, str | bytes], what: str = "") -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from analysis.fields import grids
 from analysis.fields.projection import square_window
-from analysis.runs.evenly import evenly
+from analysis.runs.evenly import by_cascade, evenly
 from analysis.runs.results import Result
 from analysis.runs.study import Study, Subject
 from analysis.tables.means import label_of
@@ -19,7 +19,7 @@ from sparseflows.data.splits import Splits
 from sparseflows.errors import RunError
 from sparseflows.evaluation.classification import labelled_subset, logits_of
 from sparseflows.evaluation.likelihood import as_dtype
-from sparseflows.experiment.folder.records import CASCADE, DENSE, DONE
+from sparseflows.experiment.folder.records import DENSE, DONE
 from sparseflows.flow.model import Flow
 from sparseflows.flow.solvers.ode import Solver, Status
 
@@ -44,19 +44,9 @@ def sweeps(study: Study) -> list[Sweep]:
     The dense networks of control and reduced are no methods and left out.
     """
     done = [subject for subject in study.subjects() if subject.record.status == DONE]
-    dense = {one.record.seed: one for one in done if one.record.method == DENSE and one.record.protocol == CASCADE}
-    own: dict[tuple[str | None, str], list[Subject]] = {}
-    for subject in sorted(done, key=lambda one: one.record.seed):
-        if subject.record.method != DENSE:
-            group = own.setdefault((subject.record.protocol, subject.record.method), [])
-            if not group or group[0].record.seed == subject.record.seed:
-                group.append(subject)
-    found = []
-    for (protocol, method), stages in own.items():
-        stages.sort(key=lambda one: one.record.stage)
-        first = [dense[seed]] if (seed := stages[0].record.seed) in dense else []
-        found.append(Sweep(label_of(method, protocol), (*first, *stages)))
-    return found or [Sweep(DENSE, (one,)) for one in list(dense.values())[:1]]
+    cascades = ((stages[-1].record, stages) for stages in by_cascade(done).values())
+    found = [Sweep(label_of(one.method, one.protocol), tuple(own)) for one, own in cascades if one.method != DENSE]
+    return found or [Sweep(DENSE, (one,)) for one in done if one.record.series == DENSE][:1]
 
 
 def chosen(sweep: Sweep, most: int) -> tuple[Subject, ...]:

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from analysis.classifiers.plane import Sweep
+from analysis.runs.study import survivors
 from sparseflows.experiment.loading import load_masks, load_network
 from sparseflows.pruning.graph.groups import hidden_layers, weight_names
 
@@ -34,27 +34,16 @@ class Left:
 
 
 def left_of(network: nn.Module, masks: Mapping[str, Tensor]) -> Left:
-    """The surviving weights of `network`, and the norms of its neurons or channels.
-
-    Args:
-        network: dense, masked or shrunk.
-        masks: parameter name → bool; one of another shape than the parameter is that of a network before it was
-            shrunk, whose survivors are all the parameter has.
-    """
+    """The surviving weights of `network`, dense, masked or shrunk, and the norms of its neurons or channels."""
     parameters = {name: parameter.detach() for name, parameter in network.named_parameters()}
-
-    def kept(name: str) -> Tensor:
-        tensor = parameters[name]
-        fits = name in masks and masks[name].shape == tensor.shape
-        return masks[name] if fits else torch.ones_like(tensor, dtype=torch.bool)
-
+    kept = survivors(network, masks)
     norms = []
     for layer in hidden_layers(network):
         name = layer.link.weight
-        surviving = kept(name).flatten(1)
+        surviving = kept[name].flatten(1)
         sums = (parameters[name].flatten(1).abs() * surviving).sum(1)
         norms.append(sums[surviving.any(1)])
-    return Left(tuple(parameters[name][kept(name)] for name in weight_names(network)), tuple(norms))
+    return Left(tuple(parameters[name][kept[name]] for name in weight_names(network)), tuple(norms))
 
 
 def histograms(sweeps: Sequence[Sweep]) -> dict[str, np.ndarray]:
@@ -77,12 +66,12 @@ def histograms(sweeps: Sequence[Sweep]) -> dict[str, np.ndarray]:
     norms = [tensor for left in known.values() for tensor in left.norms]
     weight_edges, norm_edges = _edges(weights, WEIGHT_BINS, symmetric=True), _edges(norms, NORM_BINS, symmetric=False)
     found = [known[subject.name] for _, subject in stages]
+    records = [subject.record for _, subject in stages]
+    columns = {"prune_ratio": "prune_ratio", "params": "params", "accuracy": "accuracy_test"}
     return {
         "sweep": np.array([label for label, _ in stages], dtype=str),
-        "stage": np.array([subject.record.stage for _, subject in stages], dtype=np.int64),
-        "prune_ratio": _column([subject.record.prune_ratio for _, subject in stages]),
-        "params": _column([subject.record.params for _, subject in stages]),
-        "accuracy": _column([subject.record.accuracy_test for _, subject in stages]),
+        "stage": np.array([record.stage for record in records], dtype=np.int64),
+        **{name: np.array([getattr(one, cell) for one in records], np.float64) for name, cell in columns.items()},
         "weight_edges": weight_edges,
         "norm_edges": norm_edges,
         "weight_counts": np.stack([_counts(left.weights, weight_edges) for left in found]),
@@ -102,7 +91,3 @@ def _counts(tensors: Sequence[Tensor], edges: Array) -> NDArray[np.int64]:
     if not tensors:
         return np.zeros((0, len(edges) - 1), dtype=np.int64)
     return np.stack([np.histogram(tensor.double().cpu().numpy(), edges)[0] for tensor in tensors])
-
-
-def _column(values: Sequence[float | None]) -> Array:
-    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)

@@ -73,11 +73,7 @@ def table(
 
 
 @app.command(rich_help_panel=ANALYSES)
-def compare(
-    runs: Runs,
-    as_json: JsonOnly = False,
-    out: OutOfSeveral = None,
-) -> None:
+def compare(runs: Runs, as_json: JsonOnly = False, out: OutOfSeveral = None) -> None:
     """Which criterion beats random, and whether pruning beats a dense flow trained as long.
 
     Differences are paired by seed: every pruned stage against random pruning of the same kind in the same protocol,
@@ -100,11 +96,7 @@ def compare(
 
 
 @app.command(rich_help_panel=ANALYSES)
-def bounds(
-    runs: Runs,
-    as_json: JsonOnly = False,
-    out: Out = None,
-) -> None:
+def bounds(runs: Runs, as_json: JsonOnly = False, out: Out = None) -> None:
     """What sipp and pfp promised of every layer they pruned, beside the error that was observed.
 
     Both bound how far a layer's outputs move, relative to the sum of the sizes of the products in them. The table has

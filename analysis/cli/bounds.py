@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import typer
 
@@ -23,11 +22,12 @@ def command(runs: Sequence[Path], as_json: bool, out: Path | None) -> None:
     studies = open_studies(runs)
     found = {study: _bounds(study) for study in studies}
     folders = {study: folder_for(study, out, studies) for study in studies}
-    said = [text(sheet(study.folder.spec.name, bounds)) for study, bounds in found.items()]
-    typer.echo(_document(found) if as_json else "\n".join(said), nl=as_json)
+    shown = {study: text(sheet(study.folder.spec.name, bounds)) for study, bounds in found.items()}
+    several = [{"run": str(study.path), "layers": list(map(asdict, bounds))} for study, bounds in found.items()]
+    document = several[0] if len(several) == 1 else {"runs": several}
+    typer.echo(json.dumps(document, indent=1) if as_json else "\n".join(shown.values()), nl=as_json)
     for study, bounds in found.items():
-        one = text(sheet(study.folder.spec.name, bounds))
-        write_files(folders[study], {"bounds.csv": rows_csv(bounds), "bounds.txt": one})
+        write_files(folders[study], {"bounds.csv": rows_csv(bounds), "bounds.txt": shown[study]})
 
 
 def _bounds(study: Study) -> list[LayerBound]:
@@ -39,10 +39,3 @@ def _bounds(study: Study) -> list[LayerBound]:
     if not bounds:
         raise InputError(f"{study.path}: no stage was pruned by sipp or pfp; only they promise an error")
     return bounds
-
-
-def _document(found: dict[Study, list[LayerBound]]) -> str:
-    runs: list[dict[str, Any]] = [
-        {"run": str(study.path), "layers": [asdict(one) for one in bounds]} for study, bounds in found.items()
-    ]
-    return json.dumps(runs[0] if len(runs) == 1 else {"runs": runs}, indent=1)

@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 
 import typer
 
-from analysis.analyses.writing import folder_for, open_studies, write_files
+from analysis.analyses.writing import drawn, folder_for, open_studies, write_files
 from analysis.classifiers.plane import Sweep, chosen, sweeps
 from analysis.plots.classifiers.accuracy import classify_arrays, classify_figure
 from analysis.runs.progress import Progress
-from analysis.runs.records import Stage, read_run
+from analysis.runs.records import read_run
 from analysis.runs.results import Entry, Report, Result, each_stage
 from analysis.runs.study import Study, Subject
 from analysis.tables.means import CLASSIFIES, Row, Table, tabulate
@@ -31,13 +31,18 @@ _STAGE = (
     *("protocol", "method", "seed", "stage", "status", "reason", "prune_ratio", "params", "params_dense"),
     *("accuracy_test", "loss_test", "loss_val", "n_test", "nfe"),
 )
+_MEAN = ("label", "protocol", "method", "stage", "status", "seeds_done", "prune_ratio", "params", "nfe", "best")
 
 
 def command(runs: Sequence[Path], seed: int, as_json: bool, out: Path | None) -> None:
     """Print and write what there is to see of classifiers; see `classify --help`."""
     studies = open_studies(runs)
     for study in studies:
-        _require_classifiers(study)
+        if (objective := study.folder.spec.train.objective) != CLASSIFIES:
+            raise InputError(
+                f"{study.path}: a run of densities (train.objective: {objective}), and 'classify' is about "
+                f"classifiers ({CLASSIFIES}); use 'sparseflows table {study.path}'"
+            )
     folders = {study: folder_for(study, out, studies) for study in studies}
     tables = {study: tabulate(read_run(study.path))[0] for study in studies}
     shown = {study: text(sheet(table)) for study, table in tables.items()}
@@ -50,25 +55,23 @@ def command(runs: Sequence[Path], seed: int, as_json: bool, out: Path | None) ->
             "classify.csv": rows_csv([tables[study]]),
             "classify.json": json.dumps(own, indent=2, allow_nan=False) + "\n",
         }
-        write_files(folders[study], files | _accuracy(tables[study]) | pictures(study, seed))
+        files |= drawn("classify", classify_figure, classify_arrays(tables[study]), f"classify of {tables[study].run}")
+        write_files(folders[study], files | pictures(study, seed))
 
 
-def pictures(study: Study, seed: int = 0, progress: Progress | None = None) -> dict[str, bytes]:
+def pictures(study: Study, seed: int) -> dict[str, bytes]:
     """The figures of the networks themselves: weights.*, and of data with two columns boundary.*, trajectories.*.
 
-    Args:
-        study: the run.
-        seed: of the choice of the test points that are shown.
-        progress: what the user sees.
+    `seed` chooses the test points that are shown.
     """
     found = sweeps(study)
     files = _weights(study, found)
     if found and len(study.folder.read_data()["shift"]) == 2:
-        files |= _planes(study, found, planes(study, found, seed, progress or Progress("classify")))
+        files |= _planes(study, found, planes(study, found, seed))
     return files
 
 
-def planes(study: Study, found: Sequence[Sweep], seed: int, progress: Progress) -> list[Entry]:
+def planes(study: Study, found: Sequence[Sweep], seed: int) -> list[Entry]:
     """Probability maps and paths (`analysis.classifiers.plane.plane`) of the stages that are shown, a network once."""
     subjects = {subject.name: subject for sweep in found for subject in chosen(sweep, MOST)}
 
@@ -82,25 +85,7 @@ def planes(study: Study, found: Sequence[Sweep], seed: int, progress: Progress) 
         network = load_network(study.path, subject.name)
         return plane(network, splits, reporting_solver(settings), settings.dtype, seed)
 
-    return each_stage(list(subjects.values()), KIND, {"seed": seed}, compute, progress)
-
-
-def _require_classifiers(study: Study) -> None:
-    objective = study.folder.spec.train.objective
-    if objective != CLASSIFIES:
-        raise InputError(
-            f"{study.path}: a run of densities (train.objective: {objective}), and 'classify' is about "
-            f"classifiers ({CLASSIFIES}); use 'sparseflows table {study.path}'"
-        )
-
-
-def _accuracy(table: Table) -> dict[str, bytes]:
-    try:
-        made = classify_figure(classify_arrays(table))
-    except ValueError as error:
-        typer.echo(f"no figure classify of {table.run}: {error}", err=True)
-        return {}
-    return {f"classify.{kind}": content for kind, content in made.items()}
+    return each_stage(list(subjects.values()), KIND, {"seed": seed}, compute, Progress("classify"))
 
 
 def _weights(study: Study, found: Sequence[Sweep]) -> dict[str, bytes]:
@@ -117,13 +102,14 @@ def _weights(study: Study, found: Sequence[Sweep]) -> dict[str, bytes]:
 
 
 def _planes(study: Study, found: Sequence[Sweep], entries: Sequence[Entry]) -> dict[str, bytes]:
-    from analysis.plots.classifiers.plane import Panel, Row, boundary_figure, trajectories_figure
+    from analysis.plots.classifiers.plane import Row, boundary_figure, trajectories_figure
+    from analysis.plots.fields.plane import Panel
 
     results = {entry.subject.name: entry.result for entry in entries if entry.result is not None}
     rows = []
     for sweep in found:
-        known = [(one, results[one.name]) for one in chosen(sweep, MOST) if one.name in results]
-        panels = [Panel(_panel_title(one), result.arrays) for one, result in known]
+        known = [one for one in chosen(sweep, MOST) if one.name in results]
+        panels = [Panel(_panel_title(one), results[one.name].arrays) for one in known]
         if panels:
             rows.append(Row(sweep.label, panels))
     files: dict[str, bytes] = {}
@@ -162,16 +148,11 @@ def _document(study: Study, table: Table) -> dict[str, Any]:
         "dataset": table.dataset,
         "seeds": table.seeds,
         "se_over": table.se_over,
-        "stages": [_stage(stage) for stage in read_run(study.path).stages],
+        "stages": [{name: getattr(stage, name) for name in _STAGE} for stage in read_run(study.path).stages],
         "means": [_mean(row) for row in table.rows],
     }
 
 
-def _stage(stage: Stage) -> dict[str, Any]:
-    return {name: getattr(stage, name) for name in _STAGE}
-
-
 def _mean(row: Row) -> Mapping[str, Any]:
-    head = {name: getattr(row, name) for name in ("label", "protocol", "method", "stage", "status", "seeds_done")}
-    numbers = {"prune_ratio": row.prune_ratio, "params": row.params, "nfe": row.nfe, "best": row.best}
-    return head | numbers | with_se("accuracy_test", row.accuracy) | with_se("loss_test", row.loss)
+    own = {name: getattr(row, name) for name in _MEAN}
+    return own | with_se("accuracy_test", row.accuracy) | with_se("loss_test", row.loss)

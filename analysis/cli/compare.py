@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from analysis.analyses.writing import REMEDY, require_once, write_files
+from analysis.analyses.writing import REMEDY, drawn, require_once, write_files
 from analysis.cli.table import run_suffixes
 from analysis.compare import formats as compare_formats
 from analysis.compare.compare import compare
@@ -48,7 +48,10 @@ def _comparisons(runs: Sequence[Path], out: Path | None) -> dict[Run, list[Compa
         folder_for_all(runs)
     found = {run: compare(run) for run in map(read_run, runs)}
     reasons = [
-        f"{run.folder}: {reason}" for run, several in found.items() for one in several for reason in _reason(one)
+        f"{run.folder}: {reason}"
+        for run, several in found.items()
+        for one in several
+        if (reason := nothing_to_compare(one))
     ]
     if len(reasons) == sum(len(several) for several in found.values()):
         raise InputError(reasons[0])
@@ -57,20 +60,10 @@ def _comparisons(runs: Sequence[Path], out: Path | None) -> dict[Run, list[Compa
     return found
 
 
-def _reason(comparison: Comparison) -> list[str]:
-    reason = nothing_to_compare(comparison)
-    return [reason] if reason else []
-
-
-def _figures(found: dict[Run, list[Comparison]]) -> dict[str, bytes]:
-    files: dict[str, bytes] = {}
+def _figures(found: dict[Run, list[Comparison]]) -> dict[str, str | bytes]:
+    files: dict[str, str | bytes] = {}
     for (run, several), suffix in zip(found.items(), run_suffixes(list(found)), strict=True):
         for place, one in enumerate(several, start=1):
             name = f"compare{suffix}{f'-{place}' if len(several) > 1 else ''}"
-            try:
-                made = compare_figure(compare_arrays(one))
-            except ValueError as error:
-                typer.echo(f"no figure {name} of {run.folder}: {error}", err=True)
-                continue
-            files |= {f"{name}.{kind}": content for kind, content in made.items()}
+            files |= drawn(name, compare_figure, compare_arrays(one), f"{name} of {run.folder}")
     return files

@@ -59,8 +59,7 @@ def stage_command(name: str) -> Callable[..., None]:
         run_analysis(name, runs, stage or [], kind(**options), as_json, out)
 
     hints = get_type_hints(kind, include_extras=True)
-    defaults = {field.name: field.default for field in fields(kind)}
-    options = {one: (hints[one], defaults[one]) for one in defaults}
+    options = {field.name: (hints[field.name], field.default) for field in fields(kind)}
     taken = {"runs": (Runs, inspect.Parameter.empty), "stage": (Stages, None)} | options
     taken |= {"as_json": (Json, False), "out": (Out, None)}
     keyword = inspect.Parameter.KEYWORD_ONLY

@@ -26,15 +26,8 @@ from analysis.settings import SETTINGS
 from sparseflows.errors import Interrupted, SparseFlowsError
 
 _DISTRIBUTIONS = (
-    "sparseflows",
-    "torch",
-    "torchdiffeq",
-    "numpy",
-    "scipy",
-    "pandas",
-    "matplotlib",
-    "seaborn",
-    "scikit-learn",
+    *("sparseflows", "torch", "torchdiffeq", "numpy", "scipy"),
+    *("pandas", "matplotlib", "seaborn", "scikit-learn"),
 )
 SHORT_FIRST = ("cost", "modes", "field", "hessian")
 _CAPTIONS = {
@@ -84,11 +77,8 @@ def _analyse(run: Run) -> dict[str, str]:
                 run_analysis(kind, [path], [], SETTINGS[kind](), False, None)
         except Interrupted:
             raise
-        except SparseFlowsError as error:
-            problems[kind] = str(error)
         except Exception as error:  # a defect in one analysis must not cost the reader the rest of the page
-            problems[kind] = f"{type(error).__name__}: {error}"
-        if kind in problems:
+            problems[kind] = f"{'' if isinstance(error, SparseFlowsError) else f'{type(error).__name__}: '}{error}"
             typer.echo(f"{path}: no {kind}: {problems[kind]}", err=True)
     return problems
 
@@ -124,7 +114,8 @@ def _findings(
     path = Path(run.folder)
     own = {} if suffix else {"nll_vs_params": made.get("nll_vs_params.png")}
     own |= {name: made.get(f"{name}{suffix}.png") for name in ("nll_vs_pr", "hessian_vs_pr")}
-    own |= {name: _bytes_of(path / "analysis" / f"{name}.png") for name in ("spectral_density", "mode_quality")}
+    stored = {name: path / "analysis" / f"{name}.png" for name in ("spectral_density", "mode_quality")}
+    own |= {name: file.read_bytes() for name, file in stored.items() if file.is_file()}
     fields, others = field_pictures(path / "analysis" / "fields", _shown_stages(run))
     return Findings(
         run=run,
@@ -166,18 +157,11 @@ def _shown_stages(run: Run) -> list[tuple[Key, str]]:
     best = [min(group, key=selected_by) for group in (done, [one for one in done if one.method != DENSE]) if group]
     shown = {}
     for stage in (*last.values(), *best):
-        name = (
-            "dense flow"
-            if stage.series == DENSE
-            else f"{stage.series}, {100 * (stage.prune_ratio or 0.0):.0f} % pruned"
-        )
+        pruned = f"{stage.series}, {100 * (stage.prune_ratio or 0.0):.0f} % pruned"
+        name = "dense flow" if stage.series == DENSE else pruned
         lowest = ", lowest validation NLL" if best and stage == best[0] and stage.nll_val is not None else ""
         shown[stage.key] = f"{name}, seed {stage.seed}{lowest}"
     return list(shown.items())
-
-
-def _bytes_of(path: Path) -> bytes | None:
-    return path.read_bytes() if path.is_file() else None
 
 
 def _versions(run: Path) -> dict[str, str]:
@@ -201,16 +185,9 @@ def _commands(run: Path, documents: Mapping[str, Mapping[Key, Values]]) -> str:
     hessian = option("hessian", "subset", "--subset") + option("hessian", "subset_seed", "--seed")
     hessian += f" --loss {loss.pop()}" if len(loss) == 1 else ""
     modes = option("modes", "samples", "--samples") + option("modes", "samples_seed", "--seed")
-    return "\n".join(
-        [
-            f"sparseflows run {run}/spec.yaml --out runs",
-            f"sparseflows hessian {run}{hessian}",
-            f"sparseflows modes {run}{modes}",
-            f"sparseflows field {run}",
-            f"sparseflows cost {run}",
-            f"sparseflows report {run}",
-        ]
-    )
+    options = {"hessian": hessian, "modes": modes, "field": "", "cost": "", "report": ""}
+    analyses = [f"sparseflows {kind} {run}{given}" for kind, given in options.items()]
+    return "\n".join([f"sparseflows run {run}/spec.yaml --out runs", *analyses])
 
 
 def _json(found: Sequence[Findings], path: Path, size: int) -> str:

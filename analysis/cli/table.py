@@ -10,21 +10,16 @@ from typing import Any
 
 import typer
 
-from analysis.analyses.writing import REMEDY, require_once, write_files
-from analysis.plots.curves import hessian_vs_pr_arrays, hessian_vs_pr_figure, nll_vs_pr_arrays, nll_vs_pr_figure
-from analysis.plots.nll import (
-    accuracy_vs_params_arrays,
-    accuracy_vs_params_figure,
-    nll_vs_params_arrays,
-    nll_vs_params_figure,
-)
+from analysis.analyses.writing import REMEDY, drawn, require_once, write_files
+from analysis.plots.curves import hessian_vs_pr_arrays, nll_vs_pr_arrays, vs_pr_figure
+from analysis.plots.nll import vs_params_arrays, vs_params_figure
 from analysis.runs.analyses import Key, Values, read_stages
 from analysis.runs.records import Run, read_run
 from analysis.runs.sweeps import folder_for_all
 from analysis.tables import hessian, nll
 from analysis.tables.curvature import hessian_table
 from analysis.tables.markup import latex, markdown
-from analysis.tables.means import CLASSIFIES, Table, tabulate
+from analysis.tables.means import CLASSIFIES, tabulate
 from analysis.tables.sheet import Sheet
 from analysis.tables.text import text
 from sparseflows.errors import InputError
@@ -68,7 +63,11 @@ def table_files(runs: Sequence[Run], hessians: Hessians) -> dict[str, str | byte
         InputError: classifiers beside flows that do not classify.
     """
     tables = [one for run in runs for one in tabulate(run)]
-    _require_one_kind(tables)
+    if len({table.classifies for table in tables}) > 1:
+        classifier, flow = (next(t.run for t in tables if t.classifies is kind) for kind in (True, False))
+        raise InputError(
+            f"{classifier} is a run of classifiers (accuracy), {flow} of densities (NLL); tabulate each kind by itself"
+        )
     files = written("table", [nll.sheet(table) for table in tables]) | {"table.csv": nll.rows_csv(tables)}
     curvature = [hessian_table(run, hessians[run.folder]) for run in runs if run.folder in hessians]
     if curvature:
@@ -86,18 +85,17 @@ def figures(runs: Sequence[Run], hessians: Hessians, curves: bool) -> dict[str, 
     """nll_vs_params.* (of classifiers: accuracy_vs_params.*) for each data set; with `curves` nll_vs_pr.* and
     hessian_vs_pr.* for each run.
     """
-    files: dict[str, str | bytes] = dict(_vs_params([one for run in runs for one in tabulate(run)]))
+    files: dict[str, str | bytes] = {}
+    tables = [one for run in runs for one in tabulate(run)]
+    datasets = list(dict.fromkeys(table.dataset for table in tables))
+    for dataset in datasets:
+        own = [table for table in tables if table.dataset == dataset]
+        name = f"{'accuracy' if own[0].classifies else 'nll'}_vs_params{dataset_suffix(dataset, datasets)}"
+        files |= drawn(name, vs_params_figure, vs_params_arrays(own), f"for {dataset}")
     for run, suffix in zip(runs if curves else (), run_suffixes(runs), strict=False):
-        drawn = [("nll_vs_pr", nll_vs_pr_arrays(run), nll_vs_pr_figure)]
+        files |= drawn(f"nll_vs_pr{suffix}", vs_pr_figure, nll_vs_pr_arrays(run))
         if run.folder in hessians:
-            drawn.append(("hessian_vs_pr", hessian_vs_pr_arrays(run, hessians[run.folder]), hessian_vs_pr_figure))
-        for name, arrays, figure in drawn:
-            try:
-                made = figure(arrays)
-            except ValueError as error:
-                typer.echo(f"no figure {name}{suffix}: {error}", err=True)
-                continue
-            files |= {f"{name}{suffix}.{kind}": content for kind, content in made.items()}
+            files |= drawn(f"hessian_vs_pr{suffix}", vs_pr_figure, hessian_vs_pr_arrays(run, hessians[run.folder]))
     return files
 
 
@@ -132,32 +130,3 @@ def _json(runs: Sequence[Run], hessians: Hessians) -> str:
             curvature = known.get(stage.key)
             stages.append(row | ({"hessian": curvature} if curvature else {}))
     return json.dumps({"run": [run.folder for run in runs], "stages": stages}, indent=2, allow_nan=False)
-
-
-def _require_one_kind(tables: Sequence[Table]) -> None:
-    if len({table.classifies for table in tables}) > 1:
-        classifier, flow = (next(t.run for t in tables if t.classifies is kind) for kind in (True, False))
-        raise InputError(
-            f"{classifier} is a run of classifiers (accuracy), {flow} of densities (NLL); tabulate each kind by itself"
-        )
-
-
-def _vs_params(tables: Sequence[Table]) -> dict[str, bytes]:
-    datasets = list(dict.fromkeys(table.dataset for table in tables))
-    files: dict[str, bytes] = {}
-    for dataset in datasets:
-        name, content = _figure([table for table in tables if table.dataset == dataset])
-        if not content:
-            typer.echo(f"no figure for {dataset}: none of its stages has a test {name}", err=True)
-        suffix = dataset_suffix(dataset, datasets)
-        files |= {f"{name.lower()}_vs_params{suffix}.{kind}": one for kind, one in content.items()}
-    return files
-
-
-def _figure(tables: Sequence[Table]) -> tuple[str, dict[str, bytes]]:
-    """What is drawn of one data set, and its files; no files where there is nothing to draw."""
-    if tables[0].classifies:
-        arrays = accuracy_vs_params_arrays(tables)
-        return "accuracy", accuracy_vs_params_figure(arrays) if arrays["accuracy"].size else {}
-    arrays = nll_vs_params_arrays(tables)
-    return "NLL", nll_vs_params_figure(arrays) if arrays["nll"].size else {}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from analysis.analyses.writing import REMEDY, require_once, write_files
+from analysis.analyses.writing import REMEDY, drawn, require_once, write_files
 from analysis.plots.tabular import tabular_arrays, tabular_figure
 from analysis.reference import load_reference
 from analysis.runs.progress import Progress
@@ -18,7 +18,7 @@ from analysis.tables.text import text
 from analysis.tabular import formats
 from analysis.tabular.baseline_results import RunBaselines, baselines_of
 from analysis.tabular.runs import Choice, choose, read_variants
-from analysis.tabular.table import TabularTable, tabular_table
+from analysis.tabular.table import tabular_table
 from analysis.tabular.words import with_words
 from sparseflows.errors import InputError
 from sparseflows.files import output_folder
@@ -45,7 +45,7 @@ def command(runs: Sequence[Path], published: bool, fit_baselines: bool, as_json:
         "tabular.tex": latex(sheet),
         "tabular.json": document + "\n",
     }
-    write_files(folder, files | _figure(table))
+    write_files(folder, files | drawn("nll_vs_params_tabular", tabular_figure, tabular_arrays(table)))
 
 
 def _folder(runs: Sequence[Path], published: bool, out: Path | None) -> Path | None:
@@ -67,11 +67,3 @@ def _baselines(choices: Sequence[Choice]) -> dict[str, RunBaselines]:
         except InputError as error:  # results.csv is enough for the flows' rows
             found[folder] = RunBaselines({}, reason=str(error))
     return found | baselines_of(studies, Progress("baselines"))
-
-
-def _figure(table: TabularTable) -> dict[str, str | bytes]:
-    arrays = tabular_arrays(table)
-    if arrays["nll"].size == 0:
-        typer.echo("no figure nll_vs_params_tabular: no model has a test NLL", err=True)
-        return {}
-    return {f"nll_vs_params_tabular.{kind}": content for kind, content in tabular_figure(arrays).items()}

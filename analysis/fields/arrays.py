@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,13 @@ from analysis.runs.results import Report, Result
 from sparseflows.data.splits import Splits
 from sparseflows.evaluation.likelihood import subset
 from sparseflows.flow.model import Flow
-from sparseflows.flow.solvers.ode import Solver
+from sparseflows.flow.solvers.ode import SolveFailed, Solver
 from sparseflows.rng import numpy_generator
 
 Array = NDArray[np.float64]
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of T: the times at which a block's field is shown
+PREVIEW_SHARES, PREVIEW_CELLS = (0.0, 0.5, 1.0), 64
 FIELD_CELLS, DENSITY_CELLS, COUNT_CELLS, PROJECTED_CELLS = 96, 100, 50, 16
 SAMPLES, PATHS, PATH_TIMES, ROWS = 2000, 128, 61, 2000
 NOISE_REACH = 3.2  # 99.4 % of two-dimensional standard noise is nearer to the origin than that
@@ -31,25 +32,12 @@ AT_LEAST = 3  # rows in a cell whose mean is shown
 FAR = 10.0  # where the paths of a plane are slowed down; see `grids.bounded`
 TOLERANCE = 1e-4  # of the paths' solves: well below what a picture resolves
 DENSITY_TOLERANCE = 1e-3  # measured against 1e-5: peak and mass move by 2e-4 of themselves, in half the time
-MAX_NFE = 50_000
+SOLVER = Solver("dopri5", TOLERANCE, TOLERANCE, max_nfe=50_000)
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What the arrays depend on.
-
-    Attributes:
-        seed: of the noise that is carried to data, and of the rows that are shown.
-        frames: states of the animation.
-        pairs: columns to show where there are more than two, counted from 0; None chooses by correlation.
-    """
-
-    seed: int = 0
-    frames: int = 40
-    pairs: tuple[Pair, ...] | None = None
-
-
-def field_arrays(flow: Flow, splits: Splits, settings: Settings, report: Report) -> Result:
+def field_arrays(
+    flow: Flow, splits: Splits, report: Report, seed: int = 0, frames: int = 40, pairs: Sequence[Pair] | None = None
+) -> Result:
     """The values and arrays of one stage.
 
     Arrays of all: `block` (from 1), `time`, `end_time` (M,): the moments whose field is shown;
@@ -64,64 +52,109 @@ def field_arrays(flow: Flow, splits: Splits, settings: Settings, report: Report)
     units per unit of t); `times`, `blocks`; `extent` of the field's window (one a pair, for more than two
     columns); `columns` (more than two).
 
+    Args:
+        flow, splits, report: what is drawn, with its data; who is told of the progress.
+        seed: of the noise that is carried to data, and of the rows that are shown.
+        frames: states of the animation.
+        pairs: columns to show where there are more than two, counted from 0; None chooses by correlation.
+
     Raises:
         RunError: a solve failed.
     """
     plane = splits.train.shape[1] == 2
-    pairs: Sequence[Pair] = [(0, 1)] if plane else settings.pairs or choose_pairs(np.asarray(splits.train))
-    calm = grids.bounded(flow, FAR) if plane else flow
-    solver = Solver("dopri5", TOLERANCE, TOLERANCE, max_nfe=MAX_NFE)
-    rows = _shown_rows(splits, settings.seed)
-    moving, speed = _samples(calm, splits.train.shape[1], pairs, settings, solver)
-    shown = _in_pairs(rows, pairs)
-    common = moving | _moments(flow) | {"rows": shown, "columns": np.array(pairs) + 1}
+    pairs = [(0, 1)] if plane else pairs or choose_pairs(np.asarray(splits.train))
+    rows = _shown_rows(splits, seed)
+    noise = numpy_generator(seed, "field/samples").standard_normal((SAMPLES, splits.train.shape[1]))
+    moving, speed = _samples(grids.bounded(flow, FAR) if plane else flow, noise, pairs, frames)
+    common = moving | moments(flow, SHARES) | {"rows": _in_pairs(rows, pairs), "columns": np.array(pairs) + 1}
     if plane:
-        values, arrays = _plane(flow, calm, splits, moving["samples"][0], settings.seed, solver, report)
+        values, arrays = _plane(flow, splits, noise, moving["samples"][0], report)
     else:
-        values, arrays = _pairs(flow, rows, pairs, solver, report)
-    values |= {
-        "mean_speed": speed,
-        "times": common["time"].tolist(),
-        "blocks": common["block"].tolist(),
-    }
+        values, arrays = _pairs(flow, rows, pairs, report)
+    values |= {"mean_speed": speed, "times": common["time"].tolist(), "blocks": common["block"].tolist()}
     arrays |= common
     return Result(values, {name: _compact(array) for name, array in arrays.items()})
 
 
+def preview_arrays(flow: Flow, rows: Array) -> dict[str, Array]:
+    """The field of a flow in two dimensions on a small grid, at few moments: a picture in half a second.
+
+    `columns` (1, 2), and those of `moments`, `on_grid` and, unless their paths cannot be solved, `at_samples`.
+    Standardised rows (N, 2) and the noise set the window, which is the same for every stage.
+    """
+    grid = grids.make_grid(square_window(rows, DATA_MARGIN, NOISE_REACH), PREVIEW_CELLS)
+    arrays = moments(flow, PREVIEW_SHARES) | on_grid(flow, grid, PREVIEW_SHARES) | {"columns": np.array([[1, 2]])}
+    with contextlib.suppress(SolveFailed):
+        arrays |= at_samples(flow, numpy_generator(0, "glance").standard_normal((SCALED, 2)), PREVIEW_SHARES)
+    return arrays
+
+
+def times(flow: Flow, shares: Sequence[float]) -> list[grids.Moment]:
+    """The moments at those shares of T of every block."""
+    return [grids.moment(flow, block, share) for block in range(len(flow.chain())) for share in shares]
+
+
+def moments(flow: Flow, shares: Sequence[float]) -> dict[str, Array]:
+    """`block` (from 1), `time` and `end_time` (M,) of `times`."""
+    block, time, end_time = (np.array(values) for values in zip(*times(flow, shares), strict=True))
+    return {"block": block + 1, "time": time, "end_time": end_time}
+
+
+def on_grid(flow: Flow, grid: grids.Grid, shares: Sequence[float]) -> dict[str, Array]:
+    """`field_extent` (4,), `velocity` (M, cells, cells, 2) and `divergence` (M, cells, cells) at `times`."""
+    fields = [grids.field_at(flow, when, grid.points) for when in times(flow, shares)]
+    side = len(grid.axis_x)
+    return {
+        "field_extent": np.array(grid.extent),
+        "velocity": np.stack([velocity.reshape(side, side, 2) for velocity, _ in fields]),
+        "divergence": np.stack([trace.reshape(side, side) for _, trace in fields]),
+    }
+
+
+def at_samples(flow: Flow, noise: Array, shares: Sequence[float]) -> dict[str, Array]:
+    """What colours are scaled by: `sample_divergence` and `sample_speed` (M, n) where noise (n, 2) is at `times`.
+
+    Raises:
+        SolveFailed: its paths cannot be solved.
+    """
+    clock = [block + share for block in range(len(flow.chain())) for share in shares]
+    states = grids.path(grids.bounded(flow, FAR), noise, [len(flow.chain()), *reversed(clock)], SOLVER)[:0:-1]
+    found = [grids.field_at(flow, when, z) for when, z in zip(times(flow, shares), states, strict=True)]
+    return {
+        "sample_divergence": np.stack([divergence for _, divergence in found]),
+        "sample_speed": np.stack([np.linalg.norm(f, axis=1) for f, _ in found]),
+    }
+
+
 def _plane(
-    flow: Flow, calm: Flow, splits: Splits, samples: Array, seed: int, solver: Solver, report: Report
+    flow: Flow, splits: Splits, noise: Array, samples: Array, report: Report
 ) -> tuple[dict[str, Any], dict[str, Array]]:
     """Two columns: the field and its divergence on a grid, the density beside the true one.
 
-    Arrays: `field_extent` (4,), `velocity` (M, cells, cells, 2), `divergence` (M, cells, cells);
-    `density_extent` (4,), `density` (cells, cells), and `truth`: the true density on the same cells, or,
-    where that is not known, the test rows counted in wider cells; `truth_is_known` says which;
-    `sample_divergence`, `sample_speed` (M, n): at samples that are on their way at that time.
+    Arrays: those of `at_samples` and `on_grid`; `density_extent` (4,), `density` (cells, cells), and `truth`: the
+    true density on the same cells, or, where that is not known, the test rows counted in wider cells;
+    `truth_is_known` says which.
     """
     everything = np.concatenate([splits.train, splits.validation, splits.test])
     grid = grids.make_grid(square_window(everything, DATA_MARGIN, NOISE_REACH), FIELD_CELLS)
-    fields = [grids.field_at(flow, when, grid.points) for when in _times(flow)]
+    field = on_grid(flow, grid, SHARES)
     around = grids.make_grid(square_window(everything, DATA_MARGIN), DENSITY_CELLS)
-    at_samples = _at_samples(calm, flow, seed, solver)
     needed = np.zeros(len(around.points), dtype=bool)
     for shown in (everything, samples):
         _, counts = cell_means(shown, np.zeros((len(shown), 1)), around.extent, DENSITY_CELLS)
         needed |= counts.ravel() > 0
-    log_density = grids.log_density(calm, around, solver.at(DENSITY_TOLERANCE), "float32", report, needed)
-    density = np.exp(log_density)
-    side = (DENSITY_CELLS, DENSITY_CELLS)
+    calm, solver = grids.bounded(flow, FAR), SOLVER.at(DENSITY_TOLERANCE)
+    log_density = grids.log_density(calm, around, solver, "float32", report, needed)
+    density = np.exp(log_density).reshape(DENSITY_CELLS, DENSITY_CELLS)
     values = {
         "mass_on_grid": float(density.sum() * around.area),
         "cells_left_out": float(np.isneginf(log_density).mean()),
-        "max_abs_divergence": float(max(np.abs(trace).max() for _, trace in fields)),
+        "max_abs_divergence": float(np.abs(field["divergence"]).max()),
         "extent": list(grid.extent),
     }
-    return values, at_samples | {
-        "field_extent": np.array(grid.extent),
-        "velocity": np.stack([velocity.reshape(FIELD_CELLS, FIELD_CELLS, 2) for velocity, _ in fields]),
-        "divergence": np.stack([trace.reshape(FIELD_CELLS, FIELD_CELLS) for _, trace in fields]),
+    return values, at_samples(flow, noise[:SCALED], SHARES) | field | {
         "density_extent": np.array(around.extent),
-        "density": density.reshape(side),
+        "density": density,
         "truth": _truth(splits, around),
         "truth_is_known": np.array(splits.log_prob_true is not None),
     }
@@ -136,9 +169,7 @@ def _truth(splits: Splits, around: grids.Grid) -> Array:
     return counts / (len(splits.test) * wide.area)
 
 
-def _pairs(
-    flow: Flow, rows: Array, pairs: Sequence[Pair], solver: Solver, report: Report
-) -> tuple[dict[str, Any], dict[str, Array]]:
+def _pairs(flow: Flow, rows: Array, pairs: Sequence[Pair], report: Report) -> tuple[dict[str, Any], dict[str, Array]]:
     """More columns: the field's components i, j at rows carried to the time, averaged over cells of (z_i, z_j).
 
     Arrays: `field_extent` (P, 4), `velocity` (P, M, cells, cells, 2), `divergence` (P, M, cells, cells): the
@@ -149,10 +180,10 @@ def _pairs(
     velocity, trace = np.full((*shape, 2), np.nan), np.full(shape, np.nan)
     windows = [window(rows[:, pair], OUTERMOST, DATA_MARGIN, NOISE_REACH) for pair in pairs]
     z, largest = grids.to_first_block(flow, rows), 0.0
-    for index, when in enumerate(_times(flow)):
+    for index, when in enumerate(times(flow, SHARES)):
         block, share = divmod(index, len(SHARES))
         if share:
-            z = grids.path(flow, z, [block + SHARES[share - 1], block + SHARES[share]], solver)[-1]
+            z = grids.path(flow, z, [block + SHARES[share - 1], block + SHARES[share]], SOLVER)[-1]
         f, divergence = grids.field_at(flow, when, z)
         largest = max(largest, float(np.abs(divergence).max()))
         for number, pair in enumerate(pairs):
@@ -174,15 +205,12 @@ def _pairs(
     }
 
 
-def _samples(
-    flow: Flow, dim: int, pairs: Sequence[Pair], settings: Settings, solver: Solver
-) -> tuple[dict[str, Array], float]:
+def _samples(flow: Flow, noise: Array, pairs: Sequence[Pair], frames: int) -> tuple[dict[str, Array], float]:
     # Noise carried to data: all of it at the frames' times, some of it at closer ones; and the mean speed.
     blocks = len(flow.chain())
-    noise = _noise(settings.seed, dim)
-    clock, closer = np.linspace(blocks, 0, settings.frames), np.linspace(blocks, 0, PATH_TIMES)
-    states = grids.path(flow, noise, clock.tolist(), solver)
-    paths = grids.path(flow, noise[:PATHS], closer.tolist(), solver)
+    clock, closer = np.linspace(blocks, 0, frames), np.linspace(blocks, 0, PATH_TIMES)
+    states = grids.path(flow, noise, clock.tolist(), SOLVER)
+    paths = grids.path(flow, noise[:PATHS], closer.tolist(), SOLVER)
     speeds = []
     for time, z in zip(closer, paths, strict=True):
         block = min(int(time), blocks - 1)
@@ -197,34 +225,6 @@ def _samples(
         "samples": _in_pairs(states[-1], pairs),
     }
     return arrays, float(np.mean(speeds))
-
-
-def _at_samples(calm: Flow, flow: Flow, seed: int, solver: Solver) -> dict[str, Array]:
-    # Divergence and speed where the flow's samples are at each of the moments: what the colours are scaled by.
-    clock = [block + share for block in range(len(flow.chain())) for share in SHARES]
-    states = grids.path(calm, _noise(seed, 2)[:SCALED], [len(flow.chain()), *reversed(clock)], solver)[:0:-1]
-    found = [grids.field_at(flow, when, z) for when, z in zip(_times(flow), states, strict=True)]
-    return {
-        "sample_divergence": np.stack([divergence for _, divergence in found]),
-        "sample_speed": np.stack([np.linalg.norm(f, axis=1) for f, _ in found]),
-    }
-
-
-def _noise(seed: int, dim: int) -> Array:
-    return numpy_generator(seed, "field/samples").standard_normal((SAMPLES, dim))
-
-
-def _times(flow: Flow) -> list[grids.Moment]:
-    return [grids.moment(flow, block, share) for block in range(len(flow.chain())) for share in SHARES]
-
-
-def _moments(flow: Flow) -> dict[str, Array]:
-    times = _times(flow)
-    return {
-        "block": np.array([when.block + 1 for when in times]),
-        "time": np.array([when.time for when in times]),
-        "end_time": np.array([when.end_time for when in times]),
-    }
 
 
 def _shown_rows(splits: Splits, seed: int) -> Array:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
@@ -18,6 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from analysis.fields.projection import centres
+from analysis.runs.results import Report
 from sparseflows.errors import RunError
 from sparseflows.evaluation.likelihood import likelihood, rows_per_chunk
 from sparseflows.flow import divergence
@@ -26,7 +28,6 @@ from sparseflows.flow.model import Block, Flow
 from sparseflows.flow.solvers.ode import Solver, State, Status, solve
 
 Array = NDArray[np.float64]
-Report = Callable[[int, int], None]  # so many steps done, of so many
 
 TILE, SMALLEST_TILE = 20, 5  # cells on a side that are solved together: an easy tile need not take a hard one's steps
 PATIENCE = 400  # evaluations; the flows measured take 60 to 200 where their data are
@@ -61,8 +62,7 @@ class Moment(NamedTuple):
 def make_grid(extent: tuple[float, float, float, float], cells: int) -> Grid:
     """`cells` × `cells` cells of the window `extent`."""
     left, right, bottom, top = extent
-    share = (np.arange(cells) + 0.5) / cells
-    axis_x, axis_y = left + share * (right - left), bottom + share * (top - bottom)
+    axis_x, axis_y = centres(left, right, cells), centres(bottom, top, cells)
     points = np.stack(np.meshgrid(axis_x, axis_y), axis=-1).reshape(-1, 2)
     return Grid(extent, axis_x, axis_y, points, (right - left) * (top - bottom) / cells**2)
 
@@ -98,11 +98,8 @@ def log_density(
     few such cells would take longer than all others together.
 
     Args:
-        flow: the flow.
-        grid: where.
-        solver: how to solve.
-        dtype: precision of the solve.
-        report: told after each tile.
+        flow, grid: whose density, and where.
+        solver, dtype, report: how, and in what precision, it is solved; who is told after each tile.
         needed: (cells²,) cells that hold data or samples. Given it, a tile that takes more than `PATIENCE`
             evaluations is solved in smaller and smaller ones, and those without a needed cell are left out:
             −inf, for there is next to no probability where no sample is.

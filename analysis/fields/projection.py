@@ -78,12 +78,7 @@ def cell_means(
 ) -> tuple[Array, Array]:
     """Mean of `values` (N, K) over the points (N, 2) in each cell of a window, and the points in each.
 
-    Args:
-        points: where.
-        values: what is averaged.
-        extent: left, right, bottom, top; points outside are left out.
-        cells: on a side.
-        at_least: a cell with fewer points has no mean.
+    Points outside `extent` (left, right, bottom, top) are left out; a cell with fewer than `at_least` has no mean.
 
     Returns:
         (cells, cells, K), NaN where there is no mean, and counts (cells, cells); rows rise with y.
@@ -99,6 +94,12 @@ def cell_means(
     means = np.full(sums.shape, np.nan)
     means[enough] = sums[enough] / counts[enough, None]
     return means.reshape(cells, cells, -1), counts.reshape(cells, cells).astype(np.float64)
+
+
+def centres(low: float, high: float, cells: int) -> Array:
+    """The middles (cells,) of equal cells from `low` to `high`."""
+    middles: Array = low + (np.arange(cells) + 0.5) / cells * (high - low)
+    return middles
 
 
 def square_window(rows: Array, margin: float, reach: float = 0.0) -> tuple[float, float, float, float]:
@@ -123,7 +124,6 @@ def window(rows: Array, quantile: float, margin: float, reach: float = 0.0) -> t
     """A square window on rows (N, 2) without their outermost: left, right, bottom, top.
 
     Args:
-        rows: points.
         quantile: share of the points that may lie outside on either side of either axis.
         margin: share of the longer side added all round.
         reach: [−reach, reach]² has to fit in as well.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analysis.plots.looks import DENSE_LOOK, Look
-from analysis.plots.ticks import count_label, count_ticks, ratio_ticks
+from analysis.plots.ticks import count_label, count_ticks, decades, ratio_ticks, spaced
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,26 +69,13 @@ def ratio_axis(axes: Axes, prune_ratio: np.ndarray, room: float | None = None) -
     axes.set(xlim=(high, low), xlabel="prune ratio (axis: log of the share kept)")
 
 
-def spaced(ticks: Sequence[float], apart: float) -> list[float]:
-    """Positive ticks, without those whose logarithm is closer than `apart` to that of the last one that stays."""
-    found: list[float] = []
-    for tick in ticks:
-        if not found or math.log(tick / found[-1]) >= apart:
-            found.append(tick)
-    return found
-
-
 def spread_axis(axes: Axes, stages: np.ndarray, values: np.ndarray, errors: np.ndarray) -> None:
     """A logarithmic vertical axis where the stages differ too much for a linear one.
 
     Where something reaches zero or below, it is linear up to half of the smallest stage's values, or up to what the
     errors can tell.
 
-    Args:
-        axes: what the values are drawn on.
-        stages: (N,), which of the values belong together.
-        values: (N,).
-        errors: (N,), NaN where not known.
+    `stages` (N,) says which of the `values` (N,) belong together; `errors` (N,) are NaN where not known.
     """
     largest = np.array([np.abs(values[stages == stage]).max() for stage in np.unique(stages)])
     if not largest.size or largest.max() <= FAR * largest.min():
@@ -103,15 +90,11 @@ def spread_axis(axes: Axes, stages: np.ndarray, values: np.ndarray, errors: np.n
         axes.set_yscale("symlog", linthresh=linear, linscale=0.5)
         axes.set_ylim(min(1.3 * low, -0.2 * linear), max(1.3 * high, 0.2 * linear))
     bottom, top = axes.get_ylim()
-    ticks = _round_numbers(linear, max(top, -bottom))
+    ticks = decades(linear, max(top, -bottom), (1, 2, 5))
+    if len(ticks) > _MOST_TICKS:
+        ticks = decades(linear, max(top, -bottom), (1,))
     shown = [tick for tick in (*(-tick for tick in ticks), 0.0, *ticks) if bottom <= tick <= top]
     place_ticks(axes.yaxis, shown, lambda value: "-" * bool(value < 0) + count_label(abs(value)))
-
-
-def _round_numbers(low: float, high: float) -> list[float]:
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    ticks = [m * 10.0**power for power in powers for m in (1, 2, 5) if low <= m * 10.0**power <= high]
-    return ticks if len(ticks) <= _MOST_TICKS else [tick for tick in ticks if round(math.log10(tick), 6).is_integer()]
 
 
 def draw_means(axes: Axes, x: np.ndarray, means: np.ndarray, errors: np.ndarray, look: Look, depth: float = 3) -> None:
@@ -124,9 +107,9 @@ def draw_means(axes: Axes, x: np.ndarray, means: np.ndarray, errors: np.ndarray,
     axes.plot(x[order], means[order], linewidth=1.3, zorder=depth, **look.style)
 
 
-def draw_level(axes: Axes, mean: float, error: float, line: Any = "--") -> None:
+def draw_level(axes: Axes, mean: float, error: float) -> None:
     """The dense flow on an axis of prune ratios: a star, a line across, and a band as wide as its standard error."""
-    axes.axhline(mean, color=DENSE_LOOK.colour, linewidth=0.9, linestyle=line, zorder=1.5)
+    axes.axhline(mean, color=DENSE_LOOK.colour, linewidth=0.9, linestyle="--", zorder=1.5)
     if math.isfinite(error):
         axes.axhspan(mean - error, mean + error, color=DENSE_LOOK.colour, alpha=0.08, linewidth=0, zorder=1)
     axes.plot([1.0], [mean], zorder=4, **DENSE_LOOK.style)

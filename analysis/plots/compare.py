@@ -39,7 +39,6 @@ def compare_arrays(comparison: Comparison) -> Arrays:
     `random_difference` (above 0: better than random), `random_difference_se`, `random_pairs`. Scalars:
     `dataset`, `objective`, `label`, `unit`, `seeds` (how many).
     """
-    names = {"protocol": str, "method": str, "stage": np.int64, "prune_ratio": np.float64}
     stages = []
     for one in comparison.stages:
         if one.value is not None and one.prune_ratio is not None:
@@ -51,10 +50,12 @@ def compare_arrays(comparison: Comparison) -> Arrays:
         for one in comparison.differences
         if one.against == RANDOM
     ]
-    arrays = columns(names | {"value": np.float64, "value_se": np.float64}, stages)
-    of_random = {f"random_{name}": kind for name, kind in names.items()}
-    of_random |= {"random_difference": np.float64, "random_difference_se": np.float64, "random_pairs": np.int64}
-    arrays |= columns(of_random, differences)
+    names = {str: ("protocol", "method"), int: ("stage",)}
+    of_random = {kind: tuple(f"random_{name}" for name in several) for kind, several in names.items()}
+    numbers = ("random_prune_ratio", "random_difference", "random_difference_se", "random_pairs")
+    arrays = columns(names | {float: ("prune_ratio", "value", "value_se")}, stages)
+    arrays |= columns(of_random | {float: numbers}, differences)
+    arrays["random_pairs"] = arrays["random_pairs"].astype(int)
     quantity = comparison.quantity
     scalars = {"label": quantity.label, "unit": quantity.unit, "seeds": len(comparison.seeds)}
     scalars |= {"dataset": comparison.dataset, "objective": comparison.objective}
@@ -123,7 +124,7 @@ def _values(axes: Axes, arrays: Mapping[str, np.ndarray], protocol: str) -> dict
     names = ("prune_ratio", "value", "value_se")
     of_dense = np.isin(arrays["protocol"], (CONTROL, REDUCED))
     here = (arrays["protocol"] == protocol) & (arrays["method"] != DENSE)
-    used = _lines(axes, arrays["method"], here, *(arrays[name] for name in names))
+    used = _lines(axes, arrays, here, ("method", *names))
     for name, style in _DENSE_LOOKS.items():
         points = arrays["protocol"] == name
         if points.any() and (name, protocol) != (CONTROL, ONE_SHOT):
@@ -148,18 +149,17 @@ def _differences(axes: Axes, arrays: Mapping[str, np.ndarray], protocol: str) ->
         axes.set_axis_off()
         return {}
     axes.axhline(0.0, color=look("random_weights").colour, linewidth=1.0, zorder=1.5)
-    names = ("random_prune_ratio", "random_difference", "random_difference_se")
-    used = _lines(axes, arrays["random_method"], here, *(arrays[name] for name in names))
-    spread_axis(axes, arrays["random_stage"][here], *(arrays[name][here] for name in names[1:]))
+    names = ("random_difference", "random_difference_se")
+    used = _lines(axes, arrays, here, ("random_method", "random_prune_ratio", *names))
+    spread_axis(axes, *(arrays[name][here] for name in ("random_stage", *names)))
     return used
 
 
-def _lines(
-    axes: Axes, methods: np.ndarray, here: np.ndarray, ratios: np.ndarray, values: np.ndarray, errors: np.ndarray
-) -> dict[str, Look]:
-    found = list(dict.fromkeys(methods[here].tolist()))
+def _lines(axes: Axes, arrays: Mapping[str, np.ndarray], here: np.ndarray, names: tuple[str, ...]) -> dict[str, Look]:
+    methods, ratios, values, errors = (arrays[name][here] for name in names)
+    found = list(dict.fromkeys(methods.tolist()))
     for place, method in enumerate(found):
-        points = here & (methods == method)
+        points = methods == method
         apart = 1.02 ** (place - (len(found) - 1) / 2)
         draw_means(axes, kept(ratios[points]) * apart, values[points], errors[points], look(method))
     return {method: look(method) for method in found}

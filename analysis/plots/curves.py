@@ -56,24 +56,6 @@ def hessian_vs_pr_arrays(run: Run, stages: Mapping[Key, Values]) -> Arrays:
     return _arrays(points, tuple(HESSIAN_PANELS), run.stages[0].dataset)
 
 
-def nll_vs_pr_figure(arrays: Mapping[str, np.ndarray]) -> dict[str, bytes]:
-    """Test NLL, and the KL gap where it is known, against the prune ratio: `png`, `pdf`, `npz`.
-
-    Raises:
-        ValueError: there is nothing to draw.
-    """
-    return _figure(arrays, NLL_PANELS, "the test set")
-
-
-def hessian_vs_pr_figure(arrays: Mapping[str, np.ndarray]) -> dict[str, bytes]:
-    """Largest eigenvalue, trace, κ by Lanczos and share of negative curvature against the prune ratio.
-
-    Raises:
-        ValueError: there is nothing to draw.
-    """
-    return _figure(arrays, HESSIAN_PANELS, "the estimator")
-
-
 def _arrays(points: Mapping[Key, Mapping[str, object]], names: Sequence[str], dataset: str) -> Arrays:
     """The networks and their means.
 
@@ -85,16 +67,16 @@ def _arrays(points: Mapping[Key, Mapping[str, object]], names: Sequence[str], da
     for (method, _, stage), values in points.items():
         groups.setdefault((method, stage), []).append(values)
     over_seeds = any(len(group) > 1 for group in groups.values())
-    arrays = columns({"method": str, "seed": np.int64, "stage": np.int64}, points)
+    arrays = columns({str: ("method",), int: ("seed", "stage")}, points)
     arrays["prune_ratio"] = _column(points.values(), "prune_ratio")
-    arrays |= columns({"mean_method": str, "mean_stage": np.int64}, groups)
+    arrays |= columns({str: ("mean_method",), int: ("mean_stage",)}, groups)
     arrays["mean_prune_ratio"] = np.array([np.mean(_column(group, "prune_ratio")) for group in groups.values()])
     arrays |= {"dataset": np.array(dataset), "seeds": np.array(len({seed for _, seed, _ in points}))}
     for name in names:
         arrays |= {key: _column(points.values(), key) for key in (name, f"{name}_se")}
         means = [average((mean_in(values, name) for values in group), over_seeds) for group in groups.values()]
         pairs = [(mean.value, mean.se) if mean else (None, None) for mean in means]
-        arrays |= columns({f"mean_{name}": np.float64, f"mean_{name}_se": np.float64}, pairs)
+        arrays |= columns({float: (f"mean_{name}", f"mean_{name}_se")}, pairs)
     return arrays
 
 
@@ -102,7 +84,13 @@ def _column(points: Iterable[Mapping[str, object]], name: str) -> np.ndarray:
     return np.array([number(values, name) for values in points], dtype=np.float64)
 
 
-def _figure(arrays: Mapping[str, np.ndarray], panels: Mapping[str, str], one_seed: str) -> dict[str, bytes]:
+def vs_pr_figure(arrays: Mapping[str, np.ndarray]) -> dict[str, bytes]:
+    """What has a number of the panels that the arrays are of, against the prune ratio: `png`, `pdf`, `npz`.
+
+    Raises:
+        ValueError: there is nothing to draw.
+    """
+    panels, one_seed = (NLL_PANELS, "the test set") if "nll" in arrays else (HESSIAN_PANELS, "the estimator")
     shown = [name for name in panels if np.isfinite(arrays[f"mean_{name}"]).any()]
     if not shown:
         raise ValueError("no stage has a number; there is nothing to draw")
@@ -126,27 +114,22 @@ def _figure(arrays: Mapping[str, np.ndarray], panels: Mapping[str, str], one_see
 
 
 def _panel(axes: Axes, arrays: Mapping[str, np.ndarray], name: str, styles: Mapping[str, Look]) -> None:
-    import pandas as pd
     import seaborn
 
     scale = 100.0 if name == "clearly_negative_share" else 1.0
-    networks = pd.DataFrame({key: arrays[key] for key in ("method", "prune_ratio", name)})
-    means = pd.DataFrame(
-        {key: arrays[f"mean_{key}"] for key in ("method", "prune_ratio")}
-        | {"mean": scale * arrays[f"mean_{name}"], "se": np.nan_to_num(scale * arrays[f"mean_{name}_se"])}
-    ).dropna(subset="mean")
     for method, look in styles.items():
-        one = means[means["method"] == method]
+        here = (arrays["mean_method"] == method) & np.isfinite(arrays[f"mean_{name}"])
+        mean, se = scale * arrays[f"mean_{name}"][here], np.nan_to_num(scale * arrays[f"mean_{name}_se"][here])
         # An error as large as the mean has no lower end on a logarithmic axis.
-        low = one["mean"] - one["se"]
-        low = low.where((low > 0) | (name not in _LOG), one["mean"] / 10)
-        x = kept(one["prune_ratio"].to_numpy())
-        axes.fill_between(x, low, one["mean"] + one["se"], color=look.colour, alpha=0.18, linewidth=0, zorder=2)
-        axes.plot(x, one["mean"], zorder=3, **look.style)
+        low = np.where((mean > se) | (name not in _LOG), mean - se, mean / 10)
+        x = kept(arrays["mean_prune_ratio"][here])
+        axes.fill_between(x, low, mean + se, color=look.colour, alpha=0.18, linewidth=0, zorder=2)
+        axes.plot(x, mean, zorder=3, **look.style)
     if int(arrays["seeds"]) > 1:
-        dots = networks[networks["method"].isin(list(styles))].dropna()
+        dots = np.isin(arrays["method"], list(styles)) & np.isfinite(arrays[name]) & np.isfinite(arrays["prune_ratio"])
+        methods = arrays["method"][dots]
         seaborn.scatterplot(
-            x=kept(dots["prune_ratio"].to_numpy()), y=scale * dots[name], hue=dots["method"], style=dots["method"],
+            x=kept(arrays["prune_ratio"][dots]), y=scale * arrays[name][dots], hue=methods, style=methods,
             palette={method: look.colour for method, look in styles.items()}, s=14, alpha=0.35, linewidth=0,
             markers={method: look.marker for method, look in styles.items()}, legend=False, zorder=2.5, ax=axes,
         )  # fmt: skip

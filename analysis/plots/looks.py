@@ -7,13 +7,10 @@ markers and dashed lines.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from analysis.plots.style import COLOURS, MARKERS
+from analysis.plots.style import COLOURS, MARKERS, key
 from sparseflows.specs.methods import METHODS
-
-if TYPE_CHECKING:
-    from matplotlib.lines import Line2D
 
 _RANDOM = "0.55"
 _OTHER = COLOURS[4]
@@ -45,12 +42,10 @@ class Look(NamedTuple):
             "markeredgewidth": 1.2 if edged else 0.6,
         }
 
-    def handle(self, label: str) -> Line2D:
+    def handle(self, label: str) -> Any:
         """Its entry in a legend."""
-        from matplotlib.lines import Line2D
-
         # Matplotlib leaves labels with a leading underscore out of the legend.
-        return Line2D([], [], label=f" {label}" if label.startswith("_") else label, **self.style)
+        return key(f" {label}" if label.startswith("_") else label, **self.style)
 
 
 DENSE_LOOK = Look("black", "*", "--", size=10)
@@ -73,12 +68,9 @@ def look(method: str) -> Look:
 
 
 def looks(methods: Mapping[str, str]) -> dict[str, Look]:
-    """How the lines of one figure are drawn, no two of them the same.
+    """How the lines of one figure, label → method, are drawn, no two of them the same.
 
     Where all are kin, as in the usual run by magnitude, neurons have a colour of their own.
-
-    Args:
-        methods: the label of each line → its method.
     """
     found: dict[str, Look] = {}
     one_kin = len({look(method).colour for method in methods.values()}) == 1

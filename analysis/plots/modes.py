@@ -20,25 +20,21 @@ if TYPE_CHECKING:
 
 SIZE_INCHES = (6.4, 7.2)
 
-# Key in the stages' JSON, label of the axis, factor from the one to the other.
+# Key in the stages' JSON, those of true rows and of a perfect sampler; label of the axis, factor from the JSON to it.
 _SHARES = (
-    ("good_within_2", "within 2 sd of a mode (%)", 100.0),
-    ("good_within_3", "within 3 sd of a mode (%)", 100.0),
-    ("modes_captured", "modes captured", 1.0),
+    ("good_within_2", "data_within_2", "perfect_within_2", "within 2 sd of a mode (%)", 100.0),
+    ("good_within_3", "data_within_3", "perfect_within_3", "within 3 sd of a mode (%)", 100.0),
+    ("modes_captured", "data_modes_captured", "modes_total", "modes captured", 1.0),
 )
 _CLOSENESS = (
-    ("density", "density", 1.0),
-    ("coverage", "coverage (%)", 100.0),
-    ("sliced_wasserstein", "sliced Wasserstein\ndistance (sd)", 1.0),
+    ("density", "density_data", "", "density", 1.0),
+    ("coverage", "coverage_data", "", "coverage (%)", 100.0),
+    ("sliced_wasserstein", "sliced_wasserstein_data", "", "sliced Wasserstein\ndistance (sd)", 1.0),
 )
 
 
 def mode_quality_arrays(stages: Sequence[Mapping[str, Any]], dataset: str) -> Arrays:
-    """The points of the figure: a method's stage, averaged over the seeds.
-
-    Args:
-        stages: JSON objects of the stages that are done, as `modes` writes them.
-        dataset: its name.
+    """The points of the figure, of the JSON objects of the stages that are done: each averaged over the seeds.
 
     Returns:
         One entry a point: `method`, `stage`, `prune_ratio` (mean, fraction), `seeds`, and for each of
@@ -47,7 +43,6 @@ def mode_quality_arrays(stages: Sequence[Mapping[str, Any]], dataset: str) -> Ar
         (NaN where not known), `dataset`, `se_over`. All as in the JSON: shares are fractions.
     """
     panels = _CLOSENESS if stages[0]["modes_total"] is None else _SHARES
-    quantities = [name for name, _, _ in panels]
     groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
     for stage in stages:
         groups.setdefault((stage["method"], stage["stage"]), []).append(stage)
@@ -57,15 +52,15 @@ def mode_quality_arrays(stages: Sequence[Mapping[str, Any]], dataset: str) -> Ar
         "stage": np.array([stage for _, stage in groups]),
         "prune_ratio": np.array([np.mean([one["prune_ratio"] for one in group]) for group in groups.values()]),
         "seeds": np.array(seeds),
-        "quantities": np.array(quantities),
+        "quantities": np.array([name for name, *_ in panels]),
         "dataset": np.array(dataset),
         "se_over": np.array("the samples" if max(seeds) == 1 else f"{max(seeds)} seeds"),
     }
-    for name in quantities:
+    for name, data, perfect, *_ in panels:
         means, errors = zip(*(_mean(group, name) for group in groups.values()), strict=True)
         arrays[name], arrays[f"{name}_se"] = np.array(means), np.array(errors)
-        for suffix, value in _references(stages[0], name).items():
-            arrays[f"{name}_{suffix}"] = np.array(math.nan if value is None else value, dtype=float)
+        for suffix, key in (("data", data), ("data_se", f"{data}_se"), ("perfect", perfect)):
+            arrays[f"{name}_{suffix}"] = np.array(stages[0].get(key), dtype=float)  # None is NaN
     return arrays
 
 
@@ -79,8 +74,10 @@ def mode_quality_figure(arrays: Mapping[str, np.ndarray]) -> dict[str, bytes]:
         styles |= {DENSE: DENSE_LOOK._replace(line="")}
 
     def draw(figure: Figure) -> None:
+        from matplotlib.ticker import MaxNLocator
+
         column = figure.subplots(len(panels), 1, sharex=True)
-        for axes, (name, label, factor) in zip(column, panels, strict=True):
+        for axes, (name, _, _, label, factor) in zip(column, panels, strict=True):
             handles = _references_drawn(axes, arrays, name, factor, "test rows" if shares else "true rows")
             for method, look in styles.items():
                 points = arrays["method"] == method
@@ -89,7 +86,9 @@ def mode_quality_figure(arrays: Mapping[str, np.ndarray]) -> dict[str, bytes]:
                 handles.append(look.handle(method))
             axes.set_ylabel(label)
         if shares:
-            _whole_numbers(column[-1], float(arrays["modes_captured_perfect"]))
+            total = float(arrays["modes_captured_perfect"])
+            column[-1].set_ylim(-0.04 * total, 1.08 * total)
+            column[-1].yaxis.set_major_locator(MaxNLocator(integer=True))
         ratio_axis(column[-1], arrays["prune_ratio"])
         ncols = len(handles) if len(handles) < 5 else -(-len(handles) // 2)
         title = f"{arrays['dataset']}, ± s.e. over {arrays['se_over']}"
@@ -105,19 +104,6 @@ def _mean(group: Sequence[Mapping[str, Any]], name: str) -> tuple[float, float]:
     return float(values[0]), float(group[0].get(f"{name}_se", math.nan))
 
 
-def _references(stage: Mapping[str, Any], name: str) -> dict[str, float | None]:
-    if name == "modes_captured":
-        return {"data": stage["data_modes_captured"], "data_se": None, "perfect": stage["modes_total"]}
-    if name.startswith("good_"):
-        data = name.replace("good_", "data_")
-        return {
-            "data": stage[data],
-            "data_se": stage[f"{data}_se"],
-            "perfect": stage[name.replace("good_", "perfect_")],
-        }
-    return {"data": stage[f"{name}_data"], "data_se": stage[f"{name}_data_se"], "perfect": None}
-
-
 def _references_drawn(
     axes: Axes, arrays: Mapping[str, np.ndarray], name: str, factor: float, rows: str
 ) -> list[Line2D]:
@@ -130,10 +116,3 @@ def _references_drawn(
         style: Any = {"color": "0.2", "linewidth": 1.0, "linestyle": ":", "zorder": 1.2}
         lines.append(axes.axhline(perfect, label="perfect sampler", **style))
     return lines
-
-
-def _whole_numbers(axes: Axes, total: float) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.set_ylim(-0.04 * total, 1.08 * total)
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,8 +13,7 @@ from analysis.plots.looks import Look, looks
 from analysis.plots.style import SIZE_INCHES, Arrays, columns, render
 from analysis.plots.ticks import ratio_ticks
 from analysis.runs.records import CASCADE, DENSE
-from analysis.tables.means import OVER_SEEDS, OVER_TEST_SET, Row, Table
-from analysis.tables.numbers import Mean
+from analysis.tables.means import OVER_SEEDS, OVER_TEST_SET, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,78 +21,52 @@ if TYPE_CHECKING:
 
 _DENSE_MARKERS = ("*", "p", "h", "8")
 _INSIDE = 9  # lines of a legend within the axes
+_QUANTITIES = {"nll": ("test NLL", 1.0, "nats"), "accuracy": ("test accuracy", 100.0, "%")}
 
 
-def nll_vs_params_arrays(tables: Sequence[Table]) -> Arrays:
-    """The points of the figure, one entry a stage that has a test NLL, in the order of the tables.
+def vs_params_arrays(tables: Sequence[Table]) -> Arrays:
+    """The points of the figure, one entry a stage that has a test NLL (accuracy), in the order of the tables.
 
     Keys, each of one entry a point: `label` (the line it belongs to), `run`, `method`, `protocol` (cascade where none
     is recorded), `stage`, `params`, `params_dense`, `prune_ratio` (fractions), `nll` and `nll_se` (nats; NaN where
     there is no s.e.), `kl_gap` (nats; NaN where the true density is not known). Scalars: `dataset`, `se_over`, and
     `entropy` of the true density (nats), only where it is known. Arrays are empty where no stage has a test NLL.
+    Of classifiers: `accuracy` and `accuracy_se` (fractions) in place of `nll`, `kl_gap` and `entropy`.
 
     Raises:
         ValueError: the tables are not of one data set.
     """
-    arrays, rows = _points(tables, "nll", lambda row: row.nll_test)
-    arrays["kl_gap"] = np.array([row.kl_gap.value if row.kl_gap else float("nan") for row in rows])
+    if len({table.dataset for table in tables}) != 1:
+        raise ValueError("one figure is about one data set; give the tables of one")
+    classifies = tables[0].classifies
+    name = "accuracy" if classifies else "nll"
+    rows, cells = [], []
+    for table, suffix in zip(tables, _suffixes(tables), strict=True):
+        for row in table.rows:
+            if (value := row.accuracy if classifies else row.nll_test) is not None:
+                rows.append(row)
+                label = f"{row.label} ({suffix})" if suffix else row.label
+                texts = (label, table.run, row.method, row.protocol or CASCADE)
+                ratios = (row.params, row.params_dense, row.prune_ratio)
+                cells.append((*texts, row.stage, *ratios, value.value, value.se))
+    numbers = ("params", "params_dense", "prune_ratio", name, f"{name}_se")
+    arrays = columns({str: ("label", "run", "method", "protocol"), int: ("stage",), float: numbers}, cells)
+    arrays |= {"dataset": np.array(tables[0].dataset), "se_over": np.array(_se_over(tables))}
+    if classifies:
+        return arrays
+    arrays["kl_gap"] = np.array([row.kl_gap.value if row.kl_gap else np.nan for row in rows])
     entropies = [table.entropy for table in tables if table.entropy is not None]
     return arrays | ({"entropy": np.array(np.mean(entropies))} if entropies else {})
 
 
-def accuracy_vs_params_arrays(tables: Sequence[Table]) -> Arrays:
-    """The points of classifiers: `accuracy` and `accuracy_se` (fractions) in place of `nll`, `kl_gap` and `entropy`.
-
-    Raises:
-        ValueError: the tables are not of one data set.
-    """
-    return _points(tables, "accuracy", lambda row: row.accuracy)[0]
-
-
-def nll_vs_params_figure(arrays: Mapping[str, np.ndarray]) -> dict[str, bytes]:
-    """Test NLL against params, as files: `png` (1280 x 800 pixels), `pdf`, and the points as `npz`.
+def vs_params_figure(arrays: Mapping[str, np.ndarray]) -> dict[str, bytes]:
+    """Test NLL (accuracy) against params, as files: `png` (1280 x 800 pixels), `pdf`, and the points as `npz`.
 
     Raises:
         ValueError: there is no point to draw.
     """
-    return _figure(arrays, "nll", "test NLL", 1.0, "nats")
-
-
-def accuracy_vs_params_figure(arrays: Mapping[str, np.ndarray]) -> dict[str, bytes]:
-    """Test accuracy against params, as files; see `nll_vs_params_figure`.
-
-    Raises:
-        ValueError: there is no point to draw.
-    """
-    return _figure(arrays, "accuracy", "test accuracy", 100.0, "%")
-
-
-def _points(tables: Sequence[Table], name: str, of: Callable[[Row], Mean | None]) -> tuple[Arrays, list[Row]]:
-    if len({table.dataset for table in tables}) != 1:
-        raise ValueError("one figure is about one data set; give the tables of one")
-    points = [
-        (table, row, value, f"{row.label} ({suffix})" if suffix else row.label)
-        for table, suffix in zip(tables, _suffixes(tables), strict=True)
-        for row in table.rows
-        if (value := of(row)) is not None
-    ]
-    kinds = {
-        **dict.fromkeys(("label", "run", "method", "protocol"), str),
-        "stage": np.int64,
-        **dict.fromkeys(("params", "params_dense", "prune_ratio", name, f"{name}_se"), np.float64),
-    }
-    cells = [
-        (
-            *(label, table.run, row.method, row.protocol or CASCADE, row.stage),
-            *(row.params, row.params_dense, row.prune_ratio, value.value, value.se),
-        )
-        for table, row, value, label in points
-    ]
-    scalars = {"dataset": np.array(tables[0].dataset), "se_over": np.array(_se_over(tables))}
-    return columns(kinds, cells) | scalars, [row for _, row, _, _ in points]
-
-
-def _figure(arrays: Mapping[str, np.ndarray], name: str, quantity: str, scale: float, unit: str) -> dict[str, bytes]:
+    name = "accuracy" if "accuracy" in arrays else "nll"
+    quantity, scale, unit = _QUANTITIES[name]
     if arrays[name].size == 0:
         raise ValueError(f"no stage has a {quantity}; there is nothing to draw")
     dense, pruned = _styles(arrays)
@@ -145,17 +118,15 @@ def _styles(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, Look], dict[str
 
 def _prune_ratio_axis(axes: Axes, arrays: Mapping[str, np.ndarray], low: float, high: float) -> None:
     # A second scale for the same axis: only where every point is pruned from the same number of params.
-    dense = np.unique(arrays["params_dense"])
-    if dense.size != 1 or not np.isfinite(dense[0]) or np.unique(arrays["params"]).size < 2:
+    dense, *others = np.unique(arrays["params_dense"]).tolist()
+    if others or not math.isfinite(dense) or np.unique(arrays["params"]).size < 2:
         return
-    ticks = ratio_ticks(dense[0], low, high)
+    ticks = [dense * (1 - ratio) for ratio in ratio_ticks(dense, low, high)]
     if len(ticks) < 2:
         return
     top = axes.twiny()
     top.grid(visible=False)
-    log_axis(
-        top.xaxis, [dense[0] * (1 - ratio) for ratio in ticks], lambda params: f"{100 * (1 - params / dense[0]):.4g} %"
-    )
+    log_axis(top.xaxis, ticks, lambda params: f"{100 * (1 - params / dense):.4g} %")
     top.set(xlim=(low, high), xlabel="prune ratio")
     top.spines["top"].set_visible(True)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,10 +24,7 @@ def spectrum_figure(
 ) -> dict[str, bytes]:
     """Spectral density of every stage on common axes, logarithmic in density: `png`, `pdf`, `npz`.
 
-    Args:
-        labels: of the panels.
-        stages: arrays `grid`, `density`, and `eigenvalues`, the whole spectrum where it is known (else empty).
-        title: above the panels.
+    Each stage has arrays `grid`, `density`, and `eigenvalues`, the whole spectrum where it is known (else empty).
     """
     columns = min(COLUMNS, len(stages))
     rows = math.ceil(len(stages) / columns)
@@ -68,10 +65,8 @@ def _draw(axes: Axes, label: str, stage: Mapping[str, np.ndarray], floor: float)
     axes.fill_between(grid, floor, density, color=COLOURS[0], alpha=0.25, linewidth=0)
     axes.plot(grid, density, color=COLOURS[0], linewidth=1.1)
     if eigenvalues.size:
-        transform = axes.get_xaxis_transform()
-        axes.plot(
-            eigenvalues, np.full(eigenvalues.size, 0.03), "|", color=COLOURS[1], markersize=6, transform=transform
-        )
+        low: Any = {"transform": axes.get_xaxis_transform()}
+        axes.plot(eigenvalues, np.full(eigenvalues.size, 0.03), "|", color=COLOURS[1], markersize=6, **low)
     axes.axvline(0.0, color="0.6", linewidth=0.7, linestyle=":")
     axes.set_title(label, fontsize=9.5)
     axes.tick_params(labelsize=8.5)

@@ -67,8 +67,7 @@ def render(
     """A figure as files: `png` (200 dots an inch), `pdf`, and its arrays as `npz`. Equal arrays give equal bytes.
 
     Args:
-        draw: draws on an empty figure, with constrained layout.
-        arrays: the numbers that are drawn.
+        draw, arrays: what draws on an empty figure, with constrained layout, and the numbers that are drawn.
         size: width and height, inches.
         chart: whether it has axes to read values from, with a grid.
     """
@@ -88,10 +87,18 @@ def render(
     return files | {"npz": stream.getvalue()}
 
 
-def columns(kinds: Mapping[str, type], rows: Iterable[Sequence[Any]]) -> Arrays:
-    """Rows as arrays (rows,), one a column, of the given kinds; None becomes NaN."""
-    cells = list(zip(*rows, strict=True)) or [()] * len(kinds)
-    return {name: np.array(column, dtype=kind) for (name, kind), column in zip(kinds.items(), cells, strict=True)}
+def columns(kinds: Mapping[type, Sequence[str]], rows: Iterable[Sequence[Any]]) -> Arrays:
+    """Rows as arrays (rows,), one a column, named in their order by what they hold; None among floats becomes NaN."""
+    names = [(name, kind) for kind, several in kinds.items() for name in several]
+    cells = list(zip(*rows, strict=True)) or [()] * len(names)
+    return {name: np.array(column, dtype=kind) for (name, kind), column in zip(names, cells, strict=True)}
+
+
+def key(label: str, **look: Any) -> Any:
+    """An entry of a legend: a line or a marker that is not in the figure."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], label=label, **look)
 
 
 @contextlib.contextmanager

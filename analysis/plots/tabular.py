@@ -63,12 +63,8 @@ def tabular_arrays(table: TabularTable) -> Arrays:
             shown = kind == "dense" or (curve.dataset, point.params, point.nll_test.value) in selected
             head = (curve.dataset, series, kind, point.method, curve.objective)
             points.append((*head, point.params, point.nll_test.value, point.nll_test.se, shown))
-    kinds = {
-        **dict.fromkeys(("dataset", "series", "kind", "method", "objective"), str),
-        **dict.fromkeys(("params", "nll", "nll_se"), np.float64),
-        "shown": np.bool_,
-    }
-    arrays = columns(kinds, points)
+    texts = ("dataset", "series", "kind", "method", "objective")
+    arrays = columns({str: texts, float: ("params", "nll", "nll_se"), bool: ("shown",)}, points)
     known = [title for title in table.datasets if title in set(arrays["dataset"].tolist())]
     return arrays | {"datasets": np.array(known, dtype=str), "apart": np.array(table.apart, dtype=str)}
 

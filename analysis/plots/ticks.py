@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 # Coarse first: the first set that gives enough ticks is taken.
 _MANTISSAS = ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9))
+_LABELS = 12  # fit an axis
 _RATIOS = (
     (0, 0.9, 0.99, 0.999, 0.9999),
     (0, 0.5, 0.75, 0.9, 0.95, 0.975, 0.99, 0.995, 0.999, 0.9999),
@@ -39,17 +40,16 @@ def count_ticks(low: float, high: float) -> list[float]:
     """
     if not 0 < low < high:
         raise ValueError(f"a log axis needs 0 < low < high, not {low:g} and {high:g}")
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for mantissas in _MANTISSAS:
-        ticks = _within(low, high, (m * 10.0**power for power in powers for m in mantissas))
+        ticks = decades(low, high, mantissas)
         if len(ticks) >= 4:
-            return _thin(ticks, low, high, at=lambda tick: tick)
+            return spaced(ticks, math.log(high / low) / _LABELS)
     # Less than a factor of two or so: equal steps, as on a linear axis.
     coarsest = math.floor(math.log10(high - low))
     for step in (m * 10.0**power for power in (coarsest, coarsest - 1) for m in (5, 2, 1)):
         ticks = [step * k for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
         if len(ticks) >= 3:
-            return _thin(ticks, low, high, at=lambda tick: tick)
+            return spaced(ticks, math.log(high / low) / _LABELS)
     return [low, high]
 
 
@@ -60,17 +60,19 @@ def ratio_ticks(dense: float, low: float, high: float) -> list[float]:
         ticks = [ratio for ratio in ratios if low <= dense * (1 - ratio) <= high]
         if len(ticks) >= 3:
             break
-    return _thin(ticks, low, high, at=lambda ratio: dense * (1 - ratio))
+    return spaced(ticks, math.log(high / low) / _LABELS, at=lambda ratio: dense * (1 - ratio))
 
 
-def _within(low: float, high: float, ticks: Iterable[float]) -> list[float]:
-    return [tick for tick in ticks if low <= tick <= high]
+def decades(low: float, high: float, mantissas: Sequence[float]) -> list[float]:
+    """The numbers from `low` to `high`, both positive, that are one of the rising mantissas times a power of ten."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    return [tick for power in powers for m in mantissas if low <= (tick := m * 10.0**power) <= high]
 
 
-def _thin(ticks: Sequence[float], low: float, high: float, at: Callable[[float], float]) -> list[float]:
-    # A label needs about a twelfth of the axis; of two that are closer, the first stays.
-    kept: list[float] = []
+def spaced(ticks: Sequence[float], apart: float, at: Callable[[float], float] = float) -> list[float]:
+    """Ticks without those that stand closer to the last one that stays than `apart`, in the logarithm of `at`."""
+    found: list[float] = []
     for tick in ticks:
-        if not kept or abs(math.log(at(tick) / at(kept[-1]))) >= math.log(high / low) / 12:
-            kept.append(tick)
-    return kept
+        if not found or abs(math.log(at(tick) / at(found[-1]))) >= apart:
+            found.append(tick)
+    return found

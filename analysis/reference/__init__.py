@@ -2,24 +2,6 @@
 
 from __future__ import annotations
 
-from analysis.reference.loader import (
-    CurvatureRow,
-    MeasuredCode,
-    MeasuredCurvature,
-    MeasuredFlow,
-    PublishedCurvature,
-    PublishedTables,
-    Reference,
-    load_reference,
-)
+from analysis.reference.loader import CurvatureRow, MeasuredCurvature, PublishedTables, load_reference
 
-__all__ = [
-    "CurvatureRow",
-    "MeasuredCode",
-    "MeasuredCurvature",
-    "MeasuredFlow",
-    "PublishedCurvature",
-    "PublishedTables",
-    "Reference",
-    "load_reference",
-]
+__all__ = ["CurvatureRow", "MeasuredCurvature", "PublishedTables", "load_reference"]

@@ -120,8 +120,7 @@ def load_reference() -> Reference:
             rows=tuple(CurvatureRow(**row) for row in _rows(hessian)),
         ),
         tabular=PublishedTables(
-            source=tabular["source"],
-            note=tabular["note"],
+            **{name: tabular[name] for name in ("source", "note")},
             datasets=tuple(tabular["datasets"]),
             rows={
                 model: {name: (nll, params) for name, (nll, params) in zip(tabular["datasets"], cells, strict=True)}
@@ -129,9 +128,7 @@ def load_reference() -> Reference:
             },
         ),
         measured=MeasuredCode(
-            source=measured["source"],
-            dataset=measured["dataset"],
-            train=measured["train"],
+            **{name: measured[name] for name in ("source", "dataset", "train")},
             flows=tuple(MeasuredFlow(**row) for row in _rows(measured)),
             hessians=tuple(MeasuredCurvature(**row) for row in _rows(measured["hessian"])),
             hessian_note=measured["hessian"]["note"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -15,7 +15,7 @@ from sparseflows.experiment.folder.records import DENSE, DONE, Record
 from sparseflows.files import sha256
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from sparseflows.data.splits import Splits
     from sparseflows.flow.model import Flow
@@ -48,21 +48,10 @@ class Subject:
         return load(self.folder.path, self.name)
 
     def kept(self, flow: Flow) -> dict[str, Tensor]:
-        """Parameter name → bool tensor of that parameter's shape in `flow`: True where the entry survives.
-
-        A masked flow has the masks' shapes; one that was shrunk holds surviving parameters only.
-        """
-        import torch
-
+        """`survivors` of the stage's own masks."""
         from sparseflows.experiment.loading import load_masks
 
-        masks = load_masks(self.folder.path, self.name)
-        return {
-            name: masks[name]
-            if name in masks and masks[name].shape == parameter.shape
-            else torch.ones_like(parameter, dtype=torch.bool)
-            for name, parameter in flow.named_parameters()
-        }
+        return survivors(flow, load_masks(self.folder.path, self.name))
 
     def digest(self) -> str:
         """What the stage's weights and masks are known by: changes with a single bit of them."""
@@ -151,6 +140,21 @@ class Study:
         if failed and len(found) == 1:
             raise InputError(f"{self.path}: stage {failed[0].name} failed ({failed[0].record.reason}); take another")
         return found
+
+
+def survivors(network: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Parameter name → bool tensor of that parameter's shape in `network`: True where the entry survives.
+
+    A masked network has the masks' shapes; one that was shrunk holds surviving parameters only.
+    """
+    import torch
+
+    return {
+        name: masks[name]
+        if name in masks and masks[name].shape == parameter.shape
+        else torch.ones_like(parameter, dtype=torch.bool)
+        for name, parameter in network.named_parameters()
+    }
 
 
 def _in_memory(splits: Splits) -> Splits:

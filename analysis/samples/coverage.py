@@ -9,7 +9,6 @@ Sliced Wasserstein distance: Bonneel et al. 2015, here of order 1.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,10 +70,12 @@ def closeness(real: Array, other: Array, generator: np.random.Generator) -> Clos
         raise ValueError(
             f"need {LEAST_ROWS} rows at least, and two sets of the same shape, not {real.shape}, {other.shape}"
         )
+    from scipy.spatial.distance import cdist
+
     directions = random_directions(real.shape[1], PROJECTIONS, generator)
     near = slice(None, NEIGHBOUR_ROWS)
     far = slice(None, WASSERSTEIN_ROWS)
-    within, across = _distances(real[near], real[near]), _distances(real[near], other[near])
+    within, across = cdist(real[near], real[near]), cdist(real[near], other[near])
     # Half of the rows must still have k neighbours.
     neighbours = min(NEIGHBOURS, len(within) // 2 - 1)
     projected = real[far] @ directions, other[far] @ directions
@@ -86,18 +87,9 @@ def closeness(real: Array, other: Array, generator: np.random.Generator) -> Clos
         both = density_and_coverage(within[np.ix_(i, i)], across[np.ix_(i, j)], neighbours)
         p, q = (points[_half(len(points), generator)] for points in projected)
         halves.append((*both, wasserstein(p, q)))
-    errors = np.std(halves, axis=0, ddof=1)
-    return Closeness(
-        density,
-        float(errors[0]),
-        coverage,
-        float(errors[1]),
-        wasserstein(*projected),
-        float(errors[2]),
-        neighbours,
-        len(within),
-        len(projected[0]),
-    )
+    of_density, of_coverage, of_distance = np.std(halves, axis=0, ddof=1).tolist()
+    distance, rows = wasserstein(*projected), (len(within), len(projected[0]))
+    return Closeness(density, of_density, coverage, of_coverage, distance, of_distance, neighbours, *rows)
 
 
 def density_and_coverage(within: Array, across: Array, neighbours: int) -> tuple[float, float]:
@@ -116,12 +108,6 @@ def density_and_coverage(within: Array, across: Array, neighbours: int) -> tuple
     return float(counts.sum() / (neighbours * across.shape[1])), float((counts > 0).mean())
 
 
-def expected_coverage(n: int, m: int, neighbours: int = NEIGHBOURS) -> float:
-    """Mean coverage of n true rows by m points that are as true (Naeem et al. 2020): 1 − 2⁻ᵏ for n = m → ∞."""
-    missed = [(n - 1 - j) / (n + m - 1 - j) for j in range(neighbours)]
-    return 1 - math.prod(missed)
-
-
 def random_directions(dim: int, count: int, generator: np.random.Generator) -> Array:
     """Unit vectors, uniform on the sphere: (D, count)."""
     vectors = generator.standard_normal((dim, count))
@@ -134,13 +120,6 @@ def wasserstein(first: Array, second: Array) -> float:
     In one dimension the best transport pairs the sorted values: mean |x₍ᵢ₎ − y₍ᵢ₎|.
     """
     return float(np.abs(np.sort(first, axis=0) - np.sort(second, axis=0)).mean())
-
-
-def _distances(first: Array, second: Array) -> Array:
-    from scipy.spatial.distance import cdist
-
-    distances: Array = cdist(first, second)
-    return distances
 
 
 def _half(n: int, generator: np.random.Generator) -> NDArray[np.int64]:

@@ -82,13 +82,7 @@ def published_distance(samples: Array, modes: Modes) -> Array:
 
 
 def mode_quality(samples: Array, modes: Modes, paper: bool = False) -> ModeQuality:
-    """Shares of good samples, and samples by mode.
-
-    Args:
-        samples: (n, D), finite.
-        modes: of the true density.
-        paper: use `published_distance` instead of Mahalanobis'.
-    """
+    """Shares of good samples (n, D), finite, and samples by mode; `paper` goes by `published_distance`."""
     distances = published_distance(samples, modes) if paper else mahalanobis(samples, modes)
     nearest, least = distances.argmin(1), distances.min(1)
     counts = np.bincount(nearest[least <= CAPTURED_WITHIN], minlength=len(modes.means))
@@ -113,8 +107,5 @@ def perfect_share(deviations: float, dim: int) -> float:
 
 def as_values(quality: ModeQuality, prefix: str) -> dict[str, Any]:
     """The shares as JSON: `<prefix>_within_k` and `<prefix>_within_k_se`."""
-    values = {}
-    for k in DEVIATIONS:
-        values[f"{prefix}_within_{k}"] = quality.within[k]
-        values[f"{prefix}_within_{k}_se"] = quality.se(k)
-    return values
+    numbers = {k: {"": quality.within[k], "_se": quality.se(k)} for k in DEVIATIONS}
+    return {f"{prefix}_within_{k}{end}": value for k, both in numbers.items() for end, value in both.items()}

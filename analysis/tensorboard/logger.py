@@ -8,17 +8,15 @@ All are made anew from what the run folder holds, so nothing in them is ever the
 
 from __future__ import annotations
 
-import contextlib
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.runs.records import Run, Stage
 from analysis.tables.means import CLASSIFIES, tabulate
 from sparseflows.experiment.folder.folder import RunFolder
-from sparseflows.experiment.folder.records import CASCADE, DENSE, DONE, Record
+from sparseflows.experiment.folder.records import DENSE, Record
 from sparseflows.experiment.monitoring.loggers import StageStart, Values
 from sparseflows.files import FileLock
 from sparseflows.specs.yaml import dump_spec
@@ -69,21 +67,21 @@ class TensorBoard:
         own = {name: getattr(record, name) for name in ("protocol", "method", "seed", "stage")}
         known = {f"result/{name}": 0.0 for name in (*JUDGED, *COUNTED) if getattr(record, name) is not None}
         file.hparams(flat(folder.spec.model_dump()) | own, known)
-        if record.status != DONE:
+        if not record.done:
             file.text("status", f"failed: {record.reason}")
         self._picture(file, record, network)
         self._file = file
         self._close()
 
-        with self._alone():
+        with FileLock(self._folder / ".lock") as lock:
+            # Workers of one run share these folders: the last one to write has to be the last one to have read.
+            lock.take(wait=True)
             records = folder.records()
             self._curves(record, records)
             self._table(folder, records)
 
     def _open(self, name: str) -> EventFile:
-        from analysis.tensorboard.events import (
-            EventFile,  # PyTorch's; late, because --log tensorboard is looked up early
-        )
+        from analysis.tensorboard.events import EventFile  # late, because --log tensorboard is looked up early
 
         return EventFile(self._folder / name)
 
@@ -105,8 +103,8 @@ class TensorBoard:
         rows = self._stage.validation if self._stage is not None else None
         if rows is None or rows.shape[1] != 2 or not isinstance(network, Flow) or record.objective == CLASSIFIES:
             return  # a classifier's field leads to no noise
-        from analysis.fields.preview import preview_arrays
-        from analysis.plots.fields.preview import preview_figure
+        from analysis.fields.arrays import preview_arrays
+        from analysis.plots.fields.streams import preview_figure
         from sparseflows.evaluation.likelihood import subset
 
         ratio = f"PR {100 * (record.prune_ratio or 0.0):.1f} %, {record.params:,} params"
@@ -115,7 +113,8 @@ class TensorBoard:
 
     def _curves(self, record: Record, records: Sequence[Record]) -> None:
         """Of the cascade that `record` is of: its stages after the dense one that they all come from."""
-        chosen = [one for one in records if one.status == DONE and one.seed == record.seed and _belongs(one, record)]
+        series = (record.series, DENSE)
+        chosen = [one for one in records if one.done and one.seed == record.seed and one.series in series]
         with self._open(record.cascade) as file:
             for one in sorted(chosen, key=lambda one: one.stage):
                 for name in (*JUDGED, *COUNTED):
@@ -140,13 +139,6 @@ class TensorBoard:
                 if isinstance(content, bytes) and name.endswith(".png"):
                     file.png(name.removesuffix(".png"), content, len(records))
 
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        # Workers of one run share these folders: the last one to write has to be the last one to have read.
-        with FileLock(self._folder / ".lock") as lock:
-            lock.take(wait=True)
-            yield
-
 
 def flat(settings: Mapping[str, Any], before: str = "") -> dict[str, bool | int | float | str]:
     """Settings by their dotted path, as `--set` takes them; lists as text, and those that are None left out."""
@@ -161,13 +153,7 @@ def flat(settings: Mapping[str, Any], before: str = "") -> dict[str, bool | int 
     return found
 
 
-def _belongs(one: Record, to: Record) -> bool:
-    same = (one.protocol, one.method) == (to.protocol, to.method)
-    return same or (one.protocol, one.method) == (CASCADE, DENSE)
-
-
 def _row(record: Record) -> Stage:
     # As read from results.csv: NaN is an empty cell there.
-    cells: dict[str, Any] = asdict(record)
-    missing = {name: None for name, value in cells.items() if isinstance(value, float) and math.isnan(value)}
-    return Stage(**cells | missing)
+    missing: dict[str, Any] = {name: None for name, value in vars(record).items() if value != value}
+    return replace(record, **missing)

@@ -141,10 +141,10 @@ def test_threads_come_back():
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        with cost.one_thread():
+        with cost.threads(1):
             assert torch.get_num_threads() == 1
         assert torch.get_num_threads() == 3
-        with pytest.raises(RunError), cost.one_thread():
+        with pytest.raises(RunError), cost.threads(1):
             raise RunError("in between")
         assert torch.get_num_threads() == 3
     finally:

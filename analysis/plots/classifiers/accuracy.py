@@ -32,11 +32,7 @@ def classify_arrays(table: Table) -> Arrays:
     Keys: `label` (its curve), `method`, `protocol`, `stage`, `prune_ratio`, `accuracy`, `accuracy_se` (fractions),
     `loss`, `loss_se` (nats); NaN where there is none. Scalars: `dataset`, `se_over` (seeds, or test set), `seeds`.
     """
-    kinds = {
-        **dict.fromkeys(("label", "method", "protocol"), str),
-        "stage": np.int64,
-        **dict.fromkeys(("prune_ratio", "accuracy", "accuracy_se", "loss", "loss_se"), np.float64),
-    }
+    numbers = ("prune_ratio", "accuracy", "accuracy_se", "loss", "loss_se")
     rows = []
     for row in table.rows:
         if row.accuracy is not None and row.prune_ratio is not None:
@@ -44,7 +40,8 @@ def classify_arrays(table: Table) -> Arrays:
             head = (row.label, row.method, row.protocol or CASCADE, row.stage, row.prune_ratio)
             rows.append((*head, row.accuracy.value, row.accuracy.se, *loss))
     scalars = {"dataset": table.dataset, "se_over": table.se_over, "seeds": table.seeds}
-    return columns(kinds, rows) | {name: np.array(value) for name, value in scalars.items()}
+    points = columns({str: ("label", "method", "protocol"), int: ("stage",), float: numbers}, rows)
+    return points | {name: np.array(value) for name, value in scalars.items()}
 
 
 def classify_figure(arrays: Mapping[str, np.ndarray]) -> dict[str, bytes]:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from analysis.fields.projection import square_window
-from analysis.plots.fields.plane import centres, frame, label_axes
-from analysis.plots.style import COLOURS, Arrays, render
+from analysis.fields.projection import centres, square_window
+from analysis.plots.fields.plane import Panel, frame, label_axes
+from analysis.plots.style import COLOURS, Arrays, key, render
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,15 +20,8 @@ _STRENGTH = 0.75  # of a class's colour where its probability is 1
 _UNKNOWN = 0.8  # grey of the cells that could not be solved
 
 
-class Panel(NamedTuple):
-    """One stage: the lines above its panel, and the arrays of `analysis.classifiers.plane.plane`."""
-
-    title: str
-    arrays: Mapping[str, np.ndarray]
-
-
 class Row(NamedTuple):
-    """One method: its name, and its panels, dense first."""
+    """One method: its name, and its panels, dense first, with the arrays of `analysis.classifiers.plane.plane`."""
 
     label: str
     panels: Sequence[Panel]
@@ -125,8 +118,7 @@ def _draw_map(axes: Axes, arrays: Mapping[str, np.ndarray]) -> None:
     for those, edge, width, size, depth in ((~wrong, "white", 0.3, 7, 3), (wrong, "black", 0.9, 13, 4)):
         look: Any = {"c": colours[those], "s": size, "edgecolors": edge, "linewidths": width, "zorder": depth}
         axes.scatter(points[those, 0], points[those, 1], **look)
-    axes.set_xlim(extent[0], extent[1])
-    axes.set_ylim(extent[2], extent[3])
+    axes.set(xlim=extent[:2], ylim=extent[2:])
 
 
 def _ahead(probabilities: np.ndarray) -> list[np.ndarray]:
@@ -152,25 +144,18 @@ def _draw_paths(axes: Axes, arrays: Mapping[str, np.ndarray], extent: tuple[floa
     hollow: Any = {"facecolors": "white", "edgecolors": colours, "linewidths": 0.5}
     axes.scatter(paths[0, :, 0], paths[0, :, 1], s=5, zorder=3, **hollow)
     axes.scatter(paths[-1, :, 0], paths[-1, :, 1], s=9, c=colours, edgecolors="white", linewidths=0.3, zorder=4)
-    axes.set_xlim(left, right)
-    axes.set_ylim(bottom, top)
+    axes.set(xlim=extent[:2], ylim=extent[2:])
 
 
 def _classes(classes: int, points: bool) -> list[Any]:
-    from matplotlib.lines import Line2D
-
     look: Any = {"linestyle": "none", "marker": "o", "markersize": 5}
-    handles = [
-        Line2D(
-            [], [], color=_rgb(number), markeredgecolor="white", markeredgewidth=0.3, label=f"class {number}", **look
-        )
-        for number in range(classes)
-    ]
+    full: Any = {"markeredgecolor": "white", "markeredgewidth": 0.3, **look}
+    handles = [key(f"class {number}", color=_rgb(number), **full) for number in range(classes)]
     grey: Any = {"markeredgewidth": 1.0, **look}
     if points:
-        return [*handles, Line2D([], [], color="0.75", markeredgecolor="black", label="classified wrong", **grey)]
-    hollow = Line2D([], [], markerfacecolor="white", markeredgecolor="0.3", label="test point, z(0)", **grey)
-    return [*handles, hollow, Line2D([], [], color="0.3", markeredgecolor="white", label="its logits, z(T)", **grey)]
+        return [*handles, key("classified wrong", color="0.75", markeredgecolor="black", **grey)]
+    hollow = key("test point, z(0)", markerfacecolor="white", markeredgecolor="0.3", **grey)
+    return [*handles, hollow, key("its logits, z(T)", color="0.3", markeredgecolor="white", **grey)]
 
 
 def _saved(rows: Sequence[Row], names: Sequence[str]) -> Arrays:

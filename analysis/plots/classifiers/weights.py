@@ -6,14 +6,15 @@ together. Bins and axes are the same everywhere, so that frames and panels can b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from analysis.plots.axes import log_axis
 from analysis.plots.gif import animate
-from analysis.plots.style import COLOURS, render
+from analysis.plots.style import COLOURS, key, render
+from analysis.plots.ticks import decades
 from analysis.runs.evenly import evenly
 
 if TYPE_CHECKING:
@@ -30,11 +31,10 @@ _LOWEST = 0.7  # of the counts' axis: a count of 1 stands on it
 def weights_figure(arrays: Mapping[str, np.ndarray], title: str) -> dict[str, bytes]:
     """A few sparsities of each sweep side by side, weights above, the norms of neurons below: png, pdf, npz.
 
-    Args:
-        arrays: of `analysis.classifiers.weights.histograms`, all stages of a few sweeps.
-        title: of the run.
+    The arrays are those of `analysis.classifiers.weights.histograms`, all stages of a few sweeps.
     """
-    rows = [_stills(places) for places in _sweeps(arrays)]
+    sweeps = _sweeps(arrays)
+    rows = [[first, *(others[place] for place in evenly(len(others), STILLS - 1))] for first, *others in sweeps]
     kinds = _shown_kinds(arrays)
     across = max(len(row) for row in rows)
 
@@ -82,7 +82,7 @@ def weights_animation(arrays: Mapping[str, np.ndarray], title: str) -> bytes:
             for places, kind, outlines, axes in drawn:
                 place = places[min(number, len(places) - 1)]
                 for outline, counts in zip(outlines, arrays[f"{kind}_counts"][place], strict=True):
-                    outline.set_data(_on_axis(counts))
+                    outline.set_data(np.maximum(counts, _LOWEST))
                 axes.set_title(_frame_title(arrays, place, kind), fontsize=9)
 
         return show
@@ -94,27 +94,19 @@ def weights_animation(arrays: Mapping[str, np.ndarray], title: str) -> bytes:
 def _panel(axes: Axes, arrays: Mapping[str, np.ndarray], kind: str, place: int, dense: int) -> list[Any]:
     """One histogram, and the dense network's behind it; the layers' outlines."""
     edges, counts = arrays[f"{kind}_edges"], arrays[f"{kind}_counts"]
-    axes.stairs(_on_axis(counts[dense].sum(0)), edges, baseline=_LOWEST, color="0.88", fill=True, zorder=1)
+    axes.stairs(np.maximum(counts[dense].sum(0), _LOWEST), edges, baseline=_LOWEST, color="0.88", fill=True, zorder=1)
+    shown = np.maximum(counts[place], _LOWEST)
     outlines = [
-        axes.stairs(_on_axis(layer), edges, baseline=_LOWEST, color=_colour(number), linewidth=1.1, zorder=2 + number)
-        for number, layer in enumerate(counts[place])
+        axes.stairs(layer, edges, baseline=_LOWEST, color=_colour(number), linewidth=1.1, zorder=2 + number)
+        for number, layer in enumerate(shown)
     ]
-    _count_axis(axes, 1.6 * max(2, counts.sum(1).max()))
+    top = 1.6 * max(2, counts.sum(1).max())
+    log_axis(axes.yaxis, decades(1, top, (1, 2, 5) if top < 40 else (1,)))
+    axes.set_ylim(_LOWEST, top)
     axes.set_xlim(edges[0], edges[-1])
     axes.set_xlabel("weight" if kind == "weight" else "l1 norm of a neuron", fontsize=8.5)
     axes.tick_params(labelsize=8, length=2.5)
     return outlines
-
-
-def _count_axis(axes: Axes, top: float) -> None:
-    mantissas = (1, 2, 5) if top < 40 else (1,)
-    ticks = [mantissa * 10.0**power for power in range(9) for mantissa in mantissas]
-    log_axis(axes.yaxis, [tick for tick in ticks if tick <= top])
-    axes.set_ylim(_LOWEST, top)
-
-
-def _on_axis(counts: np.ndarray) -> np.ndarray:
-    return np.maximum(counts, _LOWEST)
 
 
 def _sweeps(arrays: Mapping[str, np.ndarray]) -> list[list[int]]:
@@ -123,17 +115,14 @@ def _sweeps(arrays: Mapping[str, np.ndarray]) -> list[list[int]]:
     return [[place for place, one in enumerate(labels) if one == label] for label in dict.fromkeys(labels)]
 
 
-def _stills(places: Sequence[int]) -> list[int]:
-    return [places[0], *(places[1 + number] for number in evenly(len(places) - 1, STILLS - 1))]
-
-
 def _shown_kinds(arrays: Mapping[str, np.ndarray]) -> list[str]:
     # A network of a single layer has no neurons that could go.
     return [kind for kind in _KINDS if arrays[f"{kind}_counts"].shape[1]]
 
 
 def _still_title(arrays: Mapping[str, np.ndarray], place: int) -> str:
-    return f"{_ratio(arrays, place)}{_accuracy(arrays, place)}"
+    accuracy = arrays["accuracy"][place]
+    return _ratio(arrays, place) + (f", accuracy {100 * accuracy:.1f} %" if np.isfinite(accuracy) else "")
 
 
 def _frame_title(arrays: Mapping[str, np.ndarray], place: int, kind: str) -> str:
@@ -147,22 +136,16 @@ def _ratio(arrays: Mapping[str, np.ndarray], place: int) -> str:
     return "dense" if arrays["stage"][place] == 0 else f"PR {100 * arrays['prune_ratio'][place]:.3g} %"
 
 
-def _accuracy(arrays: Mapping[str, np.ndarray], place: int) -> str:
-    accuracy = arrays["accuracy"][place]
-    return f", accuracy {100 * accuracy:.1f} %" if np.isfinite(accuracy) else ""
-
-
 def _colour(layer: int) -> str:
     return COLOURS[layer % len(COLOURS)]
 
 
 def _legend(figure: Figure, arrays: Mapping[str, np.ndarray]) -> None:
-    from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     layers = arrays["layers"].tolist()
     handles: list[Any] = [Patch(color="0.88", label="dense network, all layers")]
-    handles += [Line2D([], [], color=_colour(number), label=name) for number, name in enumerate(layers)]
+    handles += [key(name, color=_colour(number)) for number, name in enumerate(layers)]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)), frameon=False)
 
 

@@ -28,10 +28,7 @@ _SMALL: Mapping[str, Any] = {
 def density_figure(arrays: Mapping[str, np.ndarray], title: str, mass: float) -> dict[str, bytes]:
     """Two columns: the true density (or the test rows, counted) and the flow's, on one scale: png, pdf, npz.
 
-    Args:
-        arrays: see `analysis.fields.arrays.field_arrays`.
-        title: what stage it is.
-        mass: of the flow's density within the window; it is told in the panel's title.
+    The panel's title tells the `mass` of the flow's density within the window.
     """
     shown = {name: arrays[name] for name in ("density", "truth", "truth_is_known", "density_extent")}
     extent, top = arrays["density_extent"].tolist(), density_limit(arrays)
@@ -123,7 +120,8 @@ def _pair(figure: Figure, place: SubplotSpec, arrays: Mapping[str, np.ndarray], 
         draw_points(axes, points, extent, colour, 2.5)
         label_axes(axes, pair, name == "data", True)
         axes.set_title(f"{name}: {len(points):,} {'rows' if name == 'data' else 'samples'}", fontsize=9)
-        outside = 1 - _inside(points, extent)
+        x, y = points.T
+        outside = 1 - np.mean((x >= extent[0]) & (x <= extent[1]) & (y >= extent[2]) & (y <= extent[3]))
         if outside:
             axes.text(0.97, 0.03, f"{100 * outside:.2g} % outside", transform=axes.transAxes, ha="right", **_SMALL)
     tidy = [pd.DataFrame({"x": p[:, 0], "y": p[:, 1], "of": name, "share": 1 / len(p)}) for name, _, p, _ in kinds]
@@ -140,8 +138,3 @@ def _pair(figure: Figure, place: SubplotSpec, arrays: Mapping[str, np.ndarray], 
         axes.set_xlim(low, high)
         axes.set_box_aspect(1)
     seaborn.move_legend(first, "best", fontsize=8, frameon=False, handlelength=1.2, title=None)
-
-
-def _inside(points: np.ndarray, extent: Sequence[float]) -> float:
-    x, y = points.T
-    return float(np.mean((x >= extent[0]) & (x <= extent[1]) & (y >= extent[2]) & (y <= extent[3])))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,8 +16,8 @@ from analysis.plots.fields.densities import (
     draw_points,
     truth_title,
 )
-from analysis.plots.fields.plane import heading, label_axes, pair_of
-from analysis.plots.fields.streams import Colour, colour_bar, colour_limits, draw_field, scale_values
+from analysis.plots.fields.plane import Panel, heading, label_axes, pair_of
+from analysis.plots.fields.streams import Colour, colour_bar, colour_limits, draw_field, field_of, scale_values
 from analysis.plots.style import Arrays, render
 
 if TYPE_CHECKING:
@@ -26,28 +26,18 @@ if TYPE_CHECKING:
 INCHES = 1.75
 
 
-class Column(NamedTuple):
-    """One stage: the lines above it, and the arrays of `analysis.fields.arrays`."""
-
-    title: str
-    arrays: Mapping[str, np.ndarray]
-
-
-def panels_figure(columns: Sequence[Column], title: str, colour: Colour) -> dict[str, bytes]:
+def panels_figure(columns: Sequence[Panel], title: str, colour: Colour) -> dict[str, bytes]:
     """Data and the stages side by side, each row on one scale: png, pdf, npz.
 
     Rows: the field half-way between data and noise, the density (two columns of data only), samples in the
     first pair of columns.
 
-    Args:
-        columns: the stages, dense first.
-        title: which method and seed.
-        colour: what the field's colour shows.
+    `columns` are the stages, dense first, with the arrays of `analysis.fields.arrays`.
     """
     first = columns[0].arrays
     plane = first["field_extent"].ndim == 1
     rows = 3 if plane else 2
-    fields = [_middle(one.arrays) for one in columns]
+    fields = [field_of(one.arrays, 0, middle_index(one.arrays)) for one in columns]
     groups = [scale_values(one.arrays, colour, middle_index(one.arrays)) for one in columns]
     limits = colour_limits(groups, colour)
     extent = np.atleast_2d(first["field_extent"])[0].tolist()
@@ -89,14 +79,6 @@ def _data_column(axes: Any, arrays: Mapping[str, np.ndarray], near: Sequence[flo
     label_axes(bottom, pair_of(arrays, 0), True, True)
 
 
-def _middle(arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    # Velocity and divergence of the first pair, half-way through the middle block.
-    index = middle_index(arrays)
-    if arrays["field_extent"].ndim == 1:
-        return arrays["velocity"][index], arrays["divergence"][index]
-    return arrays["velocity"][0, index], arrays["divergence"][0, index]
-
-
 def middle_index(arrays: Mapping[str, np.ndarray]) -> int:
     """Which of the moments lies half-way through the middle block."""
     block = (int(arrays["block"].max()) + 1) // 2
@@ -114,7 +96,7 @@ def _note(arrays: Mapping[str, np.ndarray]) -> str:
     return f"projected field at\n{when}: {mean}\n(f points from\ndata to noise)"
 
 
-def _saved(columns: Sequence[Column], fields: Sequence[tuple[np.ndarray, np.ndarray]]) -> Arrays:
+def _saved(columns: Sequence[Panel], fields: Sequence[tuple[np.ndarray, np.ndarray]]) -> Arrays:
     first = columns[0].arrays
     saved = {
         "stage": np.array([one.title.replace("\n", ", ") for one in columns]),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analysis.plots.fields.plane import frame, heading, label_axes, pair_of, start_colours
-from analysis.plots.style import render
+from analysis.plots.style import key, render
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,10 +47,8 @@ def draw_paths(axes: Axes, paths: np.ndarray, extent: Sequence[float]) -> None:
 
 
 def _ends() -> list[Any]:
-    from matplotlib.lines import Line2D
-
-    common: Any = {"linestyle": "none", "markersize": 5, "markeredgewidth": 0.9}
+    common: Any = {"linestyle": "none", "marker": "o", "markersize": 5, "markeredgewidth": 0.9}
     return [
-        Line2D([], [], marker="o", markerfacecolor="white", markeredgecolor="0.2", label="noise, z(T)", **common),
-        Line2D([], [], marker="o", markerfacecolor="0.2", markeredgecolor="white", label="sample, x = z(0)", **common),
+        key("noise, z(T)", markerfacecolor="white", markeredgecolor="0.2", **common),
+        key("sample, x = z(0)", markerfacecolor="0.2", markeredgecolor="white", **common),
     ]

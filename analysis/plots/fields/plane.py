@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+class Panel(NamedTuple):
+    """One stage in a figure of several: the lines above its panel, and its arrays."""
+
+    title: str
+    arrays: Mapping[str, np.ndarray]
 
 
 def heading(figure: Figure, title: str, note: str = "") -> None:
@@ -61,9 +68,3 @@ def start_colours(noise: np.ndarray) -> np.ndarray:
     shares = np.clip((noise[:, 0] + 2) / 4, 0, 1)
     colours: np.ndarray = colormaps["plasma"](0.88 * shares)  # its lightest yellow is lost on white
     return colours
-
-
-def centres(low: float, high: float, cells: int) -> np.ndarray:
-    """The middles (cells,) of equal cells from `low` to `high`."""
-    middles: np.ndarray = low + (np.arange(cells) + 0.5) / cells * (high - low)
-    return middles

@@ -5,13 +5,15 @@ All functions take the arrays of `analysis.fields.arrays`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import io
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from analysis.plots.fields.plane import centres, frame, heading, label_axes, pair_of
-from analysis.plots.style import render
+from analysis.fields.projection import centres
+from analysis.plots.fields.plane import frame, heading, label_axes, pair_of
+from analysis.plots.style import render, theme
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,35 +34,54 @@ SMALLEST = 1e-5
 STREAM_CELLS = 48  # stream lines are integrated on a grid this wide
 SHORTEST = 0.06  # of the window: a stream line below it gets no arrowhead
 PANEL_INCHES = 2.2
+PREVIEW_DPI, ARROWS = 110, 16  # a side: arrows on a coarse grid show what stream lines do, in a tenth of the time
 NO_MEAN = "0.93"  # colour of a cell with too few rows
 
 
 def field_figure(arrays: Mapping[str, np.ndarray], title: str, colour: Colour) -> dict[str, bytes]:
     """The field of one stage at its times, a block a row (a pair and block, for more than two columns): png, pdf, npz.
 
-    Args:
-        arrays: see `analysis.fields.arrays.field_arrays`.
-        title: what stage it is.
-        colour: what the colour shows, on one scale for all panels.
+    `colour` says what the colour shows, on one scale for all panels.
     """
     used = ("block", "time", "end_time", "columns", "field_extent", "velocity", "divergence")
-    shown = {name: arrays[name] for name in used}
-    panels = _panels(arrays)
-    rows, columns = len(panels), len(panels[0])
-    limits = colour_limits([scale_values(arrays, colour)], colour)
 
     def draw(figure: Figure) -> None:
-        grid = figure.subplots(rows, columns, sharex="row", sharey="row", squeeze=False)
-        image = None
-        for row, (line, axes_of_row) in enumerate(zip(panels, grid, strict=True)):
-            for column, (panel, axes) in enumerate(zip(line, axes_of_row, strict=True)):
-                image = draw_field(axes, panel.velocity, panel.divergence, panel.extent, colour, limits)
-                axes.set_title(panel.title(row == 0 or panel.several_blocks), fontsize=9.5)
-                label_axes(axes, panel.pair, column == 0, row == rows - 1 or panel.pair is not None)
-        colour_bar(figure, image, grid, colour, rows)
+        draw_moments(figure, arrays, colour)
         heading(figure, title, _convention(arrays))
 
-    return render(draw, shown, (PANEL_INCHES * columns + 1.3, (PANEL_INCHES + 0.3) * rows + 0.85))
+    return render(draw, {name: arrays[name] for name in used}, size_of(arrays))
+
+
+def preview_figure(arrays: Mapping[str, np.ndarray], title: str) -> bytes:
+    """A PNG of `analysis.fields.arrays.preview_arrays`: arrows, a block a row; the colour is the divergence."""
+    with theme():
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=size_of(arrays), dpi=PREVIEW_DPI, layout="constrained")
+        draw_moments(figure, arrays, "divergence", _coarse)
+        heading(figure, title, "the field f(t, z), from data to noise; sampling follows it backwards")
+        stream = io.BytesIO()
+        figure.savefig(stream, format="png")
+    return stream.getvalue()
+
+
+def size_of(arrays: Mapping[str, np.ndarray]) -> tuple[float, float]:
+    """Width and height (inches) of a figure with all moments."""
+    lines = _lines(arrays)
+    return PANEL_INCHES * len(lines[0][1]) + 1.3, (PANEL_INCHES + 0.3) * len(lines) + 0.85
+
+
+def field_of(arrays: Mapping[str, np.ndarray], number: int, moment: int) -> tuple[np.ndarray, np.ndarray]:
+    """Velocity (cells, cells, 2) and divergence (cells, cells) in the `number`-th pair of columns at a moment."""
+    place = moment if pair_of(arrays, number) is None else (number, moment)
+    return arrays["velocity"][place], arrays["divergence"][place]
+
+
+def when(arrays: Mapping[str, np.ndarray], moment: int) -> str:
+    """What stands above a moment's panel: block (of several), t, and which end of the flow it is."""
+    block, time, blocks = int(arrays["block"][moment]), float(arrays["time"][moment]), int(arrays["block"].max())
+    ends = {(blocks, float(arrays["end_time"][-1])): " (noise)", (1, 0.0): " (data)"}
+    return f"{f'block {block}, ' if blocks > 1 else ''}t = {time:.3g}{ends.get((block, time), '')}"
 
 
 def draw_field(
@@ -79,8 +100,7 @@ def draw_field(
         velocity: (cells, cells, 2), NaN where unknown.
         divergence: (cells, cells).
         extent: left, right, bottom, top.
-        colour: what the colour shows.
-        limits: of the colour scale.
+        colour, limits: what the colour shows, and the ends of its scale.
         density: of the stream lines.
     """
     from matplotlib import colormaps
@@ -101,6 +121,24 @@ def draw_field(
     (_arrows if projected else _stream_lines)(axes, velocity, extent, colour, density)
     frame(axes, extent)
     return image
+
+
+def draw_moments(
+    figure: Figure, arrays: Mapping[str, np.ndarray], colour: Colour, draw: Callable[..., Any] = draw_field
+) -> None:
+    """Every moment on one colour scale; `draw` makes a panel, as `draw_field` does."""
+    lines, several_blocks = _lines(arrays), arrays["block"].max() > 1
+    limits = colour_limits([scale_values(arrays, colour)], colour)
+    grid = figure.subplots(len(lines), len(lines[0][1]), sharex="row", sharey="row", squeeze=False)
+    image = None
+    for row, (number, moments) in enumerate(lines):
+        pair, extent = pair_of(arrays, number), np.atleast_2d(arrays["field_extent"])[number].tolist()
+        for column, (axes, moment) in enumerate(zip(grid[row], moments, strict=True)):
+            image = draw(axes, *field_of(arrays, number, moment), extent, colour, limits)
+            if row == 0 or several_blocks:
+                axes.set_title(when(arrays, moment), fontsize=9.5)
+            label_axes(axes, pair, column == 0, row == len(lines) - 1 or pair is not None)
+    colour_bar(figure, image, grid, colour, len(lines))
 
 
 def colour_limits(groups: Sequence[np.ndarray], colour: Colour) -> tuple[float, float]:
@@ -139,33 +177,23 @@ def colour_bar(figure: Figure, image: Any, axes: Any, colour: Colour, rows: int 
     bar.outline.set_linewidth(0.6)
 
 
-class _Panel:
-    def __init__(self, arrays: Mapping[str, np.ndarray], number: int, moment: int) -> None:
-        self.pair = pair_of(arrays, number)
-        projected = self.pair is not None
-        self.velocity = arrays["velocity"][number, moment] if projected else arrays["velocity"][moment]
-        self.divergence = arrays["divergence"][number, moment] if projected else arrays["divergence"][moment]
-        self.extent = np.atleast_2d(arrays["field_extent"])[number].tolist()
-        self.several_blocks = int(arrays["block"].max()) > 1
-        self.block = int(arrays["block"][moment])
-        self.time, self.end_time = float(arrays["time"][moment]), float(arrays["end_time"][moment])
-
-    def title(self, wanted: bool) -> str:
-        if not wanted:
-            return ""
-        block = f"block {self.block}, " if self.several_blocks else ""
-        first = self.block == 1 and self.time == 0
-        last = self.time == self.end_time and not self.several_blocks
-        return f"{block}t = {self.time:.3g}" + (" (data)" if first else " (noise)" if last else "")
+def _coarse(axes: Axes, velocity: np.ndarray, divergence: np.ndarray, *rest: Any) -> Any:
+    image = draw_field(axes, _means(velocity), _means(divergence), *rest)
+    image.set(data=divergence, interpolation="bilinear")  # few arrows, fine colours
+    return image
 
 
-def _panels(arrays: Mapping[str, np.ndarray]) -> list[list[_Panel]]:
-    blocks = arrays["block"]
-    return [
-        [_Panel(arrays, number, int(moment)) for moment in np.flatnonzero(blocks == block)]
-        for number in range(len(np.atleast_2d(arrays["field_extent"])))
-        for block in np.unique(blocks)
-    ]
+def _means(values: np.ndarray) -> np.ndarray:
+    # Over squares of cells, so that the arrows stand at their centres.
+    side = len(values) // ARROWS
+    means: np.ndarray = values.reshape(ARROWS, side, ARROWS, side, *values.shape[2:]).mean((1, 3))
+    return means
+
+
+def _lines(arrays: Mapping[str, np.ndarray]) -> list[tuple[int, list[int]]]:
+    # The rows of panels: a pair of columns, and the moments of one block.
+    blocks = [np.flatnonzero(arrays["block"] == block).tolist() for block in np.unique(arrays["block"])]
+    return [(number, line) for number in range(len(np.atleast_2d(arrays["field_extent"]))) for line in blocks]
 
 
 def _convention(arrays: Mapping[str, np.ndarray]) -> str:
@@ -206,23 +234,14 @@ def _heads(axes: Axes, segments: Sequence[np.ndarray], extent: Sequence[float], 
     direction = chosen[:, 1] - chosen[:, 0]
     norm = np.linalg.norm(direction, axis=1, keepdims=True)
     direction = direction / np.where(norm > 0, norm, 1) * (extent[1] - extent[0]) / 1000
-    heads = axes.quiver(
-        *chosen.mean(1).T,
-        *direction.T,
-        color=LINES[colour],
-        angles="xy",
-        scale_units="xy",
-        scale=1,
-        width=0.0035,
-        headwidth=7,
-        headlength=8,
-        headaxislength=7,
-        minshaft=0.01,
-        minlength=0,
-        pivot="mid",
-        zorder=2.5,
-    )
+    head: Any = {"width": 0.0035, "headwidth": 7, "headlength": 8, "headaxislength": 7}
+    dots: Any = {"scale": 1, "minshaft": 0.01, "minlength": 0, "pivot": "mid", "zorder": 2.5}
+    heads = _quiver(axes, chosen.mean(1).T, direction.T, colour, **dots, **head)
     heads.set_in_layout(False)
+
+
+def _quiver(axes: Axes, points: np.ndarray, vectors: np.ndarray, colour: Colour, **look: Any) -> Any:
+    return axes.quiver(*points, *vectors, color=LINES[colour], angles="xy", scale_units="xy", **look)
 
 
 def _middle(first: int, last: int, lengths: np.ndarray) -> int:
@@ -239,16 +258,5 @@ def _arrows(axes: Axes, velocity: np.ndarray, extent: Sequence[float], colour: C
     speed = np.linalg.norm(velocity[known], axis=-1)
     # The longest arrows, a few outliers apart, are as long as two cells are wide.
     scale = float(np.quantile(speed, 0.95)) / (2 * (extent[1] - extent[0]) / len(velocity)) or 1.0
-    axes.quiver(
-        x[column],
-        y[row],
-        *velocity[known].T,
-        color=LINES[colour],
-        angles="xy",
-        scale_units="xy",
-        scale=scale,
-        width=0.009,
-        headwidth=3.6,
-        headlength=4,
-        headaxislength=3.6,
-    )
+    head = {"width": 0.009, "headwidth": 3.6, "headlength": 4, "headaxislength": 3.6}
+    _quiver(axes, np.stack([x[column], y[row]]), velocity[known].T, colour, scale=scale, **head)

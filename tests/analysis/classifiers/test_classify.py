@@ -17,7 +17,7 @@ from analysis.cli.classify import _pages
 from analysis.fields import grids
 from analysis.plots.classifiers.accuracy import classify_arrays, classify_figure
 from analysis.plots.classifiers.plane import map_colours
-from analysis.plots.nll import accuracy_vs_params_arrays, accuracy_vs_params_figure, nll_vs_params_arrays
+from analysis.plots.nll import vs_params_arrays, vs_params_figure
 from analysis.plots.style import COLOURS
 from analysis.runs.records import read_run
 from analysis.tables.markup import latex as to_latex
@@ -126,17 +126,17 @@ def test_figures_have_a_curve_a_protocol_and_method(table):
     files = classify_figure(arrays)
     with np.load(io.BytesIO(files["npz"])) as saved:
         assert set(saved) == set(arrays)
-    params = accuracy_vs_params_arrays([table])
+    params = vs_params_arrays([table])
     assert params["params"].tolist() == [1000, 500, 500, 1000]
     assert params["protocol"].tolist() == ["cascade", "cascade", "one_shot", "control"]
-    assert accuracy_vs_params_figure(params)["pdf"].startswith(b"%PDF")
+    assert vs_params_figure(params)["pdf"].startswith(b"%PDF")
 
 
 def test_nothing_to_draw(make_run, failed_of):
     (one,) = tabulate(read_run(make_run([failed_of("dense", 0, 0, "NaN", objective="cross_entropy")])))
     for arrays, figure in (
         (classify_arrays(one), classify_figure),
-        (accuracy_vs_params_arrays([one]), accuracy_vs_params_figure),
+        (vs_params_arrays([one]), vs_params_figure),
     ):
         with pytest.raises(ValueError, match="test accuracy"):
             figure(arrays)
@@ -145,7 +145,7 @@ def test_nothing_to_draw(make_run, failed_of):
 def test_nll_of_several_protocols_is_kept_apart(make_run, rows_of):
     extra = [row | {"protocol": "control", "method": "dense"} for row in rows_of() if row["method"] == "structured"]
     extra += [row | {"protocol": "one_shot"} for row in rows_of() if row["method"] == "structured"]
-    arrays = nll_vs_params_arrays(tabulate(read_run(make_run([*rows_of(), *extra]))))
+    arrays = vs_params_arrays(tabulate(read_run(make_run([*rows_of(), *extra]))))
     points = dict.fromkeys(arrays["label"].tolist())
     assert list(points) == ["dense", "unstructured", "structured", "control dense", "one_shot structured"]
     assert (arrays["label"] == "control dense").sum() == 2

@@ -211,7 +211,7 @@ def test_the_second_time_networks_are_not_solved_again(call, moons, monkeypatch)
         raise AssertionError("solved again")
 
     monkeypatch.setattr("analysis.classifiers.plane.plane", solved)
-    for name in ("_accuracy", "_weights", "_planes"):  # figures take seconds
+    for name in ("drawn", "_weights", "_planes"):  # figures take seconds
         monkeypatch.setattr(f"analysis.cli.classify.{name}", lambda *arguments: {})
     said = call("classify", run, "--json")
     assert said.status == 0, said.err

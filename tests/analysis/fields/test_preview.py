@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from analysis.fields.preview import CELLS, preview_arrays
-from analysis.plots.fields.preview import ARROWS, _means, _when, preview_figure
-from analysis.plots.fields.streams import scale_values
+from analysis.fields.arrays import PREVIEW_CELLS as CELLS
+from analysis.fields.arrays import preview_arrays
+from analysis.plots.fields.streams import ARROWS, _means, preview_figure, scale_values, when
 from sparseflows.flow.model import Flow
 
 ROWS = np.random.default_rng(0).normal(size=(50, 2))
@@ -87,7 +87,7 @@ def test_an_arrow_is_the_mean_of_the_cells_around_it():
 
 def test_panels_say_when():
     arrays = {"block": np.array([1, 1, 2, 2]), "time": np.array([0, 1, 0, 0.7]), "end_time": np.array([1, 1, 0.7, 0.7])}
-    assert [_when(arrays, index, 2) for index in range(4)] == [
+    assert [when(arrays, index) for index in range(4)] == [
         "block 1, t = 0 (data)",
         "block 1, t = 1",
         "block 2, t = 0",

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from analysis.plots.axes import draw_means, kept, params_axis, ratio_axis, spaced, spread_axis
+from analysis.plots.axes import draw_means, kept, params_axis, ratio_axis, spread_axis
 from analysis.plots.looks import look
+from analysis.plots.ticks import spaced
 
 
 @pytest.fixture

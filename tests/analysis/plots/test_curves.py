@@ -7,7 +7,7 @@ import struct
 import numpy as np
 import pytest
 
-from analysis.plots.curves import hessian_vs_pr_arrays, hessian_vs_pr_figure, nll_vs_pr_arrays, nll_vs_pr_figure
+from analysis.plots.curves import hessian_vs_pr_arrays, nll_vs_pr_arrays, vs_pr_figure
 from analysis.runs.records import read_run
 
 
@@ -51,8 +51,8 @@ def test_hessian_arrays(make_run, rows_of):
 def test_files(make_run, rows_of):
     run = read_run(make_run(rows_of()))
     for arrays, figure, size in (
-        (nll_vs_pr_arrays(run), nll_vs_pr_figure, (1800, 860)),
-        (hessian_vs_pr_arrays(run, hessian_of()), hessian_vs_pr_figure, (1800, 1320)),
+        (nll_vs_pr_arrays(run), vs_pr_figure, (1800, 860)),
+        (hessian_vs_pr_arrays(run, hessian_of()), vs_pr_figure, (1800, 1320)),
     ):
         files = figure(arrays)
         assert struct.unpack(">II", files["png"][16:24]) == size
@@ -63,8 +63,8 @@ def test_files(make_run, rows_of):
 
 def test_what_the_curves_show(make_run, rows_of, drawn):
     run = read_run(make_run(rows_of()))
-    nll_vs_pr_figure(nll_vs_pr_arrays(run))
-    hessian_vs_pr_figure(hessian_vs_pr_arrays(run, hessian_of()))
+    vs_pr_figure(nll_vs_pr_arrays(run))
+    vs_pr_figure(hessian_vs_pr_arrays(run, hessian_of()))
     likelihood, curvature = drawn
     assert [axes.get_ylabel() for axes in likelihood.axes] == ["test NLL (nats)", "KL gap (nats)"]
     assert [axes.get_yscale() for axes in curvature.axes] == ["linear", "linear", "log", "linear"]
@@ -97,13 +97,13 @@ def test_draws_without_a_warning(make_run, rows_of, kind):
     elif kind == "odd names":
         rows = [row | {"method": row["method"].replace("unstructured", "_$x^"), "dataset": "$"} for row in rows]
     run = read_run(make_run(rows))
-    assert nll_vs_pr_figure(nll_vs_pr_arrays(run))["png"]
+    assert vs_pr_figure(nll_vs_pr_arrays(run))["png"]
     if kind in ("one seed", "no kappa"):
         stages = hessian_of([0], **({"kappa_lanczos": None} if kind == "no kappa" else {}))
-        assert hessian_vs_pr_figure(hessian_vs_pr_arrays(run, stages))["png"]
+        assert vs_pr_figure(hessian_vs_pr_arrays(run, stages))["png"]
 
 
 def test_nothing_to_draw(make_run, rows_of):
     run = read_run(make_run([row | {"nll_test": "", "kl_gap": ""} for row in rows_of([0])]))
     with pytest.raises(ValueError, match="nothing to draw"):
-        nll_vs_pr_figure(nll_vs_pr_arrays(run))
+        vs_pr_figure(nll_vs_pr_arrays(run))

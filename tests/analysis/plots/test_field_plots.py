@@ -9,12 +9,13 @@ import torch
 from PIL import Image
 from support.truths import FULL, SPIRAL, normal
 
-from analysis.fields.arrays import Settings, field_arrays
+from analysis.fields.arrays import field_arrays
 from analysis.plots import style
 from analysis.plots.fields.animation import animation
 from analysis.plots.fields.densities import density_figure, density_limit, pairs_figure
-from analysis.plots.fields.panels import Column, middle_index, panels_figure
+from analysis.plots.fields.panels import middle_index, panels_figure
 from analysis.plots.fields.paths import trajectories_figure
+from analysis.plots.fields.plane import Panel
 from analysis.plots.fields.streams import colour_limits, field_figure, scale_values
 from analysis.runs.evenly import evenly
 from sparseflows.data.splits import Splits
@@ -39,14 +40,14 @@ def splits_of(dim, truth=False):
 def plane():
     """A rotation by one radian, which leaves the standard normal as it is; its true density known."""
     flow = Flow(LinearField(torch.tensor(ROTATION)))
-    return field_arrays(flow, splits_of(2, truth=True), Settings(frames=5), lambda *_: None)
+    return field_arrays(flow, splits_of(2, truth=True), lambda *_: None, frames=5)
 
 
 @pytest.fixture(scope="module")
 def many():
     """Three columns, one pair of them shown."""
     flow = Flow(LinearField(0.3 * torch.tensor(FULL)))
-    return field_arrays(flow, splits_of(3), Settings(frames=5, pairs=((2, 0),)), lambda *_: None)
+    return field_arrays(flow, splits_of(3), lambda *_: None, frames=5, pairs=((2, 0),))
 
 
 @pytest.fixture(autouse=True)
@@ -94,7 +95,7 @@ def test_the_arrays_of_a_plane(plane):
 
 def test_several_blocks_are_told_apart():
     flow = Flow([LinearField(torch.tensor(SPIRAL)), LinearField(-torch.tensor(SPIRAL))])
-    found = field_arrays(flow, splits_of(2), Settings(frames=3), lambda *_: None)
+    found = field_arrays(flow, splits_of(2), lambda *_: None, frames=3)
     assert found.values["times"] == [0, 0.25, 0.5, 0.75, 1] * 2
     assert found.values["blocks"] == [1] * 5 + [2] * 5
     assert found.values["max_abs_divergence"] == pytest.approx(abs(np.trace(SPIRAL)), rel=1e-5)
@@ -107,7 +108,7 @@ def test_several_blocks_are_told_apart():
 
 def test_without_a_known_density_the_test_rows_are_counted():
     splits = splits_of(2)
-    found = field_arrays(Flow(LinearField(torch.tensor(SPIRAL))), splits, Settings(frames=2), lambda *_: None).arrays
+    found = field_arrays(Flow(LinearField(torch.tensor(SPIRAL))), splits, lambda *_: None, frames=2).arrays
     assert not bool(found["truth_is_known"])
     left, right, bottom, top = found["density_extent"]
     area = (right - left) * (top - bottom) / found["truth"].size
@@ -129,8 +130,8 @@ def test_the_arrays_of_pairs(many):
 def test_equal_seeds_give_equal_arrays(many):
     flow = Flow(LinearField(0.3 * torch.tensor(FULL)))
     pairs = ((2, 0),)
-    again = field_arrays(flow, splits_of(3), Settings(frames=5, pairs=pairs), lambda *_: None)
-    other = field_arrays(flow, splits_of(3), Settings(seed=1, frames=5, pairs=pairs), lambda *_: None)
+    again = field_arrays(flow, splits_of(3), lambda *_: None, frames=5, pairs=pairs)
+    other = field_arrays(flow, splits_of(3), lambda *_: None, seed=1, frames=5, pairs=pairs)
     assert again.values == many.values
     assert all(np.array_equal(again.arrays[n], a, equal_nan=a.dtype.kind == "f") for n, a in many.arrays.items())
     assert not np.array_equal(other.arrays["frames"], many.arrays["frames"])
@@ -164,7 +165,7 @@ def test_figures_of_pairs(many):
 
 def test_panels(plane, many):
     for one, rows in ((plane, 3), (many, 2)):
-        columns = [Column("dense\n8 params", one.arrays), Column("PR 50 %\n4 params", one.arrays)]
+        columns = [Panel("dense\n8 params", one.arrays), Panel("PR 50 %\n4 params", one.arrays)]
         drawn = panels_figure(columns, "title", "divergence")
         assert inked(drawn["png"]) > 0.01
         with np.load(io.BytesIO(drawn["npz"])) as stored:

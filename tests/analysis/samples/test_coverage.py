@@ -9,7 +9,6 @@ from analysis.samples import coverage
 from analysis.samples.coverage import (
     closeness,
     density_and_coverage,
-    expected_coverage,
     random_directions,
     wasserstein,
 )
@@ -17,6 +16,12 @@ from analysis.samples.coverage import (
 
 def gaussian(n, dim=2, seed=0, shift=0.0, scale=1.0):
     return scale * np.random.default_rng(seed).standard_normal((n, dim)) + shift
+
+
+def expected_coverage(n: int, m: int, neighbours: int = coverage.NEIGHBOURS) -> float:
+    """Mean coverage of n true rows by m points that are as true (Naeem et al. 2020): 1 − 2⁻ᵏ for n = m → ∞."""
+    missed = [(n - 1 - j) / (n + m - 1 - j) for j in range(neighbours)]
+    return 1 - math.prod(missed)
 
 
 def distances(first, second):
