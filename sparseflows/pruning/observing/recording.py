@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
 from sparseflows.errors import InputError
-from sparseflows.pruning.graph.modules.chains import WeightLayer, follow
+from sparseflows.pruning.graph.modules.chains import follow
+from sparseflows.pruning.graph.modules.passages import WeightLayer
 from sparseflows.pruning.graph.modules.trace import evaluating
 from sparseflows.pruning.observing.statistics import Observed
 
