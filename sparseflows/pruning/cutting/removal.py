@@ -14,8 +14,6 @@ from sparseflows.pruning.graph.groups import Keep, check_keep
 from sparseflows.pruning.graph.modules.chains import follow
 from sparseflows.pruning.graph.modules.passages import NORMS
 
-NORM_ENTRIES = ("weight", "bias", "running_mean", "running_var")
-
 
 def remove_neurons(module: nn.Module, keep: Keep) -> nn.Module:
     """A copy of `module` whose layers are smaller: rows, biases, batch norms' entries and next columns are cut out.
@@ -38,7 +36,7 @@ def remove_neurons(module: nn.Module, keep: Keep) -> nn.Module:
     cut_chain(smaller, chain.links, keep)
     for norms, kept in zip(chain.norms, keep, strict=False):
         for norm in map(smaller.get_submodule, norms):
-            for name in NORM_ENTRIES:
+            for name in ("weight", "bias", "running_mean", "running_var"):
                 _cut(norm, name, kept)
             _note_sizes(norm)
     return smaller
@@ -55,7 +53,8 @@ def cut_chain(network: nn.Module, chain: Chain, keep: Keep) -> None:
     for link, rows, columns in zip(chain, [*keep, None], [None, *keep], strict=True):
         layer = network.get_submodule(link.name)
         if columns is not None:
-            _cut(layer, "weight", _columns(link, columns), dim=1)
+            read = columns if link.kind == "conv" else columns.repeat_interleave(link.per_neuron)
+            _cut(layer, "weight", read, dim=1)
         if rows is not None:
             for name in ("weight", "bias"):
                 _cut(layer, name, rows)
@@ -98,13 +97,9 @@ def _shift(module: nn.Module, link: Link, neurons: Tensor, inputs: Tensor) -> No
     """Add Σ w · `inputs` (n_in, per_neuron) over the `neurons` before `link` to its bias."""
     assert link.bias is not None
     weight = module.get_parameter(link.weight)
-    read = weight.reshape(link.n_out, link.n_in, link.per_neuron)[:, neurons.to(weight.device)]
-    module.get_parameter(link.bias).add_(read.flatten(1) @ inputs.to(weight)[neurons.to(weight.device)].flatten())
-
-
-def _columns(link: Link, neurons: Tensor) -> Tensor:
-    """Where the weight's second dimension reads `neurons` of the layer before."""
-    return neurons if link.kind == "conv" else neurons.repeat_interleave(link.per_neuron)
+    neurons = neurons.to(weight.device)
+    read = weight.reshape(link.n_out, link.n_in, link.per_neuron)[:, neurons]
+    module.get_parameter(link.bias).add_(read.flatten(1) @ inputs.to(weight)[neurons].flatten())
 
 
 def _cut(owner: nn.Module, name: str, chosen: Tensor, dim: int = 0) -> None:

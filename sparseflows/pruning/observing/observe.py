@@ -25,6 +25,7 @@ from sparseflows.flow.model import Flow
 from sparseflows.flow.solvers.ode import Solver
 from sparseflows.pruning.graph.groups import chains, weight_names
 from sparseflows.pruning.observing.own_fields import gradients_by_row, losses_by_row, own_statistics, solved, values_of
+from sparseflows.pruning.observing.recording import record
 from sparseflows.pruning.observing.statistics import Observed, Statistics
 
 STEPS = 8
@@ -87,8 +88,6 @@ def observe(network: nn.Module, sample: Sample, gradients: bool = True) -> list[
         if all(isinstance(own, MLPField) for own in network.fields()):
             return _observe_flow(network, rows, sample.loss, gradients)
         return _observe_own(network, rows, sample.loss, gradients)
-    from sparseflows.pruning.observing.recording import record
-
     links = [link for chain in chains(network) for link in chain]
     return [
         Statistics.of(network.get_parameter(link.weight).flatten(1), seen, link.per_neuron)

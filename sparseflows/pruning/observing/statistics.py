@@ -42,24 +42,24 @@ class Statistics:
     """One layer over the whole sample.
 
     Attributes:
+        weight, per_neuron: the layer's matrix (n_out, C), and how many of its columns read one neuron.
         examples: N.
+        means: mean activation over examples and values, (C,).
+        inputs: the activations themselves, (N · values, C).
         mean_gradient: mean over examples of G_n = Σ_s δ_s a_sᵀ, (n_out, C); None without a loss, as the next two.
         squared_gradients: Σ_n G_n², (n_out, C).
         contributions: Σ over s and over a neuron's columns of a · (Wᵀδ), (N, n_in): the derivative of each example's
             loss by a gate on that neuron of the layer before.
-        means: mean activation over examples and values, (C,).
-        inputs: the activations themselves, (N · values, C).
-        weight, per_neuron: the layer's matrix (n_out, C), and how many of its columns read one neuron.
     """
 
     weight: Tensor
     per_neuron: int
     examples: int
-    mean_gradient: Tensor | None
-    squared_gradients: Tensor | None
-    contributions: Tensor | None
     means: Tensor
     inputs: Tensor
+    mean_gradient: Tensor | None = None
+    squared_gradients: Tensor | None = None
+    contributions: Tensor | None = None
 
     @cached_property
     def shares(self) -> Tensor:
@@ -87,17 +87,8 @@ class Statistics:
         weight = weight.detach()
         inputs = observed.inputs[:, : observed.values].detach().flatten(0, 1)
         check_shapes(weight, inputs, per_neuron)
-        mean, squares, contributions = _gradients(weight, observed, per_neuron)
-        return cls(
-            weight=weight,
-            per_neuron=per_neuron,
-            examples=observed.inputs.shape[0],
-            mean_gradient=mean,
-            squared_gradients=squares,
-            contributions=contributions,
-            means=inputs.mean(0),
-            inputs=inputs,
-        )
+        gradients = {} if observed.gradients is None else _gradients(weight, observed, per_neuron)
+        return cls(weight, per_neuron, len(observed.inputs), inputs.mean(0), inputs, **gradients)
 
     def merged(self, other: Statistics) -> Statistics:
         """The statistics of this chunk and, after it, of `other`: those of one chunk, to rounding.
@@ -130,13 +121,8 @@ def _joined(how: Callable[[Tensor, Tensor], Tensor], first: Tensor | None, secon
     return None if first is None or second is None else how(first, second)
 
 
-Gradients = tuple[Tensor, Tensor, Tensor] | tuple[None, None, None]
-"""Mean gradient, squared gradients, contributions; or none of them."""
-
-
-def _gradients(weight: Tensor, observed: Observed, per_neuron: int) -> Gradients:
-    if observed.gradients is None:
-        return None, None, None
+def _gradients(weight: Tensor, observed: Observed, per_neuron: int) -> dict[str, Tensor]:
+    assert observed.gradients is not None
     total, squares = torch.zeros_like(weight), torch.zeros_like(weight)
     contributions = []
     size = max(1, ELEMENTS // weight.numel())
@@ -147,7 +133,11 @@ def _gradients(weight: Tensor, observed: Observed, per_neuron: int) -> Gradients
         squares += own.square().sum(0)
         # Σ_s a_sc (Wᵀδ_s)_c = Σ_i W_ic G_n,ic: no second pass over the positions.
         contributions.append((weight * own).sum(1).unflatten(1, (-1, per_neuron)).sum(2))
-    return total / len(gradients), squares, torch.cat(contributions)
+    return {
+        "mean_gradient": total / len(gradients),
+        "squared_gradients": squares,
+        "contributions": torch.cat(contributions),
+    }
 
 
 def _check(weight: Tensor, observed: Observed) -> None:
