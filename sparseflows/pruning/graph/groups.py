@@ -21,16 +21,8 @@ from sparseflows.specs.methods import Kind
 
 @dataclass(frozen=True)
 class HiddenLayer:
-    """The neurons of one weight layer that another one reads: those that can go.
+    """The neurons of one weight layer, `link`, that another one, `next_link`, reads: those that can go."""
 
-    Attributes:
-        block, index: its chain (a flow's block), and its place there.
-        link: the layer.
-        next_link: the layer that reads it.
-    """
-
-    block: int
-    index: int
     link: Link
     next_link: Link
 
@@ -110,11 +102,7 @@ def vector_names(layer: Layer) -> list[str]:
 
 def hidden_layers(network: nn.Module) -> list[HiddenLayer]:
     """The hidden layers of all chains, in order."""
-    return [
-        HiddenLayer(block, index, link, following)
-        for block, chain in enumerate(chains(network))
-        for index, (link, following) in enumerate(pairwise(chain))
-    ]
+    return [HiddenLayer(link, following) for chain in chains(network) for link, following in pairwise(chain)]
 
 
 def weight_names(network: nn.Module) -> list[str]:

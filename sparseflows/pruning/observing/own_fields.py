@@ -18,7 +18,7 @@ from sparseflows.flow import divergence as div
 from sparseflows.flow.model import Flow, standard_normal_log_prob
 from sparseflows.flow.solvers.ode import Solver, Status
 from sparseflows.flow.transform import DivergenceRule, Transformed
-from sparseflows.pruning.observing.statistics import Observed, Statistics
+from sparseflows.pruning.observing.statistics import Observed, Statistics, checked_losses, of_gradients
 
 Calls = Sequence[tuple[Tensor, Tensor]]
 """Inputs and outputs of every call of one layer."""
@@ -61,12 +61,7 @@ def own_statistics(weight: Tensor, values: Tensor, gradients: Tensor | None) -> 
         return found
     if not bool(gradients.isfinite().all()):
         raise InputError("an observed gradient is infinite or not a number; prune a network that is finite")
-    return replace(
-        found,
-        mean_gradient=gradients.mean(0),
-        squared_gradients=gradients.square().sum(0),
-        contributions=(weight.detach() * gradients).sum(1),
-    )
+    return replace(found, **of_gradients(weight.detach(), [gradients]))
 
 
 def solved(flow: Flow, rows: Tensor, solver: Solver, divergence: DivergenceRule | None) -> Transformed:
@@ -83,9 +78,7 @@ def losses_by_row(
     """Each row's own loss, (N,), of rows (N, D): −log p by `divergence` where no loss is given; raises as `solved`."""
     result = solved(flow, rows, solver, divergence if loss is None else None)
     losses = -(standard_normal_log_prob(result.points) + result.trace) if loss is None else loss(result.points)
-    if losses.shape != (len(rows),):
-        raise InputError(f"the loss has shape {tuple(losses.shape)}; give each example's own: ({len(rows)},)")
-    return losses
+    return checked_losses(losses, len(rows))
 
 
 def gradients_by_row(

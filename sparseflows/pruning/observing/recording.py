@@ -14,7 +14,7 @@ from sparseflows.errors import InputError
 from sparseflows.pruning.graph.modules.chains import follow
 from sparseflows.pruning.graph.modules.passages import WeightLayer
 from sparseflows.pruning.graph.modules.trace import evaluating
-from sparseflows.pruning.observing.statistics import Observed
+from sparseflows.pruning.observing.statistics import Observed, checked_losses
 
 Loss = Callable[[Tensor], Tensor]
 """What a module returns for N examples → each example's loss (N,)."""
@@ -89,9 +89,7 @@ def _outputs(module: nn.Module, inputs: Tensor) -> Tensor:
 
 
 def _gradients(loss: Loss, outputs: Tensor, watches: list[_Watch]) -> list[Tensor | None]:
-    losses = loss(outputs)
-    if losses.shape != (len(outputs),):
-        raise InputError(f"the loss has shape {tuple(losses.shape)}; give each example's own: ({len(outputs)},)")
+    losses = checked_losses(loss(outputs), len(outputs))
     if not losses.requires_grad:
         raise InputError("the loss does not depend on the outputs; compute it from them, with gradients on")
     found = torch.autograd.grad(losses.sum(), [watch.probe for watch in watches])

@@ -7,7 +7,7 @@ before, C = n_in · per_neuron.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -87,8 +87,12 @@ class Statistics:
         weight = weight.detach()
         inputs = observed.inputs[:, : observed.values].detach().flatten(0, 1)
         check_shapes(weight, inputs, per_neuron)
-        gradients = {} if observed.gradients is None else _gradients(weight, observed, per_neuron)
-        return cls(weight, per_neuron, len(observed.inputs), inputs.mean(0), inputs, **gradients)
+        found = cls(weight, per_neuron, len(observed.inputs), inputs.mean(0), inputs)
+        if observed.gradients is None:
+            return found
+        size = max(1, ELEMENTS // weight.numel())
+        pairs = zip(observed.gradients.detach().split(size), observed.inputs.detach().split(size), strict=True)
+        return replace(found, **of_gradients(weight, (delta.transpose(1, 2) @ a for delta, a in pairs), per_neuron))
 
     def merged(self, other: Statistics) -> Statistics:
         """The statistics of this chunk and, after it, of `other`: those of one chunk, to rounding.
@@ -121,23 +125,25 @@ def _joined(how: Callable[[Tensor, Tensor], Tensor], first: Tensor | None, secon
     return None if first is None or second is None else how(first, second)
 
 
-def _gradients(weight: Tensor, observed: Observed, per_neuron: int) -> dict[str, Tensor]:
-    assert observed.gradients is not None
+def of_gradients(weight: Tensor, chunks: Iterable[Tensor], per_neuron: int = 1) -> dict[str, Tensor]:
+    """The `Statistics` of gradients at a weight (n_out, C), by name; chunks of all examples' G_n are (n, n_out, C)."""
     total, squares = torch.zeros_like(weight), torch.zeros_like(weight)
-    contributions = []
-    size = max(1, ELEMENTS // weight.numel())
-    gradients, inputs = observed.gradients.detach(), observed.inputs.detach()
-    for delta, a in zip(gradients.split(size), inputs.split(size), strict=True):
-        own = delta.transpose(1, 2) @ a  # G_n, (n, n_out, C)
+    parts = []
+    for own in chunks:
         total += own.sum(0)
         squares += own.square().sum(0)
         # Σ_s a_sc (Wᵀδ_s)_c = Σ_i W_ic G_n,ic: no second pass over the positions.
-        contributions.append((weight * own).sum(1).unflatten(1, (-1, per_neuron)).sum(2))
-    return {
-        "mean_gradient": total / len(gradients),
-        "squared_gradients": squares,
-        "contributions": torch.cat(contributions),
-    }
+        parts.append((weight * own).sum(1).unflatten(1, (-1, per_neuron)).sum(2))
+    contributions = torch.cat(parts)
+    mean = total / len(contributions)
+    return {"mean_gradient": mean, "squared_gradients": squares, "contributions": contributions}
+
+
+def checked_losses(losses: Tensor, examples: int) -> Tensor:
+    """`losses` (N,) themselves, once there is one for each of N examples; else InputError."""
+    if losses.shape != (examples,):
+        raise InputError(f"the loss has shape {tuple(losses.shape)}; give each example's own: ({examples},)")
+    return losses
 
 
 def _check(weight: Tensor, observed: Observed) -> None:

@@ -219,10 +219,3 @@ def best_top(scores: Tensor, count: int, neurons: int, delta: float = DELTA) -> 
         promises.append(float(bernstein(left / draws, left * left.clamp(max=1) / draws, log_failures(neurons, delta))))
     promises.append(float(tails[count].clamp(max=1)) if count < len(ordered) else 0.0)
     return min(range(count + 1), key=lambda k: (promises[k], -k))
-
-
-def top_then_random(
-    scores: Tensor, count: int, neurons: int, generator: torch.Generator, delta: float = DELTA
-) -> Drawn:
-    """`draw_neurons` of scores (n,) with as many neurons by rank as `best_top` says."""
-    return draw_neurons(scores, count, generator, best_top(scores, count, neurons, delta))

@@ -5,41 +5,6 @@ follows another in a chain where all that reads the first's neurons is the secon
 each neuron by itself. The neurons between them can be removed and a constant one can be folded. Whatever else reads a
 layer's neurons (a sum, a product, a concatenation, a norm, the field's result) ends its chain: these neurons stay, its
 weights can be masked.
-
-A field of one's own, trained by its likelihood, pruned, retrained:
-
->>> import torch
->>> from torch import nn
->>> import sparseflows as sf
->>> from sparseflows.specs import TrainSpec
->>> from sparseflows.training.loop import Hooks, train
->>> from sparseflows.training.objectives import NegativeLogLikelihood
->>> class Residual(nn.Module):
-...     def __init__(self, dim, width=8, inner=12):
-...         super().__init__()
-...         self.lift, self.head = nn.Linear(dim + 1, width), nn.Linear(width, dim)
-...         self.block = nn.Sequential(nn.Linear(width, inner), nn.Tanh(), nn.Linear(inner, width))
-...     def forward(self, t, z):
-...         h = torch.tanh(self.lift(torch.cat([z, t.expand(len(z), 1)], 1)))
-...         return self.head(h + self.block(h))
->>> _ = torch.manual_seed(0)
->>> flow = sf.Flow(Residual(2))
->>> rows = 0.4 * torch.randn(512, 2) + 1.0
->>> loss = NegativeLogLikelihood(sf.Solver("dopri5", 1e-3, 1e-3))
->>> settings = TrainSpec(steps=10, batch=128, lr=0.05)
->>> _ = train(flow, loss, rows, settings, seed=0, purpose="dense")
->>> smaller = sf.prune("structured", sf.unpruned(flow), flow, 200)  # whole neurons: the block's
->>> flow.chain()[0].field.module.block[0], smaller.flow.chain()[0].field.module.block[0]
-(Linear(in_features=8, out_features=12, bias=True), Linear(in_features=8, out_features=8, bias=True))
->>> pruned = sf.prune("snip", sf.unpruned(flow), flow, 150, sample=sf.Sample(rows[:32]))  # single weights
->>> keep = Hooks(after_step=pruned.masks.keeper(pruned.flow))
->>> _ = train(pruned.flow, loss, rows, settings, seed=0, purpose="pruned", hooks=keep)
->>> pruned.params, pruned.masks.kept(pruned.flow)
-(150, 150)
->>> with torch.no_grad():
-...     nll = -pruned.flow.log_prob(rows).mean().item()  # the entropy of the rows' density is 1.01
->>> 0.9 < nll < 1.4
-True
 """
 
 from __future__ import annotations

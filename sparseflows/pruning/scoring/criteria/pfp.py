@@ -18,7 +18,7 @@ from sparseflows.pruning.observing.statistics import Statistics
 from sparseflows.pruning.scoring.bounds import DELTA
 from sparseflows.pruning.scoring.neuron_budget import allocate_neurons
 from sparseflows.pruning.scoring.promises import Promise, promise_of
-from sparseflows.pruning.scoring.sampling import Drawn, draw_neurons, top_neurons, top_then_random
+from sparseflows.pruning.scoring.sampling import best_top, draw_neurons, top_neurons
 from sparseflows.rng import torch_generator
 from sparseflows.specs.methods import Choice
 
@@ -71,7 +71,11 @@ def choose_by_pfp(
         layers, scores, counts, least, read_by, fresh, strict=True
     ):
         wanted = min(max(count, floor), layer.size)
-        drawn = _draw(values, wanted, choice, layer.next_link.n_out, generator)
+        if choice == "top":
+            drawn = top_neurons(values, wanted)
+        else:
+            certain = best_top(values, wanted, layer.next_link.n_out) if choice == "mixed" else 0
+            drawn = draw_neurons(values, wanted, generator, certain)
         weight = network.get_parameter(layer.next_link.weight)
         before = weight.double().flatten(1)
         columns = drawn.factors.repeat_interleave(layer.next_link.per_neuron)
@@ -88,11 +92,3 @@ def choose_by_pfp(
         by_neuron(layer.next_link, weight).mul_(torch.where(drawn.kept, drawn.factors, 1.0).to(weight)[None, :, None])
         keep.append(drawn.kept)
     return keep, tuple(promises)
-
-
-def _draw(scores: Tensor, count: int, choice: Choice, neurons: int, generator: torch.Generator) -> Drawn:
-    if choice == "top":
-        return top_neurons(scores, count)
-    if choice == "sampled":
-        return draw_neurons(scores, count, generator)
-    return top_then_random(scores, count, neurons, generator)
