@@ -56,7 +56,7 @@ def choose_neurons(
     if scores is None:
         parameters = dict(network.named_parameters())
         scores = [neuron_l1(parameters[layer.link.weight].flatten(1)) for layer in layers]
-    check_neuron_scores(network, scores)
+    _check_scores(layers, scores)
     sizes = [layer.size for layer in layers]
     least = [min(max(n, 1), size) for n, size in zip(at_least or [1] * len(sizes), sizes, strict=True)]
     order = put_first(rank(scores, allocation), best_of_layers(scores, least))
@@ -80,17 +80,14 @@ def removable_layers(network: nn.Module) -> list[HiddenLayer]:
 
 
 def _no_neurons(network: nn.Module) -> str:
-    fields = list(network.fields()) if isinstance(network, Flow) else []
-    own = next((field for field in fields if not isinstance(field, MLPField)), None)
-    if own is None or not isinstance(network, Flow):
-        return "the network has no hidden layer"
-    why = why_no_neurons(own, known_dim(network))
-    return f"in this flow no Linear layer alone reads another one's neurons ({why})"
+    for field in network.fields() if isinstance(network, Flow) else []:
+        if not isinstance(field, MLPField):
+            why = why_no_neurons(field, known_dim(network))
+            return f"in this flow no Linear layer alone reads another one's neurons ({why})"
+    return "the network has no hidden layer"
 
 
-def check_neuron_scores(network: nn.Module, scores: Sequence[Tensor]) -> None:
-    """Raise InputError unless there is one finite score (size,) for every neuron of every hidden layer."""
-    layers = hidden_layers(network)
+def _check_scores(layers: Sequence[HiddenLayer], scores: Sequence[Tensor]) -> None:
     if len(scores) != len(layers):
         raise InputError(f"scores of {len(scores)} layers were given; the network has {len(layers)} hidden ones")
     for layer, score in zip(layers, scores, strict=True):

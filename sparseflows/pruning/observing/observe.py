@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,16 +24,21 @@ from sparseflows.flow.fields import Field, MLPField
 from sparseflows.flow.model import Flow
 from sparseflows.flow.solvers.ode import Solver
 from sparseflows.pruning.graph.groups import chains, weight_names
-from sparseflows.pruning.observing.own_fields import gradients_by_row, losses_by_row, own_statistics, solved, values_of
+from sparseflows.pruning.observing.own_fields import (
+    Calls,
+    gradients_by_row,
+    losses_by_row,
+    own_statistics,
+    solved,
+    values_of,
+)
 from sparseflows.pruning.observing.recording import record
-from sparseflows.pruning.observing.statistics import Observed, Statistics
+from sparseflows.pruning.observing.statistics import ExampleLoss, Observed, Statistics
 
 STEPS = 8
 OBSERVED = Solver("rk4", steps=STEPS, norm="batch")
 OWN_ROWS = 32  # of fields of one's own, whose gradients are held for each row
 ENTRIES = 2**24  # of recorded products held at once
-ExampleLoss = Callable[[Tensor], Tensor]
-"""Outputs (B, K) of a network that is no density → the loss of each example (B,)."""
 
 
 @dataclass(frozen=True)
@@ -124,8 +129,8 @@ def _observe_own(flow: Flow, rows: Tensor, loss: ExampleLoss | None, gradients: 
         for place, own in zip(found, gradients_by_row(flow, weights, part, OBSERVED, loss), strict=True):
             place.append(own)
     return [
-        own_statistics(weight, values_of(link.name, tape.calls, len(rows)), torch.cat(own) if own else None)
-        for link, weight, tape, own in zip(links, weights, products.tapes, found, strict=True)
+        own_statistics(weight, values_of(link.name, calls, len(rows)), torch.cat(own) if own else None)
+        for link, weight, calls, own in zip(links, weights, products.calls, found, strict=True)
     ]
 
 
@@ -136,12 +141,12 @@ def _seen(
     with torch.set_grad_enabled(gradients), products:
         if not gradients:
             solved(flow, rows, OBSERVED, None)
-            return [tape.observed(len(rows), None) for tape in products.tapes]
+            return [_observed(calls, len(rows), None) for calls in products.calls]
         total = losses_by_row(flow, rows, OBSERVED, loss, exact_by_row).sum()
-    outputs = [out for tape in products.tapes for _, out in tape.calls]
+    outputs = [out for calls in products.calls for _, out in calls]
     # One example's loss depends on its own rows of every product, so the gradient of the sum is everyone's own.
     found = iter(torch.autograd.grad(total, outputs, allow_unused=True))
-    return [tape.observed(len(rows), found) for tape in products.tapes]
+    return [_observed(calls, len(rows), found) for calls in products.calls]
 
 
 def exact_by_row(field: Field, t: Tensor, z: Tensor) -> Divergence:
@@ -153,37 +158,29 @@ def exact_by_row(field: Field, t: Tensor, z: Tensor) -> Divergence:
     return Divergence(velocity, trace, columns.square().sum((0, 2)))
 
 
-@dataclass
-class _Tape:
-    """Every product with one weight: what was multiplied, (…, C), and what came out, (…, n_out)."""
-
-    weight: Tensor
-    calls: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-
-    def observed(self, rows: int, gradients: Iterator[Tensor | None] | None) -> Observed:
-        values: list[list[Tensor]] = [[], []]
-        tangents: list[list[Tensor]] = [[], []]
-        for inputs, outputs in self.calls:
-            gradient = None if gradients is None else next(gradients)
-            gradient = torch.zeros_like(outputs) if gradient is None else gradient
-            kind = values if inputs.ndim == 2 else tangents
-            for place, tensor in enumerate((inputs, gradient)):
-                kind[place].append(tensor.detach().reshape(-1, rows, tensor.shape[-1]))
-        found = [torch.cat(a + b).transpose(0, 1) for a, b in zip(values, tangents, strict=True)]
-        return Observed(found[0], None if gradients is None else found[1], len(values[0]))
+def _observed(calls: Calls, rows: int, gradients: Iterator[Tensor | None] | None) -> Observed:
+    values: list[list[Tensor]] = [[], []]
+    tangents: list[list[Tensor]] = [[], []]
+    for inputs, outputs in calls:
+        gradient = None if gradients is None else next(gradients)
+        gradient = torch.zeros_like(outputs) if gradient is None else gradient
+        kind = values if inputs.ndim == 2 else tangents
+        for place, tensor in enumerate((inputs, gradient)):
+            kind[place].append(tensor.detach().reshape(-1, rows, tensor.shape[-1]))
+    found = [torch.cat(a + b).transpose(0, 1) for a, b in zip(values, tangents, strict=True)]
+    return Observed(found[0], None if gradients is None else found[1], len(values[0]))
 
 
 class _Products(TorchFunctionMode):
-    """Keeps every call of `linear` with one of `weights`."""
+    """Keeps the inputs (…, C) and outputs (…, n_out) of every call of `linear` with one of `weights`."""
 
     def __init__(self, weights: Sequence[Tensor]) -> None:
         super().__init__()
-        self.tapes = [_Tape(weight) for weight in weights]
-        self._by_id = {id(tape.weight): tape for tape in self.tapes}
+        self.calls: list[list[tuple[Tensor, Tensor]]] = [[] for _ in weights]
+        self._of = {id(weight): calls for weight, calls in zip(weights, self.calls, strict=True)}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        tape = self._by_id.get(id(args[1])) if func is F.linear else None
-        if tape is not None:
-            tape.calls.append((args[0], result))
+        if func is F.linear and id(args[1]) in self._of:
+            self._of[id(args[1])].append((args[0], result))
         return result

@@ -7,7 +7,7 @@ weights: G_n itself, and Σ_i W_ic G_n,ic, the derivative by a gate on column c.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -18,7 +18,7 @@ from sparseflows.flow import divergence as div
 from sparseflows.flow.model import Flow, standard_normal_log_prob
 from sparseflows.flow.solvers.ode import Solver, Status
 from sparseflows.flow.transform import DivergenceRule, Transformed
-from sparseflows.pruning.observing.statistics import Observed, Statistics, checked_losses, of_gradients
+from sparseflows.pruning.observing.statistics import ExampleLoss, Observed, Statistics, checked_losses, of_gradients
 
 Calls = Sequence[tuple[Tensor, Tensor]]
 """Inputs and outputs of every call of one layer."""
@@ -73,7 +73,7 @@ def solved(flow: Flow, rows: Tensor, solver: Solver, divergence: DivergenceRule 
 
 
 def losses_by_row(
-    flow: Flow, rows: Tensor, solver: Solver, loss: Callable[[Tensor], Tensor] | None, divergence: DivergenceRule
+    flow: Flow, rows: Tensor, solver: Solver, loss: ExampleLoss | None, divergence: DivergenceRule
 ) -> Tensor:
     """Each row's own loss, (N,), of rows (N, D): −log p by `divergence` where no loss is given; raises as `solved`."""
     result = solved(flow, rows, solver, divergence if loss is None else None)
@@ -82,7 +82,7 @@ def losses_by_row(
 
 
 def gradients_by_row(
-    flow: Flow, weights: Sequence[Tensor], rows: Tensor, solver: Solver, loss: Callable[[Tensor], Tensor] | None
+    flow: Flow, weights: Sequence[Tensor], rows: Tensor, solver: Solver, loss: ExampleLoss | None
 ) -> list[Tensor]:
     """Each row's own gradient of its loss (−log p where none is given) with respect to every weight: (N, n_out, C).
 

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.hooks import RemovableHandle
 
 from sparseflows.errors import InputError
 from sparseflows.pruning.graph.modules.chains import follow
 from sparseflows.pruning.graph.modules.passages import WeightLayer
 from sparseflows.pruning.graph.modules.trace import evaluating
-from sparseflows.pruning.observing.statistics import Observed, checked_losses
-
-Loss = Callable[[Tensor], Tensor]
-"""What a module returns for N examples → each example's loss (N,)."""
+from sparseflows.pruning.observing.statistics import ExampleLoss, Observed, checked_losses
 
 
 class _Watch:
@@ -27,10 +22,7 @@ class _Watch:
         self.name, self.layer, self.gradients = name, layer, gradients
         self.input, self.probe = torch.empty(0), torch.empty(0)
 
-    def attach(self) -> RemovableHandle:
-        return self.layer.register_forward_hook(self._seen)
-
-    def _seen(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+    def seen(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
         self.input = inputs[0].detach().clone()  # the first one is the caller's own memory
         if not torch.isfinite(self.input).all() or not torch.isfinite(output).all():
             raise InputError(f"the activations at layer '{self.name}' are not finite; check inputs and weights")
@@ -40,7 +32,7 @@ class _Watch:
         return output + self.probe
 
 
-def record(module: nn.Module, inputs: Tensor, loss: Loss | None = None) -> list[Observed]:
+def record(module: nn.Module, inputs: Tensor, loss: ExampleLoss | None = None) -> list[Observed]:
     """One pass of `inputs` through `module` in eval mode, as each of its weight layers saw it.
 
     In eval mode no example depends on another, so that one backward pass of the summed losses gives every example's
@@ -71,7 +63,7 @@ def record(module: nn.Module, inputs: Tensor, loss: Loss | None = None) -> list[
         stack.enter_context(evaluating(module))
         stack.enter_context(torch.set_grad_enabled(loss is not None))
         for watch in watches:
-            stack.callback(watch.attach().remove)
+            stack.callback(watch.layer.register_forward_hook(watch.seen).remove)
         outputs = _outputs(module, inputs)
         gradients = [None] * len(watches) if loss is None else _gradients(loss, outputs, watches)
     return [_observed(watch, gradient) for watch, gradient in zip(watches, gradients, strict=True)]
@@ -88,7 +80,7 @@ def _outputs(module: nn.Module, inputs: Tensor) -> Tensor:
     return outputs
 
 
-def _gradients(loss: Loss, outputs: Tensor, watches: list[_Watch]) -> list[Tensor | None]:
+def _gradients(loss: ExampleLoss, outputs: Tensor, watches: list[_Watch]) -> list[Tensor | None]:
     losses = checked_losses(loss(outputs), len(outputs))
     if not losses.requires_grad:
         raise InputError("the loss does not depend on the outputs; compute it from them, with gradients on")

@@ -21,6 +21,10 @@ ELEMENTS = 2**22
 """Entries of per-example gradients held at once."""
 
 
+ExampleLoss = Callable[[Tensor], Tensor]
+"""What a network that is no density gives for N examples → each example's loss (N,)."""
+
+
 @dataclass(frozen=True)
 class Observed:
     """A chunk of the sample, as one weight layer saw it.
