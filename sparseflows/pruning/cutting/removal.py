@@ -32,33 +32,27 @@ def remove_neurons(module: nn.Module, keep: Keep) -> nn.Module:
     """
     check_keep(module, keep)
     smaller = copy.deepcopy(module)
-    chain = follow(smaller)
-    cut_chain(smaller, chain.links, keep)
-    for norms, kept in zip(chain.norms, keep, strict=False):
-        for norm in map(smaller.get_submodule, norms):
-            for name in ("weight", "bias", "running_mean", "running_var"):
-                _cut(norm, name, kept)
-            _note_sizes(norm)
+    cut_chain(smaller, follow(smaller), keep)
     return smaller
 
 
 def cut_chain(network: nn.Module, chain: Chain, keep: Keep) -> None:
-    """Take the neurons not in `keep` out of the layers of a chain of `network`, in place.
+    """Take the neurons not in `keep` out of the layers of a chain of `network` and their batch norms, in place.
 
     Args:
-        network: has the chain's layers by their names.
+        network: has these by their names.
         chain: its layers.
         keep: for every layer but the last a bool tensor (n_out,).
     """
     for link, rows, columns in zip(chain, [*keep, None], [None, *keep], strict=True):
-        layer = network.get_submodule(link.name)
         if columns is not None:
             read = columns if link.kind == "conv" else columns.repeat_interleave(link.per_neuron)
-            _cut(layer, "weight", read, dim=1)
-        if rows is not None:
-            for name in ("weight", "bias"):
-                _cut(layer, name, rows)
-        _note_sizes(layer)
+            _cut(network.get_submodule(link.name), "weight", read, dim=1)
+        for owner in map(network.get_submodule, (link.name, *link.norms)):
+            if rows is not None:
+                for name in ("weight", "bias", "running_mean", "running_var"):
+                    _cut(owner, name, rows)
+            _note_sizes(owner)
 
 
 def compensate(module: nn.Module, keep: Keep, means: Sequence[Tensor]) -> nn.Module:
@@ -103,7 +97,7 @@ def _shift(module: nn.Module, link: Link, neurons: Tensor, inputs: Tensor) -> No
 
 
 def _cut(owner: nn.Module, name: str, chosen: Tensor, dim: int = 0) -> None:
-    old = getattr(owner, name)
+    old = getattr(owner, name, None)
     if old is None:
         return
     kept = chosen.to(old.device)

@@ -36,6 +36,7 @@ class Link:
         weight: name of its weight among the network's parameters, (n_out, …); seen as a matrix it is
             (n_out, n_in · per_neuron), the columns that read one neuron of the layer before side by side.
         vectors: names of the parameters with one entry a neuron: bias, time gates, a batch norm's weight and bias.
+        norms: names of the batch norms that its neurons pass before the next layer.
         n_in, n_out: neurons of the layer before, and its own.
         per_neuron: columns that read one neuron: a kernel's size, or the pixels of a channel that was flattened.
         bias: name of the bias that takes up folded constants; None where there is none.
@@ -52,6 +53,7 @@ class Link:
     n_in: int
     n_out: int
     per_neuron: int = 1
+    norms: tuple[str, ...] = ()
     bias: str | None = None
     sees_time: bool = False
     foldable: bool = True

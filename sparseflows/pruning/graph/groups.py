@@ -56,7 +56,7 @@ def chains(network: nn.Module) -> list[Chain]:
     """
     if isinstance(network, Flow):
         return [chain for block in range(len(network.blocks)) for chain in block_chains(network, block)]
-    return [follow(network).links]
+    return [follow(network)]
 
 
 def block_chains(flow: Flow, block: int) -> list[Chain]:

@@ -55,7 +55,7 @@ def record(module: nn.Module, inputs: Tensor, loss: ExampleLoss | None = None) -
     if inputs.ndim < 2 or len(inputs) == 0:
         raise InputError(f"inputs have shape {tuple(inputs.shape)}; give at least one example: (N, …)")
     watches = []
-    for link in follow(module).links:
+    for link in follow(module):
         layer = module.get_submodule(link.name)
         assert isinstance(layer, WeightLayer)
         watches.append(_Watch(link.name, layer, loss is not None))

@@ -96,7 +96,19 @@ class Statistics:
             return found
         size = max(1, ELEMENTS // weight.numel())
         pairs = zip(observed.gradients.detach().split(size), observed.inputs.detach().split(size), strict=True)
-        return replace(found, **of_gradients(weight, (delta.transpose(1, 2) @ a for delta, a in pairs), per_neuron))
+        return found.with_gradients(delta.transpose(1, 2) @ a for delta, a in pairs)
+
+    def with_gradients(self, chunks: Iterable[Tensor]) -> Statistics:
+        """The same, and what they lacked of gradients: `chunks` of all examples' G_n are (n, n_out, C)."""
+        total, squares = torch.zeros_like(self.weight), torch.zeros_like(self.weight)
+        parts = []
+        for own in chunks:
+            total += own.sum(0)
+            squares += own.square().sum(0)
+            # Σ_s a_sc (Wᵀδ_s)_c = Σ_i W_ic G_n,ic: no second pass over the positions.
+            parts.append((self.weight * own).sum(1).unflatten(1, (-1, self.per_neuron)).sum(2))
+        mean, contributions = total / self.examples, torch.cat(parts)
+        return replace(self, mean_gradient=mean, squared_gradients=squares, contributions=contributions)
 
     def merged(self, other: Statistics) -> Statistics:
         """The statistics of this chunk and, after it, of `other`: those of one chunk, to rounding.
@@ -127,20 +139,6 @@ class Statistics:
 
 def _joined(how: Callable[[Tensor, Tensor], Tensor], first: Tensor | None, second: Tensor | None) -> Tensor | None:
     return None if first is None or second is None else how(first, second)
-
-
-def of_gradients(weight: Tensor, chunks: Iterable[Tensor], per_neuron: int = 1) -> dict[str, Tensor]:
-    """The `Statistics` of gradients at a weight (n_out, C), by name; chunks of all examples' G_n are (n, n_out, C)."""
-    total, squares = torch.zeros_like(weight), torch.zeros_like(weight)
-    parts = []
-    for own in chunks:
-        total += own.sum(0)
-        squares += own.square().sum(0)
-        # Σ_s a_sc (Wᵀδ_s)_c = Σ_i W_ic G_n,ic: no second pass over the positions.
-        parts.append((weight * own).sum(1).unflatten(1, (-1, per_neuron)).sum(2))
-    contributions = torch.cat(parts)
-    mean = total / len(contributions)
-    return {"mean_gradient": mean, "squared_gradients": squares, "contributions": contributions}
 
 
 def checked_losses(losses: Tensor, examples: int) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from torch import nn
 
@@ -13,20 +12,7 @@ from sparseflows.pruning.graph.modules.passages import NORMS, Passage, WeightLay
 from sparseflows.pruning.graph.modules.trace import ADVICE, Call, straight_calls
 
 
-@dataclass(frozen=True)
-class ModuleChain:
-    """The chain of a module.
-
-    Attributes:
-        links: one a weight layer, `Link.name` the layer's name among the module's `named_modules`.
-        norms: for each link, the names of the batch norms that its neurons pass before the next layer.
-    """
-
-    links: Chain
-    norms: tuple[tuple[str, ...], ...]
-
-
-def follow(module: nn.Module) -> ModuleChain:
+def follow(module: nn.Module) -> Chain:
     """The weight layers of `module` from input to output, and what belongs to their neurons.
 
     Followed is one path of Linear and Conv2d layers. Between two of them may stand batch norm, pointwise
@@ -37,8 +23,9 @@ def follow(module: nn.Module) -> ModuleChain:
         module: traced in eval mode; left as it is.
 
     Returns:
-        Links whose `constants` read the module's parameters and running statistics when called: bias → batch
-        norm, activations and pooling in their order; NaN where a neuron's map varies over its positions.
+        Links by the layers' names among the `named_modules`. Their `constants` read the module's parameters and
+        running statistics when called: bias → batch norm, activations and pooling in their order; NaN where a
+        neuron's map varies over its positions.
 
     Raises:
         InputError: the module branches, cannot be traced, or holds an operation that cannot be followed.
@@ -49,11 +36,10 @@ def follow(module: nn.Module) -> ModuleChain:
     parameters = {name for name, _ in module.named_parameters()}
     _check_names(found, parameters)
     _check_ends(before)
-    links = tuple(
+    return tuple(
         _link(own, earlier, parameters, last=own is found[-1])
         for earlier, own in zip([None, *found], found, strict=False)
     )
-    return ModuleChain(links, tuple(own.norms for own in found))
 
 
 def _split(calls: list[Call]) -> tuple[list[Call], list[Passage]]:
@@ -118,6 +104,7 @@ def _link(own: Passage, before: Passage | None, parameters: set[str], *, last: b
         n_in=n_in,
         n_out=n_out,
         per_neuron=per_neuron,
+        norms=own.norms,
         bias=bias,
         foldable=bias is not None and not _pads_zeros(layer) and (before is None or before.even),
         constants=None if last else constants_of(layer, own.steps),
