@@ -80,10 +80,11 @@ def removable_layers(network: nn.Module) -> list[HiddenLayer]:
 
 
 def _no_neurons(network: nn.Module) -> str:
-    for field in network.fields() if isinstance(network, Flow) else []:
-        if not isinstance(field, MLPField):
-            why = why_no_neurons(field, known_dim(network))
-            return f"in this flow no Linear layer alone reads another one's neurons ({why})"
+    if isinstance(network, Flow):
+        for field in network.fields():
+            if not isinstance(field, MLPField):
+                why = why_no_neurons(field, known_dim(network))
+                return f"in this flow no Linear layer alone reads another one's neurons ({why})"
     return "the network has no hidden layer"
 
 
