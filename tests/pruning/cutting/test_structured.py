@@ -145,7 +145,7 @@ def test_a_keep_that_does_not_fit_is_refused(keep, words):
 
 
 @pytest.mark.parametrize(*pairwise(time=TIMES, blocks=(1, 2), end_time=(False, True)))
-def test_params_with_counts_what_shrink_leaves(time, blocks, end_time):
+def test_the_counter_of_params_counts_what_shrink_leaves(time, blocks, end_time):
     for seed in range(5):
         flow = make_flow((7, 3, 5), 3, seed=seed, time=time, blocks=blocks, train_end_time=end_time)
         keep = random_keep(flow, seed)
