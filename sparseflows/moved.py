@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, cast
 if TYPE_CHECKING:
     from importlib.abc import Loader
 
-MOVED = {
-    f"sparseflows.{old}": f"sparseflows.{new}"
-    for old, new in {
+_MOVED_WITHIN = {
+    "sparseflows": {
         "classification": "evaluation.classification",
         "console": "cli.console",
         "data.bundled": "data.tables.bundled",
@@ -56,10 +55,8 @@ MOVED = {
         "pruning.unstructured": "pruning.cutting.unstructured",
         "torchrun": "distributed.torchrun",
         "training.held_grid": "training.held_steps",
-    }.items()
-} | {
-    f"analysis.{old}": f"analysis.{new}"
-    for old, new in {
+    },
+    "analysis": {
         "baselines": "tabular.baselines",
         "commands": "cli",
         "compare_types": "compare.types",
@@ -77,8 +74,9 @@ MOVED = {
         "spectrum": "curvature.spectrum",
         "study": "runs.study",
         "trace": "curvature.trace",
-    }.items()
+    },
 }
+MOVED = {f"{room}.{old}": f"{room}.{new}" for room, names in _MOVED_WITHIN.items() for old, new in names.items()}
 
 
 class _OldNames:

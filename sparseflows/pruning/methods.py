@@ -13,14 +13,14 @@ from sparseflows.errors import InputError, lookup
 from sparseflows.pruning.cutting.removal import compensate
 from sparseflows.pruning.cutting.structured import Network, choose_neurons, floor_of, removable_layers, shrink
 from sparseflows.pruning.cutting.unstructured import Scores, prune_weights
-from sparseflows.pruning.graph.groups import chains, count_params, hidden_layers, least_params, weight_names
+from sparseflows.pruning.graph.groups import Keep, chains, count_params, hidden_layers, least_params, weight_names
 from sparseflows.pruning.graph.masks import Masks, masks_of_neurons, neurons_of_masks
 from sparseflows.pruning.observing.observe import Sample, observe
 from sparseflows.pruning.scoring.criteria import score
 from sparseflows.pruning.scoring.criteria.pfp import choose_by_pfp
 from sparseflows.pruning.scoring.criteria.sipp import Sipp
 from sparseflows.pruning.scoring.promises import Promise
-from sparseflows.specs.methods import METHODS, Kind, Method
+from sparseflows.specs.methods import METHODS, Method
 
 
 @dataclass(frozen=True)
@@ -126,10 +126,14 @@ def prune_by_scores(network: Network, scores: Scores, target: int, allocation: s
     unknown = next((name for name in scores if name not in {*hidden, *weight_names(network)}), None)
     if unknown is not None:
         raise InputError(f"the scores name '{unknown}', which is no weight of this network that can be pruned")
-    _check_reachable(network, "neurons" if set(scores) == set(hidden) else "weights", target)
-    if set(scores) == set(hidden) and all(score.ndim == 1 for score in scores.values()):
+    by_neurons = set(scores) == set(hidden)
+    least = least_params(network, "neurons" if by_neurons else "weights")
+    if target < least:
+        left = "one neuron a layer" if by_neurons else "one path of weights"
+        raise InputError(f"{target} params would empty a layer: {left} takes {least}; keep more")
+    if by_neurons and all(score.ndim == 1 for score in scores.values()):
         keep = choose_neurons(network, target, allocation or "uniform", [scores[name] for name in hidden])
-        return Pruned(shrink(network, keep), None, masks_of_neurons(network, keep))
+        return without_neurons(network, keep, unpruned(network), network)
     masked = copy.deepcopy(network)
     masks = prune_weights(masked, Masks.full(masked), target, scores, allocation or "global")
     return Pruned(masked, masks, masks)
@@ -161,11 +165,14 @@ def prune_by_masks(network: Network, masks: Mapping[str, Tensor]) -> Pruned[Netw
     return Pruned(masked, whole, whole)
 
 
-def _check_reachable(network: nn.Module, kind: Kind, target: int) -> None:
-    least = least_params(network, kind)
-    if target < least:
-        left = "one neuron a layer" if kind == "neurons" else "one path of weights"
-        raise InputError(f"{target} params would empty a layer: {left} takes {least}; keep more")
+def without_neurons(
+    network: Network, keep: Keep, state: Pruned[Network], dense: Network, promises: tuple[Promise, ...] = ()
+) -> Pruned[Network]:
+    """`network`, whose neurons are those that `state` has left of the `dense` one, without those not in `keep`."""
+    in_dense = neurons_of_masks(dense, state.dense_masks)
+    for whole, kept in zip(in_dense, keep, strict=True):
+        whole[whole.clone()] = kept.to(whole.device)
+    return Pruned(shrink(network, keep), None, masks_of_neurons(dense, in_dense), promises)
 
 
 def _prune_neurons(
@@ -191,14 +198,11 @@ def _prune_neurons(
         keep = choose_neurons(network, target, allocation or "uniform", scores, least)
     if compensated and sample is not None:
         network = cast(Network, compensate(network, keep, _means(network, sample)))
-    in_dense = neurons_of_masks(dense, state.dense_masks)
-    for whole, kept in zip(in_dense, keep, strict=True):
-        whole[whole.clone()] = kept
-    return Pruned(shrink(network, keep), None, masks_of_neurons(dense, in_dense), promises)
+    return without_neurons(network, keep, state, dense, promises)
 
 
 def _means(network: nn.Module, sample: Sample) -> list[Tensor]:
     """Mean inputs of every weight layer that reads another one's neurons, in order."""
     statistics = observe(network, sample, gradients=False)
-    links = [(number, link) for chain in chains(network) for number, link in enumerate(chain)]
-    return [one.means for (number, _), one in zip(links, statistics, strict=True) if number > 0]
+    reads_others = [link is not chain[0] for chain in chains(network) for link in chain]
+    return [one.means for one, reads in zip(statistics, reads_others, strict=True) if reads]

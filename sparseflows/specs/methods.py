@@ -58,12 +58,12 @@ _PFP = Method("neurons", "rows", f"{_RULES}.pfp:pfp", "Liebenwein, Baykal et al.
 METHODS: dict[str, Method] = {
     "unstructured": _MAGNITUDE,
     "magnitude": _MAGNITUDE,
-    "snip": Method("weights", "loss", f"{_RULES}.snip:snip", "Lee et al. 2019", "gradient"),
+    "snip": Method("weights", "loss", f"{_RULES}.gradients:snip", "Lee et al. 2019", "gradient"),
     "sipp": _SIPP,
     "sipp_randomised": replace(_SIPP, choice="sampled"),
     "sipp_hybrid": replace(_SIPP, choice="mixed"),
     "fisher_weights": Method(
-        "weights", "loss", f"{_RULES}.fisher:fisher_weights", "diagonal empirical Fisher", "fisher"
+        "weights", "loss", f"{_RULES}.gradients:fisher_weights", "diagonal empirical Fisher", "fisher"
     ),
     "random_weights": Method("weights", "nothing", f"{_RULES}.random:random_weights", _BASELINE, "random"),
     "structured": _NEURON_L1,
@@ -73,9 +73,9 @@ METHODS: dict[str, Method] = {
     "pfp_randomised": replace(_PFP, choice="sampled"),
     "pfp_top_random": replace(_PFP, choice="mixed"),
     "fisher_neurons": Method(
-        "neurons", "loss", f"{_RULES}.fisher:fisher_neurons", "Theis et al. 2018; Crowley et al. 2018", "fisher"
+        "neurons", "loss", f"{_RULES}.gradients:fisher_neurons", "Theis et al. 2018; Crowley et al. 2018", "fisher"
     ),
-    "taylor": Method("neurons", "loss", f"{_RULES}.taylor:taylor", "Molchanov et al. 2017", "gradient"),
+    "taylor": Method("neurons", "loss", f"{_RULES}.gradients:taylor", "Molchanov et al. 2017", "gradient"),
     "random_neurons": Method("neurons", "nothing", f"{_RULES}.random:random_neurons", _BASELINE, "random"),
 }
 DRAWN = tuple(name for name, method in METHODS.items() if method.choice != "top")  # chosen all at once, at random

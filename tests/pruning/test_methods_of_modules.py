@@ -55,12 +55,12 @@ def masked(module, masks):
 
 def sizes_of(module):
     """Neurons of every weight layer but the last."""
-    return [link.n_out for link in follow(module).links[:-1]]
+    return [link.n_out for link in follow(module)[:-1]]
 
 
 def costs_of_neurons(module):
     """Params that leave with one neuron of each hidden layer, counted off the shapes."""
-    links = follow(module).links
+    links = follow(module)
     return [
         link.n_in * link.per_neuron + len(link.vectors) + following.n_out * following.per_neuron
         for link, following in pairwise(links)
@@ -96,7 +96,7 @@ def test_neurons_go_to_within_one_of_the_target(method, name):
 @pytest.mark.parametrize(("method", "name"), rotating(ALL, MODULES))
 def test_a_ratio_that_would_empty_a_layer_keeps_one_neuron_of_each(method, name):
     module, _, pruned = pruned_to(method, name, 0.001)
-    kept = [int(pruned.dense_masks[link.weight].flatten(1).any(1).sum()) for link in follow(module).links[:-1]]
+    kept = [int(pruned.dense_masks[link.weight].flatten(1).any(1).sum()) for link in follow(module)[:-1]]
     assert kept == [1] * len(kept)
     if METHODS[method].kind == "neurons":
         assert sizes_of(pruned.flow) == kept
@@ -122,7 +122,7 @@ def test_a_shrunk_module_is_the_masked_one(method, name):
 @pytest.mark.parametrize(("method", "name"), rotating(TOP_WEIGHTS, MODULES))
 def test_weights_that_stay_are_as_they_were(method, name):
     module, _, pruned = pruned_to(method, name, 0.95, allocation="uniform")
-    assert all(pruned.masks[own].all() for link in follow(module).links for own in link.vectors)  # no neuron died
+    assert all(pruned.masks[own].all() for link in follow(module) for own in link.vectors)  # no neuron died
     rows = sample(name, rows=4, seed=7)
     with torch.no_grad():
         torch.testing.assert_close(pruned.flow(rows), masked(module, pruned.masks)(rows), rtol=1e-12, atol=1e-12)
@@ -174,7 +174,7 @@ def test_uniform_keeps_the_same_share_of_every_layer(method, name):
 @pytest.mark.parametrize("name", MODULES)
 def test_global_is_one_ranking_over_all_layers(name):
     module, _, pruned = pruned_to("neuron_l1", name, 0.5, allocation="global")
-    links = follow(module).links[:-1]
+    links = follow(module)[:-1]
     norms = [naive_criteria.norms(module.get_parameter(link.weight), 1) for link in links]
     kept = [pruned.dense_masks[link.weight].flatten(1).any(1).tolist() for link in links]
     ranked = sorted(
@@ -192,7 +192,7 @@ def test_global_is_one_ranking_over_all_layers(name):
 
 @pytest.mark.parametrize("name", MODULES)
 def test_weights_uniformly_or_globally(name):
-    links = follow(make(name)).links
+    links = follow(make(name))
     shares = {}
     for allocation in ("uniform", "global"):
         _, _, pruned = pruned_to("magnitude", name, 0.85, allocation=allocation)
@@ -213,7 +213,7 @@ def test_a_floor_of_neurons(method, name):
 @pytest.mark.parametrize("method", ["magnitude", "sipp_randomised"])
 def test_a_floor_of_weights(method, name):
     module, _, pruned = pruned_to(method, name, 0.3, floor=0.2)
-    for link in follow(module).links:
+    for link in follow(module):
         mask = pruned.masks[link.weight]
         assert int(mask.sum()) >= round(0.2 * mask.numel())
 

@@ -45,7 +45,7 @@ def observed_one_by_one(network, rows, loss=None):
         neurons = [1] * len(names)
         loss = loss or (lambda flow, row, n: flow_loss(flow, row))
     else:
-        links = follow(network).links
+        links = follow(network)
         names, neurons = [link.weight for link in links], [link.per_neuron for link in links]
     layers = [
         Layer(name, network.get_parameter(name).detach().flatten(1), per_neuron, [], [], [])

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparseflows.pruning.cutting.structured import floor_of, shrink
+from sparseflows.pruning.cutting.structured import floor_of
 from sparseflows.pruning.cutting.unstructured import prune_weights
 from sparseflows.pruning.graph.groups import HiddenLayer, Keep, hidden_layers, params_counter
-from sparseflows.pruning.graph.masks import Masks, masks_of_neurons, neurons_of_masks
-from sparseflows.pruning.methods import METHODS, Pruned
+from sparseflows.pruning.graph.masks import Masks, masks_of_neurons
+from sparseflows.pruning.methods import METHODS, Pruned, without_neurons
 from sparseflows.pruning.observing.observe import Sample
 from sparseflows.pruning.scoring.criteria import score
 
@@ -93,11 +93,7 @@ class Gradual:
         if not self.by_neurons:
             masks = _of_zeros(network)
             return Pruned(network, masks, masks)
-        keep = _living(network)
-        in_dense = neurons_of_masks(self.dense, trained.dense_masks)
-        for whole, kept in zip(in_dense, keep, strict=True):
-            whole[whole.clone()] = kept
-        return Pruned(shrink(network, keep), None, masks_of_neurons(self.dense, in_dense))
+        return without_neurons(network, _living(network), trained, self.dense)
 
     def _leaving(self, network: nn.Module) -> list[int]:
         """The hidden layer that each event takes a neuron from."""

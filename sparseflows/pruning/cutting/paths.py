@@ -23,9 +23,9 @@ def strongest_paths(ways: Sequence[Chain], ranked: Sequence[Tensor]) -> Tensor:
         ranked: scores of all weights, chain after chain, each of its weight's shape (n_out, …); −∞ where masked.
     """
     chosen: list[int] = []
-    offset, position = 0, 0
+    offset, remaining = 0, iter(ranked)
     for chain in ways:
-        layers = ranked[position : position + len(chain)]
+        layers = [next(remaining) for _ in chain]
         best = torch.full((chain[0].n_in,), torch.inf, dtype=layers[0].dtype)
         choices = []
         for link, score in zip(chain, layers, strict=True):
@@ -39,7 +39,6 @@ def strongest_paths(ways: Sequence[Chain], ranked: Sequence[Tensor]) -> Tensor:
             chosen.append(start + neuron * link.n_in * link.per_neuron + column)
             neuron = column // link.per_neuron
         offset = int(ends[-1])
-        position += len(chain)
     return torch.tensor(chosen)
 
 
@@ -55,18 +54,16 @@ def floors(ways: Sequence[Chain], ranked: Sequence[Tensor], share: float) -> Ten
     counts = [min(round(share * score.numel()), n) for score, n in zip(ranked, living, strict=True)]
     kept = torch.zeros(sum(score.numel() for score in ranked), dtype=torch.bool)
     kept[best_of_layers(ranked, counts)] = True
-    parts = [part.view_as(score) for part, score in zip(kept.split([s.numel() for s in ranked]), ranked, strict=True)]
-    position = 0
+    remaining = zip(ranked, kept.split([score.numel() for score in ranked]), strict=True)
     for chain in ways:
-        _add_ways(chain, ranked[position : position + len(chain)], parts[position : position + len(chain)])
-        position += len(chain)
-    return torch.cat([part.flatten() for part in parts]).nonzero()[:, 0]
+        _add_ways(chain, [next(remaining) for _ in chain])
+    return kept.nonzero()[:, 0]
 
 
-def _add_ways(chain: Chain, ranked: Sequence[Tensor], kept: Sequence[Tensor]) -> None:
-    """Add to `kept`, in place: backwards the best weight into each neuron that is read, then forwards the best out."""
-    views = [by_neuron(link, score) for link, score in zip(chain, ranked, strict=True)]
-    masks = [by_neuron(link, mask) for link, mask in zip(chain, kept, strict=True)]
+def _add_ways(chain: Chain, layers: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Add to what is kept of layers (scores, kept), in place: backwards the best weight into each neuron that is read,
+    then forwards the best out."""
+    views, masks = ([by_neuron(link, own[i]) for link, own in zip(chain, layers, strict=True)] for i in (0, 1))
     for index in range(len(chain) - 1, 0, -1):
         read = masks[index].any(2).any(0)
         for neuron in (read & ~masks[index - 1].flatten(1).any(1)).nonzero()[:, 0].tolist():

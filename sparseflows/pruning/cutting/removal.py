@@ -14,8 +14,6 @@ from sparseflows.pruning.graph.groups import Keep, check_keep
 from sparseflows.pruning.graph.modules.chains import follow
 from sparseflows.pruning.graph.modules.passages import NORMS
 
-NORM_ENTRIES = ("weight", "bias", "running_mean", "running_var")
-
 
 def remove_neurons(module: nn.Module, keep: Keep) -> nn.Module:
     """A copy of `module` whose layers are smaller: rows, biases, batch norms' entries and next columns are cut out.
@@ -34,32 +32,27 @@ def remove_neurons(module: nn.Module, keep: Keep) -> nn.Module:
     """
     check_keep(module, keep)
     smaller = copy.deepcopy(module)
-    chain = follow(smaller)
-    cut_chain(smaller, chain.links, keep)
-    for norms, kept in zip(chain.norms, keep, strict=False):
-        for norm in map(smaller.get_submodule, norms):
-            for name in NORM_ENTRIES:
-                _cut(norm, name, kept)
-            _note_sizes(norm)
+    cut_chain(smaller, follow(smaller), keep)
     return smaller
 
 
 def cut_chain(network: nn.Module, chain: Chain, keep: Keep) -> None:
-    """Take the neurons not in `keep` out of the layers of a chain of `network`, in place.
+    """Take the neurons not in `keep` out of the layers of a chain of `network` and their batch norms, in place.
 
     Args:
-        network: has the chain's layers by their names.
+        network: has these by their names.
         chain: its layers.
         keep: for every layer but the last a bool tensor (n_out,).
     """
     for link, rows, columns in zip(chain, [*keep, None], [None, *keep], strict=True):
-        layer = network.get_submodule(link.name)
         if columns is not None:
-            _cut(layer, "weight", _columns(link, columns), dim=1)
-        if rows is not None:
-            for name in ("weight", "bias"):
-                _cut(layer, name, rows)
-        _note_sizes(layer)
+            read = columns if link.kind == "conv" else columns.repeat_interleave(link.per_neuron)
+            _cut(network.get_submodule(link.name), "weight", read, dim=1)
+        for owner in map(network.get_submodule, (link.name, *link.norms)):
+            if rows is not None:
+                for name in ("weight", "bias", "running_mean", "running_var"):
+                    _cut(owner, name, rows)
+            _note_sizes(owner)
 
 
 def compensate(module: nn.Module, keep: Keep, means: Sequence[Tensor]) -> nn.Module:
@@ -98,17 +91,13 @@ def _shift(module: nn.Module, link: Link, neurons: Tensor, inputs: Tensor) -> No
     """Add Σ w · `inputs` (n_in, per_neuron) over the `neurons` before `link` to its bias."""
     assert link.bias is not None
     weight = module.get_parameter(link.weight)
-    read = weight.reshape(link.n_out, link.n_in, link.per_neuron)[:, neurons.to(weight.device)]
-    module.get_parameter(link.bias).add_(read.flatten(1) @ inputs.to(weight)[neurons.to(weight.device)].flatten())
-
-
-def _columns(link: Link, neurons: Tensor) -> Tensor:
-    """Where the weight's second dimension reads `neurons` of the layer before."""
-    return neurons if link.kind == "conv" else neurons.repeat_interleave(link.per_neuron)
+    neurons = neurons.to(weight.device)
+    read = weight.reshape(link.n_out, link.n_in, link.per_neuron)[:, neurons]
+    module.get_parameter(link.bias).add_(read.flatten(1) @ inputs.to(weight)[neurons].flatten())
 
 
 def _cut(owner: nn.Module, name: str, chosen: Tensor, dim: int = 0) -> None:
-    old = getattr(owner, name)
+    old = getattr(owner, name, None)
     if old is None:
         return
     kept = chosen.to(old.device)

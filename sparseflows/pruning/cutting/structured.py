@@ -14,7 +14,9 @@ from sparseflows.errors import InputError
 from sparseflows.flow.fields import MLPField
 from sparseflows.flow.model import Flow
 from sparseflows.flow.smaller.compact import cut_field, with_fields
+from sparseflows.pruning.cutting.removal import cut_chain, remove_neurons
 from sparseflows.pruning.graph.chains import Chain
+from sparseflows.pruning.graph.fields.chains import why_no_neurons
 from sparseflows.pruning.graph.groups import (
     HiddenLayer,
     Keep,
@@ -54,7 +56,7 @@ def choose_neurons(
     if scores is None:
         parameters = dict(network.named_parameters())
         scores = [neuron_l1(parameters[layer.link.weight].flatten(1)) for layer in layers]
-    check_neuron_scores(network, scores)
+    _check_scores(layers, scores)
     sizes = [layer.size for layer in layers]
     least = [min(max(n, 1), size) for n, size in zip(at_least or [1] * len(sizes), sizes, strict=True)]
     order = put_first(rank(scores, allocation), best_of_layers(scores, least))
@@ -65,11 +67,8 @@ def choose_neurons(
         return list(flat.split(sizes))
 
     params = params_counter(network)
-
-    def count(n: int) -> int:
-        return params([int(kept.sum()) for kept in keep_for(n)])
-
-    return keep_for(nearest_prefix(sum(least), len(order), count, target))
+    n = nearest_prefix(sum(least), len(order), lambda n: params([int(kept.sum()) for kept in keep_for(n)]), target)
+    return keep_for(n)
 
 
 def removable_layers(network: nn.Module) -> list[HiddenLayer]:
@@ -81,19 +80,15 @@ def removable_layers(network: nn.Module) -> list[HiddenLayer]:
 
 
 def _no_neurons(network: nn.Module) -> str:
-    fields = list(network.fields()) if isinstance(network, Flow) else []
-    own = next((field for field in fields if not isinstance(field, MLPField)), None)
-    if own is None or not isinstance(network, Flow):
-        return "the network has no hidden layer"
-    from sparseflows.pruning.graph.fields.chains import why_no_neurons
-
-    why = why_no_neurons(own, known_dim(network))
-    return f"in this flow no Linear layer alone reads another one's neurons ({why})"
+    if isinstance(network, Flow):
+        for field in network.fields():
+            if not isinstance(field, MLPField):
+                why = why_no_neurons(field, known_dim(network))
+                return f"in this flow no Linear layer alone reads another one's neurons ({why})"
+    return "the network has no hidden layer"
 
 
-def check_neuron_scores(network: nn.Module, scores: Sequence[Tensor]) -> None:
-    """Raise InputError unless there is one finite score (size,) for every neuron of every hidden layer."""
-    layers = hidden_layers(network)
+def _check_scores(layers: Sequence[HiddenLayer], scores: Sequence[Tensor]) -> None:
     if len(scores) != len(layers):
         raise InputError(f"scores of {len(scores)} layers were given; the network has {len(layers)} hidden ones")
     for layer, score in zip(layers, scores, strict=True):
@@ -119,8 +114,6 @@ def shrink(network: Network, keep: Keep) -> Network:
     check_keep(network, keep)
     if isinstance(network, Flow):
         return cast(Network, shrink_flow(network, keep))
-    from sparseflows.pruning.cutting.removal import remove_neurons
-
     return cast(Network, remove_neurons(network, keep))
 
 
@@ -137,10 +130,8 @@ def shrink_flow(flow: Flow, keep: Keep) -> Flow:
         fields.append(copy.deepcopy(field))
         owned += [(chain, [next(remaining) for _ in chain[1:]]) for chain in block_chains(flow, block)]
     smaller = with_fields(flow, fields)
+    for chain, kept in owned:
+        cut_chain(smaller, chain, kept)
     if owned:
-        from sparseflows.pruning.cutting.removal import cut_chain
-
-        for chain, kept in owned:
-            cut_chain(smaller, chain, kept)
         chains(smaller)  # evaluates the fields: one that needs the old sizes is refused here
     return smaller

@@ -64,8 +64,9 @@ def prune_weights(
     ranked = [_of_living(link, parameters[link.weight], scores, masks) for link in links]
     protected = torch.cat([strongest_paths(ways, ranked), floors(ways, ranked, floor)]).unique()
     order = put_first(rank(ranked, allocation), protected)
-    alive = sum(int((score > -torch.inf).sum()) for score in ranked)
-    order = _dead_last(order, torch.cat([score.flatten() for score in ranked]))
+    masked = torch.cat([score.flatten() for score in ranked])[order] == -torch.inf
+    order = torch.cat([order[~masked], order[masked]])  # a floor or a uniform rank may have mixed them
+    alive = int((~masked).sum())
 
     def cut(entries: Tensor) -> Masks:
         flat = torch.zeros(len(order), dtype=torch.bool)
@@ -122,12 +123,6 @@ def _of_living(link: Link, weight: Tensor, scores: Scores, masks: Masks) -> Tens
     return score.masked_fill(~masks[link.weight], -torch.inf) if link.weight in masks else score
 
 
-def _dead_last(order: Tensor, flat: Tensor) -> Tensor:
-    """`order` with the weights that are masked already at its end: a floor or a uniform rank may have mixed them in."""
-    dead = flat[order] == -torch.inf
-    return torch.cat([order[~dead], order[dead]])
-
-
 def _thinned(entries: Tensor, removable: Tensor, count: Callable[[Tensor], int], target: int) -> Tensor:
     """`entries` without those of `removable`, one after the other, that leave a count of `target` at least."""
     for entry in removable:
@@ -153,15 +148,11 @@ def without_dead_neurons(network: nn.Module, weights: Masks, ways: Sequence[Chai
     for chain in ways:
         joined = [_joined(link, weights) for link in chain]
         reached = _reached(chain, joined)
-        alive = [torch.ones(chain[0].n_in, dtype=torch.bool)]  # the inputs
-        needed = torch.ones(chain[-1].n_out, dtype=torch.bool)  # the outputs
-        backwards = [needed]
+        needed = [torch.ones(chain[-1].n_out, dtype=torch.bool)]  # the outputs; then backwards
         for mask in reversed(joined[1:]):
-            needed = mask[needed].any(0)
-            backwards.append(needed)
-        for r, n in zip(reached[:-1], reversed(backwards[1:]), strict=True):
-            alive.append(r & n)
-        alive.append(backwards[0])
+            needed.append(mask[needed[-1]].any(0))
+        inputs, outputs = torch.ones(chain[0].n_in, dtype=torch.bool), needed[0]
+        alive = [inputs, *(r & n for r, n in zip(reached[:-1], reversed(needed[1:]), strict=True)), outputs]
         for link, before, after in zip(chain, alive, alive[1:], strict=False):
             mask = weights[link.weight]
             between = (after[:, None] & before[None, :])[:, :, None]

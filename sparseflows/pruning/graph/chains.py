@@ -6,12 +6,21 @@ masks or removes works on chains, never on a kind of network.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
+
+from sparseflows.errors import InputError
+from sparseflows.flow.fields import Layer
+
+ACTIVATIONS = frozenset(
+    ("relu", "relu_", "leaky_relu", "elu", "gelu", "silu", "softplus", "tanh", "tanh_", "sigmoid", "sigmoid_")
+)
+"""Functions and methods of PyTorch that treat every value alike, wherever they stand in a network."""
 
 Step = Callable[[Tensor], Tensor]
 """(n_out,) → (n_out,): what comes out of an operation where every neuron's value is the same everywhere."""
@@ -27,6 +36,7 @@ class Link:
         weight: name of its weight among the network's parameters, (n_out, …); seen as a matrix it is
             (n_out, n_in · per_neuron), the columns that read one neuron of the layer before side by side.
         vectors: names of the parameters with one entry a neuron: bias, time gates, a batch norm's weight and bias.
+        norms: names of the batch norms that its neurons pass before the next layer.
         n_in, n_out: neurons of the layer before, and its own.
         per_neuron: columns that read one neuron: a kernel's size, or the pixels of a channel that was flattened.
         bias: name of the bias that takes up folded constants; None where there is none.
@@ -43,6 +53,7 @@ class Link:
     n_in: int
     n_out: int
     per_neuron: int = 1
+    norms: tuple[str, ...] = ()
     bias: str | None = None
     sees_time: bool = False
     foldable: bool = True
@@ -53,15 +64,26 @@ Chain = tuple[Link, ...]
 """Weight layers from input to output; those of all but the last have neurons that can go."""
 
 
-def constants_of(layer: nn.Linear | nn.Conv2d, steps: Sequence[Step]) -> Callable[[], Tensor]:
+def constants_of(layer: nn.Linear | nn.Conv2d | Layer, steps: Sequence[Step]) -> Callable[[], Tensor]:
     """() → (n_out,): what each neuron of `layer` sends on through `steps` were its weights 0; read when called."""
 
     @torch.no_grad()
     def constants() -> Tensor:
-        zeros = layer.weight.new_zeros(layer.weight.shape[0])
-        values = zeros if layer.bias is None else layer.bias.detach().clone()
+        values = layer.weight.new_zeros(len(layer.weight)) if layer.bias is None else layer.bias.detach().clone()
         for step in steps:
             values = step(values)
         return values
 
     return constants
+
+
+def check_owned(where: str, layer: nn.Linear | nn.Conv2d, names: Sequence[str], parameters: Container[str]) -> None:
+    """Raise InputError unless `layer` has weights, and the `names` of its own are among the network's `parameters`."""
+    if isinstance(layer.weight, UninitializedParameter):
+        raise InputError(f"{where} has no weights yet: pass one batch through the network first")
+    if any(name not in parameters for name in names):
+        kinds = " or ".join(name.rpartition(".")[2] for name in names)
+        raise InputError(
+            f"{where} shares its {kinds} or computes it (a parametrization); pruning follows layers that own "
+            "them: give it its own, or remove the parametrization"
+        )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 
 import torch
@@ -14,22 +13,16 @@ from sparseflows.errors import InputError
 from sparseflows.flow.activations import ACTIVATIONS
 from sparseflows.flow.fields import Layer, MLPField
 from sparseflows.flow.model import Flow
-from sparseflows.pruning.graph.chains import Chain, Link
+from sparseflows.pruning.graph.chains import Chain, Link, constants_of
+from sparseflows.pruning.graph.fields.chains import field_chains
+from sparseflows.pruning.graph.modules.chains import follow
 from sparseflows.specs.methods import Kind
 
 
 @dataclass(frozen=True)
 class HiddenLayer:
-    """The neurons of one weight layer that another one reads: those that can go.
+    """The neurons of one weight layer, `link`, that another one, `next_link`, reads: those that can go."""
 
-    Attributes:
-        block, index: its chain (a flow's block), and its place there.
-        link: the layer.
-        next_link: the layer that reads it.
-    """
-
-    block: int
-    index: int
     link: Link
     next_link: Link
 
@@ -63,9 +56,7 @@ def chains(network: nn.Module) -> list[Chain]:
     """
     if isinstance(network, Flow):
         return [chain for block in range(len(network.blocks)) for chain in block_chains(network, block)]
-    from sparseflows.pruning.graph.modules.chains import follow  # torch.fx loads slowly, and flows do not need it
-
-    return [follow(network).links]
+    return [follow(network)]
 
 
 def block_chains(flow: Flow, block: int) -> list[Chain]:
@@ -73,8 +64,6 @@ def block_chains(flow: Flow, block: int) -> list[Chain]:
     field = flow.chain()[block].field
     if isinstance(field, MLPField):
         return [_field_chain(block, field)]
-    from sparseflows.pruning.graph.fields.chains import field_chains  # torch.fx takes a while to load here too
-
     try:
         return field_chains(field, f"blocks.{block}.field", known_dim(flow))
     except InputError as error:
@@ -87,10 +76,9 @@ def known_dim(flow: Flow) -> int | None:
 
 
 def _field_chain(block: int, field: MLPField) -> Chain:
-    layers, sigma = field.linear_layers(), ACTIVATIONS[field.activation].value
-    links = []
-    for index, layer in enumerate(layers):
-        name = layer_name(block, index)
+    sigma, links = ACTIVATIONS[field.activation].value, []
+    for index, layer in enumerate(field.linear_layers()):
+        name = f"blocks.{block}.field.layers.{index}"
         links.append(
             Link(
                 name=name,
@@ -101,19 +89,10 @@ def _field_chain(block: int, field: MLPField) -> Chain:
                 n_out=layer.weight.shape[0],
                 bias=f"{name}.bias",
                 sees_time=layer.time_bias is not None,
-                constants=partial(_constants, layer, sigma),
+                constants=constants_of(layer, [sigma]),
             )
         )
     return tuple(links)
-
-
-def _constants(layer: Layer, sigma: Callable[[Tensor], Tensor]) -> Tensor:
-    return sigma(layer.bias.detach())
-
-
-def layer_name(block: int, index: int) -> str:
-    """Prefix of a layer's parameters in `Flow.state_dict()`."""
-    return f"blocks.{block}.field.layers.{index}"
 
 
 def vector_names(layer: Layer) -> list[str]:
@@ -123,11 +102,7 @@ def vector_names(layer: Layer) -> list[str]:
 
 def hidden_layers(network: nn.Module) -> list[HiddenLayer]:
     """The hidden layers of all chains, in order."""
-    return [
-        HiddenLayer(block, index, link, following)
-        for block, chain in enumerate(chains(network))
-        for index, (link, following) in enumerate(pairwise(chain))
-    ]
+    return [HiddenLayer(link, following) for chain in chains(network) for link, following in pairwise(chain)]
 
 
 def weight_names(network: nn.Module) -> list[str]:
@@ -140,13 +115,8 @@ def count_params(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def params_with(network: nn.Module, kept: Sequence[int]) -> int:
-    """Trainable scalars that `network` would have with `kept[i]` neurons in its i-th hidden layer."""
-    return params_counter(network)(kept)
-
-
 def params_counter(network: nn.Module) -> Callable[[Sequence[int]], int]:
-    """`params_with` for many counts: `network` is followed once."""
+    """`kept` → trainable scalars that `network` would have with `kept[i]` neurons in its i-th hidden layer."""
     whole, ways = count_params(network), chains(network)
 
     def params(kept: Sequence[int]) -> int:
@@ -169,7 +139,7 @@ def least_params(network: nn.Module, kind: Kind) -> int:
     Every output keeps its bias, whether a weight leads to it or not.
     """
     if kind == "neurons":
-        return params_with(network, [1] * len(hidden_layers(network)))
+        return params_counter(network)([1] * len(hidden_layers(network)))
     total = count_params(network)
     for chain in chains(network):
         for link in chain:

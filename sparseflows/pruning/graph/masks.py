@@ -11,7 +11,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sparseflows.errors import InputError
-from sparseflows.pruning.graph.chains import Link
 from sparseflows.pruning.graph.groups import Keep, by_neuron, check_keep, hidden_layers
 
 
@@ -55,19 +54,13 @@ class Masks(Mapping[str, Tensor]):
                 wanted = tuple(parameters[name].shape)
                 raise InputError(f"the mask of '{name}' has shape {tuple(mask.shape)}; the network's is {wanted}")
 
-    @torch.no_grad()
     def apply_(self, network: nn.Module) -> None:
         """Set every masked entry of `network` to exactly 0, in place; raises as `check`."""
-        self.check(network)
-        for name, parameter in network.named_parameters():
-            if name in self._tensors:
-                parameter.masked_fill_(~self._tensors[name], 0.0)
+        self.keeper(network)(network)
 
     def keeper(self, network: nn.Module) -> Callable[[nn.Module], None]:
         """`apply_` to `network` for every step of a training: what goes is looked up once. Raises as `check`."""
-        self.check(network)
-        pairs = [(p, ~self._tensors[name]) for name, p in network.named_parameters() if name in self._tensors]
-        pairs = [(parameter, gone) for parameter, gone in pairs if bool(gone.any())]
+        pairs = self._masked(network)
 
         @torch.no_grad()
         def keep(same: nn.Module) -> None:
@@ -78,10 +71,14 @@ class Masks(Mapping[str, Tensor]):
 
     def hold_(self, network: nn.Module) -> None:
         """Let no gradient reach a masked entry of `network` again: neither Adam's moments nor a clipped norm see it."""
+        for parameter, gone in self._masked(network):
+            parameter.register_hook(partial(_cut, gone))
+
+    def _masked(self, network: nn.Module) -> list[tuple[nn.Parameter, Tensor]]:
+        """The parameters of `network` of which something goes, each with what goes."""
         self.check(network)
-        for name, parameter in network.named_parameters():
-            if name in self._tensors and not bool(self._tensors[name].all()):
-                parameter.register_hook(partial(_cut, ~self._tensors[name]))
+        named = [(p, self[name]) for name, p in network.named_parameters() if name in self]
+        return [(parameter, ~mask) for parameter, mask in named if not bool(mask.all())]
 
     def kept(self, network: nn.Module) -> int:
         """Params of `network` that stay; raises as `check`."""
@@ -124,11 +121,8 @@ def neurons_of_masks(network: nn.Module, masks: Masks) -> Keep:
     The tensors are the caller's own to change.
     """
     masks.check(network)
-    return [_neurons_kept(layer.link, masks) for layer in hidden_layers(network)]
-
-
-def _neurons_kept(link: Link, masks: Masks) -> Tensor:
-    name = link.vectors[0] if link.vectors else link.weight
-    if name not in masks:
-        return torch.ones(link.n_out, dtype=torch.bool)
-    return masks[name].clone() if link.vectors else masks[name].flatten(1).any(1)
+    whole = {**Masks.full(network), **masks}
+    return [
+        whole[link.vectors[0]].clone() if link.vectors else whole[link.weight].flatten(1).any(1)
+        for link in (layer.link for layer in hidden_layers(network))
+    ]

@@ -1,38 +1,25 @@
 """One pass of a small sample through a network: the statistics of every weight layer, which the criteria need.
 
-A flow is observed along a fixed solve of 8 rk4 steps: the evaluations of its fields are extra sample points. Its
-loss is −log p with the exact divergence, whose tangents pass through the same weights; for a classifier it is the
-cross-entropy. All is computed in float64, on a copy.
+The loss of a flow is −log p; for a classifier it is the cross-entropy. All is computed in float64, on a copy.
 """
 
 from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 from sparseflows.errors import InputError
-from sparseflows.flow.divergence import Divergence
-from sparseflows.flow.fields import Field, MLPField
 from sparseflows.flow.model import Flow
-from sparseflows.flow.solvers.ode import Solver
-from sparseflows.pruning.graph.groups import chains, weight_names
-from sparseflows.pruning.observing.own_fields import gradients_by_row, losses_by_row, own_statistics, solved, values_of
-from sparseflows.pruning.observing.statistics import Observed, Statistics
-
-STEPS = 8
-OBSERVED = Solver("rk4", steps=STEPS, norm="batch")
-OWN_ROWS = 32  # of fields of one's own, whose gradients are held for each row
-ENTRIES = 2**24  # of recorded products held at once
-ExampleLoss = Callable[[Tensor], Tensor]
-"""Outputs (B, K) of a network that is no density → the loss of each example (B,)."""
+from sparseflows.pruning.graph.groups import chains
+from sparseflows.pruning.observing.flows import observe_flow
+from sparseflows.pruning.observing.recording import record
+from sparseflows.pruning.observing.statistics import ExampleLoss, Statistics
 
 
 @dataclass(frozen=True)
@@ -84,107 +71,9 @@ def observe(network: nn.Module, sample: Sample, gradients: bool = True) -> list[
     network = copy.deepcopy(network).double().cpu().requires_grad_(True)
     rows = sample.rows.detach().double().cpu()
     if isinstance(network, Flow):
-        if all(isinstance(own, MLPField) for own in network.fields()):
-            return _observe_flow(network, rows, sample.loss, gradients)
-        return _observe_own(network, rows, sample.loss, gradients)
-    from sparseflows.pruning.observing.recording import record
-
+        return observe_flow(network, rows, sample.loss, gradients)
     links = [link for chain in chains(network) for link in chain]
     return [
         Statistics.of(network.get_parameter(link.weight).flatten(1), seen, link.per_neuron)
         for link, seen in zip(links, record(network, rows, sample.loss if gradients else None), strict=True)
     ]
-
-
-def _observe_flow(flow: Flow, rows: Tensor, loss: ExampleLoss | None, gradients: bool) -> list[Statistics]:
-    weights = [flow.get_parameter(name) for name in weight_names(flow)]
-    tangents = rows.shape[1] if gradients and loss is None else 0
-    chunk = max(1, ENTRIES // (4 * STEPS * (1 + tangents) * sum(sum(w.shape) for w in weights)))
-    if loss is not None:
-        chunk = len(rows)  # its labels belong to all the rows
-    total: list[Statistics] = []
-    for part in rows.split(chunk):
-        found = [
-            Statistics.of(weight, seen)
-            for weight, seen in zip(weights, _seen(flow, weights, part, loss, gradients), strict=True)
-        ]
-        total = found if not total else [a.merged(b) for a, b in zip(total, found, strict=True)]
-    return total
-
-
-def _observe_own(flow: Flow, rows: Tensor, loss: ExampleLoss | None, gradients: bool) -> list[Statistics]:
-    """The same of a flow with fields of one's own."""
-    links = [link for chain in chains(flow) for link in chain]
-    weights = [flow.get_parameter(link.weight) for link in links]
-    products = _Products(weights)
-    with torch.no_grad(), products:
-        solved(flow, rows, OBSERVED, None)
-    found: list[list[Tensor]] = [[] for _ in links]
-    size = len(rows) if loss is not None else OWN_ROWS
-    for part in rows.split(size) if gradients else []:
-        for place, own in zip(found, gradients_by_row(flow, weights, part, OBSERVED, loss), strict=True):
-            place.append(own)
-    return [
-        own_statistics(weight, values_of(link.name, tape.calls, len(rows)), torch.cat(own) if own else None)
-        for link, weight, tape, own in zip(links, weights, products.tapes, found, strict=True)
-    ]
-
-
-def _seen(
-    flow: Flow, weights: Sequence[Tensor], rows: Tensor, loss: ExampleLoss | None, gradients: bool
-) -> list[Observed]:
-    products = _Products(weights)
-    with torch.set_grad_enabled(gradients), products:
-        if not gradients:
-            solved(flow, rows, OBSERVED, None)
-            return [tape.observed(len(rows), None) for tape in products.tapes]
-        total = losses_by_row(flow, rows, OBSERVED, loss, exact_by_row).sum()
-    outputs = [out for tape in products.tapes for _, out in tape.calls]
-    # One example's loss depends on its own rows of every product, so the gradient of the sum is everyone's own.
-    found = iter(torch.autograd.grad(total, outputs, allow_unused=True))
-    return [tape.observed(len(rows), found) for tape in products.tapes]
-
-
-def exact_by_row(field: Field, t: Tensor, z: Tensor) -> Divergence:
-    """The exact divergence, with tangents (D, B, D) of each row's own, so that gradients can be told apart by row."""
-    dim = z.shape[1]
-    basis = torch.eye(dim, dtype=z.dtype, device=z.device)[:, None, :].expand(dim, len(z), dim)
-    velocity, columns = field.tangents(t, z, basis)
-    trace = torch.diagonal(columns, dim1=0, dim2=2).sum(-1)
-    return Divergence(velocity, trace, columns.square().sum((0, 2)))
-
-
-@dataclass
-class _Tape:
-    """Every product with one weight: what was multiplied, (…, C), and what came out, (…, n_out)."""
-
-    weight: Tensor
-    calls: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-
-    def observed(self, rows: int, gradients: Iterator[Tensor | None] | None) -> Observed:
-        values: list[list[Tensor]] = [[], []]
-        tangents: list[list[Tensor]] = [[], []]
-        for inputs, outputs in self.calls:
-            gradient = None if gradients is None else next(gradients)
-            gradient = torch.zeros_like(outputs) if gradient is None else gradient
-            kind = values if inputs.ndim == 2 else tangents
-            for place, tensor in enumerate((inputs, gradient)):
-                kind[place].append(tensor.detach().reshape(-1, rows, tensor.shape[-1]))
-        found = [torch.cat(a + b).transpose(0, 1) for a, b in zip(values, tangents, strict=True)]
-        return Observed(found[0], None if gradients is None else found[1], len(values[0]))
-
-
-class _Products(TorchFunctionMode):
-    """Keeps every call of `linear` with one of `weights`."""
-
-    def __init__(self, weights: Sequence[Tensor]) -> None:
-        super().__init__()
-        self.tapes = [_Tape(weight) for weight in weights]
-        self._by_id = {id(tape.weight): tape for tape in self.tapes}
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        tape = self._by_id.get(id(args[1])) if func is F.linear else None
-        if tape is not None:
-            tape.calls.append((args[0], result))
-        return result

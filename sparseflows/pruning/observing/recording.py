@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.hooks import RemovableHandle
 
 from sparseflows.errors import InputError
-from sparseflows.pruning.graph.modules.chains import WeightLayer, follow
+from sparseflows.pruning.graph.modules.chains import follow
+from sparseflows.pruning.graph.modules.passages import WeightLayer
 from sparseflows.pruning.graph.modules.trace import evaluating
-from sparseflows.pruning.observing.statistics import Observed
-
-Loss = Callable[[Tensor], Tensor]
-"""What a module returns for N examples → each example's loss (N,)."""
+from sparseflows.pruning.observing.statistics import ExampleLoss, Observed, checked_losses
 
 
 class _Watch:
@@ -26,10 +22,7 @@ class _Watch:
         self.name, self.layer, self.gradients = name, layer, gradients
         self.input, self.probe = torch.empty(0), torch.empty(0)
 
-    def attach(self) -> RemovableHandle:
-        return self.layer.register_forward_hook(self._seen)
-
-    def _seen(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+    def seen(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
         self.input = inputs[0].detach().clone()  # the first one is the caller's own memory
         if not torch.isfinite(self.input).all() or not torch.isfinite(output).all():
             raise InputError(f"the activations at layer '{self.name}' are not finite; check inputs and weights")
@@ -39,7 +32,7 @@ class _Watch:
         return output + self.probe
 
 
-def record(module: nn.Module, inputs: Tensor, loss: Loss | None = None) -> list[Observed]:
+def record(module: nn.Module, inputs: Tensor, loss: ExampleLoss | None = None) -> list[Observed]:
     """One pass of `inputs` through `module` in eval mode, as each of its weight layers saw it.
 
     In eval mode no example depends on another, so that one backward pass of the summed losses gives every example's
@@ -62,7 +55,7 @@ def record(module: nn.Module, inputs: Tensor, loss: Loss | None = None) -> list[
     if inputs.ndim < 2 or len(inputs) == 0:
         raise InputError(f"inputs have shape {tuple(inputs.shape)}; give at least one example: (N, …)")
     watches = []
-    for link in follow(module).links:
+    for link in follow(module):
         layer = module.get_submodule(link.name)
         assert isinstance(layer, WeightLayer)
         watches.append(_Watch(link.name, layer, loss is not None))
@@ -70,7 +63,7 @@ def record(module: nn.Module, inputs: Tensor, loss: Loss | None = None) -> list[
         stack.enter_context(evaluating(module))
         stack.enter_context(torch.set_grad_enabled(loss is not None))
         for watch in watches:
-            stack.callback(watch.attach().remove)
+            stack.callback(watch.layer.register_forward_hook(watch.seen).remove)
         outputs = _outputs(module, inputs)
         gradients = [None] * len(watches) if loss is None else _gradients(loss, outputs, watches)
     return [_observed(watch, gradient) for watch, gradient in zip(watches, gradients, strict=True)]
@@ -87,10 +80,8 @@ def _outputs(module: nn.Module, inputs: Tensor) -> Tensor:
     return outputs
 
 
-def _gradients(loss: Loss, outputs: Tensor, watches: list[_Watch]) -> list[Tensor | None]:
-    losses = loss(outputs)
-    if losses.shape != (len(outputs),):
-        raise InputError(f"the loss has shape {tuple(losses.shape)}; give each example's own: ({len(outputs)},)")
+def _gradients(loss: ExampleLoss, outputs: Tensor, watches: list[_Watch]) -> list[Tensor | None]:
+    losses = checked_losses(loss(outputs), len(outputs))
     if not losses.requires_grad:
         raise InputError("the loss does not depend on the outputs; compute it from them, with gradients on")
     found = torch.autograd.grad(losses.sum(), [watch.probe for watch in watches])

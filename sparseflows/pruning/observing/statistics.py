@@ -7,7 +7,7 @@ before, C = n_in · per_neuron.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -19,6 +19,10 @@ from sparseflows.pruning.observing.shares import check_shapes, largest_shares
 
 ELEMENTS = 2**22
 """Entries of per-example gradients held at once."""
+
+
+ExampleLoss = Callable[[Tensor], Tensor]
+"""What a network that is no density gives for N examples → each example's loss (N,)."""
 
 
 @dataclass(frozen=True)
@@ -42,24 +46,24 @@ class Statistics:
     """One layer over the whole sample.
 
     Attributes:
+        weight, per_neuron: the layer's matrix (n_out, C), and how many of its columns read one neuron.
         examples: N.
+        means: mean activation over examples and values, (C,).
+        inputs: the activations themselves, (N · values, C).
         mean_gradient: mean over examples of G_n = Σ_s δ_s a_sᵀ, (n_out, C); None without a loss, as the next two.
         squared_gradients: Σ_n G_n², (n_out, C).
         contributions: Σ over s and over a neuron's columns of a · (Wᵀδ), (N, n_in): the derivative of each example's
             loss by a gate on that neuron of the layer before.
-        means: mean activation over examples and values, (C,).
-        inputs: the activations themselves, (N · values, C).
-        weight, per_neuron: the layer's matrix (n_out, C), and how many of its columns read one neuron.
     """
 
     weight: Tensor
     per_neuron: int
     examples: int
-    mean_gradient: Tensor | None
-    squared_gradients: Tensor | None
-    contributions: Tensor | None
     means: Tensor
     inputs: Tensor
+    mean_gradient: Tensor | None = None
+    squared_gradients: Tensor | None = None
+    contributions: Tensor | None = None
 
     @cached_property
     def shares(self) -> Tensor:
@@ -87,17 +91,24 @@ class Statistics:
         weight = weight.detach()
         inputs = observed.inputs[:, : observed.values].detach().flatten(0, 1)
         check_shapes(weight, inputs, per_neuron)
-        mean, squares, contributions = _gradients(weight, observed, per_neuron)
-        return cls(
-            weight=weight,
-            per_neuron=per_neuron,
-            examples=observed.inputs.shape[0],
-            mean_gradient=mean,
-            squared_gradients=squares,
-            contributions=contributions,
-            means=inputs.mean(0),
-            inputs=inputs,
-        )
+        found = cls(weight, per_neuron, len(observed.inputs), inputs.mean(0), inputs)
+        if observed.gradients is None:
+            return found
+        size = max(1, ELEMENTS // weight.numel())
+        pairs = zip(observed.gradients.detach().split(size), observed.inputs.detach().split(size), strict=True)
+        return found.with_gradients(delta.transpose(1, 2) @ a for delta, a in pairs)
+
+    def with_gradients(self, chunks: Iterable[Tensor]) -> Statistics:
+        """The same, and what they lacked of gradients: `chunks` of all examples' G_n are (n, n_out, C)."""
+        total, squares = torch.zeros_like(self.weight), torch.zeros_like(self.weight)
+        parts = []
+        for own in chunks:
+            total += own.sum(0)
+            squares += own.square().sum(0)
+            # Σ_s a_sc (Wᵀδ_s)_c = Σ_i W_ic G_n,ic: no second pass over the positions.
+            parts.append((self.weight * own).sum(1).unflatten(1, (-1, self.per_neuron)).sum(2))
+        mean, contributions = total / self.examples, torch.cat(parts)
+        return replace(self, mean_gradient=mean, squared_gradients=squares, contributions=contributions)
 
     def merged(self, other: Statistics) -> Statistics:
         """The statistics of this chunk and, after it, of `other`: those of one chunk, to rounding.
@@ -130,24 +141,11 @@ def _joined(how: Callable[[Tensor, Tensor], Tensor], first: Tensor | None, secon
     return None if first is None or second is None else how(first, second)
 
 
-Gradients = tuple[Tensor, Tensor, Tensor] | tuple[None, None, None]
-"""Mean gradient, squared gradients, contributions; or none of them."""
-
-
-def _gradients(weight: Tensor, observed: Observed, per_neuron: int) -> Gradients:
-    if observed.gradients is None:
-        return None, None, None
-    total, squares = torch.zeros_like(weight), torch.zeros_like(weight)
-    contributions = []
-    size = max(1, ELEMENTS // weight.numel())
-    gradients, inputs = observed.gradients.detach(), observed.inputs.detach()
-    for delta, a in zip(gradients.split(size), inputs.split(size), strict=True):
-        own = delta.transpose(1, 2) @ a  # G_n, (n, n_out, C)
-        total += own.sum(0)
-        squares += own.square().sum(0)
-        # Σ_s a_sc (Wᵀδ_s)_c = Σ_i W_ic G_n,ic: no second pass over the positions.
-        contributions.append((weight * own).sum(1).unflatten(1, (-1, per_neuron)).sum(2))
-    return total / len(gradients), squares, torch.cat(contributions)
+def checked_losses(losses: Tensor, examples: int) -> Tensor:
+    """`losses` (N,) themselves, once there is one for each of N examples; else InputError."""
+    if losses.shape != (examples,):
+        raise InputError(f"the loss has shape {tuple(losses.shape)}; give each example's own: ({examples},)")
+    return losses
 
 
 def _check(weight: Tensor, observed: Observed) -> None:

@@ -7,6 +7,7 @@ bisection, with the params *counted* at every trial (dead neurons included).
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
 import torch
@@ -70,14 +71,8 @@ def largest_prefix(shortest: int, longest: int, count: Callable[[int], int], tar
         count: params kept by the prefix of that length; must not fall as the length grows.
         target: params wanted.
     """
-    low, high = shortest, longest  # invariant: `low` is allowed, everything above `high` counts too much
-    while low < high:
-        middle = (low + high + 1) // 2
-        if count(middle) <= target:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+    too_long = bisect_left(range(longest, shortest, -1), True, key=lambda n: count(n) <= target)
+    return max(shortest, longest - too_long)
 
 
 def nearest_prefix(shortest: int, longest: int, count: Callable[[int], int], target: int) -> int:

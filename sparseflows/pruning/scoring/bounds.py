@@ -5,8 +5,9 @@ sign group nothing does cancel (see `shares`). So where every group's sum is kep
 moves by at most ε Σ_j |w_ij a_j(x)|.
 
 A promise holds for inputs of the sample that the shares were taken from. For fresh inputs, the sources assume that
-no share exceeds the sample's largest by more than a constant factor; `inflation=FRESH` computes the promise under
-that assumption. It is an assumption on the data, not a theorem: a table shows the promise beside the error observed.
+no share exceeds the sample's largest by more than a constant factor. Everywhere `inflation` is 1 for inputs of the
+sample, and `FRESH` for the promise under that assumption. It is an assumption on the data, not a theorem: a table shows
+the promise beside the error observed.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ import torch
 from torch import Tensor
 
 FRESH = 3.0
-DELTA = 0.05  # probability that a promise of random choices may fail with
 """How much larger than on the sample a share may be on fresh inputs: c = 3 (Liebenwein, Baykal et al. 2020)."""
+
+DELTA = 0.05
+"""δ, the probability that a promise of random choices may fail with."""
 
 GROUPS = 4
 """Sign groups of a neuron."""
@@ -66,7 +69,6 @@ def promise_kept(weight: Tensor, shares: Tensor, kept: Tensor, inflation: float 
         weight: (n_out, C), for the signs.
         shares: (n_out, C), from `shares.largest_shares`.
         kept: bool (n_out, C), any choice.
-        inflation: 1 for inputs of the sample, `FRESH` for others.
     """
     lost = torch.where(kept, 0.0, (inflation * shares).clamp(max=1))
     return _over_signs(weight, lost).sum(2).amax(0).clamp(max=1)
@@ -87,8 +89,6 @@ def promise_sampled(
         shares: (n_out, C), from `shares.largest_shares`.
         probabilities: of each weight to be kept, fixed before the draw, (n_out, C). It may be 0 only where the share
             is.
-        delta: δ.
-        inflation: 1 for inputs of the sample, `FRESH` for others.
     """
     shares = (inflation * shares).clamp(max=1).to(probabilities.dtype)
     loose = (probabilities < 1) & (shares > 0)
@@ -110,7 +110,6 @@ def promise_neurons_kept(neuron_shares: Tensor, kept: Tensor, inflation: float =
     Args:
         neuron_shares: of the next layer, (n_out, n_in), from `shares.largest_shares`.
         kept: bool (n_in,), the neurons that stay.
-        inflation: 1 for inputs of the sample, `FRESH` for others.
     """
     lost = torch.where(kept, 0.0, (inflation * neuron_shares).clamp(max=1))
     return lost.sum(1).clamp(max=1)
@@ -130,8 +129,6 @@ def promise_neurons_drawn(
         neuron_shares: of the next layer, (n_out, n_in), from `shares.largest_shares`.
         probabilities: q, (n_in,).
         draws: m, fixed before the draw.
-        delta: δ.
-        inflation: 1 for inputs of the sample, `FRESH` for others.
     """
     shares = (inflation * neuron_shares).clamp(max=1).to(probabilities.dtype)
     drawn = probabilities > 0

@@ -29,7 +29,7 @@ def samples_per_layer(
         eps: ε > 0.
         patches: positions that the next layer's kernel is applied to; 1 for a linear layer.
         kernels: k, the size of that kernel; 1 for a linear layer.
-        delta: δ.
+        delta: δ (`bounds.DELTA`).
     """
     return [
         math.ceil(3 * (6 + 2 * eps) * total * 2 * FRESH * math.log(8 * (n + 1) * k / delta) / eps**2)
@@ -81,15 +81,13 @@ def allocate_neurons(
         scores: of each layer's neurons, (n_ℓ,), at least 0.
         count: kept neurons of each layer → params of the network that has just them; rises with each.
         target: params wanted.
-        patches, kernels: as of `samples_per_layer`; default 1.
-        delta: δ of the same.
+        patches, kernels, delta: as of `samples_per_layer`; patches and kernels are 1 by default.
 
     Raises:
         InputError: no layers, a layer without neurons, or a score that is negative or not finite.
     """
     _check_scores(scores)
-    patches = patches if patches is not None else [1] * len(scores)
-    kernels = kernels if kernels is not None else [1] * len(scores)
+    patches, kernels = (given or [1] * len(scores) for given in (patches, kernels))
     sums = [float(score.sum()) for score in scores]
 
     def kept(log_eps: float) -> list[int]:

@@ -6,6 +6,8 @@ time a weight then decides for all τ at once: the weights kept at τ are those 
 ranking with nested prefixes, and the cut that meets a budget is found as for any other score.
 
 Neurons (pfp): drawn with replacement, as in the source, until one more distinct neuron would exceed the number wanted.
+
+Promises and their arguments `delta` and `inflation` are those of `bounds`.
 """
 
 from __future__ import annotations
@@ -96,8 +98,6 @@ def hybrid(
         kept: bool (n_out, C), the random choice.
         tau: of the whole network, the first arrival left out.
         certain: bool (n_out, C), part of `kept` whatever its arrival.
-        delta: δ.
-        inflation: 1 for inputs of the sample, `bounds.FRESH` for others.
     """
     # Weights that are 0 already, those of an earlier pruning among them, come last: they must not come back.
     first = shares.masked_fill(weight == 0, -1.0)
@@ -131,7 +131,7 @@ class Drawn:
     draws: float
 
     def promised(self, neuron_shares: Tensor, delta: float = DELTA, inflation: float = 1.0) -> Tensor:
-        """Relative error promised to each neuron of the next layer, (n_out,); arguments as in `bounds`."""
+        """Relative error promised to each neuron of the next layer, (n_out,), by its `neuron_shares` (n_out, n)."""
         if not self.draws:
             return promise_neurons_kept(neuron_shares, self.kept, inflation)
         return promise_neurons_drawn(neuron_shares, self.probabilities, self.draws, delta, inflation)
@@ -210,7 +210,6 @@ def best_top(scores: Tensor, count: int, neurons: int, delta: float = DELTA) -> 
         scores: (n,).
         count: neurons to keep.
         neurons: of the next layer.
-        delta: δ.
     """
     ordered = scores.to(torch.float64).sort(descending=True).values
     tails = ordered.flip(0).cumsum(0).flip(0)  # what is left after the k best, k = 0 … n − 1
@@ -220,10 +219,3 @@ def best_top(scores: Tensor, count: int, neurons: int, delta: float = DELTA) -> 
         promises.append(float(bernstein(left / draws, left * left.clamp(max=1) / draws, log_failures(neurons, delta))))
     promises.append(float(tails[count].clamp(max=1)) if count < len(ordered) else 0.0)
     return min(range(count + 1), key=lambda k: (promises[k], -k))
-
-
-def top_then_random(
-    scores: Tensor, count: int, neurons: int, generator: torch.Generator, delta: float = DELTA
-) -> Drawn:
-    """`draw_neurons` of scores (n,) with as many neurons by rank as `best_top` says."""
-    return draw_neurons(scores, count, generator, best_top(scores, count, neurons, delta))

@@ -12,7 +12,7 @@ from support.naive_pruning import ACTIVATIONS, TIMES, layers_of, make_flow, poin
 from sparseflows.errors import InputError
 from sparseflows.flow.solvers.ode import Solver
 from sparseflows.pruning.cutting.structured import choose_neurons, shrink
-from sparseflows.pruning.graph.groups import count_params, hidden_layers, params_with
+from sparseflows.pruning.graph.groups import count_params, hidden_layers, params_counter
 from sparseflows.pruning.graph.masks import masks_of_neurons
 from sparseflows.pruning.scoring.criteria.norms import neuron_l1
 
@@ -145,13 +145,13 @@ def test_a_keep_that_does_not_fit_is_refused(keep, words):
 
 
 @pytest.mark.parametrize(*pairwise(time=TIMES, blocks=(1, 2), end_time=(False, True)))
-def test_params_with_counts_what_shrink_leaves(time, blocks, end_time):
+def test_the_counter_of_params_counts_what_shrink_leaves(time, blocks, end_time):
     for seed in range(5):
         flow = make_flow((7, 3, 5), 3, seed=seed, time=time, blocks=blocks, train_end_time=end_time)
         keep = random_keep(flow, seed)
-        assert params_with(flow, sizes(keep)) == count_params(shrink(flow, keep))
-        assert params_with(flow, [layer.size for layer in hidden_layers(flow)]) == count_params(flow)
-        assert masks_of_neurons(flow, keep).kept(flow) == params_with(flow, sizes(keep))
+        assert params_counter(flow)(sizes(keep)) == count_params(shrink(flow, keep))
+        assert params_counter(flow)([layer.size for layer in hidden_layers(flow)]) == count_params(flow)
+        assert masks_of_neurons(flow, keep).kept(flow) == params_counter(flow)(sizes(keep))
 
 
 # --- which neurons go
@@ -261,7 +261,7 @@ def test_equal_scores_lose_the_later_neurons():
     with torch.no_grad():
         flow.get_parameter("blocks.0.field.layers.0.weight").fill_(1.0)
     for allocation in ("uniform", "global"):
-        keep = choose_neurons(flow, params_with(flow, [4]), allocation)
+        keep = choose_neurons(flow, params_counter(flow)([4]), allocation)
         assert keep[0].tolist() == [True] * 4 + [False] * 2
 
 

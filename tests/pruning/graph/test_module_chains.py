@@ -15,7 +15,7 @@ from sparseflows.pruning.graph.modules.chains import follow
 
 
 def test_a_multilayer_perceptron_is_a_chain():
-    links = follow(make("mlp")).links
+    links = follow(make("mlp"))
     assert [(x.name, x.kind, x.weight, x.vectors, x.bias) for x in links] == [
         (n, "linear", f"{n}.weight", (f"{n}.bias",), f"{n}.bias") for n in "024"
     ]
@@ -26,33 +26,33 @@ def test_a_multilayer_perceptron_is_a_chain():
 
 def test_channels_own_their_batch_norm_and_their_pixels():
     chain = follow(make("conv"))
-    assert [(x.name, x.kind, x.n_in, x.n_out, x.per_neuron) for x in chain.links] == [
+    assert [(x.name, x.kind, x.n_in, x.n_out, x.per_neuron) for x in chain] == [
         ("0", "conv", 2, 5, 9),
         ("4", "conv", 5, 4, 6),
         ("9", "linear", 4, 6, 4),
         ("11", "linear", 6, 3, 1),
     ]
-    assert [x.vectors for x in chain.links] == [
+    assert [x.vectors for x in chain] == [
         ("0.bias", "1.weight", "1.bias"),
         ("5.weight", "5.bias"),
         ("9.bias",),
         ("11.bias",),
     ]
-    assert chain.norms == (("1",), ("5",), (), ())
-    assert [x.bias for x in chain.links] == ["0.bias", None, "9.bias", "11.bias"]
-    assert [x.foldable for x in chain.links] == [True, False, True, True]  # without a bias nothing is taken up
+    assert [x.norms for x in chain] == [("1",), ("5",), (), ()]
+    assert [x.bias for x in chain] == ["0.bias", None, "9.bias", "11.bias"]
+    assert [x.foldable for x in chain] == [True, False, True, True]  # without a bias nothing is taken up
 
 
 def test_zero_padding_cannot_take_up_a_constant():
-    assert [x.foldable for x in follow(make("padded")).links] == [False, False, True, False]  # the third reflects
+    assert [x.foldable for x in follow(make("padded"))] == [False, False, True, False]  # the third reflects
     points = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 1, padding="same"), nn.Conv2d(2, 2, 3, padding="valid"))
-    assert all(x.foldable for x in follow(points).links)
+    assert all(x.foldable for x in follow(points))
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_every_parameter_has_its_place(name):
     module = make(name)
-    links = follow(module).links
+    links = follow(module)
     placed = [own for link in links for own in (link.weight, *link.vectors)]
     assert len(placed) == len(set(placed))
     before = {"0.weight", "0.bias"} if name == "norm_mlp" else set()  # of the inputs' own batch norm
@@ -65,7 +65,7 @@ def test_every_parameter_has_its_place(name):
 @pytest.mark.parametrize(("name", "activation"), CASES)
 def test_constants_are_what_the_next_layer_sees(name, activation):
     module = make(name, activation)
-    links = follow(module).links
+    links = follow(module)
     for link, following in pairwise(links):
         silent, seen = copy.deepcopy(module), []
         with torch.no_grad():
@@ -82,7 +82,7 @@ def test_constants_are_what_the_next_layer_sees(name, activation):
 
 def test_constants_follow_the_parameters():
     module = make("mlp", "tanh")
-    link = follow(module).links[0]
+    link = follow(module)[0]
     with torch.no_grad():
         module.get_parameter("0.bias").fill_(0.5)
     assert torch.equal(link.constants(), torch.full((7,), 0.5, dtype=torch.float64).tanh())
@@ -94,7 +94,7 @@ def test_a_pool_that_bends_constants_is_not_folded(pool):
     module = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), pool, nn.Sigmoid(), nn.Flatten(), nn.Linear(27, 2))
     with torch.no_grad():
         module[0].bias.copy_(torch.tensor([-1.0, 0.0, 2.0]))
-    links = follow(module).links
+    links = follow(module)
     assert not links[1].foldable
     assert links[0].constants().isnan().tolist() == [False, False, True]
     assert links[0].constants()[:2].tolist() == [0.5, 0.5]
@@ -103,14 +103,14 @@ def test_a_pool_that_bends_constants_is_not_folded(pool):
 @pytest.mark.parametrize("pool", [nn.MaxPool2d(2, padding=1), nn.AvgPool2d(2, padding=1, count_include_pad=False)])
 def test_a_pool_that_keeps_constants_is_folded(pool):
     module = nn.Sequential(nn.Conv2d(1, 3, 3), pool, nn.Flatten(), nn.Linear(12, 2))
-    assert follow(module).links[1].foldable
-    assert torch.equal(follow(module).links[0].constants(), module[0].bias)
+    assert follow(module)[1].foldable
+    assert torch.equal(follow(module)[0].constants(), module[0].bias)
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_following_leaves_the_module_alone(name):
     module = make(name).train()
-    module.get_submodule(follow(module).links[0].name).eval()
+    module.get_submodule(follow(module)[0].name).eval()
     before = state_of(module)
     follow(module)
     assert_same_state(before, state_of(module))
@@ -249,7 +249,7 @@ def test_what_is_said_also_says_what_to_do():
 
 def test_one_activation_may_serve_several_places():
     sigma = nn.Tanh()
-    assert len(follow(nn.Sequential(nn.Linear(2, 3), sigma, nn.Linear(3, 3), sigma, nn.Linear(3, 2))).links) == 3
+    assert len(follow(nn.Sequential(nn.Linear(2, 3), sigma, nn.Linear(3, 3), sigma, nn.Linear(3, 2)))) == 3
 
 
 @pytest.mark.parametrize("write", ["view", "reshape", "flatten"])
@@ -259,4 +259,4 @@ def test_ways_to_write_flatten(write):
         "reshape": lambda net, x: torch.reshape(x, (x.size()[0], -1)),
         "flatten": lambda net, x: torch.flatten(x, 1),
     }
-    assert follow(Net(ways[write], nn.Linear(16, 2))).links[1].per_neuron == 4
+    assert follow(Net(ways[write], nn.Linear(16, 2)))[1].per_neuron == 4

@@ -205,6 +205,24 @@ def test_masked_entries_stay_0_through_a_training(kind):
     assert state.params == state.masks.kept(state.flow)
 
 
+def test_trained_pruned_and_retrained_the_rows_density_is_found():
+    torch.manual_seed(0)
+    flow = sf.Flow(Residual(inner=12))
+    rows = 0.4 * torch.randn(512, 2) + 1.0
+    settings = TrainSpec(steps=10, batch=128, lr=0.05)
+    train(flow, NegativeLogLikelihood(LOOSE), rows, settings, seed=0, purpose="dense")
+    smaller = sf.prune("structured", sf.unpruned(flow), flow, 200)  # whole neurons: the block's
+    inner = [one.chain()[0].field.module.block[0].out_features for one in (flow, smaller.flow)]
+    assert inner == [12, 8]
+    pruned = sf.prune("snip", sf.unpruned(flow), flow, 150, sample=sf.Sample(rows[:32]))
+    keep = Hooks(after_step=pruned.masks.keeper(pruned.flow))
+    train(pruned.flow, NegativeLogLikelihood(LOOSE), rows, settings, seed=0, purpose="pruned", hooks=keep)
+    assert pruned.params == pruned.masks.kept(pruned.flow) == 150
+    with torch.no_grad():
+        nll = -pruned.flow.log_prob(rows).mean().item()
+    assert 0.9 < nll < 1.4  # the entropy of the rows' density is 1.01
+
+
 @pytest.mark.parametrize("kind", FIELDS)
 def test_log_prob_after_pruning_has_the_exact_divergence(kind):
     """∫ tr ∂f/∂z along the solver's path, beside log|det| of the whole map by reverse-mode autograd."""

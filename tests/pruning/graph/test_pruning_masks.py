@@ -185,7 +185,8 @@ def test_vectors_of_a_neuron(time, first, later):
 def test_hidden_layers_and_weights_by_name():
     flow = make_flow((6, 5), blocks=2)
     found = hidden_layers(flow)
-    assert [(x.block, x.index, x.size) for x in found] == [(0, 0, 6), (0, 1, 5), (1, 0, 6), (1, 1, 5)]
+    names = [f"blocks.{block}.field.layers.{index}" for block in (0, 1) for index in (0, 1)]
+    assert [(x.name, x.size) for x in found] == list(zip(names, (6, 5, 6, 5), strict=True))
     assert found[2].name == "blocks.1.field.layers.0"
     assert found[2].next_link.name == "blocks.1.field.layers.1"
     assert found[2].rows == ("blocks.1.field.layers.0.weight", "blocks.1.field.layers.0.bias")

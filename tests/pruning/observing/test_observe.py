@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from sparseflows.errors import InputError
 from sparseflows.flow.fields import LinearField
 from sparseflows.flow.model import Flow
-from sparseflows.pruning.observing import observe as observing
+from sparseflows.pruning.observing import flows as observing
 from sparseflows.pruning.observing.observe import Sample, classification_loss, observe
 from sparseflows.pruning.observing.statistics import Statistics
 

@@ -24,7 +24,7 @@ def test_weight_gradients_of_single_examples(name, activation):
     # Σ_s δ_s a_sᵀ is the gradient of the weight by autograd, one example after the other.
     module, x = make(name, activation), sample(name)
     seen = record(module, x, loss)
-    links = follow(module).links
+    links = follow(module)
     assert len(seen) == len(links)
     for n in range(len(x)):
         weights = [module.get_parameter(link.weight) for link in links]
@@ -42,7 +42,7 @@ def test_weight_gradients_of_single_examples(name, activation):
 def test_gradients_at_the_products_one_example_at_a_time(name):
     module, x = make(name), sample(name)
     seen = record(module, x, loss)
-    for index, link in enumerate(follow(module).links):
+    for index, link in enumerate(follow(module)):
         for n in range(len(x)):
             kept = []
             layer = module.get_submodule(link.name)
@@ -56,7 +56,7 @@ def test_gradients_at_the_products_one_example_at_a_time(name):
 @pytest.mark.parametrize("name", MODULES)
 def test_inputs_times_weights_are_the_layers_outputs(name):
     module, x = make(name), sample(name)
-    for own, link in zip(record(module, x), follow(module).links, strict=True):
+    for own, link in zip(record(module, x), follow(module), strict=True):
         kept = []
         handle = module.get_submodule(link.name).register_forward_hook(lambda _, given, sent, k=kept: k.append(sent))
         module(x)

@@ -226,7 +226,7 @@ def neurons_drawn(weight, shares):
 
 def neurons_by_rank_then_drawn(weight, shares):
     scores = pfp(shares)
-    certain = best_top(scores, 700, len(weight), DELTA)  # what `top_then_random` takes, once for all draws
+    certain = best_top(scores, 700, len(weight), DELTA)  # what pfp's mixed choice takes, once for all draws
     assert 10 <= certain < 700
 
     def draw(rng):

@@ -22,7 +22,6 @@ from sparseflows.pruning.scoring.sampling import (
     inclusion,
     reweighting,
     top_neurons,
-    top_then_random,
 )
 
 fast = settings(max_examples=30, deadline=None, derandomize=True)
@@ -275,7 +274,7 @@ def test_the_neurons_kept_by_rank_are_the_number_of_smallest_promise(seed, count
             promises.append(naive.root(total / m, total * min(1.0, total) / m, log_term))
     found = best_top(scores, count, neurons=6)
     assert promises[found] <= min(promises) * (1 + 1e-9)
-    drawn = top_then_random(scores, count, 6, generator(seed))
+    drawn = draw_neurons(scores, count, generator(seed), found)
     assert (drawn.factors[top_neurons(scores, found).kept if found else []] == 1).all()
     assert int(drawn.kept.sum()) == count
 

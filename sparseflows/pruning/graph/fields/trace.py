@@ -16,21 +16,20 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from sparseflows.errors import InputError
-from sparseflows.pruning.graph.chains import Step
+from sparseflows.pruning.graph.chains import ACTIVATIONS, Step
 from sparseflows.pruning.graph.modules.trace import evaluating
 
 TIMES = (0.0, 0.37, 1.0)  # a field may do other things at other times
 ROWS = 3
-_NAMES = (
-    "relu relu_ relu6 leaky_relu elu selu celu gelu silu mish softplus softsign logsigmoid hardtanh "
-    "hardsigmoid hardswish tanhshrink tanh tanh_ sigmoid sigmoid_ sin cos exp expm1 log1p erf square abs "
-    "neg pow clone contiguous mul __rmul__ add __radd__ sub __rsub__ div true_divide dropout "
+_FURTHER = (
+    "relu6 selu celu mish softsign logsigmoid hardtanh hardsigmoid hardswish tanhshrink sin cos exp expm1 log1p erf "
+    "square abs neg pow clone contiguous mul __rmul__ add __radd__ sub __rsub__ div true_divide dropout"
 )
-POINTWISE = frozenset(_NAMES.split())
+POINTWISE = ACTIVATIONS.union(_FURTHER.split())
 """Functions and methods of PyTorch that treat every entry of their one tensor alike."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Called:
     """One call of a PyTorch function that read a value of the field.
 
@@ -57,12 +56,20 @@ class Trace:
     """
 
     linears: list[Called] = field(default_factory=list)
-    readers: dict[int, list[Called]] = field(default_factory=lambda: defaultdict(list))
+    readers: dict[int | None, list[Called]] = field(default_factory=lambda: defaultdict(list))
 
-    def reader(self, value: int | None) -> Called | None:
-        """The one call that reads a value; None where there are several, or none."""
-        found = self.readers.get(-1 if value is None else value, [])
+    def reader(self, call: Called) -> Called | None:
+        """The one call that reads what `call` gave; None where there are several, or none."""
+        found = self.readers.get(call.output, [])
         return found[0] if len(found) == 1 else None
+
+    def way(self, call: Called) -> tuple[list[Step], Called]:
+        """The pointwise operations that what `call` gave goes through, and the last of these calls."""
+        steps = []
+        while (reader := self.reader(call)) is not None and reader.apply is not None:
+            steps.append(reader.apply)
+            call = reader
+        return steps, call
 
 
 class _Recorder(TorchFunctionMode):
@@ -85,11 +92,8 @@ class _Recorder(TorchFunctionMode):
         if not outputs and name in ("__get__", "__len__", "size", "dim", "numel", "is_floating_point", "ndimension"):
             return result  # shapes and the like
         weight = args[1] if func is F.linear and len(args) > 1 else None
-        apply = _pointwise(func, name, args, kwargs)
-        number = self._number(outputs[0]) if len(outputs) == 1 else None
-        called = Called(name, weight, number, apply)
-        for extra in outputs[1:] if len(outputs) > 1 else []:
-            self._number(extra)
+        numbers = [self._number(tensor) for tensor in outputs]
+        called = Called(name, weight, numbers[0] if len(numbers) == 1 else None, _pointwise(func, name, args, kwargs))
         for value in set(read):
             self.trace.readers[value].append(called)
         if weight is not None:
@@ -162,7 +166,7 @@ def traces(module: nn.Module, dim: int) -> list[Trace]:
 
 
 def find_dim(module: nn.Module, dim: int | None) -> int:
-    """D: `dim` where it is known, else the width of a Linear layer with which `module` can be evaluated.
+    """D: `dim` where it is known, else the width of one of the module's Linear layers with which it can be evaluated.
 
     Raises:
         InputError: it cannot be evaluated with any.
@@ -180,11 +184,7 @@ def find_dim(module: nn.Module, dim: int | None) -> int:
                 reason = error
         else:
             return width
-    raise InputError(f"{reason}; give the field an attribute dim, D" if reason else _nothing_to_prune(module))
-
-
-def _nothing_to_prune(module: nn.Module) -> str:
-    return f"{_name(module)} has no Linear layer; pruning follows the nn.Linear layers of a vector field"
+    raise InputError(f"{reason}; give the field an attribute dim, D")
 
 
 def _name(module: nn.Module) -> str:

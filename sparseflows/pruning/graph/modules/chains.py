@@ -3,40 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from torch import nn
-from torch.nn.parameter import UninitializedParameter
 
 from sparseflows.errors import InputError
-from sparseflows.pruning.graph.chains import Chain, Link, constants_of
-from sparseflows.pruning.graph.modules.passages import NORMS, Passage, check_norm
+from sparseflows.pruning.graph.chains import Chain, Link, check_owned, constants_of
+from sparseflows.pruning.graph.modules.passages import NORMS, Passage, WeightLayer, check_norm
 from sparseflows.pruning.graph.modules.trace import ADVICE, Call, straight_calls
 
-WeightLayer = nn.Linear | nn.Conv2d
 
-
-@dataclass(frozen=True)
-class ModuleChain:
-    """The chain of a module.
-
-    Attributes:
-        links: one a weight layer, `Link.name` the layer's name among the module's `named_modules`.
-        norms: for each link, the names of the batch norms that its neurons pass before the next layer.
-    """
-
-    links: Chain
-    norms: tuple[tuple[str, ...], ...]
-
-
-@dataclass(frozen=True)
-class _Found:
-    call: Call
-    layer: WeightLayer
-    passage: Passage
-
-
-def follow(module: nn.Module) -> ModuleChain:
+def follow(module: nn.Module) -> Chain:
     """The weight layers of `module` from input to output, and what belongs to their neurons.
 
     Followed is one path of Linear and Conv2d layers. Between two of them may stand batch norm, pointwise
@@ -47,8 +23,9 @@ def follow(module: nn.Module) -> ModuleChain:
         module: traced in eval mode; left as it is.
 
     Returns:
-        Links whose `constants` read the module's parameters and running statistics when called: bias → batch
-        norm, activations and pooling in their order; NaN where a neuron's map varies over its positions.
+        Links by the layers' names among the `named_modules`. Their `constants` read the module's parameters and
+        running statistics when called: bias → batch norm, activations and pooling in their order; NaN where a
+        neuron's map varies over its positions.
 
     Raises:
         InputError: the module branches, cannot be traced, or holds an operation that cannot be followed.
@@ -59,39 +36,30 @@ def follow(module: nn.Module) -> ModuleChain:
     parameters = {name for name, _ in module.named_parameters()}
     _check_names(found, parameters)
     _check_ends(before)
-    links = tuple(
+    return tuple(
         _link(own, earlier, parameters, last=own is found[-1])
         for earlier, own in zip([None, *found], found, strict=False)
     )
-    return ModuleChain(links, tuple(own.passage.norms for own in found))
 
 
-def _split(calls: list[Call]) -> tuple[list[Call], list[_Found]]:
+def _split(calls: list[Call]) -> tuple[list[Call], list[Passage]]:
     """The operations before the first weight layer; each weight layer with its way to the next."""
     starts = [index for index, call in enumerate(calls) if isinstance(call.target, WeightLayer)]
-    found = []
-    for start, end in zip(starts, [*starts[1:], len(calls)], strict=False):
-        call = calls[start]
-        assert isinstance(call.target, WeightLayer)
-        passage = Passage(call.where, conv=isinstance(call.target, nn.Conv2d))
-        rest = calls[start + 1 : end]
-        if start != starts[-1]:
-            for following in rest:
-                passage.add(following)
+    if not starts:
+        return calls, []
+    found: list[Passage] = []
+    for call in calls[starts[0] : starts[-1] + 1]:
+        if isinstance(call.target, WeightLayer):
+            found.append(Passage(call, call.target))
         else:
-            _finish(passage, rest)
-        found.append(_Found(call, call.target, passage))
-    return calls[: starts[0]] if starts else calls, found
-
-
-def _finish(passage: Passage, calls: list[Call]) -> None:
-    """After the last layer: batch norms that own an entry a neuron are noted; the rest does not matter."""
-    for index, call in enumerate(calls):
-        try:
-            passage.add(call)
-        except InputError:
+            found[-1].add(call)
+    for index, call in enumerate(calls[starts[-1] + 1 :], starts[-1] + 1):
+        try:  # batch norms after the last layer own an entry a neuron
+            found[-1].add(call)
+        except InputError:  # what comes then does not matter
             _check_ends(calls[index:])
-            return
+            break
+    return calls[: starts[0]], found
 
 
 def _check_ends(calls: list[Call]) -> None:
@@ -102,23 +70,17 @@ def _check_ends(calls: list[Call]) -> None:
             raise InputError(f"{call.where} has parameters and cannot be followed; {ADVICE}: keep it out of the module")
 
 
-def _check_names(found: list[_Found], parameters: set[str]) -> None:
+def _check_names(found: list[Passage], parameters: set[str]) -> None:
     used: set[str] = set()
     for own in found:
-        for name in (own.call.name, *own.passage.norms):
+        for name in (own.call.name, *own.norms):
             if name in used:
                 raise InputError(f"'{name}' is used twice; {ADVICE} that are used once: give each place its own")
             used.add(name)
-        if isinstance(own.layer.weight, UninitializedParameter):
-            raise InputError(f"{own.call.where} has no weights yet: pass one batch through the module first")
-        if f"{own.call.name}.weight" not in parameters:
-            raise InputError(
-                f"{own.call.where} shares its weight or computes it (a parametrization); {ADVICE} that own their "
-                "weights: give it its own, or remove the parametrization"
-            )
+        check_owned(own.call.where, own.layer, [f"{own.call.name}.weight"], parameters)
 
 
-def _link(own: _Found, before: _Found | None, parameters: set[str], *, last: bool) -> Link:
+def _link(own: Passage, before: Passage | None, parameters: set[str], *, last: bool) -> Link:
     layer, name = own.layer, own.call.name
     if isinstance(layer, nn.Conv2d) and layer.groups != 1:
         raise InputError(
@@ -131,8 +93,8 @@ def _link(own: _Found, before: _Found | None, parameters: set[str], *, last: boo
         per_neuron = _pixels(own, before)
         n_in //= per_neuron
     bias = None if layer.bias is None else f"{name}.bias"
-    vectors = [f"{name}.bias", *(f"{norm}.{kind}" for norm in own.passage.norms for kind in ("weight", "bias"))]
-    if before is not None and kernel and (before.passage.flat or not before.passage.conv):
+    vectors = [f"{name}.bias", *(f"{norm}.{kind}" for norm in own.norms for kind in ("weight", "bias"))]
+    if before is not None and kernel and (before.flat or not before.conv):
         raise InputError(f"{own.call.where} reads no maps; {ADVICE} in which convolutions come first")
     return Link(
         name=name,
@@ -142,18 +104,19 @@ def _link(own: _Found, before: _Found | None, parameters: set[str], *, last: boo
         n_in=n_in,
         n_out=n_out,
         per_neuron=per_neuron,
+        norms=own.norms,
         bias=bias,
-        foldable=bias is not None and not _pads_zeros(layer) and (before is None or before.passage.even),
-        constants=None if last else constants_of(layer, own.passage.steps),
+        foldable=bias is not None and not _pads_zeros(layer) and (before is None or before.even),
+        constants=None if last else constants_of(layer, own.steps),
     )
 
 
-def _pixels(own: _Found, before: _Found) -> int:
+def _pixels(own: Passage, before: Passage) -> int:
     """Columns of a linear layer that read one neuron of the layer before it."""
     columns, neurons = own.layer.weight.shape[1], before.layer.weight.shape[0]
-    if before.passage.conv and not before.passage.flat:
+    if before.conv and not before.flat:
         raise InputError(f"{own.call.where} reads the maps of {before.call.where} row by row: put nn.Flatten() between")
-    if columns % neurons or (columns != neurons and not before.passage.conv):
+    if columns % neurons or (columns != neurons and not before.conv):
         raise InputError(f"{own.call.where} reads {columns} values of the {neurons} neurons of {before.call.where}")
     return columns // neurons
 

@@ -10,20 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparseflows.errors import InputError
-from sparseflows.pruning.graph.chains import Step
+from sparseflows.pruning.graph.chains import ACTIVATIONS, Step
 from sparseflows.pruning.graph.modules.trace import ADVICE, Call, Value
 
+WeightLayer = nn.Linear | nn.Conv2d
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d)
-POINTWISE_MODULES = (
-    *(nn.ReLU, nn.Tanh, nn.Sigmoid, nn.Softplus, nn.SiLU, nn.GELU, nn.LeakyReLU, nn.ELU),
-    nn.Identity,
-)
-POINTWISE_FUNCTIONS = (
-    *(torch.relu, torch.relu_, torch.tanh, torch.sigmoid, F.relu, F.relu_, F.tanh, F.sigmoid),
-    *(F.softplus, F.silu, F.gelu, F.leaky_relu, F.elu),
-)
-POINTWISE_METHODS = ("relu", "relu_", "tanh", "tanh_", "sigmoid", "sigmoid_", "contiguous")
+POINTWISE = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.Softplus, nn.SiLU, nn.GELU, nn.LeakyReLU, nn.ELU, nn.Identity)
 POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 POOL_FUNCTIONS: dict[Any, tuple[type[nn.Module], str]] = {
     F.max_pool2d: (nn.MaxPool2d, "kernel_size stride padding dilation ceil_mode return_indices"),
@@ -40,23 +33,28 @@ KNOWN = (
 
 @dataclass
 class Passage:
-    """The way from a weight layer to the next.
+    """A weight layer and the way from it to the next.
 
     Attributes:
-        layer: where it starts, for messages.
-        conv: the neurons are channels.
+        call: where the way starts.
+        layer: the weight layer, which is called there.
         norms: names of the batch norms on the way.
         steps: what the way does to constants, one operation after the other; NaN where that is no constant.
         flat: channels were flattened, so that a neuron is several columns of what follows.
         even: a constant neuron is still the same everywhere at the end, whatever its value.
     """
 
-    layer: str
-    conv: bool
+    call: Call
+    layer: WeightLayer
     norms: tuple[str, ...] = ()
     steps: tuple[Step, ...] = ()
     flat: bool = False
     even: bool = True
+
+    @property
+    def conv(self) -> bool:
+        """Whether the neurons are channels."""
+        return isinstance(self.layer, nn.Conv2d)
 
     def add(self, call: Call) -> None:
         """Go on by one operation.
@@ -69,15 +67,15 @@ class Passage:
             raise InputError(f"{call.where} uses '{call.tensors[0]}' by itself; {ADVICE}: use nn.Linear and nn.Conv2d")
         if isinstance(target, NORMS):
             self._add_norm(call, target)
-        elif _is_pool(target):
-            self._add_pool(call)
+        elif (pool := _pool(call)) is not None:
+            self._add_pool(call, pool)
         elif _is_flatten(call):
             self.flat = True
         elif (step := _pointwise(call)) is not None:
             self.steps += (step,)
         else:
             raise InputError(
-                f"{call.where} after {self.layer} cannot be followed; {ADVICE}, between them {KNOWN}: "
+                f"{call.where} after {self.call.where} cannot be followed; {ADVICE}, between them {KNOWN}: "
                 "use these, or prune the parts before and after it as modules of their own"
             )
 
@@ -86,17 +84,17 @@ class Passage:
         if self.flat or isinstance(norm, nn.BatchNorm2d) is not self.conv:
             expected = "BatchNorm2d before Flatten" if self.conv else "BatchNorm1d"
             raise InputError(
-                f"{call.where} does not norm the neurons of {self.layer} one by one: put a {expected} there"
+                f"{call.where} does not norm the neurons of {self.call.where} one by one: put a {expected} there"
             )
         self.norms += (call.name,)
         self.steps += (lambda values: _normed(norm, values),)
 
-    def _add_pool(self, call: Call) -> None:
+    def _add_pool(self, call: Call, pool: nn.Module) -> None:
         if not self.conv or self.flat:
             raise InputError(
-                f"{call.where} pools over the neurons of {self.layer}: pool before Flatten, or leave it out"
+                f"{call.where} pools over the neurons of {self.call.where}: pool before Flatten, or leave it out"
             )
-        if not _keeps_constants(_pool(call)):
+        if not _keeps_constants(pool):
             self.even = False
             self.steps += (lambda values: values.masked_fill(values != 0, torch.nan),)
 
@@ -119,30 +117,25 @@ def _pointwise(call: Call) -> Step | None:
     target, args, kwargs = call.target, call.args, call.kwargs
     if any(isinstance(value, Value) for value in (*args, *kwargs.values())):
         return None
-    if isinstance(target, DROPOUTS) or (target is F.dropout and not _named(call, "p training inplace")["training"]):
+    if isinstance(target, DROPOUTS) or (target is F.dropout and not _named(call, "p training").get("training", True)):
         return Tensor.clone
-    if isinstance(target, POINTWISE_MODULES):
-        return lambda values: target(values.clone())  # a copy, for some work in place
-    if isinstance(target, str):
-        return (lambda values: getattr(values.clone(), target)(*args)) if target in POINTWISE_METHODS else None
-    if target in POINTWISE_FUNCTIONS and not isinstance(target, nn.Module):
-        return lambda values: target(values.clone(), *args, **kwargs)
-    return None
+    name = target if isinstance(target, str) else getattr(target, "__name__", "")
+    if name not in (*ACTIVATIONS, "contiguous") and not isinstance(target, POINTWISE):
+        return None
+    function = getattr(Tensor, target, None) if isinstance(target, str) else target
+    return None if function is None else lambda values: function(values.clone(), *args, **kwargs)  # some work in place
 
 
 def _named(call: Call, names: str) -> dict[str, Any]:
-    given = dict(zip(names.split(), call.args, strict=False)) | call.kwargs
-    return {"training": True, **given} if call.target is F.dropout else given
+    return dict(zip(names.split(), call.args, strict=False)) | call.kwargs
 
 
-def _is_pool(target: object) -> bool:
-    return isinstance(target, POOLS) or (not isinstance(target, nn.Module) and target in POOL_FUNCTIONS)
-
-
-def _pool(call: Call) -> nn.Module:
-    """The pooling as a module, also where it was a function."""
-    if isinstance(call.target, nn.Module):
+def _pool(call: Call) -> nn.Module | None:
+    """The pooling as a module, also where it was a function; None where it is another operation."""
+    if isinstance(call.target, POOLS):
         return call.target
+    if call.target not in POOL_FUNCTIONS:
+        return None
     kind, names = POOL_FUNCTIONS[call.target]
     return kind(**_named(call, names))
 

@@ -84,7 +84,8 @@ def straight_calls(module: nn.Module) -> list[Call]:
         elif (size := _size(node, reads, sizes)) is not None:
             sizes[node] = size
         elif current is None or reads != [current]:
-            raise InputError(_branching(_where(node, modules), reads))
+            done = "joins two branches" if len(reads) > 1 else "reads a value that another operation reads too"
+            raise InputError(f"{_where(node, modules)} {done}; {ADVICE}: prune its branches as modules of their own")
         else:
             calls.append(_call(node, current, modules, sizes, tensors))
             current = node
@@ -112,11 +113,6 @@ def _where(node: fx.Node, modules: dict[str, nn.Module]) -> str:
     inside = list(node.meta.get("nn_module_stack", {}))
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
     return f"{name.strip('_')} in '{inside[-1]}'" if inside and inside[-1] else f"{name.strip('_')} ({node.name})"
-
-
-def _branching(where: str, reads: list[fx.Node]) -> str:
-    done = "joins two branches" if len(reads) > 1 else "reads a value that another operation reads too"
-    return f"{where} {done}; {ADVICE}: prune its branches as modules of their own"
 
 
 def _size(node: fx.Node, reads: list[fx.Node], sizes: dict[fx.Node, Value]) -> Value | None:

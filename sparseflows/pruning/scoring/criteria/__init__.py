@@ -1,12 +1,10 @@
 """The criteria: a file each or a family, found by the entries of `specs.methods`, and `score`, which asks them."""
 
 from sparseflows.pruning.scoring.criteria.by_name import score
-from sparseflows.pruning.scoring.criteria.fisher import fisher_neurons, fisher_weights
+from sparseflows.pruning.scoring.criteria.gradients import fisher_neurons, fisher_weights, snip, taylor
 from sparseflows.pruning.scoring.criteria.norms import magnitude, neuron_l1, neuron_l2
 from sparseflows.pruning.scoring.criteria.pfp import pfp
 from sparseflows.pruning.scoring.criteria.sipp import sipp
-from sparseflows.pruning.scoring.criteria.snip import snip
-from sparseflows.pruning.scoring.criteria.taylor import taylor
 
 __all__ = [
     "fisher_neurons",

@@ -69,12 +69,12 @@ def score(
     links = [link for chain in chains(network) for link in chain]
     statistics: Sequence[Statistics | None] = [None] * len(links)
     if method.needs_data:
-        found = seen or observe(network, _needed(criterion, method, sample), method.needs == "loss")
-        if method.needs == "loss" and found[0].mean_gradient is None:
+        observed = seen or observe(network, _needed(criterion, method, sample), method.needs == "loss")
+        if method.needs == "loss" and observed[0].mean_gradient is None:
             raise InputError(f"criterion '{criterion}' needs the gradient of a loss; give Sample(rows, loss)")
-        statistics = found
+        statistics = observed
     rule = rule_of(method)
-    wanted = list(signature(rule).parameters)
+    wanted = signature(rule).parameters.keys()
     parameters = dict(network.named_parameters())
     hidden = {layer.link.weight for layer in hidden_layers(network)}
     scores = {}
@@ -84,12 +84,10 @@ def score(
         weight = parameters[link.weight].detach().double().cpu()
         generator = torch_generator(seed, f"criterion/{criterion}/{number}")
         given: dict[str, object] = {"weight": weight.flatten(1), "generator": generator}
-        for name in wanted:
-            if name not in given:
-                given[name] = getattr(following if name in OF_THE_NEXT else own, name)
-        scores[link.weight] = rule(*(given[name] for name in wanted))
-        if method.kind == "weights":
-            scores[link.weight] = scores[link.weight].view(weight.shape)
+        for name in wanted - given.keys():
+            given[name] = getattr(following if name in OF_THE_NEXT else own, name)
+        found = rule(*(given[name] for name in wanted))
+        scores[link.weight] = found.view(weight.shape) if method.kind == "weights" else found
     return scores
 
 

@@ -12,11 +12,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from sparseflows.pruning.graph.groups import Keep, by_neuron, chains, hidden_layers, params_counter
+from sparseflows.pruning.graph.groups import Keep, by_neuron, hidden_layers, params_counter, weight_names
 from sparseflows.pruning.observing.observe import Sample, observe
+from sparseflows.pruning.observing.statistics import Statistics
+from sparseflows.pruning.scoring.bounds import DELTA
 from sparseflows.pruning.scoring.neuron_budget import allocate_neurons
 from sparseflows.pruning.scoring.promises import Promise, promise_of
-from sparseflows.pruning.scoring.sampling import Drawn, draw_neurons, top_neurons, top_then_random
+from sparseflows.pruning.scoring.sampling import best_top, draw_neurons, top_neurons
 from sparseflows.rng import torch_generator
 from sparseflows.specs.methods import Choice
 
@@ -45,13 +47,15 @@ def choose_by_pfp(
         seed: of the draws.
     """
     layers = hidden_layers(network)
-    place = {link.weight: i for i, link in enumerate(link for chain in chains(network) for link in chain)}
-    seen = observe(network, sample, gradients=False)
-    read_by = [seen[place[layer.next_link.weight]] for layer in layers]
+
+    def seen_by_the_next(rows: Sample) -> list[Statistics]:
+        found = dict(zip(weight_names(network), observe(network, rows, gradients=False), strict=True))
+        return [found[layer.next_link.weight] for layer in layers]
+
+    read_by = seen_by_the_next(sample)
     fresh: list[Tensor | None] = [None] * len(layers)
     if sample.fresh is not None:
-        others = observe(network, Sample(sample.fresh), gradients=False)
-        fresh = [others[place[layer.next_link.weight]].inputs for layer in layers]
+        fresh = [statistics.inputs for statistics in seen_by_the_next(Sample(sample.fresh))]
     scores = [pfp(statistics.neuron_shares) for statistics in read_by]
     counts = allocate_neurons(
         scores,
@@ -67,7 +71,11 @@ def choose_by_pfp(
         layers, scores, counts, least, read_by, fresh, strict=True
     ):
         wanted = min(max(count, floor), layer.size)
-        drawn = _draw(values, wanted, choice, layer.next_link.n_out, generator)
+        if choice == "top":
+            drawn = top_neurons(values, wanted)
+        else:
+            certain = best_top(values, wanted, layer.next_link.n_out) if choice == "mixed" else 0
+            drawn = draw_neurons(values, wanted, generator, certain)
         weight = network.get_parameter(layer.next_link.weight)
         before = weight.double().flatten(1)
         columns = drawn.factors.repeat_interleave(layer.next_link.per_neuron)
@@ -77,22 +85,10 @@ def choose_by_pfp(
                 before,
                 before * columns,
                 statistics.inputs,
-                partial(_promised, drawn, statistics.neuron_shares),
+                partial(drawn.promised, statistics.neuron_shares, DELTA),
                 others_in,
             )
         )
         by_neuron(layer.next_link, weight).mul_(torch.where(drawn.kept, drawn.factors, 1.0).to(weight)[None, :, None])
         keep.append(drawn.kept)
     return keep, tuple(promises)
-
-
-def _promised(drawn: Drawn, neuron_shares: Tensor, inflation: float) -> Tensor:
-    return drawn.promised(neuron_shares, inflation=inflation)
-
-
-def _draw(scores: Tensor, count: int, choice: Choice, neurons: int, generator: torch.Generator) -> Drawn:
-    if choice == "top":
-        return top_neurons(scores, count)
-    if choice == "sampled":
-        return draw_neurons(scores, count, generator)
-    return top_then_random(scores, count, neurons, generator)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from sparseflows.pruning.graph.groups import chains
+from sparseflows.pruning.graph.groups import weight_names
 from sparseflows.pruning.graph.masks import Masks
 from sparseflows.pruning.observing.observe import Sample, observe
 from sparseflows.pruning.scoring.bounds import promise_kept, promise_sampled
@@ -47,7 +47,7 @@ class Sipp:
     def __init__(self, network: nn.Module, sample: Sample, choice: Choice, seed: int) -> None:
         self.network, self.choice = network, choice
         self.promises: list[Promise] = []
-        self._names = [link.weight for chain in chains(network) for link in chain]
+        self._names = weight_names(network)
         self._seen = observe(network, sample, gradients=False)
         self._fresh: list[Tensor | None] = [None] * len(self._names)
         if sample.fresh is not None:
@@ -55,11 +55,9 @@ class Sipp:
         shapes = [network.get_parameter(name).shape for name in self._names]
         generator = torch_generator(seed, "sipp/arrivals")
         self._times = [arrivals(s.shares, generator) for s in self._seen]
-        lowest = torch.finfo(torch.float64).min
-        ranked = [
-            s.shares if choice == "top" else (-t).clamp(min=lowest)
-            for s, t in zip(self._seen, self._times, strict=True)
-        ]
+        ranked = [s.shares for s in self._seen]
+        if choice != "top":
+            ranked = [(-t).clamp(min=torch.finfo(torch.float64).min) for t in self._times]
         self.scores = {name: r.view(shape) for name, r, shape in zip(self._names, ranked, shapes, strict=True)}
 
     def mixed(self, cut: Masks, held: Masks) -> Masks:
