@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from sparseflows.distributed.processes import ALONE, Processes
+from sparseflows.distributed.processes import ALONE, Processes, by_first
 from sparseflows.files import make_folder, write_whole
 
 Checkpoint = dict[str, Any]
@@ -41,30 +41,29 @@ class Checkpoints:
         device: torch.device | None = None,
     ) -> None:
         self.folder, self.stage, self._set_aside, self._tell = folder, stage, set_aside, tell
-        self._processes, self._device = processes, device
+        self.processes, self._device = processes, device
 
+    @by_first
     def save(self, checkpoint: Checkpoint, attempt: int) -> None:
         """Write one, then drop all but the newest two."""
-        self._processes.first(lambda: self._save(checkpoint, attempt))
-
-    def load_newest(self) -> Checkpoint | None:
-        """The newest whole one; a damaged one is named, set aside, and the one before it is taken."""
-        if not self._processes.several:
-            return self._load()
-        # As bytes: a pickled tensor would go to the first process's GPU.
-        content = self._processes.first(lambda: None if (found := self._load()) is None else _bytes(found))
-        return None if content is None else _from_bytes(content, self._device)
-
-    def clear(self) -> None:
-        """The stage is whole: its checkpoints are not needed any more."""
-        self._processes.first(lambda: self._drop(0))
-
-    def _save(self, checkpoint: Checkpoint, attempt: int) -> None:
         content = _bytes({**checkpoint, "attempt": attempt, "layout": LAYOUT})
         make_folder(self.folder)
         name = f"stage-{self.stage}-attempt-{attempt}-step-{checkpoint['step']}-{_digest(content)}.pt"
         write_whole(self.folder / name, content)
         self._drop(2)
+
+    def load_newest(self) -> Checkpoint | None:
+        """The newest whole one; a damaged one is named, set aside, and the one before it is taken."""
+        if not self.processes.several:
+            return self._load()
+        # As bytes: a pickled tensor would go to the first process's GPU.
+        content = self.processes.first(lambda: None if (found := self._load()) is None else _bytes(found))
+        return None if content is None else _from_bytes(content, self._device)
+
+    @by_first
+    def clear(self) -> None:
+        """The stage is whole: its checkpoints are not needed any more."""
+        self._drop(0)
 
     def _load(self) -> Checkpoint | None:
         paths = self._newest_first()

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any
 
-from sparseflows.distributed.processes import ALONE, Processes
+from sparseflows.distributed.processes import ALONE, Processes, by_first
 from sparseflows.errors import DiskError, RunError
-from sparseflows.experiment.folder.records import CASCADE, Record, to_csv
+from sparseflows.experiment.folder.records import Record, place_of, to_csv
 from sparseflows.experiment.folder.sequences import stages
 from sparseflows.files import make_folder, move_aside, sha256, write_whole
 from sparseflows.specs import Spec
@@ -23,9 +22,6 @@ from sparseflows.specs import Spec
 RESULTS, METRICS = "results.csv", "metrics.jsonl"
 RECORD, MODEL, MASKS = "record.json", "model.safetensors", "masks.safetensors"
 NOTICEABLE = 0.05  # seconds
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 class DamagedStage(RunError):
@@ -37,16 +33,6 @@ class DamagedStage(RunError):
 
     def __reduce__(self) -> tuple[type[DamagedStage], tuple[Path, str]]:
         return type(self), (self.folder, self.name)  # from a worker process to its parent
-
-
-def by_first(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], T]:
-    """A method that the first of the processes which train together carries out, and tells the others of."""
-
-    @functools.wraps(method)
-    def shared(self: StageFiles, /, *args: P.args, **options: P.kwargs) -> T:
-        return self.processes.first(lambda: method(self, *args, **options))
-
-    return shared
 
 
 class StageFiles:
@@ -138,7 +124,7 @@ class StageFiles:
         """results.csv and metrics.jsonl, made anew from the stages that are there."""
         documents = list(self._documents())
         write_whole(self.path / RESULTS, to_csv(Record.from_dict(document) for document in documents))
-        lines = [json.dumps(_place(d) | metric) for d in documents for metric in d["metrics"]]
+        lines = [json.dumps(place_of(d) | metric) for d in documents for metric in d["metrics"]]
         write_whole(self.path / METRICS, "".join(line + "\n" for line in lines))
 
     def settle(self) -> list[Record]:
@@ -178,12 +164,6 @@ def _document(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, TypeError):
         pass
     raise DamagedStage(folder, RECORD)
-
-
-def _place(document: dict[str, Any]) -> dict[str, Any]:
-    """Which stage a line of metrics.jsonl is of."""
-    names = ("method", "seed", "stage") if document["protocol"] == CASCADE else ("protocol", "method", "seed", "stage")
-    return {name: document[name] for name in names}
 
 
 def _sync_folder(path: Path) -> None:
