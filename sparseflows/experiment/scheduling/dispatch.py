@@ -15,7 +15,7 @@ from sparseflows.experiment.folder.folder import RunFolder
 from sparseflows.experiment.monitoring.progress import Progress
 from sparseflows.experiment.scheduling.tasks import BUSY, FAILED, Leash, Outcome, Task, carry_out, work
 from sparseflows.experiment.scheduling.watch import Watch
-from sparseflows.experiment.scheduling.workers import Errors, Workers
+from sparseflows.experiment.scheduling.workers import HERE, Errors, Workers
 
 LOSSES = 3  # in a row, without a stage finished in between
 
@@ -63,11 +63,11 @@ def run_tasks(
     failed: dict[int, str] = {}
     with contextlib.ExitStack() as stack:
         watch = None
-        if workers.inline:
+        if workers == HERE:
             tasks = _merged(tasks)
         else:
             watch = stack.enter_context(Watch(tasks, progress, folder, heard=not workers.share_memory))
-        left, wait, losses, seconds = _order(tasks), workers.inline and len(tasks) == 1, 0, 0.0
+        left, wait, losses, seconds = _order(tasks), watch is None and len(tasks) == 1, 0, 0.0
         finished = watch.finished if watch else 0
         while left:
             try:
@@ -122,9 +122,9 @@ def _order(tasks: Sequence[Task]) -> list[int]:
 
 
 def _side_by_side(tasks: Sequence[Task], workers: Workers, watch: Watch, wait: bool, collect: bool) -> list[Outcome]:
-    from joblib import delayed
+    from joblib import Parallel, delayed
 
     near: dict[str, Any] = {"parent": os.getpid()} if workers.share_memory else {"leash": Leash(watch.beat)}
     do = delayed(work)
-    found: list[Outcome] = workers.parallel()(do(task, wait=wait, collect=collect, **near) for task in tasks)
+    found: list[Outcome] = Parallel()(do(task, wait=wait, collect=collect, **near) for task in tasks)
     return found

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
-import os
 import platform
-import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sparseflows.data.splits import Splits
+from sparseflows.distributed.torchrun import end_with
 from sparseflows.errors import DiskError, RunError, SparseFlowsError
 from sparseflows.experiment.folder.folder import DATA, RunFolder
 from sparseflows.experiment.folder.records import Record, cascade_name
@@ -228,17 +226,3 @@ def _make_stages(task: Task, progress: Progress, wait: bool, run: RunFolder | No
                     return False
                 run_sequence(context, protocol, method)
     return True
-
-
-@functools.cache  # one thread a process
-def end_with(parent: int) -> None:
-    """End this worker when its parent is gone: a killed `run` must not leave trainings behind."""
-
-    def look() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    if os.getppid() != parent:
-        os._exit(1)
-    threading.Thread(target=look, daemon=True).start()
