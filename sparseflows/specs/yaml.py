@@ -180,18 +180,24 @@ def _override(document: dict[str, Any], item: str) -> tuple[str, ...]:
     parts = tuple(key.strip().split("."))
     if not equals or not all(parts):
         raise InputError(f"--set {_plain(item)}: give it as key=value, for example --set train.lr=0.01")
-    value = parse_yaml(text, f"--set {_plain(key)}")
+    put(document, parts, parse_yaml(text, f"--set {_plain(key)}"), f"--set {_plain(item)}")
+    return parts
+
+
+def put(document: dict[str, Any], parts: Sequence[str], value: Any, source: str) -> None:
+    """Give a dotted key, in parts, a value; sections that are missing are made.
+
+    Raises:
+        InputError: there are no keys below a part of it; `source` begins the message.
+    """
     node: Any = document
-    for depth, part in enumerate(parts[:-1]):
+    for depth, part in enumerate(parts[:-1], 1):
         if node.get(part) is None:
             node[part] = {}
         node = node[part]
         if not isinstance(node, dict):
-            raise InputError(
-                f"--set {_plain(item)}: '{'.'.join(parts[: depth + 1])}' is {_kind(node)} and has no keys below it"
-            )
+            raise InputError(f"{source}: '{'.'.join(parts[:depth])}' is {_kind(node)} and has no keys below it")
     node[parts[-1]] = value
-    return parts
 
 
 def _explain(problem: Any) -> str:

@@ -88,9 +88,7 @@ class SweepFolder:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
-        for path in self.path.glob(".coordinator-*"):
-            path.unlink(missing_ok=True)
-        for path in self.path.iterdir():
+        for path in (self.path, *self.path.iterdir()):
             if path.is_dir():
                 remove_litter(path)
 
