@@ -10,7 +10,7 @@ from typing import Any
 from sparseflows.errors import InputError, RunError
 from sparseflows.experiment.folder.folder import RUN, RunFolder
 from sparseflows.experiment.folder.locks import Signature, is_held, read_signature
-from sparseflows.experiment.folder.records import FAILED, Record
+from sparseflows.experiment.folder.records import Record
 from sparseflows.experiment.folder.sequences import StageName, sequences
 from sparseflows.experiment.monitoring.meter import duration
 from sparseflows.experiment.sweep.folder import SweepFolder
@@ -34,12 +34,12 @@ class CascadeStatus:
 
     name: str
     stages: int
-    done: int
-    failed: int
-    damaged: int
-    reason: str | None
-    holder: Signature | None
-    seconds: float | None
+    done: int = 0
+    failed: int = 0
+    damaged: int = 0
+    reason: str | None = None
+    holder: Signature | None = None
+    seconds: float | None = None
 
     @property
     def state(self) -> str:
@@ -62,9 +62,7 @@ def status_of(path: Path) -> list[CascadeStatus]:
             if (place / RUN).is_file():
                 found += _of_run(RunFolder.open(place), f"{label}/")
             else:
-                found += [
-                    CascadeStatus(f"{label}/{name}", n, 0, 0, 0, None, None, None) for name, n in cascades.items()
-                ]
+                found += [CascadeStatus(f"{label}/{name}", stages) for name, stages in cascades.items()]
         return found
     if not (path / RUN).is_file():
         raise InputError(f"{path}: neither the folder of a run nor of a sweep; give one that `sparseflows run` wrote")
@@ -81,12 +79,10 @@ def _of_cascade(run: RunFolder, prefix: str, sequence: list[StageName]) -> Casca
     for name in sequence:
         try:
             record = run.peek(name.cascade, name.stage)
+            records += [record] if record else []
         except RunError:
             damaged += 1
-            continue
-        if record is not None:
-            records.append(record)
-    failed = [record for record in records if record.status == FAILED]
+    failed = [record for record in records if not record.done]
     seconds = [record.train_seconds for record in records if record.train_seconds]
     return CascadeStatus(
         prefix + sequence[0].cascade,
@@ -102,14 +98,8 @@ def _of_cascade(run: RunFolder, prefix: str, sequence: list[StageName]) -> Casca
 
 def status_json(path: Path, found: list[CascadeStatus]) -> dict[str, Any]:
     """For a program."""
-    return {
-        "folder": str(path),
-        "stages": sum(one.stages for one in found),
-        "done": sum(one.done for one in found),
-        "failed": sum(one.failed for one in found),
-        "damaged": sum(one.damaged for one in found),
-        "cascades": [vars(one) | {"state": one.state} for one in found],
-    }
+    sums = {name: sum(getattr(one, name) for one in found) for name in ("stages", "done", "failed", "damaged")}
+    return {"folder": str(path)} | sums | {"cascades": [vars(one) | {"state": one.state} for one in found]}
 
 
 def status_text(path: Path, found: list[CascadeStatus]) -> str:
@@ -125,10 +115,10 @@ def status_text(path: Path, found: list[CascadeStatus]) -> str:
         lines.append(f"  {one.name}: {where}, {one.done}/{one.stages} done ({holder.get('host')}, {holder.get('pid')})")
     if len(at_work) > LISTED:
         lines.append(f"  … and {len(at_work) - LISTED} more")
-    failed = [one for one in found if one.failed or one.damaged]
     troubles = [
         f"  {one.name}: " + (f"{one.failed} failed ({one.reason})" if one.failed else f"{one.damaged} damaged")
-        for one in failed[:LISTED]
+        for one in found
+        if one.failed or one.damaged
     ]
     states = [one.state for one in found]
     counts = ", ".join(f"{states.count(state)} {state}" for state in STATES if state in states)
@@ -149,5 +139,5 @@ def status_text(path: Path, found: list[CascadeStatus]) -> str:
     elif there < total["stages"]:
         text.append("nobody is at work; the same `sparseflows run` goes on from here")
     if troubles:
-        text += ["failed:", *troubles]
+        text += ["failed:", *troubles[:LISTED]]
     return "\n".join(text)

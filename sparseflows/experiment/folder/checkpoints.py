@@ -23,8 +23,7 @@ class Checkpoints:
     """The checkpoints of one stage of one cascade; of several processes the first one reads and writes them.
 
     Args:
-        folder: of the cascade's checkpoints.
-        stage: whose they are.
+        folder, stage: of the cascade's checkpoints; whose they are.
         set_aside: what to do with a damaged file; gives its new path.
         tell: one line for the user.
         processes: those that train together; each calls every method.

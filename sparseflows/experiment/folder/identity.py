@@ -68,7 +68,6 @@ def create(path: Path, spec: Spec, wanted: str, data_fingerprint: str | None) ->
     beside = path.with_name(f".{path.name}-{secrets.token_hex(4)}.tmp")
     document = {"format": FORMAT, "identity": wanted, "data": data_fingerprint, "versions": _versions()}
     try:
-        shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
         write_whole(beside / SPEC, dump_spec(spec))
         write_whole(beside / RUN, json.dumps(document, indent=1))

@@ -33,7 +33,7 @@ def hold_folder(path: Path, when_alone: Callable[[], None], join: bool = False) 
     """Hold `path` against others who ask for the same, for as long as this process lives.
 
     Args:
-        path: a folder.
+        path: the folder.
         when_alone: called where nobody else holds it.
         join: share it with others who join.
 

@@ -36,13 +36,7 @@ class DamagedStage(RunError):
 
 
 class StageFiles:
-    """The stages of one run.
-
-    Args:
-        path: the run folder.
-        spec: the experiment.
-        processes: those that train its flows together; the first one alone reads and writes.
-    """
+    """The stages of one run; of the `processes` that train its flows together the first one alone reads and writes."""
 
     def __init__(self, path: Path, spec: Spec, processes: Processes = ALONE) -> None:
         self.path, self.spec, self.processes = path, spec, processes

@@ -43,13 +43,7 @@ def check_loggers(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def open_loggers(names: Iterable[str], run: Path, say: Callable[[str], None]) -> Loggers:
-    """The loggers of this process. One that cannot be made is named and left out: the run goes on.
-
-    Args:
-        names: as `--log` takes them.
-        run: the run folder.
-        say: one line for the user.
-    """
+    """The loggers of this process, by their names in `--log`. One that cannot be made is told and left out."""
     made = {}
     for name in dict.fromkeys(names):
         try:

@@ -84,13 +84,9 @@ class Logger(Protocol):
 class Live:
     """The lines of the stage in progress, until metrics.jsonl has them, in `cascades/<name>/live.jsonl`.
 
-    They have the form of metrics.jsonl. It never raises: progress is not results.
-
-    The file is begun anew with the lines of the checkpoint when a stage is taken up again, and removed when the
-    stage is whole. Nothing is synchronised to the disk: what matters is in the checkpoints.
-
-    Args:
-        run: the run folder; None writes nothing.
+    They have the form of metrics.jsonl. The file is begun anew with the lines of the checkpoint when a stage is taken
+    up again, and removed when the stage is whole. It never raises, and nothing is synchronised to the disk: progress
+    is not results, what matters is in the checkpoints. Without a run folder nothing is written.
     """
 
     NAME = "live.jsonl"
@@ -132,12 +128,8 @@ class Live:
 class Loggers:
     """All loggers of a process. One that raises is named once and told nothing more; the run goes on.
 
-    What they print goes to standard error: standard output holds the run's result.
-
-    Args:
-        run: the run folder; None for nobody, where nothing is written.
-        named: name → logger.
-        say: one line for the user.
+    What they print goes to standard error: standard output holds the run's result. Without a run folder there are
+    none, and nothing is written.
     """
 
     def __init__(

@@ -49,9 +49,7 @@ def run_tasks(
     back to its last checkpoint; another one goes on there.
 
     Args:
-        tasks: what is to be done.
-        workers: who works.
-        progress: who is told.
+        tasks, workers, progress: what is to be done, who works, who is told.
         folder: of the run or sweep.
         lost: errors that say that a worker was lost, as `workers.connected()` gives them.
         collect: go on when a task fails; else its error is raised.

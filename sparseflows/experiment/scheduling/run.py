@@ -35,12 +35,10 @@ def run_experiment(
     numbers do not depend on the workers: every process computes with `spec.threads` threads.
 
     Args:
-        spec: the experiment.
-        run: its folder.
+        spec, run: the experiment and its folder.
         splits: seed → its rows.
         progress: who is told.
-        workers: who works, within `workers.connected()`.
-        lost: errors that say that a worker was lost.
+        workers, lost: who works, and what `workers.connected()` gave; the call is made within.
         log: names of the loggers that every process is to have; see `logger_names`.
     """
     if workers.share_memory:

@@ -164,10 +164,9 @@ def work(
     """What a worker calls: `carry_out`, with the ties to the `run` that gave the task.
 
     Args:
-        task: what to do.
+        task, wait, collect: see `carry_out`.
         leash: to the `run`, for workers that would outlive that.
         parent: process number of it, for workers that end with it.
-        wait, collect: see `carry_out`.
     """
     if parent is not None:
         end_with(parent)
@@ -182,8 +181,7 @@ def carry_out(
     """Make every stage of `task` that is not there yet, in this process.
 
     Args:
-        task: what to do.
-        progress: who is told.
+        task, progress: what to do, and who is told.
         wait: for a cascade that another run is at work on; else BUSY is given.
         collect: give errors back as FAILED, but those of a disk; else they are raised.
         run: the folder where the caller has it already, and has described its data there.

@@ -29,8 +29,7 @@ def run_together(
     """The whole of `sparseflows run` in one of several processes; the run folder and its records in the first.
 
     Args:
-        place: which process this is.
-        spec: the experiment.
+        place, spec: which process this is, and the experiment.
         out: run folders are made below it; all machines must see it.
         force: start over.
         log: names of loggers, of the first process.

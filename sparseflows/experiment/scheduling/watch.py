@@ -37,9 +37,8 @@ class Watch:
     """Tells each stage when it appears, and keeps the file by which workers elsewhere know that the run lives.
 
     Args:
-        tasks: all of the run.
+        tasks, folder: of the run or sweep.
         progress: who is told.
-        folder: of the run or sweep.
         heard: keep the file; the workers are not processes of this one.
     """
 

@@ -37,13 +37,7 @@ FRESH_ROWS = 200  # validation rows at which sipp and pfp check what they promis
 
 @dataclass(frozen=True)
 class Sequence:
-    """The stages of one protocol, method and seed.
-
-    Attributes:
-        context: what the stages of the seed share.
-        protocol, method: which sequence.
-        dense: the untrained dense network of the seed.
-    """
+    """The stages of one protocol, method and seed; `dense` is the untrained dense network of the seed."""
 
     context: SeedContext
     protocol: str
@@ -191,13 +185,7 @@ def run_sequence(context: SeedContext, protocol: str, method: str) -> None:
 
 
 def lasting(settings: TrainSpec, steps: int, rows: int) -> TrainSpec:
-    """`settings` with a training of that many steps; the rate drops at the same shares of it.
-
-    Args:
-        settings: of a training on `rows` rows.
-        steps: wanted.
-        rows: training rows.
-    """
+    """`settings` of a training on `rows` rows, but of that many steps; the rate drops at the same shares of it."""
     total, per_epoch = settings.steps_for(rows)
     if steps == total:
         return settings

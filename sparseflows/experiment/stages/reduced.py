@@ -7,14 +7,7 @@ from sparseflows.specs import Spec
 
 
 def narrowed(spec: Spec, dim: int, classes: int | None, target: int) -> Spec:
-    """`spec` with every hidden layer narrower by one factor, so that its dense params are nearest to `target`.
-
-    Args:
-        spec: the experiment.
-        dim: D.
-        classes: of the labels, for classifiers.
-        target: params wanted.
-    """
+    """`spec` with every hidden layer narrower by one factor, so that its dense params are nearest to `target`."""
     widths = spec.flow.hidden if spec.network is None else [*spec.network.channels, *spec.network.hidden]
     factors = sorted({factor for width in widths for factor in _steps(width)})
     tried = [narrower(spec, factor) for factor in factors]
