@@ -152,8 +152,7 @@ def _note(notes: Iterable[str]) -> None:
 
 
 def _plain(record: Record) -> dict[str, Any]:
-    return {name: _finite(value) for name, value in vars(record).items()}
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in vars(record).items()
+    }

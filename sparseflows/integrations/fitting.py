@@ -120,7 +120,6 @@ class Fit:
         return likelihood(flow, few, selection_solver(self.spec.evaluate), "float32").nll
 
     def _sample(self, method: str) -> Sample | None:
-        """The rows that the method's scores are computed on."""
         if not METHODS[method].needs_data:
             return None
         return Sample(torch.as_tensor(subset(self.rows, self.spec.prune.sample, self.spec.seeds[0], "criteria")))

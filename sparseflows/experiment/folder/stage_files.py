@@ -90,11 +90,6 @@ class StageFiles:
         folder = self.stage(cascade, stage)
         return Record.from_dict(_document(folder)) if folder.is_dir() else None
 
-    @by_first
-    def is_there(self, cascade: str, stage: int) -> bool:
-        """Whether a stage has been put in its place, whole or damaged since."""
-        return os.path.isdir(self.stage(cascade, stage))
-
     def metrics(self, cascade: str, stage: int) -> list[dict[str, Any]]:
         """The lines of a whole stage in metrics.jsonl, without its name.
 
@@ -124,12 +119,10 @@ class StageFiles:
     def settle(self) -> list[Record]:
         """`records`; the tables are made anew where they are of others: two workers may have written them at once."""
         found = self.records()
-        try:
-            current = (self.path / RESULTS).read_text(encoding="utf-8") == to_csv(found)
-        except (OSError, UnicodeDecodeError):
-            current = False
-        if not current:
-            self.write_results()
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            if (self.path / RESULTS).read_text(encoding="utf-8") == to_csv(found):
+                return found
+        self.write_results()
         return found
 
     def _refresh_results(self) -> None:
@@ -151,12 +144,10 @@ class StageFiles:
 
 
 def _document(folder: Path) -> dict[str, Any]:
-    try:
+    with contextlib.suppress(OSError, ValueError, TypeError):
         document = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         if {"status", "sha256", "metrics"} <= set(document):
             return dict(document)
-    except (OSError, ValueError, TypeError):
-        pass
     raise DamagedStage(folder, RECORD)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from sparseflows.distributed.torchrun import end_with
 from sparseflows.errors import RunError
 from sparseflows.experiment.folder.folder import RunFolder
 from sparseflows.experiment.monitoring.progress import Progress
@@ -122,7 +123,7 @@ def _order(tasks: Sequence[Task]) -> list[int]:
 def _side_by_side(tasks: Sequence[Task], workers: Workers, watch: Watch, wait: bool, collect: bool) -> list[Outcome]:
     from joblib import Parallel, delayed
 
-    near: dict[str, Any] = {"parent": os.getpid()} if workers.share_memory else {"leash": Leash(watch.beat)}
-    do = delayed(work)
-    found: list[Outcome] = Parallel()(do(task, wait=wait, collect=collect, **near) for task in tasks)
+    # Workers of this machine end with this process; others would outlive it, and listen.
+    check = functools.partial(end_with, os.getpid()) if workers.share_memory else Leash(watch.beat).check
+    found: list[Outcome] = Parallel()(delayed(work)(task, check, wait, collect) for task in tasks)
     return found
