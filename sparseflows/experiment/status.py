@@ -58,11 +58,11 @@ def status_of(path: Path) -> list[CascadeStatus]:
     """
     if SweepFolder.is_one(path):
         found = []
-        for label, cascades, place in SweepFolder(path).runs():
-            if (place / RUN).is_file():
-                found += _of_run(RunFolder.open(place), f"{label}/")
+        for label, point in SweepFolder(path).read_index()["points"].items():
+            if (path / label / RUN).is_file():
+                found += _of_run(RunFolder.open(path / label), f"{label}/")
             else:
-                found += [CascadeStatus(f"{label}/{name}", stages) for name, stages in cascades.items()]
+                found += [CascadeStatus(f"{label}/{name}", n) for name, n in point.get("cascades", {}).items()]
         return found
     if not (path / RUN).is_file():
         raise InputError(f"{path}: neither the folder of a run nor of a sweep; give one that `sparseflows run` wrote")
@@ -106,9 +106,8 @@ def status_text(path: Path, found: list[CascadeStatus]) -> str:
     """For a person: what is at work, what has failed, and the sums; finished and waiting cascades are counted."""
     total = status_json(path, found)
     lines = []
-    at_work = [one for one in found if one.holder is not None]
-    for one in at_work[:LISTED]:
-        holder = one.holder or {}
+    at_work = [(one, one.holder) for one in found if one.holder is not None]
+    for one, holder in at_work[:LISTED]:
         step = f", step {holder['step']}/{holder['total']}" if holder.get("total") else ""
         place = str(holder.get("stage", "")).rpartition("/")[2]
         where = f"stage {place}{step}" if place else "starting"
@@ -125,9 +124,9 @@ def status_text(path: Path, found: list[CascadeStatus]) -> str:
     there = total["done"] + total["failed"]
     text = [f"{path}: {there} of {total['stages']} stages there, {total['failed']} failed; cascades: {counts}"]
     seconds = [one.seconds for one in found if one.seconds] or [
-        one.holder["seconds"] * one.holder["total"] / one.holder["step"]
-        for one in at_work
-        if one.holder and one.holder.get("step") and "seconds" in one.holder
+        holder["seconds"] * holder["total"] / holder["step"]
+        for _, holder in at_work
+        if holder.get("step") and "seconds" in holder
     ]
     if at_work and seconds and there < total["stages"]:
         left = fmean(seconds) * (total["stages"] - there) / len(at_work)

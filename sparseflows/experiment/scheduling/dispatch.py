@@ -7,7 +7,7 @@ import functools
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from sparseflows.distributed.torchrun import end_with
@@ -62,9 +62,7 @@ def run_tasks(
     failed: dict[int, str] = {}
     with contextlib.ExitStack() as stack:
         watch = None
-        if workers == HERE:
-            tasks = _merged(tasks)
-        else:
+        if workers != HERE:
             watch = stack.enter_context(Watch(tasks, progress, folder, heard=not workers.share_memory))
         left, wait, losses, seconds = _order(tasks), watch is None and len(tasks) == 1, 0, 0.0
         finished = watch.finished if watch else 0
@@ -98,16 +96,6 @@ def run_tasks(
                 progress.say(f"{len(left)} cascades are another run's at the moment; waiting for them")
             wait = True
     return Tally([(tasks[index], message) for index, message in sorted(failed.items())], seconds)
-
-
-def _merged(tasks: Sequence[Task]) -> list[Task]:
-    """One task a dense network: one after the other, nothing is gained by taking them apart."""
-    together: dict[tuple[Path, int], Task] = {}
-    for task in tasks:
-        key = (task.folder, task.seed)
-        before = together.get(key)
-        together[key] = replace(before, sequences=before.sequences + task.sequences) if before else task
-    return list(together.values())
 
 
 def _order(tasks: Sequence[Task]) -> list[int]:

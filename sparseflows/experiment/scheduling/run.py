@@ -46,7 +46,8 @@ def run_experiment(
     run.write_data(describe(splits))
     run.write_results()
     mention_engine(spec, progress)
-    tasks = tasks_of(spec, run.path, run.data_digest(), splits if workers.share_memory else None, log=tuple(log))
+    rows = splits if workers.share_memory else None
+    tasks = tasks_of(spec, run.path, run.data_digest(), rows, log=tuple(log), apart=workers != HERE)
     try:
         run_tasks(tasks, workers, progress, run.path, lost, run=run)
     finally:

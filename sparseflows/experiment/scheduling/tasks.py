@@ -146,15 +146,18 @@ def tasks_of(
     splits: Mapping[int, Splits] | None = None,
     where: str = "",
     log: tuple[str, ...] = (),
+    apart: bool = True,
 ) -> list[Task]:
-    """The tasks of one experiment, seed by seed; what stands on one another is one task."""
+    """The tasks of one experiment, seed by seed; what stands on one another is one task, or all that a seed has."""
     together: dict[str, list[tuple[str, str]]] = {}
     for protocol, method in spec.prune.sequences():
         key = f"{protocol}/{method}" if protocol in OF_DENSE else method
         together.setdefault(key, []).append((protocol, method))
     for sequences in together.values():
         sequences.sort(key=lambda one: one[0] in (SCRATCH, REWIND))
-    place, groups = folder.absolute(), list(together.values()) or [[]]
+    place, groups = folder.absolute(), list(together.values())
+    if not (apart and groups):
+        groups = [list(itertools.chain(*groups))]
     return [
         Task(place, spec, data_digest, seed, tuple(group), where, splits=splits[seed] if splits else None, log=log)
         for seed in spec.seeds

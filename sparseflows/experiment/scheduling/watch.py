@@ -37,7 +37,7 @@ class Watch:
         self.finished = 0
         self._open: list[tuple[Task, list[StageName]]] = []  # with the stages not seen yet, the next one last
         self._told = time.monotonic()
-        self._beats, self._beaten = 0, -BEAT_EVERY
+        self._beaten = -BEAT_EVERY
         self._lock, self._ended = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._go_on, daemon=True)
         dense: set[tuple[Path, str]] = set()  # shared by the tasks of a seed, and counted once
@@ -96,9 +96,9 @@ class Watch:
 
     def _write_beat(self) -> None:
         if self.heard and time.monotonic() - self._beaten >= BEAT_EVERY:
-            self._beats, self._beaten = self._beats + 1, time.monotonic()
+            self._beaten = time.monotonic()
             with contextlib.suppress(RunError):  # a full disk is told by who writes results
-                write_whole(self.beat, str(self._beats))
+                write_whole(self.beat, str(self._beaten))
 
 
 def _record(task: Task, name: StageName) -> Record | None:

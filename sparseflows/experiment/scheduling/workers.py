@@ -153,22 +153,6 @@ class RayWorkers(Workers):
                 ray.shutdown()
 
 
-def choose_workers(backend: str, jobs: int | None, address: str | None, gpus: float | None) -> Workers:
-    """The workers that the command line asks for.
-
-    Raises:
-        InputError: options that do not go together.
-    """
-    if backend == "local":
-        for option, value in (("--address", address), ("--gpus-per-task", gpus)):
-            if value is not None:
-                raise InputError(f"{option} goes with --backend dask or ray; the local one works on this machine")
-        return LocalWorkers(jobs or 1)
-    if jobs is not None:
-        raise InputError(f"--jobs goes with the local backend; --backend {backend} takes all workers of the cluster")
-    return DaskWorkers(address, gpus) if backend == "dask" else RayWorkers(address, gpus)
-
-
 def _require(module: str, backend: str) -> None:
     if find_spec(module) is None:
         raise InputError(f"--backend {backend}: {module} is not installed: pip install 'sparseflows[{backend}]'")

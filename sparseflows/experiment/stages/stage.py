@@ -95,8 +95,8 @@ def make_stage(context: SeedContext, name: StageName, work: Work) -> Record:
         outcome = _train(context, name, pruned, work, saved, attempt, checkpoints)
         throughput = _throughput(context, outcome, work.settings)
         if throughput is not None:
-            among = f"{context.processes.world} processes"
-            context.progress.say(f"  {name.label}: {throughput:,.0f} training rows/s, {among}")
+            world = context.processes.world
+            context.progress.say(f"  {name.label}: {throughput:,.0f} training rows/s, {world} processes")
         if work.gradually is not None and outcome.status is Status.DONE:
             pruned = work.gradually.finish(pruned)
         reason, numbers = None, {}

@@ -16,7 +16,7 @@ from sparseflows.experiment.rows import notes_of, prepare
 from sparseflows.experiment.scheduling.dispatch import run_tasks
 from sparseflows.experiment.scheduling.run import mention_engine
 from sparseflows.experiment.scheduling.tasks import Task, tasks_of
-from sparseflows.experiment.scheduling.workers import Errors, Workers
+from sparseflows.experiment.scheduling.workers import HERE, Errors, Workers
 from sparseflows.experiment.sweep.folder import SweepFolder
 from sparseflows.experiment.sweep.points import Point, Sweep
 
@@ -91,13 +91,14 @@ def run_sweep(
 
     A cascade that cannot be carried out does not stop the others.
     """
-    places = tuple(folder.place(point, digest) for point, digest in zip(sweep.points, digests, strict=True))
+    known = list(zip(sweep.points, digests, strict=True))
+    places = tuple(RunFolder.place(folder.path, point.spec, digest) for point, digest in known)
     others = folder.write_index(sweep, places)
     if others:
         progress.say(f"{folder.path} has {others} more points, of earlier lists: they stay in its table")
     tasks: list[Task] = []
-    for point, place, digest in zip(sweep.points, places, digests, strict=True):
-        tasks += tasks_of(point.spec, place, digest, where=f"{place.name}/", log=log)
+    for (point, digest), place in zip(known, places, strict=True):
+        tasks += tasks_of(point.spec, place, digest, where=f"{place.name}/", log=log, apart=workers != HERE)
     started = time.monotonic()
     mention_engine(sweep.points[0].spec, progress)
     try:
