@@ -66,10 +66,9 @@ class Checkpoints:
 
     def _load(self) -> Checkpoint | None:
         paths = self._newest_first()
-        for index, path in enumerate(paths, 1):
+        for index, (path, digest) in enumerate(paths, 1):
             content = path.read_bytes()
-            match = _NAME.fullmatch(path.name)
-            if match and _digest(content) == match[4]:
+            if _digest(content) == digest:
                 found = _from_bytes(content)
                 if found.get("layout") == LAYOUT:
                     return found
@@ -81,16 +80,15 @@ class Checkpoints:
         return None
 
     def _drop(self, kept: int) -> None:
-        for path in self._newest_first()[kept:]:
+        for path, _ in self._newest_first()[kept:]:
             path.unlink(missing_ok=True)
 
-    def _newest_first(self) -> list[Path]:
-        found = []
-        for path in self.folder.glob(f"stage-{self.stage}-attempt-*.pt"):
-            match = _NAME.fullmatch(path.name)
-            if match:
-                found.append(((int(match[2]), int(match[3])), path))
-        return [path for _, path in sorted(found, reverse=True)]
+    def _newest_first(self) -> list[tuple[Path, str]]:
+        """Each with its digest."""
+        paths = sorted(self.folder.glob(f"stage-{self.stage}-attempt-*.pt"), reverse=True)
+        matches = [match for path in paths if (match := _NAME.fullmatch(path.name))]
+        matches.sort(key=lambda match: (int(match[2]), int(match[3])), reverse=True)
+        return [(self.folder / match[0], match[4]) for match in matches]
 
 
 def _bytes(checkpoint: Checkpoint) -> bytes:
