@@ -101,14 +101,7 @@ class RunFolder(StageFiles):
 
     @contextlib.contextmanager
     def lock(self, join: bool = False) -> Iterator[None]:
-        """Hold the folder against other runs; the lock goes with the (first) process, however that ends.
-
-        Args:
-            join: share it with other runs; what keeps them apart are the locks of the cascades.
-
-        Raises:
-            InputError: another run holds it, or the folder cannot be written to.
-        """
+        """Hold the folder against other runs, or share it with those that `join` too; see `locks.hold_folder`."""
         hold = hold_folder(self.path, functools.partial(remove_litter, self.path), join)
         with contextlib.ExitStack() as held:
             self.processes.first(lambda: held.enter_context(hold))
