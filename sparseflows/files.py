@@ -9,7 +9,6 @@ import os
 import secrets
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from sparseflows.errors import DiskError, InputError
@@ -88,7 +87,7 @@ def move_aside(path: Path, pattern: str) -> Path:
     return aside
 
 
-class FileLock:
+class FileLock(contextlib.AbstractContextManager["FileLock"]):
     """A lock on a file that ends with the process that holds it, however that ends.
 
     It is the operating system's (flock). Where there is none (Windows), it is that of an SQLite file beside it, whose
@@ -160,10 +159,5 @@ class FileLock:
         if self._beside is not None:
             self._beside.close()
 
-    def __enter__(self) -> FileLock:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()

@@ -209,12 +209,9 @@ def score(
     values, summary = score_points(run, stage, points, coordinates, tol, dtype)
     if output is not None:
         _save(output, values)
-    text = f"NLL {summary['nll']:.4f}" + (f" ± {summary['nll_se']:.4f}" if summary["nll_se"] is not None else "")
-    print_result(
-        summary
-        if as_json
-        else f"{text} nats over {summary['n']:,} rows, {coordinates} coordinates (NFE {summary['nfe']})"
-    )
+    error = "" if summary["nll_se"] is None else f" ± {summary['nll_se']:.4f}"
+    rows = f"{summary['n']:,} rows, {coordinates} coordinates (NFE {summary['nfe']})"
+    print_result(summary if as_json else f"NLL {summary['nll']:.4f}{error} nats over {rows}")
 
 
 @app.command(name="map", rich_help_panel=USE)

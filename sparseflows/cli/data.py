@@ -150,7 +150,6 @@ def _lines(sets: list[dict[str, Any]]) -> list[str]:
 
 
 def _state(one: dict[str, Any]) -> str:
-    """What is here of a set."""
     if one["problem"]:
         return "damaged"
     if not one["prepared"]:

@@ -44,14 +44,22 @@ class RunOptions:
         Raises:
             InputError: options that do not go together, found before PyTorch is loaded.
         """
-        from sparseflows.experiment.scheduling.workers import choose_workers
+        from sparseflows.experiment.scheduling.workers import DaskWorkers, LocalWorkers, RayWorkers
 
         if self.force and self.join:
             raise InputError("--join takes part in what is there, --force starts over: give one of them")
         without = next((device for device in sorted(devices) if not device.startswith("cuda")), None)
         if self.gpus is not None and without is not None:
             raise InputError(f"--gpus-per-task goes with device: cuda; the settings say device: {without}")
-        return choose_workers(self.backend, self.jobs, self.address, self.gpus)
+        if self.backend == "local":
+            for option, value in (("--address", self.address), ("--gpus-per-task", self.gpus)):
+                if value is not None:
+                    raise InputError(f"{option} goes with --backend dask or ray; the local one works on this machine")
+            return LocalWorkers(self.jobs or 1)
+        if self.jobs is not None:
+            taken = f"--backend {self.backend} takes all workers of the cluster"
+            raise InputError(f"--jobs goes with the local backend; {taken}")
+        return (DaskWorkers if self.backend == "dask" else RayWorkers)(self.address, self.gpus)
 
     def check_devices(self, devices: Iterable[str]) -> None:
         """Raise InputError where one is not there; only PyTorch knows, and it is asked before a folder is made."""
@@ -152,8 +160,7 @@ def _note(notes: Iterable[str]) -> None:
 
 
 def _plain(record: Record) -> dict[str, Any]:
-    return {name: _finite(value) for name, value in vars(record).items()}
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in vars(record).items()
+    }

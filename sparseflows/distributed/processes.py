@@ -6,13 +6,15 @@ they compute (`share`), which chunks of an evaluation (`spread`), and that the f
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+P = ParamSpec("P")
 T = TypeVar("T")
 S = TypeVar("S")
 
@@ -94,3 +96,14 @@ class Processes:
 
 
 ALONE = Processes()
+
+
+def by_first(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], T]:
+    """A method of what has `processes`: the first of them carries it out, and tells the others of it."""
+
+    @functools.wraps(method)
+    def shared(self: Any, /, *args: P.args, **options: P.kwargs) -> T:
+        processes: Processes = self.processes
+        return processes.first(lambda: method(self, *args, **options))
+
+    return shared

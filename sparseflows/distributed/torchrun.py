@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import socket
 import sys
@@ -105,7 +106,8 @@ def joined(place: Place, device: str) -> Iterator[ProcessGroup]:
 
     from sparseflows.distributed.process_group import ProcessGroup
 
-    _end_with_torchrun()
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        end_with(os.getppid())
     on_gpu = device.startswith("cuda") and torch.cuda.is_available()  # where there is none, `run` says so
     if on_gpu and place.local_rank >= torch.cuda.device_count():
         raise InputError(
@@ -172,15 +174,15 @@ def _first_to_say(store: Any, place: Place) -> bool:
     return True
 
 
-def _end_with_torchrun() -> None:
-    """End this process when torchrun is gone: a killed launcher must not leave trainings behind."""
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
-        return
-    parent = os.getppid()
+@functools.cache  # one thread a process
+def end_with(parent: int) -> None:
+    """End this process when its parent is gone: a killed `run` or launcher must not leave trainings behind."""
 
     def look() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
         os._exit(1)
 
+    if os.getppid() != parent:
+        os._exit(1)
     threading.Thread(target=look, daemon=True).start()

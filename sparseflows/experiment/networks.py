@@ -13,14 +13,10 @@ from sparseflows.specs import Spec
 
 
 def untrained(spec: Spec, dim: int, classes: int | None, seed: int, whitening: Tensor | None = None) -> nn.Module:
-    """The dense network as the settings describe it, its weights drawn from `seed`.
+    """The dense network for rows of `dim` columns, its weights drawn from `seed`; `whitening` (D, D) is of flows.
 
-    Args:
-        spec: the experiment.
-        dim: D.
-        classes: of the labels; needed by classifiers.
-        seed: of the initial weights.
-        whitening: (D, D), of flows.
+    Raises:
+        InputError: a classifier of rows without labels (`classes` is None).
     """
     if spec.network is None:
         return build_flow(spec, dim, seed=seed, whitening=whitening)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from sparseflows.data.tables.mapped import MappedRows, is_large
 from sparseflows.data.tables.tabular import load_table
 from sparseflows.errors import InputError, lookup
 from sparseflows.experiment.folder.sequences import stages
-from sparseflows.specs import NetworkSpec, Spec, TrainSpec
+from sparseflows.specs import Spec, TrainSpec
 from sparseflows.specs.methods import METHODS
 
 
@@ -71,7 +70,7 @@ def check_keep_ratios(spec: Spec, dim: int | None, classes: int | None) -> None:
         return
     ratio = spec.prune.keep_ratios[-1]
     neurons = any(METHODS[method].kind == "neurons" for method in spec.prune.methods)
-    least = _one_neuron_a_layer(spec, dim, classes) if neurons else _one_path(spec, dim, classes)
+    least = dense_params(narrower(spec, 0), dim, classes) or 0 if neurons else _one_path(spec, dim, classes)
     if round(ratio * dense) < least:
         left = "one neuron a layer" if neurons else "one path of weights"
         raise InputError(
@@ -80,15 +79,11 @@ def check_keep_ratios(spec: Spec, dim: int | None, classes: int | None) -> None:
         )
 
 
-def _one_neuron_a_layer(spec: Spec, dim: int, classes: int | None) -> int:
-    return dense_params(with_widths(spec, lambda width: 1), dim, classes) or 0
-
-
-def with_widths(spec: Spec, change: Callable[[int], int]) -> Spec:
-    """`spec` with every hidden layer of its flow or network as wide as `change` makes of its width."""
+def narrower(spec: Spec, factor: float) -> Spec:
+    """`spec` with every hidden layer of its flow or network narrower by `factor`; widths below 1 are 1."""
     keys = {"hidden"} if spec.network is None else {"hidden", "channels"}
     name, section = ("flow", spec.flow) if spec.network is None else ("network", spec.network)
-    widths = {key: [change(width) for width in getattr(section, key)] for key in keys}
+    widths = {key: [max(1, round(factor * width)) for width in getattr(section, key)] for key in keys}
     return spec.model_copy(update={name: section.model_copy(update=widths)})
 
 
@@ -107,7 +102,8 @@ def dense_params(spec: Spec, dim: int | None, classes: int | None) -> int | None
     """Trainable scalars of the dense flow or network for rows of `dim` columns; None where that is not known.
 
     Raises:
-        InputError: the data cannot be classified, or not by this network or flow.
+        InputError: the data cannot be classified, or not by this network or flow: images that are not square, or too
+            small for so many convolutions.
     """
     if spec.train.objective == "cross_entropy":
         if dim is not None and (classes or 0) < 2:
@@ -118,25 +114,16 @@ def dense_params(spec: Spec, dim: int | None, classes: int | None) -> int | None
         if dim is None or classes is None:
             return None
         if spec.network is not None:
-            return network_params(spec.network, dim, classes)
+            try:
+                return spec.network.dense_params(dim, classes)
+            except ValueError as error:
+                raise InputError(str(error)) from None
         if classes > dim:
             raise InputError(
                 f"train.objective: cross_entropy reads the logits from a flow's {dim} columns, too few for {classes} "
                 "classes; give a network instead"
             )
     return None if dim is None else spec.flow.dense_params(dim)
-
-
-def network_params(settings: NetworkSpec, dim: int, classes: int) -> int:
-    """`settings.dense_params`.
-
-    Raises:
-        InputError: images that are not square, or too small for so many convolutions.
-    """
-    try:
-        return settings.dense_params(dim, classes)
-    except ValueError as error:
-        raise InputError(str(error)) from None
 
 
 def plan_text(found: dict[str, Any]) -> str:

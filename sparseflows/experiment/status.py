@@ -10,7 +10,7 @@ from typing import Any
 from sparseflows.errors import InputError, RunError
 from sparseflows.experiment.folder.folder import RUN, RunFolder
 from sparseflows.experiment.folder.locks import Signature, is_held, read_signature
-from sparseflows.experiment.folder.records import FAILED, Record
+from sparseflows.experiment.folder.records import Record
 from sparseflows.experiment.folder.sequences import StageName, sequences
 from sparseflows.experiment.monitoring.meter import duration
 from sparseflows.experiment.sweep.folder import SweepFolder
@@ -34,12 +34,12 @@ class CascadeStatus:
 
     name: str
     stages: int
-    done: int
-    failed: int
-    damaged: int
-    reason: str | None
-    holder: Signature | None
-    seconds: float | None
+    done: int = 0
+    failed: int = 0
+    damaged: int = 0
+    reason: str | None = None
+    holder: Signature | None = None
+    seconds: float | None = None
 
     @property
     def state(self) -> str:
@@ -58,13 +58,11 @@ def status_of(path: Path) -> list[CascadeStatus]:
     """
     if SweepFolder.is_one(path):
         found = []
-        for label, cascades, place in SweepFolder(path).runs():
-            if (place / RUN).is_file():
-                found += _of_run(RunFolder.open(place), f"{label}/")
+        for label, point in SweepFolder(path).read_index()["points"].items():
+            if (path / label / RUN).is_file():
+                found += _of_run(RunFolder.open(path / label), f"{label}/")
             else:
-                found += [
-                    CascadeStatus(f"{label}/{name}", n, 0, 0, 0, None, None, None) for name, n in cascades.items()
-                ]
+                found += [CascadeStatus(f"{label}/{name}", n) for name, n in point.get("cascades", {}).items()]
         return found
     if not (path / RUN).is_file():
         raise InputError(f"{path}: neither the folder of a run nor of a sweep; give one that `sparseflows run` wrote")
@@ -81,12 +79,10 @@ def _of_cascade(run: RunFolder, prefix: str, sequence: list[StageName]) -> Casca
     for name in sequence:
         try:
             record = run.peek(name.cascade, name.stage)
+            records += [record] if record else []
         except RunError:
             damaged += 1
-            continue
-        if record is not None:
-            records.append(record)
-    failed = [record for record in records if record.status == FAILED]
+    failed = [record for record in records if not record.done]
     seconds = [record.train_seconds for record in records if record.train_seconds]
     return CascadeStatus(
         prefix + sequence[0].cascade,
@@ -102,42 +98,35 @@ def _of_cascade(run: RunFolder, prefix: str, sequence: list[StageName]) -> Casca
 
 def status_json(path: Path, found: list[CascadeStatus]) -> dict[str, Any]:
     """For a program."""
-    return {
-        "folder": str(path),
-        "stages": sum(one.stages for one in found),
-        "done": sum(one.done for one in found),
-        "failed": sum(one.failed for one in found),
-        "damaged": sum(one.damaged for one in found),
-        "cascades": [vars(one) | {"state": one.state} for one in found],
-    }
+    sums = {name: sum(getattr(one, name) for one in found) for name in ("stages", "done", "failed", "damaged")}
+    return {"folder": str(path)} | sums | {"cascades": [vars(one) | {"state": one.state} for one in found]}
 
 
 def status_text(path: Path, found: list[CascadeStatus]) -> str:
     """For a person: what is at work, what has failed, and the sums; finished and waiting cascades are counted."""
     total = status_json(path, found)
     lines = []
-    at_work = [one for one in found if one.holder is not None]
-    for one in at_work[:LISTED]:
-        holder = one.holder or {}
+    at_work = [(one, one.holder) for one in found if one.holder is not None]
+    for one, holder in at_work[:LISTED]:
         step = f", step {holder['step']}/{holder['total']}" if holder.get("total") else ""
         place = str(holder.get("stage", "")).rpartition("/")[2]
         where = f"stage {place}{step}" if place else "starting"
         lines.append(f"  {one.name}: {where}, {one.done}/{one.stages} done ({holder.get('host')}, {holder.get('pid')})")
     if len(at_work) > LISTED:
         lines.append(f"  … and {len(at_work) - LISTED} more")
-    failed = [one for one in found if one.failed or one.damaged]
     troubles = [
         f"  {one.name}: " + (f"{one.failed} failed ({one.reason})" if one.failed else f"{one.damaged} damaged")
-        for one in failed[:LISTED]
+        for one in found
+        if one.failed or one.damaged
     ]
     states = [one.state for one in found]
     counts = ", ".join(f"{states.count(state)} {state}" for state in STATES if state in states)
     there = total["done"] + total["failed"]
     text = [f"{path}: {there} of {total['stages']} stages there, {total['failed']} failed; cascades: {counts}"]
     seconds = [one.seconds for one in found if one.seconds] or [
-        one.holder["seconds"] * one.holder["total"] / one.holder["step"]
-        for one in at_work
-        if one.holder and one.holder.get("step") and "seconds" in one.holder
+        holder["seconds"] * holder["total"] / holder["step"]
+        for _, holder in at_work
+        if holder.get("step") and "seconds" in holder
     ]
     if at_work and seconds and there < total["stages"]:
         left = fmean(seconds) * (total["stages"] - there) / len(at_work)
@@ -149,5 +138,5 @@ def status_text(path: Path, found: list[CascadeStatus]) -> str:
     elif there < total["stages"]:
         text.append("nobody is at work; the same `sparseflows run` goes on from here")
     if troubles:
-        text += ["failed:", *troubles]
+        text += ["failed:", *troubles[:LISTED]]
     return "\n".join(text)

@@ -16,6 +16,7 @@ from torch import nn
 from sparseflows.data.whitening import whitening_matrix
 from sparseflows.errors import InputError, RunError
 from sparseflows.evaluation.likelihood import likelihood, selection_solver, subset
+from sparseflows.experiment.stages.stage import held
 from sparseflows.flow.build import build_flow
 from sparseflows.flow.model import Flow
 from sparseflows.flow.solvers.ode import Status
@@ -91,12 +92,7 @@ class Fit:
         settings = settings.model_copy(update={"batch": min(settings.batch, len(self.rows))})
         for scale in LR_SCALES:
             state = start()
-            if state.masks is not None:
-                state.masks.hold_(state.flow)
-            hooks = Hooks(
-                after_step=None if state.masks is None else state.masks.keeper(state.flow),
-                validate=None if self.chosen_by is None else self._validation_nll,
-            )
+            hooks = Hooks(held(state.flow, state.masks), None if self.chosen_by is None else self._validation_nll)
             state.flow.train()
             outcome = train(
                 state.flow,
@@ -120,14 +116,10 @@ class Fit:
     def _validation_nll(self, flow: nn.Module) -> float:
         assert isinstance(flow, Flow)
         assert self.chosen_by is not None
-        spec = self.spec
-        solver = selection_solver(spec.evaluate)
-        few = subset(self.chosen_by, spec.train.selection_rows, spec.seeds[0], "selection")
-        found = likelihood(flow, few, solver, "float32")
-        return found.nll if found.status is Status.DONE else float("nan")
+        few = subset(self.chosen_by, self.spec.train.selection_rows, self.spec.seeds[0], "selection")
+        return likelihood(flow, few, selection_solver(self.spec.evaluate), "float32").nll
 
     def _sample(self, method: str) -> Sample | None:
-        """The rows that the method's scores are computed on."""
         if not METHODS[method].needs_data:
             return None
         return Sample(torch.as_tensor(subset(self.rows, self.spec.prune.sample, self.spec.seeds[0], "criteria")))

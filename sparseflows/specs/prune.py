@@ -19,17 +19,14 @@ from sparseflows.specs.choices import (
     meanings,
 )
 from sparseflows.specs.keep_ratios import expand_keep_ratios
-from sparseflows.specs.methods import METHODS, SYNONYMS, methods_in_words
+from sparseflows.specs.methods import DRAWN, METHODS, SYNONYMS, methods_in_words
 from sparseflows.specs.section import Section
 
 
 class PruneSpec(Section):
     """What is pruned, how far, by which protocols, and how the flow is retrained."""
 
-    methods: list[Annotated[str, OneOf(METHODS)]] = Field(
-        [],
-        description=methods_in_words(),
-    )
+    methods: list[Annotated[str, OneOf(METHODS)]] = Field([], description=methods_in_words())
     keep_ratios: list[float] = Field(
         [], description="falling, in (0, 1): the share of the dense flow's params that each stage keeps"
     )
@@ -75,7 +72,7 @@ class PruneSpec(Section):
             raise ValueError(
                 "protocols: scratch and rewind train what another one has pruned; add cascade (or one_shot)"
             )
-        drawn = next((method for method in self.methods if METHODS[method].choice != "top"), None)
+        drawn = next((method for method in self.methods if method in DRAWN), None)
         if GRADUAL in self.protocols and drawn is not None:
             raise ValueError(f"protocols: gradual takes weights out bit by bit; {drawn} draws them all at once")
         return self

@@ -7,10 +7,9 @@ folder as `spec.yaml`. Numbers are bounded so that a slip of the finger is refus
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_core import InitErrorDetails
 
 from sparseflows.errors import suggest
 from sparseflows.specs.choices import Dtype
@@ -37,8 +36,7 @@ class Spec(Section):
     device: str = Field("cpu", description="cpu or cuda")
     dtype: Dtype = Field("float32", description="of training")
     threads: Annotated[int, Field(ge=1, le=1024)] = Field(
-        1,
-        description="of each process: small networks gain nothing from more, and the numbers may depend on it",
+        1, description="of each process: small networks gain nothing from more, and the numbers may depend on it"
     )
     data: DataSpec
     flow: FlowSpec = Field(default_factory=lambda: FlowSpec.model_validate({}))
@@ -81,18 +79,8 @@ class Spec(Section):
             retrained = self.retrain_spec()
         except ValidationError as error:
             # The same problems, where the user wrote them.
-            raise ValidationError.from_exception_data(
-                error.title,
-                [
-                    InitErrorDetails(
-                        type=problem["type"],
-                        loc=("prune", "retrain", *problem["loc"]),
-                        input=problem["input"],
-                        ctx=problem.get("ctx", {}),
-                    )
-                    for problem in error.errors()
-                ],
-            ) from None
+            problems: list[Any] = [one | {"loc": ("prune", "retrain", *one["loc"])} for one in error.errors()]
+            raise ValidationError.from_exception_data(error.title, problems) from None
         if retrained.objective != self.train.objective:
             raise ValueError("prune.retrain.objective: a cascade keeps the objective it was trained with")
         return self

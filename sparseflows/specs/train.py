@@ -31,8 +31,7 @@ class TrainSpec(Section):
     gamma: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="of multi_step: by this factor")
     ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(None, description="decay of the averaged weights")
     time_power: Annotated[float, Field(ge=0.1, le=10)] = Field(
-        1.0,
-        description="flow matching draws t = u^time_power, u uniform: above 1 it looks closer at the data",
+        1.0, description="flow matching draws t = u^time_power, u uniform: above 1 it looks closer at the data"
     )
     kinetic: Annotated[float, Field(ge=0, lt=1e6)] = Field(0.0, description="weight of ∫|f|² dt (RNODE)")
     jacobian: Annotated[float, Field(ge=0, lt=1e6)] = Field(0.0, description="weight of ∫‖∂f/∂z‖²_F dt (RNODE)")

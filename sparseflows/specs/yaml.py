@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from sparseflows.errors import InputError, suggest
 from sparseflows.specs.spec import FORMAT, Spec
@@ -180,18 +180,24 @@ def _override(document: dict[str, Any], item: str) -> tuple[str, ...]:
     parts = tuple(key.strip().split("."))
     if not equals or not all(parts):
         raise InputError(f"--set {_plain(item)}: give it as key=value, for example --set train.lr=0.01")
-    value = parse_yaml(text, f"--set {_plain(key)}")
+    put(document, parts, parse_yaml(text, f"--set {_plain(key)}"), f"--set {_plain(item)}")
+    return parts
+
+
+def put(document: dict[str, Any], parts: Sequence[str], value: Any, source: str) -> None:
+    """Give a dotted key, in parts, a value; sections that are missing are made.
+
+    Raises:
+        InputError: there are no keys below a part of it; `source` begins the message.
+    """
     node: Any = document
-    for depth, part in enumerate(parts[:-1]):
+    for depth, part in enumerate(parts[:-1], 1):
         if node.get(part) is None:
             node[part] = {}
         node = node[part]
         if not isinstance(node, dict):
-            raise InputError(
-                f"--set {_plain(item)}: '{'.'.join(parts[: depth + 1])}' is {_kind(node)} and has no keys below it"
-            )
+            raise InputError(f"{source}: '{'.'.join(parts[:depth])}' is {_kind(node)} and has no keys below it")
     node[parts[-1]] = value
-    return parts
 
 
 def _explain(problem: Any) -> str:
@@ -222,14 +228,9 @@ def _explain(problem: Any) -> str:
 def _known_keys(location: tuple[str | int, ...]) -> list[str]:
     section: Any = Spec
     for part in location:
-        known = _fields(section)
-        section = known[str(part)].annotation if str(part) in known else None
-    return sorted(_fields(section))
-
-
-def _fields(section: Any) -> dict[str, Any]:
-    is_section = isinstance(section, type) and issubclass(section, BaseModel)
-    return dict(section.model_fields) if is_section else {}
+        field = getattr(section, "model_fields", {}).get(str(part))
+        section = field.annotation if field else None
+    return sorted(getattr(section, "model_fields", {}))
 
 
 def _kind(value: object) -> str:

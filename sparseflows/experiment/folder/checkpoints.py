@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from sparseflows.distributed.processes import ALONE, Processes
+from sparseflows.distributed.processes import ALONE, Processes, by_first
 from sparseflows.files import make_folder, write_whole
 
 Checkpoint = dict[str, Any]
@@ -23,8 +23,7 @@ class Checkpoints:
     """The checkpoints of one stage of one cascade; of several processes the first one reads and writes them.
 
     Args:
-        folder: of the cascade's checkpoints.
-        stage: whose they are.
+        folder, stage: of the cascade's checkpoints; whose they are.
         set_aside: what to do with a damaged file; gives its new path.
         tell: one line for the user.
         processes: those that train together; each calls every method.
@@ -41,37 +40,35 @@ class Checkpoints:
         device: torch.device | None = None,
     ) -> None:
         self.folder, self.stage, self._set_aside, self._tell = folder, stage, set_aside, tell
-        self._processes, self._device = processes, device
+        self.processes, self._device = processes, device
 
+    @by_first
     def save(self, checkpoint: Checkpoint, attempt: int) -> None:
         """Write one, then drop all but the newest two."""
-        self._processes.first(lambda: self._save(checkpoint, attempt))
-
-    def load_newest(self) -> Checkpoint | None:
-        """The newest whole one; a damaged one is named, set aside, and the one before it is taken."""
-        if not self._processes.several:
-            return self._load()
-        # As bytes: a pickled tensor would go to the first process's GPU.
-        content = self._processes.first(lambda: None if (found := self._load()) is None else _bytes(found))
-        return None if content is None else _from_bytes(content, self._device)
-
-    def clear(self) -> None:
-        """The stage is whole: its checkpoints are not needed any more."""
-        self._processes.first(lambda: self._drop(0))
-
-    def _save(self, checkpoint: Checkpoint, attempt: int) -> None:
         content = _bytes({**checkpoint, "attempt": attempt, "layout": LAYOUT})
         make_folder(self.folder)
         name = f"stage-{self.stage}-attempt-{attempt}-step-{checkpoint['step']}-{_digest(content)}.pt"
         write_whole(self.folder / name, content)
         self._drop(2)
 
+    def load_newest(self) -> Checkpoint | None:
+        """The newest whole one; a damaged one is named, set aside, and the one before it is taken."""
+        if not self.processes.several:
+            return self._load()
+        # As bytes: a pickled tensor would go to the first process's GPU.
+        content = self.processes.first(lambda: None if (found := self._load()) is None else _bytes(found))
+        return None if content is None else _from_bytes(content, self._device)
+
+    @by_first
+    def clear(self) -> None:
+        """The stage is whole: its checkpoints are not needed any more."""
+        self._drop(0)
+
     def _load(self) -> Checkpoint | None:
         paths = self._newest_first()
-        for index, path in enumerate(paths, 1):
+        for index, (path, digest) in enumerate(paths, 1):
             content = path.read_bytes()
-            match = _NAME.fullmatch(path.name)
-            if match and _digest(content) == match[4]:
+            if _digest(content) == digest:
                 found = _from_bytes(content)
                 if found.get("layout") == LAYOUT:
                     return found
@@ -83,16 +80,15 @@ class Checkpoints:
         return None
 
     def _drop(self, kept: int) -> None:
-        for path in self._newest_first()[kept:]:
+        for path, _ in self._newest_first()[kept:]:
             path.unlink(missing_ok=True)
 
-    def _newest_first(self) -> list[Path]:
-        found = []
-        for path in self.folder.glob(f"stage-{self.stage}-attempt-*.pt"):
-            match = _NAME.fullmatch(path.name)
-            if match:
-                found.append(((int(match[2]), int(match[3])), path))
-        return [path for _, path in sorted(found, reverse=True)]
+    def _newest_first(self) -> list[tuple[Path, str]]:
+        """Each with its digest."""
+        paths = sorted(self.folder.glob(f"stage-{self.stage}-attempt-*.pt"), reverse=True)
+        matches = [match for path in paths if (match := _NAME.fullmatch(path.name))]
+        matches.sort(key=lambda match: (int(match[2]), int(match[3])), reverse=True)
+        return [(self.folder / match[0], match[4]) for match in matches]
 
 
 def _bytes(checkpoint: Checkpoint) -> bytes:

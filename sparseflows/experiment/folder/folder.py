@@ -11,18 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from sparseflows.data.tables.tabular import Standardiser
+from sparseflows.distributed.processes import by_first
 from sparseflows.errors import DiskError, InputError
-from sparseflows.experiment.folder.identity import RUN, SPEC, check_format, create, identity, identity_of, places
+from sparseflows.experiment.folder.identity import RUN, SPEC, create, identity, identity_of, read_run
 from sparseflows.experiment.folder.locks import Signature, hold_cascade, hold_folder, share_folder
-from sparseflows.experiment.folder.stage_files import (
-    MASKS,
-    METRICS,
-    MODEL,
-    RESULTS,
-    DamagedStage,
-    StageFiles,
-    by_first,
-)
+from sparseflows.experiment.folder.stage_files import MASKS, METRICS, MODEL, RESULTS, DamagedStage, StageFiles
 from sparseflows.files import move_aside, write_whole
 from sparseflows.specs import Spec
 from sparseflows.specs.yaml import dump_spec, parse_yaml, validate
@@ -52,7 +45,7 @@ class RunFolder(StageFiles):
             raise InputError(
                 f"{path}: not a run folder (it has no {SPEC} and {RUN}); give the one `sparseflows run` wrote"
             )
-        check_format(path)
+        read_run(path)
         try:
             document = parse_yaml((path / SPEC).read_text(encoding="utf-8"), str(path / SPEC))
         except (OSError, UnicodeDecodeError):
@@ -69,20 +62,15 @@ class RunFolder(StageFiles):
         name already. With `force` what these settings made before is moved to `<folder>.old-<n>`.
         """
         wanted = identity(spec, data_fingerprint)
-        paths = places(out, spec, wanted)
-        for path in paths:
-            if identity_of(path) == wanted:
-                if not force:
-                    _mend_spec(path, spec)
-                    return cls(path, spec)
-                with cls(path, spec).lock():  # nobody is writing there
-                    move_aside(path, OLD)
-        for path in paths:
-            if not os.path.exists(path):
-                create(path, spec, wanted, data_fingerprint)
-            if identity_of(path) == wanted:
-                return cls(path, spec)
-        raise InputError(f"{path}: taken by something else; give another folder with --out")
+        path = cls.place(out, spec, data_fingerprint)
+        if force and identity_of(path) == wanted:
+            with cls(path, spec).lock():  # nobody is writing there
+                move_aside(path, OLD)
+            path = cls.place(out, spec, data_fingerprint)
+        if not os.path.exists(path):
+            create(path, spec, wanted, data_fingerprint)
+            path = cls.place(out, spec, data_fingerprint)  # another process may have been quicker
+        return cls.at(path, spec, data_fingerprint)
 
     @classmethod
     def at(cls, path: Path, spec: Spec, data_fingerprint: str | None) -> RunFolder:
@@ -98,29 +86,22 @@ class RunFolder(StageFiles):
                 create(path, spec, wanted, data_fingerprint)
             except InputError as error:
                 raise DiskError(str(error)) from None
-        elif identity_of(path) == wanted:
-            _mend_spec(path, spec)
         if identity_of(path) != wanted:
             raise InputError(f"{path}: taken by something else; give another folder with --out")
+        _mend_spec(path, spec)
         return cls(path, spec)
 
     @classmethod
     def place(cls, out: Path, spec: Spec, data_fingerprint: str | None) -> Path:
-        """Where `claim` would put this experiment, as the folders are now; nothing is made."""
+        """Where `claim` finds this experiment, or would put it as the folders are now; nothing is made."""
         wanted = identity(spec, data_fingerprint)
-        first, second = places(out, spec, wanted)
-        return first if identity_of(first) == wanted or not os.path.exists(first) else second
+        paths = out / spec.name, out / f"{spec.name}-{wanted[:8]}"
+        ours = next((path for path in paths if identity_of(path) == wanted), None)
+        return ours or next((path for path in paths if not os.path.exists(path)), paths[1])
 
     @contextlib.contextmanager
     def lock(self, join: bool = False) -> Iterator[None]:
-        """Hold the folder against other runs; the lock goes with the (first) process, however that ends.
-
-        Args:
-            join: share it with other runs; what keeps them apart are the locks of the cascades.
-
-        Raises:
-            InputError: another run holds it, or the folder cannot be written to.
-        """
+        """Hold the folder against other runs, or share it with those that `join` too; see `locks.hold_folder`."""
         hold = hold_folder(self.path, functools.partial(remove_litter, self.path), join)
         with contextlib.ExitStack() as held:
             self.processes.first(lambda: held.enter_context(hold))
@@ -141,14 +122,13 @@ class RunFolder(StageFiles):
 
     def began_with(self, data_fingerprint: str | None) -> bool:
         """Whether the files of the run's data were known by that when it began; folders that do not say: yes."""
-        stored = json.loads((self.path / RUN).read_text(encoding="utf-8"))
-        return "data" not in stored or stored["data"] == data_fingerprint
+        return bool(read_run(self.path).get("data", data_fingerprint) == data_fingerprint)
 
     @by_first
     def data_digest(self) -> str | None:
         """What the files of the run's data were known by when it began; None where there are none."""
-        stored = json.loads((self.path / RUN).read_text(encoding="utf-8")).get("data")
-        return None if stored is None else str(stored)
+        stored: str | None = read_run(self.path).get("data")
+        return stored
 
     @by_first
     def write_data(self, description: dict[str, Any]) -> None:

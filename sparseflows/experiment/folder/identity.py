@@ -14,6 +14,7 @@ import os
 import secrets
 import shutil
 from pathlib import Path
+from typing import Any
 
 from sparseflows.errors import InputError
 from sparseflows.files import write_whole
@@ -36,17 +37,18 @@ def identity_of(path: Path) -> str | None:
     Raises:
         InputError: it is one of another version, or damaged.
     """
-    if not os.path.isfile(path / RUN):
-        return None
-    check_format(path)
-    value = json.loads((path / RUN).read_text(encoding="utf-8")).get("identity")
-    return str(value)
+    return str(read_run(path).get("identity")) if os.path.isfile(path / RUN) else None
 
 
-def check_format(path: Path) -> None:
-    """Raise InputError where a run folder is of another version, or damaged."""
+def read_run(path: Path) -> dict[str, Any]:
+    """What run.json says of a run folder.
+
+    Raises:
+        InputError: it is one of another version, or damaged.
+    """
     try:
-        version = json.loads((path / RUN).read_text(encoding="utf-8")).get("format")
+        found: dict[str, Any] = json.loads((path / RUN).read_text(encoding="utf-8"))
+        version = found.get("format")
     except (OSError, ValueError, AttributeError):
         raise InputError(f"{path / RUN}: damaged; this is no run folder to go on with") from None
     if version != FORMAT:
@@ -54,11 +56,7 @@ def check_format(path: Path) -> None:
             f"{path}: a run folder of another version of Sparse Flows (format {version}; this one writes {FORMAT}); "
             "give another folder with --out"
         )
-
-
-def places(out: Path, spec: Spec, wanted: str) -> tuple[Path, Path]:
-    """Where the run may be below `out`: by its name, or by its name and its identity where that is another's."""
-    return out / spec.name, out / f"{spec.name}-{wanted[:8]}"
+    return found
 
 
 def create(path: Path, spec: Spec, wanted: str, data_fingerprint: str | None) -> None:
@@ -70,7 +68,6 @@ def create(path: Path, spec: Spec, wanted: str, data_fingerprint: str | None) ->
     beside = path.with_name(f".{path.name}-{secrets.token_hex(4)}.tmp")
     document = {"format": FORMAT, "identity": wanted, "data": data_fingerprint, "versions": _versions()}
     try:
-        shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
         write_whole(beside / SPEC, dump_spec(spec))
         write_whole(beside / RUN, json.dumps(document, indent=1))

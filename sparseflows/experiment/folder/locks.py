@@ -33,9 +33,9 @@ def hold_folder(path: Path, when_alone: Callable[[], None], join: bool = False) 
     """Hold `path` against others who ask for the same, for as long as this process lives.
 
     Args:
-        path: a folder.
+        path: the folder.
         when_alone: called where nobody else holds it.
-        join: share it with others who join.
+        join: share it with others who join; what keeps them apart are the locks of the cascades.
 
     Raises:
         InputError: another holds it, or it cannot be written to.

@@ -99,6 +99,12 @@ def cascade_name(method: str, seed: int, protocol: str | None = CASCADE) -> str:
     return f"{series_name(method, protocol)}-s{seed}"
 
 
+def place_of(stage: Mapping[str, Any]) -> dict[str, Any]:
+    """What every line of metrics.jsonl says of its stage; `stage` has more keys than these."""
+    names = ("method", "seed", "stage") if stage["protocol"] == CASCADE else ("protocol", "method", "seed", "stage")
+    return {name: stage[name] for name in names}
+
+
 def series_name(method: str, protocol: str | None) -> str:
     """`<method>`; of another protocol than the cascade, `<protocol>.<method>`."""
     return method if protocol in (None, CASCADE) else f"{protocol}.{method}"

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any
 
-from sparseflows.distributed.processes import ALONE, Processes
+from sparseflows.distributed.processes import ALONE, Processes, by_first
 from sparseflows.errors import DiskError, RunError
-from sparseflows.experiment.folder.records import CASCADE, Record, to_csv
+from sparseflows.experiment.folder.records import Record, place_of, to_csv
 from sparseflows.experiment.folder.sequences import stages
 from sparseflows.files import make_folder, move_aside, sha256, write_whole
 from sparseflows.specs import Spec
@@ -23,9 +22,6 @@ from sparseflows.specs import Spec
 RESULTS, METRICS = "results.csv", "metrics.jsonl"
 RECORD, MODEL, MASKS = "record.json", "model.safetensors", "masks.safetensors"
 NOTICEABLE = 0.05  # seconds
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 class DamagedStage(RunError):
@@ -39,24 +35,8 @@ class DamagedStage(RunError):
         return type(self), (self.folder, self.name)  # from a worker process to its parent
 
 
-def by_first(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], T]:
-    """A method that the first of the processes which train together carries out, and tells the others of."""
-
-    @functools.wraps(method)
-    def shared(self: StageFiles, /, *args: P.args, **options: P.kwargs) -> T:
-        return self.processes.first(lambda: method(self, *args, **options))
-
-    return shared
-
-
 class StageFiles:
-    """The stages of one run.
-
-    Args:
-        path: the run folder.
-        spec: the experiment.
-        processes: those that train its flows together; the first one alone reads and writes.
-    """
+    """The stages of one run; of the `processes` that train its flows together the first one alone reads and writes."""
 
     def __init__(self, path: Path, spec: Spec, processes: Processes = ALONE) -> None:
         self.path, self.spec, self.processes = path, spec, processes
@@ -110,11 +90,6 @@ class StageFiles:
         folder = self.stage(cascade, stage)
         return Record.from_dict(_document(folder)) if folder.is_dir() else None
 
-    @by_first
-    def is_there(self, cascade: str, stage: int) -> bool:
-        """Whether a stage has been put in its place, whole or damaged since."""
-        return os.path.isdir(self.stage(cascade, stage))
-
     def metrics(self, cascade: str, stage: int) -> list[dict[str, Any]]:
         """The lines of a whole stage in metrics.jsonl, without its name.
 
@@ -138,18 +113,16 @@ class StageFiles:
         """results.csv and metrics.jsonl, made anew from the stages that are there."""
         documents = list(self._documents())
         write_whole(self.path / RESULTS, to_csv(Record.from_dict(document) for document in documents))
-        lines = [json.dumps(_place(d) | metric) for d in documents for metric in d["metrics"]]
+        lines = [json.dumps(place_of(d) | metric) for d in documents for metric in d["metrics"]]
         write_whole(self.path / METRICS, "".join(line + "\n" for line in lines))
 
     def settle(self) -> list[Record]:
         """`records`; the tables are made anew where they are of others: two workers may have written them at once."""
         found = self.records()
-        try:
-            current = (self.path / RESULTS).read_text(encoding="utf-8") == to_csv(found)
-        except (OSError, UnicodeDecodeError):
-            current = False
-        if not current:
-            self.write_results()
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            if (self.path / RESULTS).read_text(encoding="utf-8") == to_csv(found):
+                return found
+        self.write_results()
         return found
 
     def _refresh_results(self) -> None:
@@ -171,19 +144,11 @@ class StageFiles:
 
 
 def _document(folder: Path) -> dict[str, Any]:
-    try:
+    with contextlib.suppress(OSError, ValueError, TypeError):
         document = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         if {"status", "sha256", "metrics"} <= set(document):
             return dict(document)
-    except (OSError, ValueError, TypeError):
-        pass
     raise DamagedStage(folder, RECORD)
-
-
-def _place(document: dict[str, Any]) -> dict[str, Any]:
-    """Which stage a line of metrics.jsonl is of."""
-    names = ("method", "seed", "stage") if document["protocol"] == CASCADE else ("protocol", "method", "seed", "stage")
-    return {name: document[name] for name in names}
 
 
 def _sync_folder(path: Path) -> None:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from sparseflows.errors import InputError, suggest
 from sparseflows.experiment.monitoring.loggers import METHODS, Logger, Loggers, told
@@ -25,13 +25,9 @@ OWN = (
 Maker = Callable[[Path], Logger]
 
 
-class _Ours(NamedTuple):
-    target: str  # by name: sparseflows does not import analysis
-    needs: str
-    extra: str
-
-
-OURS = {"tensorboard": _Ours("analysis.tensorboard.logger:TensorBoard", "tensorboard", "tensorboard")}
+# Name, also of the package that it needs and of the extra that installs that → target, by name: sparseflows does not
+# import analysis.
+OURS = {"tensorboard": "analysis.tensorboard.logger:TensorBoard"}
 
 
 def check_loggers(names: Iterable[str]) -> tuple[str, ...]:
@@ -47,13 +43,7 @@ def check_loggers(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def open_loggers(names: Iterable[str], run: Path, say: Callable[[str], None]) -> Loggers:
-    """The loggers of this process. One that cannot be made is named and left out: the run goes on.
-
-    Args:
-        names: as `--log` takes them.
-        run: the run folder.
-        say: one line for the user.
-    """
+    """The loggers of this process, by their names in `--log`. One that cannot be made is told and left out."""
     made = {}
     for name in dict.fromkeys(names):
         try:
@@ -78,12 +68,11 @@ def find_logger(name: str) -> Maker:
     if ":" in name:
         maker = _of_module(name, name)
     elif name in OURS:
-        ours = OURS[name]
-        if not _is_installed(ours.needs):
+        if not _is_installed(name):
             raise InputError(
-                f"--log {name}: {ours.needs} is not installed; install it with pip install 'sparseflows[{ours.extra}]'"
+                f"--log {name}: {name} is not installed; install it with pip install 'sparseflows[{name}]'"
             )
-        maker = _of_module(name, ours.target)
+        maker = _of_module(name, OURS[name])
     elif name in installed:
         maker = _of_package(name, installed[name])
     else:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
-from sparseflows.experiment.folder.records import CASCADE, Record
+from sparseflows.experiment.folder.records import Record, place_of
 from sparseflows.experiment.folder.sequences import StageName
 
 if TYPE_CHECKING:
@@ -55,8 +55,7 @@ class StageStart(StageName):
     @property
     def place(self) -> dict[str, Any]:
         """What every line of metrics.jsonl says of its stage."""
-        own = {"method": self.method, "seed": self.seed, "stage": self.stage}
-        return own if self.protocol == CASCADE else {"protocol": self.protocol, **own}
+        return place_of(vars(self))
 
 
 class Logger(Protocol):
@@ -85,13 +84,9 @@ class Logger(Protocol):
 class Live:
     """The lines of the stage in progress, until metrics.jsonl has them, in `cascades/<name>/live.jsonl`.
 
-    They have the form of metrics.jsonl. It never raises: progress is not results.
-
-    The file is begun anew with the lines of the checkpoint when a stage is taken up again, and removed when the
-    stage is whole. Nothing is synchronised to the disk: what matters is in the checkpoints.
-
-    Args:
-        run: the run folder; None writes nothing.
+    They have the form of metrics.jsonl. The file is begun anew with the lines of the checkpoint when a stage is taken
+    up again, and removed when the stage is whole. It never raises, and nothing is synchronised to the disk: progress
+    is not results, what matters is in the checkpoints. Without a run folder nothing is written.
     """
 
     NAME = "live.jsonl"
@@ -133,12 +128,8 @@ class Live:
 class Loggers:
     """All loggers of a process. One that raises is named once and told nothing more; the run goes on.
 
-    What they print goes to standard error: standard output holds the run's result.
-
-    Args:
-        run: the run folder; None for nobody, where nothing is written.
-        named: name → logger.
-        say: one line for the user.
+    What they print goes to standard error: standard output holds the run's result. Without a run folder there are
+    none, and nothing is written.
     """
 
     def __init__(
@@ -169,26 +160,21 @@ class Loggers:
             self._end(name, record, network)
 
     def catch_up(
-        self,
-        record: Record,
-        stage: Callable[[], StageStart],
-        lines: Callable[[], Iterable[Values]],
-        network: Callable[[], nn.Module | None],
+        self, record: Record, story: Callable[[], tuple[StageStart, Iterable[Values], nn.Module | None]]
     ) -> None:
-        """A whole stage was found: tell those that have not heard of it. The last three are asked for only then.
+        """A whole stage was found: tell those that have not heard of it.
 
         Args:
             record: its row.
-            stage: as it began.
-            lines: of its training.
-            network: of the stage.
+            story: gives how it began, the lines of its training, and its network; asked for each that has not heard.
         """
         self._live.end(record)  # whoever wrote the stage may have been killed before doing so
         for name in [name for name in self._named if not self._has_heard(name, record)]:
-            self._tell(name, "begin", stage())
-            for line in lines():
+            stage, lines, network = story()
+            self._tell(name, "begin", stage)
+            for line in lines:
                 self._tell(name, "step", dict(line))
-            self._end(name, record, network())
+            self._end(name, record, network)
 
     def _end(self, name: str, record: Record, network: nn.Module | None) -> None:
         if self._tell(name, "end", record, network):

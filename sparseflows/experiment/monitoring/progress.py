@@ -14,8 +14,7 @@ class Progress(Meter):
 
     Args:
         stages: how many stages the whole run has; 0 where this process sees only a part of it.
-        stream: where to.
-        bars: use a moving bar; by default where the stream is a terminal.
+        stream, bars: see `Meter`.
     """
 
     def __init__(self, stages: int = 0, stream: TextIO | None = None, bars: bool | None = None) -> None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from sparseflows.experiment.folder.records import DONE, Record
+from sparseflows.experiment.folder.records import Record
 
 
 def results_text(records: Sequence[Record], folder: Path) -> str:
@@ -18,7 +18,7 @@ def results_text(records: Sequence[Record], folder: Path) -> str:
     head = f"{'stage':<{wide}} {'params':>9} {'PR':>7} {first:>16} {second:>16} {'NFE':>5}"
     lines = [head, "-" * len(head)]
     for name, record in zip(names, records, strict=True):
-        if record.status != DONE:
+        if not record.done:
             lines.append(f"{name:<{wide}} failed: {record.reason}")
             continue
         first, second = _judged(record)

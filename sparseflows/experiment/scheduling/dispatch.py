@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from sparseflows.distributed.torchrun import end_with
 from sparseflows.errors import RunError
 from sparseflows.experiment.folder.folder import RunFolder
 from sparseflows.experiment.monitoring.progress import Progress
 from sparseflows.experiment.scheduling.tasks import BUSY, FAILED, Leash, Outcome, Task, carry_out, work
 from sparseflows.experiment.scheduling.watch import Watch
-from sparseflows.experiment.scheduling.workers import Errors, Workers
+from sparseflows.experiment.scheduling.workers import HERE, Errors, Workers
 
 LOSSES = 3  # in a row, without a stage finished in between
 
@@ -49,9 +50,7 @@ def run_tasks(
     back to its last checkpoint; another one goes on there.
 
     Args:
-        tasks: what is to be done.
-        workers: who works.
-        progress: who is told.
+        tasks, workers, progress: what is to be done, who works, who is told.
         folder: of the run or sweep.
         lost: errors that say that a worker was lost, as `workers.connected()` gives them.
         collect: go on when a task fails; else its error is raised.
@@ -63,11 +62,9 @@ def run_tasks(
     failed: dict[int, str] = {}
     with contextlib.ExitStack() as stack:
         watch = None
-        if workers.inline:
-            tasks = _merged(tasks)
-        else:
+        if workers != HERE:
             watch = stack.enter_context(Watch(tasks, progress, folder, heard=not workers.share_memory))
-        left, wait, losses, seconds = _order(tasks), workers.inline and len(tasks) == 1, 0, 0.0
+        left, wait, losses, seconds = _order(tasks), watch is None and len(tasks) == 1, 0, 0.0
         finished = watch.finished if watch else 0
         while left:
             try:
@@ -101,16 +98,6 @@ def run_tasks(
     return Tally([(tasks[index], message) for index, message in sorted(failed.items())], seconds)
 
 
-def _merged(tasks: Sequence[Task]) -> list[Task]:
-    """One task a dense network: one after the other, nothing is gained by taking them apart."""
-    together: dict[tuple[Path, int], Task] = {}
-    for task in tasks:
-        key = (task.folder, task.seed)
-        before = together.get(key)
-        together[key] = replace(before, sequences=before.sequences + task.sequences) if before else task
-    return list(together.values())
-
-
 def _order(tasks: Sequence[Task]) -> list[int]:
     """Places of the tasks: the first of every seed, then the second …, so that few wait for the same dense network."""
     ranks: Counter[tuple[Path, int]] = Counter()
@@ -122,9 +109,9 @@ def _order(tasks: Sequence[Task]) -> list[int]:
 
 
 def _side_by_side(tasks: Sequence[Task], workers: Workers, watch: Watch, wait: bool, collect: bool) -> list[Outcome]:
-    from joblib import delayed
+    from joblib import Parallel, delayed
 
-    near: dict[str, Any] = {"parent": os.getpid()} if workers.share_memory else {"leash": Leash(watch.beat)}
-    do = delayed(work)
-    found: list[Outcome] = workers.parallel()(do(task, wait=wait, collect=collect, **near) for task in tasks)
+    # Workers of this machine end with this process; others would outlive it, and listen.
+    check = functools.partial(end_with, os.getpid()) if workers.share_memory else Leash(watch.beat).check
+    found: list[Outcome] = Parallel()(delayed(work)(task, check, wait, collect) for task in tasks)
     return found

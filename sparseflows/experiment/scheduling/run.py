@@ -14,7 +14,7 @@ from sparseflows.experiment.monitoring.progress import Progress
 from sparseflows.experiment.rows import describe
 from sparseflows.experiment.scheduling.dispatch import run_tasks
 from sparseflows.experiment.scheduling.tasks import tasks_of
-from sparseflows.experiment.scheduling.workers import Errors, LocalWorkers, Workers
+from sparseflows.experiment.scheduling.workers import HERE, Errors, Workers
 from sparseflows.experiment.stages.context import check_device
 from sparseflows.flow.compiled.build import why_not
 from sparseflows.specs import Spec
@@ -25,7 +25,7 @@ def run_experiment(
     run: RunFolder,
     splits: Mapping[int, Splits],
     progress: Progress,
-    workers: Workers | int = 1,
+    workers: Workers = HERE,
     lost: Errors = (BrokenProcessPool,),
     log: Sequence[str] = (),
 ) -> list[Record]:
@@ -35,21 +35,19 @@ def run_experiment(
     numbers do not depend on the workers: every process computes with `spec.threads` threads.
 
     Args:
-        spec: the experiment.
-        run: its folder.
+        spec, run: the experiment and its folder.
         splits: seed → its rows.
         progress: who is told.
-        workers: who works (within `workers.connected()`), or how many processes of this machine.
-        lost: errors that say that a worker was lost.
+        workers, lost: who works, and what `workers.connected()` gave; the call is made within.
         log: names of the loggers that every process is to have; see `logger_names`.
     """
-    workers = LocalWorkers(workers) if isinstance(workers, int) else workers
     if workers.share_memory:
         check_device(run.processes.device(spec.device))
     run.write_data(describe(splits))
     run.write_results()
     mention_engine(spec, progress)
-    tasks = tasks_of(spec, run.path, run.data_digest(), splits if workers.share_memory else None, log=tuple(log))
+    rows = splits if workers.share_memory else None
+    tasks = tasks_of(spec, run.path, run.data_digest(), rows, log=tuple(log), apart=workers != HERE)
     try:
         run_tasks(tasks, workers, progress, run.path, lost, run=run)
     finally:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
-import os
 import platform
-import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,7 +36,7 @@ class Task:
         data_digest: what the files of the data are known by.
         seed: of the dense network.
         sequences: (protocol, method), to be made one after the other once the dense network is there.
-        label: names its experiment among those of a sweep; empty where there is one only.
+        where: put before the names of its stages, `<experiment>/` in a sweep; empty where there is one experiment only.
         here: the folder that relative paths in the settings start from.
         splits: the rows, where they are sent along; else the worker reads them.
         log: names of the loggers that the worker is to have.
@@ -50,7 +47,7 @@ class Task:
     data_digest: str | None
     seed: int
     sequences: tuple[tuple[str, str], ...]
-    label: str = ""
+    where: str = ""
     here: Path = field(default_factory=Path.cwd)
     splits: Splits | None = None
     log: tuple[str, ...] = ()
@@ -60,10 +57,14 @@ class Task:
         each = (stages_of(self.spec, self.seed, *sequence) for sequence in self.sequences)
         return [dense_stage(self.seed), *itertools.chain(*each)]
 
+    @property
+    def run(self) -> RunFolder:
+        """The run folder, to look into."""
+        return RunFolder(self.folder, self.spec)
+
     def is_whole(self) -> bool:
-        """Whether every stage has been put in its place."""
-        run = RunFolder(self.folder, self.spec)
-        return all(run.is_there(name.cascade, name.stage) for name in self.stages())
+        """Whether every stage has been put in its place, whether damaged since or not."""
+        return all(self.run.stage(name.cascade, name.stage).is_dir() for name in self.stages())
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Outcome:
 
 @dataclass
 class Leash:
-    """Whether the `run` that gave the work still lives, by a file that it goes on writing. (None: no need to ask.)"""
+    """Whether the `run` that gave the work still lives, by a file that it goes on writing."""
 
     path: Path
     seen: str = ""
@@ -112,23 +113,24 @@ class Abandoned(RunError):
 
 
 class WorkerProgress(Progress):
-    """Keeps what the signature of a cascade's lock says; it tells trouble only, on the worker's standard error."""
+    """Keeps what the signature of a cascade's lock says; it tells trouble only, on the worker's standard error.
 
-    def __init__(self, leash: Leash | None) -> None:
+    `check` is called all the time; it does not return where the `run` that gave the work is gone.
+    """
+
+    def __init__(self, check: Callable[[], None]) -> None:
         super().__init__(bars=False)
-        self.leash = leash
+        self.check = check
 
     def begin(self, label: str) -> None:
         """A stage begins."""
         super().begin(label)
-        if self.leash:
-            self.leash.check()
+        self.check()
 
     def step(self, step: int, total: int, loss: float) -> None:
         """A training step of the stage is done."""
         self.at = (step, total)
-        if self.leash:
-            self.leash.check()
+        self.check()
 
     def done(self, record: Record) -> None:
         """Nothing: the `run` that gave the work sees it by itself."""
@@ -142,38 +144,30 @@ def tasks_of(
     folder: Path,
     data_digest: str | None,
     splits: Mapping[int, Splits] | None = None,
-    label: str = "",
+    where: str = "",
     log: tuple[str, ...] = (),
+    apart: bool = True,
 ) -> list[Task]:
-    """The tasks of one experiment, seed by seed; what stands on one another is one task."""
+    """The tasks of one experiment, seed by seed; what stands on one another is one task, or all that a seed has."""
     together: dict[str, list[tuple[str, str]]] = {}
     for protocol, method in spec.prune.sequences():
         key = f"{protocol}/{method}" if protocol in OF_DENSE else method
         together.setdefault(key, []).append((protocol, method))
     for sequences in together.values():
         sequences.sort(key=lambda one: one[0] in (SCRATCH, REWIND))
-    place, groups = folder.absolute(), list(together.values()) or [[]]
+    place, groups = folder.absolute(), list(together.values())
+    if not (apart and groups):
+        groups = [list(itertools.chain(*groups))]
     return [
-        Task(place, spec, data_digest, seed, tuple(group), label, splits=splits[seed] if splits else None, log=log)
+        Task(place, spec, data_digest, seed, tuple(group), where, splits=splits[seed] if splits else None, log=log)
         for seed in spec.seeds
         for group in groups
     ]
 
 
-def work(
-    task: Task, leash: Leash | None = None, parent: int | None = None, wait: bool = False, collect: bool = False
-) -> Outcome:
-    """What a worker calls: `carry_out`, with the ties to the `run` that gave the task.
-
-    Args:
-        task: what to do.
-        leash: to the `run`, for workers that would outlive that.
-        parent: process number of it, for workers that end with it.
-        wait, collect: see `carry_out`.
-    """
-    if parent is not None:
-        end_with(parent)
-    progress = WorkerProgress(leash)
+def work(task: Task, check: Callable[[], None], wait: bool, collect: bool) -> Outcome:
+    """What a worker calls: `carry_out`, told by a `WorkerProgress`."""
+    progress = WorkerProgress(check)
     progress.begin("")
     return carry_out(task, progress, wait, collect)
 
@@ -184,30 +178,28 @@ def carry_out(
     """Make every stage of `task` that is not there yet, in this process.
 
     Args:
-        task: what to do.
-        progress: who is told.
+        task, progress: what to do, and who is told.
         wait: for a cascade that another run is at work on; else BUSY is given.
         collect: give errors back as FAILED, but those of a disk; else they are raised.
         run: the folder where the caller has it already, and has described its data there.
     """
     started = time.perf_counter()
-    progress.where = f"{task.label}/" if task.label else ""
+    progress.where, message = task.where, ""
     try:
-        done = _make_stages(task, progress, wait, run)
-        return Outcome(DONE if done else BUSY, "", time.perf_counter() - started)
+        status = DONE if _make_stages(task, progress, wait, run) else BUSY
     except (DiskError, Abandoned):
         raise
     except Exception as error:  # of one cascade out of many: the others go on, and this is told at the end
         if not collect:
             raise
-        message = str(error)
+        status, message = FAILED, str(error)
         if not isinstance(error, SparseFlowsError):
             import traceback
 
             where = traceback.extract_tb(error.__traceback__)[-1]
             message = f"{type(error).__name__}: {error} ({Path(where.filename).name}, line {where.lineno})"
         progress.failed(message)
-        return Outcome(FAILED, message, time.perf_counter() - started)
+    return Outcome(status, message, time.perf_counter() - started)
 
 
 def _make_stages(task: Task, progress: Progress, wait: bool, run: RunFolder | None) -> bool:
@@ -228,17 +220,3 @@ def _make_stages(task: Task, progress: Progress, wait: bool, run: RunFolder | No
                     return False
                 run_sequence(context, protocol, method)
     return True
-
-
-@functools.cache  # one thread a process
-def end_with(parent: int) -> None:
-    """End this worker when its parent is gone: a killed `run` must not leave trainings behind."""
-
-    def look() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    if os.getppid() != parent:
-        os._exit(1)
-    threading.Thread(target=look, daemon=True).start()

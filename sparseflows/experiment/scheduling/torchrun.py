@@ -10,7 +10,6 @@ import os
 import sys
 from pathlib import Path
 
-from sparseflows.distributed.processes import Processes
 from sparseflows.distributed.torchrun import Place, joined
 from sparseflows.errors import InputError, Interrupted
 from sparseflows.experiment.folder.folder import RunFolder
@@ -29,8 +28,7 @@ def run_together(
     """The whole of `sparseflows run` in one of several processes; the run folder and its records in the first.
 
     Args:
-        place: which process this is.
-        spec: the experiment.
+        place, spec: which process this is, and the experiment.
         out: run folders are made below it; all machines must see it.
         force: start over.
         log: names of loggers, of the first process.
@@ -41,7 +39,12 @@ def run_together(
     """
     with joined(place, spec.device) as processes:
         try:
-            _check(spec, processes)
+            check_device(processes.device(spec.device))
+            if spec.network is not None and spec.network.batch_norm:  # refused before a folder is made
+                raise InputError(
+                    "network.batch_norm takes the statistics of a whole batch, and several processes share each batch; "
+                    "run it without torchrun, or set network.batch_norm: false"
+                )
             splits, digest = prepare(spec)
             if processes.first(lambda: digest) != digest:
                 raise InputError(f"data.path: process {processes.rank} found other data than process 0")
@@ -59,13 +62,3 @@ def run_together(
         except KeyboardInterrupt:
             same = "the same command without --force" if force else "the same command"
             raise Interrupted(f"interrupted; {same} goes on from the last checkpoint") from None
-
-
-def _check(spec: Spec, processes: Processes) -> None:
-    """Refuse, before a folder is made, what cannot be shared."""
-    check_device(processes.device(spec.device))
-    if spec.network is not None and spec.network.batch_norm:
-        raise InputError(
-            "network.batch_norm takes the statistics of a whole batch, and several processes share each batch; "
-            "run it without torchrun, or set network.batch_norm: false"
-        )

@@ -7,11 +7,9 @@ import secrets
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from sparseflows.errors import RunError
-from sparseflows.experiment.folder.folder import RunFolder
 from sparseflows.experiment.folder.locks import read_signature
 from sparseflows.experiment.folder.records import Record
 from sparseflows.experiment.folder.sequences import StageName
@@ -24,22 +22,12 @@ LOOK_EVERY = 1.0  # seconds
 LOOKED_AT = 256  # of the tasks that are not finished, for what is at work just now
 
 
-@dataclass
-class _Followed:
-    """A task, and the stages of it that have not been seen yet."""
-
-    run: RunFolder
-    where: str
-    ahead: list[StageName] = field(default_factory=list)  # the next one last
-
-
 class Watch:
     """Tells each stage when it appears, and keeps the file by which workers elsewhere know that the run lives.
 
     Args:
-        tasks: all of the run.
+        tasks, folder: of the run or sweep.
         progress: who is told.
-        folder: of the run or sweep.
         heard: keep the file; the workers are not processes of this one.
     """
 
@@ -47,9 +35,9 @@ class Watch:
         self.progress, self.heard = progress, heard
         self.beat = folder.absolute() / f".coordinator-{secrets.token_hex(4)}"
         self.finished = 0
-        self._open: list[_Followed] = []
+        self._open: list[tuple[Task, list[StageName]]] = []  # with the stages not seen yet, the next one last
         self._told = time.monotonic()
-        self._beats, self._beaten = 0, -BEAT_EVERY
+        self._beaten = -BEAT_EVERY
         self._lock, self._ended = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._go_on, daemon=True)
         dense: set[tuple[Path, str]] = set()  # shared by the tasks of a seed, and counted once
@@ -57,8 +45,7 @@ class Watch:
             first, *others = task.stages()
             own = others if (task.folder, first.cascade) in dense else [first, *others]
             dense.add((task.folder, first.cascade))
-            run = RunFolder(task.folder, task.spec)
-            self._open.append(_Followed(run, f"{task.label}/" if task.label else "", own[::-1]))
+            self._open.append((task, own[::-1]))
 
     def __enter__(self) -> Watch:
         self.look(silent=True)
@@ -77,23 +64,17 @@ class Watch:
     def look(self, silent: bool = False) -> None:
         """Tell the stages that have appeared since the last look; `silent`: count them as found."""
         with self._lock:
-            for followed in self._open:
-                while followed.ahead and (record := self._record(followed)):
-                    followed.ahead.pop()
+            for task, ahead in self._open:
+                while ahead and (record := _record(task, ahead[-1])):
+                    ahead.pop()
                     self.finished += 1
                     if silent:
                         self.progress.found(record)
                     else:
-                        self.progress.where = followed.where
+                        self.progress.where = task.where
                         self.progress.done(record)
                         self._told = time.monotonic()
-            self._open = [followed for followed in self._open if followed.ahead]
-
-    @staticmethod
-    def _record(followed: _Followed) -> Record | None:
-        with contextlib.suppress(RunError):  # damaged: it will be made again
-            return followed.run.peek(followed.ahead[-1].cascade, followed.ahead[-1].stage)
-        return None
+            self._open = [(task, ahead) for task, ahead in self._open if ahead]
 
     def _go_on(self) -> None:
         while not self._ended.wait(LOOK_EVERY):
@@ -105,17 +86,22 @@ class Watch:
     def _tell_who_works(self) -> None:
         self._told = time.monotonic()
         found = []
-        for followed in self._open[:LOOKED_AT]:
-            name = followed.ahead[-1]
-            signed = read_signature(followed.run.cascade(name.cascade))
+        for task, ahead in self._open[:LOOKED_AT]:
+            signed = read_signature(task.run.cascade(ahead[-1].cascade))
             if signed and signed.get("total"):
-                found.append(f"{followed.where}{name.label} step {signed['step']}/{signed['total']}")
+                found.append(f"{task.where}{ahead[-1].label} step {signed['step']}/{signed['total']}")
         if found:
             more = f" and {len(found) - 4} more" if len(found) > 4 else ""
             self.progress.say(f"  at work: {', '.join(found[:4])}{more}")
 
     def _write_beat(self) -> None:
         if self.heard and time.monotonic() - self._beaten >= BEAT_EVERY:
-            self._beats, self._beaten = self._beats + 1, time.monotonic()
+            self._beaten = time.monotonic()
             with contextlib.suppress(RunError):  # a full disk is told by who writes results
-                write_whole(self.beat, str(self._beats))
+                write_whole(self.beat, str(self._beaten))
+
+
+def _record(task: Task, name: StageName) -> Record | None:
+    with contextlib.suppress(RunError):  # damaged: it will be made again
+        return task.run.peek(name.cascade, name.stage)
+    return None

@@ -18,7 +18,6 @@ from sparseflows.errors import InputError
 CONNECT_WITHIN = 10.0  # seconds
 DASK_REMEDY = "give what `dask scheduler` prints, as tcp://HOST:8786"
 LOOPBACK = ("127.", "localhost")
-EXTRA = "pip install 'sparseflows[{0}]'"
 
 Errors = tuple[type[BaseException], ...]
 
@@ -32,24 +31,13 @@ class Workers:
 
     share_memory: ClassVar[bool] = False
 
-    @property
-    def inline(self) -> bool:
-        """Whether there are none: the work is done in this process."""
-        return False
-
     def connected(self) -> contextlib.AbstractContextManager[Errors]:
-        """joblib is set up for them within; gives the errors that say that one of them was lost.
+        """Within, a `joblib.Parallel()` is theirs; gives the errors that say that one of them was lost.
 
         Raises:
             InputError: they cannot be reached, or what they need is not installed.
         """
         raise NotImplementedError
-
-    def parallel(self) -> Any:
-        """A `joblib.Parallel`, within `connected`; as many at a time as the cluster has threads."""
-        from joblib import Parallel
-
-        return Parallel(n_jobs=-1)
 
 
 @dataclass(frozen=True)
@@ -59,21 +47,17 @@ class LocalWorkers(Workers):
     jobs: int = 1
     share_memory: ClassVar[bool] = True
 
-    @property
-    def inline(self) -> bool:
-        """Whether the work is done in this process."""
-        return self.jobs == 1
-
-    def connected(self) -> contextlib.AbstractContextManager[Errors]:
-        """Nothing to reach."""
-        return contextlib.nullcontext((BrokenProcessPool,))
-
-    def parallel(self) -> Any:
+    @contextlib.contextmanager
+    def connected(self) -> Iterator[Errors]:
         """Processes that Ctrl-C ends, all of them."""
-        from joblib import Parallel
+        from joblib import parallel_config
 
         # Memory they share is copied when written to (mode c), because PyTorch warns of arrays that cannot be.
-        return Parallel(n_jobs=self.jobs, mmap_mode="c")
+        with parallel_config(n_jobs=self.jobs, mmap_mode="c"):
+            yield (BrokenProcessPool,)
+
+
+HERE = LocalWorkers()
 
 
 @dataclass(frozen=True)
@@ -110,7 +94,7 @@ class DaskWorkers(Workers):
                     "--resources GPU=1"
                 )
             options: dict[str, Any] = {"resources": {"GPU": self.gpus}} if self.gpus else {}
-            with parallel_config("dask", client=client, pure=False, **options):
+            with parallel_config("dask", n_jobs=-1, client=client, pure=False, **options):
                 yield (distributed.scheduler.KilledWorker, distributed.client.FutureCancelledError)
 
 
@@ -168,32 +152,10 @@ class RayWorkers(Workers):
             finally:
                 ray.shutdown()
 
-    def parallel(self) -> Any:
-        """A `joblib.Parallel`, with as many tasks at a time as the cluster has processors."""
-        from joblib import Parallel
-
-        return Parallel()
-
-
-def choose_workers(backend: str, jobs: int | None, address: str | None, gpus: float | None) -> Workers:
-    """The workers that the command line asks for.
-
-    Raises:
-        InputError: options that do not go together.
-    """
-    if backend == "local":
-        for option, value in (("--address", address), ("--gpus-per-task", gpus)):
-            if value is not None:
-                raise InputError(f"{option} goes with --backend dask or ray; the local one works on this machine")
-        return LocalWorkers(jobs or 1)
-    if jobs is not None:
-        raise InputError(f"--jobs goes with the local backend; --backend {backend} takes all workers of the cluster")
-    return DaskWorkers(address, gpus) if backend == "dask" else RayWorkers(address, gpus)
-
 
 def _require(module: str, backend: str) -> None:
     if find_spec(module) is None:
-        raise InputError(f"--backend {backend}: {module} is not installed: {EXTRA.format(backend)}")
+        raise InputError(f"--backend {backend}: {module} is not installed: pip install 'sparseflows[{backend}]'")
 
 
 def _knock(kind: str, address: str, remedy: str) -> None:

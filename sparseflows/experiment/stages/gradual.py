@@ -16,7 +16,7 @@ from torch import nn
 
 from sparseflows.pruning.cutting.structured import floor_of
 from sparseflows.pruning.cutting.unstructured import prune_weights
-from sparseflows.pruning.graph.groups import HiddenLayer, Keep, hidden_layers, params_counter
+from sparseflows.pruning.graph.groups import Keep, hidden_layers, params_counter
 from sparseflows.pruning.graph.masks import Masks, masks_of_neurons
 from sparseflows.pruning.methods import METHODS, Pruned, without_neurons
 from sparseflows.pruning.observing.observe import Sample
@@ -68,24 +68,31 @@ class Gradual:
         return max(1, self.weight_steps)
 
     def begin(self, before: Pruned[nn.Module], saved: Mapping[str, Any] | None) -> Callable[[nn.Module], None]:
-        """What to call after every training step.
+        """What to call after every training step: holds what is gone at 0, and takes more away when it is time.
 
         Args:
             before: what the stage begins with.
             saved: the checkpoint that its training goes on from; what is gone by then is exactly 0 in it.
         """
         leaving = self._leaving(before.flow) if self.by_neurons else []
-        if saved is None:
-            return _Events(self, leaving, before.params, 0, before.masks)
-        names = {name for name, _ in before.flow.named_parameters()}
-        masks = Masks({name: tensor != 0 for name, tensor in saved["model"].items() if name in names})
-        return _Events(self, leaving, before.params, saved["step"], masks)
+        params, masks, step = before.params, before.masks, 0
+        if saved is not None:
+            names = {name for name, _ in before.flow.named_parameters()}
+            masks = Masks({name: tensor != 0 for name, tensor in saved["model"].items() if name in names})
+            step = saved["step"]
 
-    def happen(self, network: nn.Module, event: int, leaving: list[int], params: int) -> Masks | None:
-        """The `event`-th (from 1): take something away, and give the masks of what is left; None past the last one."""
-        if not self.by_neurons:
-            return self._mask(network, event, params)
-        return self._silence(network, leaving[event - 1]) if event <= len(leaving) else None
+        def after_step(network: nn.Module) -> None:
+            nonlocal masks, step
+            step += 1
+            if masks is not None:
+                masks.apply_(network)
+            event, since = divmod(step, self.spacing)
+            if since == 0 and not self.by_neurons:
+                masks = self._mask(network, event, params)
+            elif since == 0 and event <= len(leaving):
+                masks = self._silence(network, leaving[event - 1])
+
+        return after_step
 
     def finish(self, trained: Pruned[nn.Module]) -> Pruned[nn.Module]:
         """What is left at the end of the training: neurons that went are taken out."""
@@ -134,31 +141,14 @@ class Gradual:
         return score(METHODS[self.method].criterion, network, self.sample, seed=self.seed)
 
 
-class _Events:
-    """Called after every training step: holds what is gone at 0, and takes more away when it is time."""
-
-    def __init__(self, plan: Gradual, leaving: list[int], params: int, step: int, masks: Masks | None) -> None:
-        self.plan, self.leaving, self.params = plan, leaving, params
-        self.step, self.masks = step, masks
-
-    def __call__(self, network: nn.Module) -> None:
-        self.step += 1
-        if self.masks is not None:
-            self.masks.apply_(network)
-        if self.step % self.plan.spacing == 0:
-            found = self.plan.happen(network, self.step // self.plan.spacing, self.leaving, self.params)
-            self.masks = found or self.masks
-
-
 def _of_zeros(network: nn.Module) -> Masks:
     return Masks({name: parameter.detach() != 0 for name, parameter in network.named_parameters()})
 
 
 def _living(network: nn.Module) -> Keep:
     """The neurons of which any parameter is not 0."""
-    parameters = dict(network.named_parameters())
-    return [_any_of(layer, parameters) for layer in hidden_layers(network)]
-
-
-def _any_of(layer: HiddenLayer, parameters: dict[str, nn.Parameter]) -> torch.Tensor:
-    return torch.stack([parameters[name].detach().reshape(layer.size, -1).ne(0).any(1) for name in layer.rows]).any(0)
+    not_0 = _of_zeros(network)
+    return [
+        torch.stack([not_0[name].reshape(layer.size, -1).any(1) for name in layer.rows]).any(0)
+        for layer in hidden_layers(network)
+    ]

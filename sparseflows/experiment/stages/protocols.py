@@ -18,12 +18,12 @@ from torch import nn
 
 from sparseflows.evaluation.classification import labelled_subset
 from sparseflows.evaluation.likelihood import subset
-from sparseflows.experiment.folder.records import CASCADE, DONE, Record
+from sparseflows.experiment.folder.records import CASCADE, Record
 from sparseflows.experiment.folder.sequences import StageName, dense_stage, stages_of
 from sparseflows.experiment.stages.context import SeedContext
 from sparseflows.experiment.stages.gradual import Gradual
 from sparseflows.experiment.stages.reduced import narrowed
-from sparseflows.experiment.stages.stage import Work, find_stage, finish, make_stage, read_pruned, record_of
+from sparseflows.experiment.stages.stage import Work, find_stage, finish, make_stage, read_pruned
 from sparseflows.pruning.cutting.structured import shrink
 from sparseflows.pruning.graph.masks import neurons_of_masks
 from sparseflows.pruning.methods import METHODS, Pruned, prune, unpruned
@@ -37,13 +37,7 @@ FRESH_ROWS = 200  # validation rows at which sipp and pfp check what they promis
 
 @dataclass(frozen=True)
 class Sequence:
-    """The stages of one protocol, method and seed.
-
-    Attributes:
-        context: what the stages of the seed share.
-        protocol, method: which sequence.
-        dense: the untrained dense network of the seed.
-    """
+    """The stages of one protocol, method and seed; `dense` is the untrained dense network of the seed."""
 
     context: SeedContext
     protocol: str
@@ -55,33 +49,27 @@ class Sequence:
         context = self.context
         dense = dense_stage(context.seed)
         record = context.run.read_stage(dense.cascade, 0)
-        last_good = dense if record and record.status == DONE else None
+        last_good = dense if record and record.done else None
         for name in stages_of(context.spec, context.seed, self.protocol, self.method):
-            record = find_stage(context, name)
-            if record:
-                context.progress.found(record)
-            else:
-                record = self._make(name, last_good)
-            if record.status == DONE and self.protocol in (CASCADE, GRADUAL, CONTROL):
+            record = find_stage(context, name) or self._make(name, last_good)
+            if record.done and self.protocol in (CASCADE, GRADUAL, CONTROL):
                 last_good = name
 
     def _make(self, name: StageName, before: StageName | None) -> Record:
         if before is None:
-            return self._fail(name, "the dense flow of this seed failed")
+            return finish(self.context, name, "the dense flow of this seed failed")
         source = None
         if self.protocol in (SCRATCH, REWIND):
             source = self._source(name)
             if source is None:
-                return self._fail(name, "the stage whose architecture it takes failed")
+                return finish(self.context, name, "the stage whose architecture it takes failed")
         return make_stage(self.context, name, self._work(name, before, source))
 
     def _work(self, name: StageName, before: StageName, source: StageName | None) -> Work:
         context, retrain = self.context, self.context.spec.retrain_spec()
         so_far = self._steps_behind(before)
-        if self.protocol == CASCADE:
-            return Work(lambda: self._pruned(before, name), retrain, so_far)
-        if self.protocol == ONE_SHOT:
-            return Work(lambda: self._pruned(before, name), None, so_far)
+        if self.protocol in (CASCADE, ONE_SHOT):
+            return Work(lambda: self._pruned(before, name), retrain if self.protocol == CASCADE else None, so_far)
         if self.protocol == CONTROL:
             return Work(lambda: read_pruned(context, before), retrain, so_far)
         if self.protocol == GRADUAL:
@@ -168,7 +156,7 @@ class Sequence:
         protocol = CASCADE if CASCADE in self.context.spec.prune.protocols else ONE_SHOT
         source = StageName(self.method, self.context.seed, name.stage, name.keep_ratio, protocol)
         record = self.context.run.read_stage(source.cascade, source.stage)
-        return source if record and record.status == DONE else None
+        return source if record and record.done else None
 
     def _steps_behind(self, name: StageName) -> int:
         record = self.context.run.read_stage(name.cascade, name.stage)
@@ -183,20 +171,12 @@ class Sequence:
         retrained = {CASCADE, GRADUAL, CONTROL} & set(spec.prune.protocols)
         return steps + (name.stage * spec.retrain_spec().steps_for(self._rows())[0] if retrained else 0)
 
-    def _fail(self, name: StageName, reason: str) -> Record:
-        record = record_of(self.context, name, reason)
-        finish(self.context, record, None, [])
-        return record
-
 
 def make_dense(context: SeedContext) -> Record:
     """The unpruned network of a seed, trained once and shared by all methods and protocols."""
     name = dense_stage(context.seed)
-    found = find_stage(context, name)
-    if found:
-        context.progress.found(found)
-        return found
-    return make_stage(context, name, Work(lambda: unpruned(context.untrained(context.seed)), context.spec.train))
+    work = Work(lambda: unpruned(context.untrained(context.seed)), context.spec.train)
+    return find_stage(context, name) or make_stage(context, name, work)
 
 
 def run_sequence(context: SeedContext, protocol: str, method: str) -> None:
@@ -205,13 +185,7 @@ def run_sequence(context: SeedContext, protocol: str, method: str) -> None:
 
 
 def lasting(settings: TrainSpec, steps: int, rows: int) -> TrainSpec:
-    """`settings` with a training of that many steps; the rate drops at the same shares of it.
-
-    Args:
-        settings: of a training on `rows` rows.
-        steps: wanted.
-        rows: training rows.
-    """
+    """`settings` of a training on `rows` rows, but of that many steps; the rate drops at the same shares of it."""
     total, per_epoch = settings.steps_for(rows)
     if steps == total:
         return settings

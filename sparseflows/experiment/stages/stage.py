@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,8 +10,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import nn
 
-from sparseflows.evaluation.classification import evaluate_classifier
-from sparseflows.evaluation.likelihood import evaluate
+from sparseflows.evaluation.classification import Classified, evaluate_classifier
+from sparseflows.evaluation.likelihood import Evaluation, evaluate
 from sparseflows.experiment.folder.checkpoints import Checkpoints
 from sparseflows.experiment.folder.folder import MASKS, MODEL, DamagedStage
 from sparseflows.experiment.folder.records import DENSE, DONE, FAILED, Record
@@ -41,6 +41,7 @@ def find_stage(context: SeedContext, name: StageName) -> Record | None:
     if record:
         _checkpoints(context, name).clear()  # whoever wrote the stage may have been killed before doing so
         _catch_up(context, name, record)
+        context.progress.found(record)
     return record
 
 
@@ -94,20 +95,17 @@ def make_stage(context: SeedContext, name: StageName, work: Work) -> Record:
         outcome = _train(context, name, pruned, work, saved, attempt, checkpoints)
         throughput = _throughput(context, outcome, work.settings)
         if throughput is not None:
-            among = f"{context.processes.world} processes"
-            context.progress.say(f"  {name.label}: {throughput:,.0f} training rows/s, {among}")
+            world = context.processes.world
+            context.progress.say(f"  {name.label}: {throughput:,.0f} training rows/s, {world} processes")
         if work.gradually is not None and outcome.status is Status.DONE:
             pruned = work.gradually.finish(pruned)
-        stopped = f"training stopped at step {outcome.steps}: {outcome.status.value}"
-        reason = None if outcome.status is Status.DONE else stopped
-        numbers: dict[str, Any] = {}
-        if reason is None:
-            found = _evaluate(context, pruned.flow)
-            if isinstance(found, Status):
-                trained = "trained, but its" if work.settings else "its"
-                reason = f"{trained} likelihood cannot be computed: {found.value}"
-            else:
-                numbers = found
+        reason, numbers = None, {}
+        if outcome.status is not Status.DONE:
+            reason = f"training stopped at step {outcome.steps}: {outcome.status.value}"
+        elif isinstance(found := _evaluate(context, pruned.flow), Status):
+            reason = f"{'trained, but its' if work.settings else 'its'} likelihood cannot be computed: {found.value}"
+        else:
+            numbers = asdict(found)
         if reason is None or attempt + 1 == len(LR_SCALES) or work.settings is None:
             break
         attempt += 1
@@ -117,10 +115,12 @@ def make_stage(context: SeedContext, name: StageName, work: Work) -> Record:
             f"  {name.label}: {reason}; again from {'step ' + str(saved['step']) if saved else 'the start'} "
             f"at {LR_SCALES[attempt]:g} of the learning rate"
         )
-    record = record_of(
+    record = finish(
         context,
         name,
         reason,
+        pruned,
+        _metrics(context, outcome, attempt, pruned, throughput),
         prune_ratio=1 - pruned.params / context.params_dense,
         params=pruned.params,
         train_steps=outcome.steps,
@@ -128,14 +128,20 @@ def make_stage(context: SeedContext, name: StageName, work: Work) -> Record:
         steps_total=work.steps_before + outcome.steps,
         **numbers,
     )
-    finish(context, record, pruned, _metrics(context, outcome, attempt, pruned, throughput))
     checkpoints.clear()
     return record
 
 
-def record_of(context: SeedContext, name: StageName, reason: str | None, **numbers: Any) -> Record:
-    """A stage's row of results.csv, with what is known of it: done, or failed where there is a reason."""
-    return Record(
+def finish(
+    context: SeedContext,
+    name: StageName,
+    reason: str | None,
+    pruned: Pruned[nn.Module] | None = None,
+    metrics: Sequence[dict[str, Any]] = (),
+    **numbers: Any,
+) -> Record:
+    """Write a stage and tell: done, or failed (and without tensors) where there is a reason. Gives its record."""
+    record = Record(
         dataset=context.splits.name,
         objective=context.spec.train.objective,
         protocol=name.protocol,
@@ -148,37 +154,29 @@ def record_of(context: SeedContext, name: StageName, reason: str | None, **numbe
         params_dense=context.params_dense,
         **numbers,
     )
-
-
-def _evaluate(context: SeedContext, network: nn.Module) -> dict[str, Any] | Status:
-    if context.spec.train.objective == "cross_entropy":
-        classified = context.processes.first(
-            lambda: evaluate_classifier(network, context.splits, context.spec.evaluate, context.data_seed)
-        )
-        return classified if isinstance(classified, Status) else asdict(classified)
-    assert isinstance(network, Flow)
-    found = evaluate(network, context.splits, context.spec.evaluate, context.data_seed, context.processes)
-    return found if isinstance(found, Status) else asdict(found)
-
-
-def finish(
-    context: SeedContext, record: Record, pruned: Pruned[nn.Module] | None, metrics: list[dict[str, Any]]
-) -> None:
-    """Write the stage (a failed one without tensors) and tell."""
-    tensors = {}
-    if record.status == DONE and pruned is not None:
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in pruned.flow.state_dict().items()}
-        masks = {name: mask.cpu().contiguous() for name, mask in pruned.dense_masks.items()}
+    tensors, network = {}, None
+    if record.done and pruned is not None:
+        network = pruned.flow
+        state = {key: tensor.detach().cpu().contiguous() for key, tensor in network.state_dict().items()}
+        masks = {key: mask.cpu().contiguous() for key, mask in pruned.dense_masks.items()}
         tensors = {MODEL: save_tensors(state), MASKS: save_tensors(masks)}
-    context.run.write_stage(record, tensors, metrics)
-    context.loggers.end(record, pruned.flow if tensors and pruned is not None else None)
+    context.run.write_stage(record, tensors, list(metrics))
+    context.loggers.end(record, network)
     context.progress.done(record)
+    return record
+
+
+def _evaluate(context: SeedContext, network: nn.Module) -> Evaluation | Classified | Status:
+    splits, settings, seed = context.splits, context.spec.evaluate, context.data_seed
+    if context.spec.train.objective == "cross_entropy":
+        return context.processes.first(lambda: evaluate_classifier(network, splits, settings, seed))
+    assert isinstance(network, Flow)
+    return evaluate(network, splits, settings, seed, context.processes)
 
 
 def _start(
     context: SeedContext, name: StageName, steps: int, attempt: int = 0, saved: dict[str, Any] | None = None
 ) -> StageStart:
-    """What loggers are told of a stage that begins, or goes on from `saved`."""
     return StageStart(
         **vars(name),
         run=context.run.path,
@@ -193,15 +191,12 @@ def _start(
 def _catch_up(context: SeedContext, name: StageName, record: Record) -> None:
     """Loggers that have not heard of a whole stage are told of it as if it had just been made."""
 
-    def network() -> nn.Module | None:
-        return read_pruned(context, name).flow.eval() if record.status == DONE else None
+    def story() -> tuple[StageStart, list[dict[str, Any]], nn.Module | None]:
+        lines = [line for line in context.run.metrics(name.cascade, name.stage) if "step" in line]
+        network = read_pruned(context, name).flow.eval() if record.done else None
+        return _start(context, name, record.train_steps or 0), lines, network
 
-    context.loggers.catch_up(
-        record,
-        stage=lambda: _start(context, name, record.train_steps or 0),
-        lines=lambda: (line for line in context.run.metrics(name.cascade, name.stage) if "step" in line),
-        network=network,
-    )
+    context.loggers.catch_up(record, story)
 
 
 def _train(
@@ -213,20 +208,11 @@ def _train(
     attempt: int,
     checkpoints: Checkpoints,
 ) -> Outcome:
-    device = context.rows.device
-    pruned.flow.to(device=device, dtype=context.rows.dtype)
+    pruned.flow.to(device=context.rows.device, dtype=context.rows.dtype)
     if work.settings is None:
         return Outcome(Status.DONE, 0, 0.0)
-    masks = pruned.masks
-    after_step = None
-    if work.gradually is not None:
-        after_step = work.gradually.begin(pruned, saved)
-    elif masks is not None:
-        on_device = Masks({key: mask.to(device) for key, mask in masks.items()})
-        on_device.hold_(pruned.flow)
-        after_step = on_device.keeper(pruned.flow)
     hooks = Hooks(
-        after_step=after_step,
+        after_step=work.gradually.begin(pruned, saved) if work.gradually else held(pruned.flow, pruned.masks),
         validate=lambda flow: validation_loss(context, flow),
         save=lambda checkpoint: checkpoints.save(checkpoint, attempt),
         progress=context.progress.step,
@@ -248,6 +234,16 @@ def _train(
     return outcome
 
 
+def held(network: nn.Module, masks: Masks | None) -> Callable[[nn.Module], None] | None:
+    """What keeps the masks of a network while it trains, to be called after every step; None where it has none."""
+    if masks is None:
+        return None
+    device = next(network.parameters()).device
+    on_device = Masks({name: mask.to(device) for name, mask in masks.items()})
+    on_device.hold_(network)
+    return on_device.keeper(network)
+
+
 def _throughput(context: SeedContext, outcome: Outcome, settings: TrainSpec | None) -> float | None:
     """Training rows that all processes together got through in a second of the training, its selections included.
 
@@ -262,11 +258,10 @@ def _throughput(context: SeedContext, outcome: Outcome, settings: TrainSpec | No
 def _metrics(
     context: SeedContext, outcome: Outcome, attempt: int, pruned: Pruned[nn.Module], throughput: float | None
 ) -> list[dict[str, Any]]:
-    network, promises = pruned.flow, pruned.promises
     summary: dict[str, Any] = {"attempts": attempt + 1, "best_val": outcome.best_val}
     if throughput is not None:
         summary |= {"rows_per_second": round(throughput, 1), "processes": context.processes.world}
     trained = outcome.steps > 0 and outcome.status is Status.DONE
-    if context.spec.train.objective == "nll" and trained and isinstance(network, Flow):
-        summary["solver_discrepancy"] = solver_discrepancy(context, network)
-    return [*outcome.history, summary, *(asdict(promise) for promise in promises)]
+    if context.spec.train.objective == "nll" and trained and isinstance(pruned.flow, Flow):
+        summary["solver_discrepancy"] = solver_discrepancy(context, pruned.flow)
+    return [*outcome.history, summary, *map(asdict, pruned.promises)]

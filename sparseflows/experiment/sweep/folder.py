@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from sparseflows.errors import InputError
-from sparseflows.experiment.folder.folder import OLD, RESULTS, RUN, SWEEP_INDEX, RunFolder, remove_litter
+from sparseflows.experiment.folder.folder import OLD, RESULTS, RUN, SWEEP_INDEX, remove_litter
 from sparseflows.experiment.folder.locks import hold_folder
 from sparseflows.experiment.folder.records import Record
 from sparseflows.experiment.folder.sequences import stages
-from sparseflows.experiment.sweep.points import Point, Sweep
+from sparseflows.experiment.sweep.points import Sweep
 from sparseflows.files import move_aside, write_whole
 
 _NONE = ""
@@ -88,15 +88,9 @@ class SweepFolder:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
-        for path in self.path.glob(".coordinator-*"):
-            path.unlink(missing_ok=True)
-        for path in self.path.iterdir():
+        for path in (self.path, *self.path.iterdir()):
             if path.is_dir():
                 remove_litter(path)
-
-    def place(self, point: Point, data_digest: str | None) -> Path:
-        """The run folder of a point."""
-        return RunFolder.place(self.path, point.spec, data_digest)
 
     def write_index(self, sweep: Sweep, places: Sequence[Path]) -> int:
         """sweep.json: what every point changes, and the stages that each of its cascades is to have.
@@ -117,7 +111,7 @@ class SweepFolder:
         return len(others)
 
     def read_index(self) -> dict[str, Any]:
-        """What `write_index` wrote.
+        """What `write_index` wrote; the names of the points are those of their run folders.
 
         Raises:
             InputError: it is damaged.
@@ -128,11 +122,6 @@ class SweepFolder:
             return {"name": found["name"], "keys": found.get("keys", []), "points": points}
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             raise InputError(f"{self.path / SWEEP_INDEX}: damaged; run the sweep again with the same command") from None
-
-    def runs(self) -> Iterator[tuple[str, dict[str, int], Path]]:
-        """(label, cascade → stages, run folder) of every point of the index."""
-        for label, found in self.read_index()["points"].items():
-            yield label, dict(found.get("cascades", {})), self.path / label
 
     def write_results(self) -> None:
         """results.csv: the point, its swept keys, then the columns of a run's results.csv; of all points there are."""

@@ -17,6 +17,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +29,7 @@ from typing import Any
 from sparseflows.errors import InputError
 from sparseflows.specs import Spec
 from sparseflows.specs.later import known_by
-from sparseflows.specs.yaml import load_document, validate
+from sparseflows.specs.yaml import load_document, put, validate
 
 SWEEP, ZIP = "sweep", "zip"
 MOST_POINTS = 20_000
@@ -111,36 +112,31 @@ def expand(document: Mapping[str, Any], source: str, changed: Sequence[tuple[str
 
     Args:
         document: as YAML has it.
-        source: the file's name, for messages.
-        changed: keys that `--set` has changed, for messages.
+        source, changed: the file's name, and the keys that `--set` has changed, for messages.
 
     Raises:
         InputError: a key that does not exist, a value that is refused, lists that do not fit, too many points.
     """
     axes = _axes(document[SWEEP], f"{source}: {SWEEP}")
-    total = 1
-    for axis in axes:
-        total *= len(axis)
+    total = math.prod(map(len, axes))
     if total > MOST_POINTS:
         raise InputError(f"{source}: {SWEEP}: {total:,} points; give at most {MOST_POINTS:,}")
     base = {key: value for key, value in document.items() if key != SWEEP}
     combinations = [dict(itertools.chain(*(one.items() for one in chosen))) for chosen in itertools.product(*axes)]
     labels = [label_of(changes) for changes in combinations]
     names = Counter(labels)
-    points = []
+    points: dict[str, Point] = {}
     for changes, label in zip(combinations, labels, strict=True):
         if names[label] > 1:
             label = _cut(label, changes)
+        if label in points:
+            values = ", ".join(f"{key}: {value}" for key, value in changes.items())
+            raise InputError(f"{source}: {SWEEP}: the point {values} comes twice; give each value of a list once")
         settings = _changed(base, changes, source) | {"name": label}
         # A first look with the sweep's own name: it may be the one that is wrong.
-        points.append(Point(label, changes, validate(settings, f"{source}, {SWEEP} point {label}", changed)))
-    again = next((label for label, count in Counter(point.label for point in points).items() if count > 1), None)
-    if again is not None:
-        twice = next(point.changes for point in points if point.label == again)
-        values = ", ".join(f"{key}: {value}" for key, value in twice.items())
-        raise InputError(f"{source}: {SWEEP}: the point {values} comes twice; give each value of a list once")
+        points[label] = Point(label, changes, validate(settings, f"{source}, {SWEEP} point {label}", changed))
     name = validate(_changed(base, combinations[0], source), source, changed).name
-    return Sweep(name, tuple(combinations[0]), tuple(points))
+    return Sweep(name, tuple(combinations[0]), tuple(points.values()))
 
 
 def label_of(changes: Mapping[str, Any]) -> str:
@@ -221,13 +217,5 @@ def _lists(given: Mapping[str, Any], where: str, prefix: str = "") -> dict[str, 
 def _changed(base: Mapping[str, Any], changes: Mapping[str, Any], source: str) -> dict[str, Any]:
     document = deepcopy(dict(base))
     for key, value in changes.items():
-        *sections, last = key.split(".")
-        node = document
-        for section in sections:
-            if node.get(section) is None:
-                node[section] = {}
-            node = node[section]
-            if not isinstance(node, dict):
-                raise InputError(f"{source}: {SWEEP}: there is no key {key}; '{section}' has no keys below it")
-        node[last] = deepcopy(value)
+        put(document, key.split("."), deepcopy(value), f"{source}: {SWEEP}: {key}")
     return document

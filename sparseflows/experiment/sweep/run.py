@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sparseflows.data.benchmarks.facts import BENCHMARKS
 from sparseflows.experiment.folder.folder import RunFolder
-from sparseflows.experiment.folder.records import DONE, Record
+from sparseflows.experiment.folder.records import Record
 from sparseflows.experiment.folder.sequences import stages
 from sparseflows.experiment.monitoring.progress import Progress
 from sparseflows.experiment.plan import plan
@@ -16,7 +16,7 @@ from sparseflows.experiment.rows import notes_of, prepare
 from sparseflows.experiment.scheduling.dispatch import run_tasks
 from sparseflows.experiment.scheduling.run import mention_engine
 from sparseflows.experiment.scheduling.tasks import Task, tasks_of
-from sparseflows.experiment.scheduling.workers import Errors, Workers
+from sparseflows.experiment.scheduling.workers import HERE, Errors, Workers
 from sparseflows.experiment.sweep.folder import SweepFolder
 from sparseflows.experiment.sweep.points import Point, Sweep
 
@@ -91,32 +91,29 @@ def run_sweep(
 
     A cascade that cannot be carried out does not stop the others.
     """
-    places = tuple(folder.place(point, digest) for point, digest in zip(sweep.points, digests, strict=True))
+    known = list(zip(sweep.points, digests, strict=True))
+    places = tuple(RunFolder.place(folder.path, point.spec, digest) for point, digest in known)
     others = folder.write_index(sweep, places)
     if others:
         progress.say(f"{folder.path} has {others} more points, of earlier lists: they stay in its table")
     tasks: list[Task] = []
-    for point, place, digest in zip(sweep.points, places, digests, strict=True):
-        tasks += tasks_of(point.spec, place, digest, label=place.name, log=log)
+    for (point, digest), place in zip(known, places, strict=True):
+        tasks += tasks_of(point.spec, place, digest, where=f"{place.name}/", log=log, apart=workers != HERE)
     started = time.monotonic()
     mention_engine(sweep.points[0].spec, progress)
     try:
         tally = run_tasks(tasks, workers, progress, folder.path, lost, collect=True)
     finally:
         progress.close()
-        records = _records(sweep, places)
+        found = zip(sweep.points, places, strict=True)
+        records = tuple(
+            tuple(RunFolder(place, point.spec).settle()) if place.is_dir() else () for point, place in found
+        )
         folder.write_results()
-    told = [(f"{task.label}/{task.stages()[-1].cascade}", reason) for task, reason in tally.failed]
-    for place, found in zip(places, records, strict=True):
-        told += [(f"{place.name}/{r.cascade}/{r.stage}", r.reason or "") for r in found if r.status != DONE]
+    told = [(f"{task.where}{task.stages()[-1].cascade}", reason) for task, reason in tally.failed]
+    for place, made in zip(places, records, strict=True):
+        told += [(f"{place.name}/{r.cascade}/{r.stage}", r.reason or "") for r in made if not r.done]
     return SweepResults(places, records, tuple(told), len(tally.failed), tally.seconds, time.monotonic() - started)
-
-
-def _records(sweep: Sweep, places: tuple[Path, ...]) -> tuple[tuple[Record, ...], ...]:
-    return tuple(
-        tuple(RunFolder(place, point.spec).settle()) if place.is_dir() else ()
-        for point, place in zip(sweep.points, places, strict=True)
-    )
 
 
 def count_sweep_stages(sweep: Sweep) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from sparseflows.experiment.folder.records import DENSE, DONE, Record
+from sparseflows.experiment.folder.records import DENSE, Record
 from sparseflows.experiment.folder.sequences import stages
 from sparseflows.experiment.monitoring.meter import duration
 from sparseflows.experiment.plan import plan
@@ -27,25 +27,25 @@ def sweep_text(sweep: Sweep, results: SweepResults, folder: Path) -> str:
     head = f"{'point':<{wide}} {'params':>9} {'dense ' + judged:>14} {'best pruned':>12} {'at PR':>7} {'stages':>9}"
     lines = [head, "-" * len(head)]
     for name, point, found in [*zip(names, sweep.points, results.records, strict=True)][:SHOWN]:
-        done = [record for record in found if record.status == DONE]
+        done = [record for record in found if record.done]
         dense = [record for record in done if record.method == DENSE and record.stage == 0]
-        best = _best([record for record in done if record.stage > 0])
+        best = min((record for record in done if record.stage > 0), key=_judged, default=None)
+        params = f"{dense[0].params:,}" if dense else ""
         pruned = ("", "") if best is None else (_mean([best]), f"{100 * (best.prune_ratio or 0):.1f} %")
         there = f"{len(done)}/{len(stages(point.spec))}"
-        lines.append(f"{name:<{wide}} {_params(dense):>9} {_mean(dense):>14} {pruned[0]:>12} {pruned[1]:>7} {there:>9}")
+        lines.append(f"{name:<{wide}} {params:>9} {_mean(dense):>14} {pruned[0]:>12} {pruned[1]:>7} {there:>9}")
     lines += _more(len(names))
     unit = "share of the test rows" if classifies else "NLL in nats, standardised coordinates"
     lines.append(f"{unit}; dense: mean over the seeds, pruned: the best stage; every stage in {folder / 'results.csv'}")
     lines.append(f"{duration(results.work)} of work in {duration(results.wall)}")
-    return "\n".join(lines + failures_text(results.failed))
-
-
-def failures_text(failed: Sequence[tuple[str, str]]) -> list[str]:
-    """What failed, a line each."""
-    if not failed:
-        return []
-    lines = [f"{len(failed)} failed:", *(f"  {name}: {reason}" for name, reason in failed[:LISTED])]
-    return [*lines, f"  … and {len(failed) - LISTED} more"] if len(failed) > LISTED else lines
+    if results.failed:
+        lines += [
+            f"{len(results.failed)} failed:",
+            *(f"  {name}: {reason}" for name, reason in results.failed[:LISTED]),
+        ]
+    if len(results.failed) > LISTED:
+        lines.append(f"  … and {len(results.failed) - LISTED} more")
+    return "\n".join(lines)
 
 
 def sweep_plan(sweep: Sweep) -> dict[str, Any]:
@@ -85,18 +85,10 @@ def _more(points: int) -> list[str]:
     return [f"… and {points - SHOWN:,} points more"] if points > SHOWN else []
 
 
-def _best(records: Sequence[Record]) -> Record | None:
-    return min(records, key=_judged, default=None)
-
-
 def _judged(record: Record) -> float:
     if record.accuracy_test is not None:
         return -record.accuracy_test
     return float("inf") if record.nll_test is None else record.nll_test
-
-
-def _params(records: Sequence[Record]) -> str:
-    return f"{records[0].params:,}" if records else ""
 
 
 def _mean(records: Sequence[Record]) -> str:

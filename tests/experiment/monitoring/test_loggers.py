@@ -225,7 +225,7 @@ def test_one_that_raises_is_dropped(method, error, tmp_path):
     assert [call[0] for call in bad.calls] == ["begin", "step", "end"][: ["begin", "step", "end"].index(method)]
     said.clear()
     again = {"bad": Spy(tmp_path), "good": Spy(tmp_path)}  # in another process: what raised has not heard
-    Loggers(tmp_path, again, said.append).catch_up(RECORD, lambda: start, lambda: [{"step": 1}], lambda: None)
+    Loggers(tmp_path, again, said.append).catch_up(RECORD, lambda: (start, [{"step": 1}], None))
     assert [call[0] for call in again["bad"].calls] == ["begin", "step", "end"]
     assert (again["good"].calls, said) == ([], [])
 

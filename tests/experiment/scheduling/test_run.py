@@ -19,14 +19,13 @@ import torch
 from sparseflows import load
 from sparseflows.data.splits import make_splits
 from sparseflows.data.whitening import whitening_matrix
+from sparseflows.distributed import torchrun
 from sparseflows.errors import InputError
 from sparseflows.experiment.folder.folder import RunFolder
 from sparseflows.experiment.folder.records import Record
 from sparseflows.experiment.monitoring.progress import Progress
 from sparseflows.experiment.rows import prepare
-from sparseflows.experiment.scheduling import tasks
 from sparseflows.experiment.scheduling.run import run_experiment
-from sparseflows.experiment.scheduling.workers import LocalWorkers
 from sparseflows.experiment.stages import stage as stage_module
 from sparseflows.experiment.stages.context import check_device
 from sparseflows.flow.solvers.ode import Solver
@@ -148,7 +147,7 @@ def test_workers_that_are_lost_again_and_again_are_one_line(param, tmp_path, cal
             calls.append(len(list(tasks)))
             raise BrokenProcessPool("A worker process managed by the executor was unexpectedly terminated.")
 
-    monkeypatch.setattr(LocalWorkers, "parallel", lambda self: Pool())
+    monkeypatch.setattr("joblib.Parallel", Pool)
     said = call("run", param, "--out", tmp_path, "--jobs", "3")
     assert said.status == 1
     assert calls == [2, 2, 2]
@@ -157,10 +156,10 @@ def test_workers_that_are_lost_again_and_again_are_one_line(param, tmp_path, cal
 
 def test_a_worker_ends_with_its_parent(monkeypatch):
     parents, ended = iter([7, 7, 7, 1]), threading.Event()
-    monkeypatch.setattr(tasks.os, "getppid", lambda: next(parents))
-    monkeypatch.setattr(tasks.os, "_exit", lambda status: ended.set())
-    monkeypatch.setattr(tasks.time, "sleep", lambda seconds: None)
-    tasks.end_with.__wrapped__(7)
+    monkeypatch.setattr(torchrun.os, "getppid", lambda: next(parents))
+    monkeypatch.setattr(torchrun.os, "_exit", lambda status: ended.set())
+    monkeypatch.setattr(torchrun.time, "sleep", lambda seconds: None)
+    torchrun.end_with.__wrapped__(7)
     assert ended.wait(10)
     assert next(parents, None) is None
 

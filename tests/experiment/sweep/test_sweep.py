@@ -106,7 +106,7 @@ def test_a_point_is_the_experiment_written_out():
     [
         ({"flow.activaton": ["tanh"]}, "unknown key 'flow.activaton'; did you mean 'activation'"),
         ({"nosuch.key": [1]}, "unknown key 'nosuch'"),
-        ({"train.steps.more": [1]}, "there is no key train.steps.more; 'steps' has no keys below it"),
+        ({"train.steps.more": [1]}, "train.steps.more: 'train.steps' is a single value (2) and has no keys below it"),
         ({"train.lr": 0.1}, "sweep.train.lr: give a list of values to try, not one value"),
         ({"train.lr": []}, "sweep.train.lr: give a list of values to try, not an empty list"),
         ({"train.lr": [0.1, -1.0]}, "sweep point lr--1: train.lr"),
