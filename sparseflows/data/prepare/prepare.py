@@ -68,7 +68,8 @@ def prepare(request: Request, meter: Meter | None = None) -> Manifest:
     _need(recipe.module)
     check_target(request.folder, request.force)
     located = locate(request.source, recipe.wanted)
-    _check_pickle(request, located)
+    if any(one is not None and one.pickled for _, one in located.files):
+        _allow_pickle(request, str(located.files[0][0]))
     files = _hashed(request, located, meter)
     with atomic_folder(request.folder, request.force) as scratch:
         try:
@@ -97,11 +98,6 @@ def _check_request(request: Request) -> None:
 def _need(module: str | None) -> None:
     if module and importlib.util.find_spec(module) is None:
         raise InputError(f"this needs {module}: pip install 'sparseflows[archives]'")
-
-
-def _check_pickle(request: Request, located: Located) -> None:
-    if any(one is not None and one.pickled for _, one in located.files):
-        _allow_pickle(request, str(located.files[0][0]))
 
 
 def _allow_pickle(request: Request, name: str) -> None:

@@ -102,15 +102,12 @@ def log_rings(points: np.ndarray, radii: np.ndarray, sigma: float) -> np.ndarray
     return in_chunks(density, points, len(radii))
 
 
-def log_checkerboard(points: np.ndarray, half_cells: int, side: float) -> np.ndarray:
-    """The log density (N,) at points (N, 2), uniform on the cells (i, j) of the given side with i + j even.
-
-    The cells are those with −half_cells ≤ i, j < half_cells.
-    """
-    cells = np.floor(np.asarray(points, dtype=np.float64) / side)
-    inside = ((cells >= -half_cells) & (cells < half_cells)).all(axis=1)
+def log_checkerboard(points: np.ndarray) -> np.ndarray:
+    """The log density (N,) at points (N, 2), uniform on the cells (i, j), 2 wide, with i + j even and −2 ≤ i, j < 2."""
+    cells = np.floor(np.asarray(points, dtype=np.float64) / 2)
+    inside = ((cells >= -2) & (cells < 2)).all(axis=1)
     filled = inside & (cells.sum(axis=1) % 2 == 0)
-    return np.where(filled, -math.log(2 * half_cells**2 * side**2), -np.inf)
+    return np.where(filled, -math.log(32), -np.inf)
 
 
 def log_box_spirals(points: np.ndarray, length: float, side: float) -> np.ndarray:
