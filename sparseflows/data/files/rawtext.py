@@ -48,15 +48,10 @@ def numbers(
     name: str,
     columns: Sequence[int] | None = None,
 ) -> np.ndarray:
-    """The numbers in `lines`, (N, D) float64 with D one of `widths`; blank lines are skipped.
+    """The numbers in `lines`, (N, D) float64 with one D of `widths` for all; blank lines are skipped.
 
-    Args:
-        lines: of text.
-        where: the number of each line in its file.
-        widths: cells that a line may have; all lines of a block have the same.
-        delimiter: between cells; None for white space.
-        name: of the file, for messages.
-        columns: the number of each cell's column in the file; by default 1, 2, …
+    `where` and `columns` are the numbers, in the file, of each line and of each cell's column (by default 1, 2, …).
+    `delimiter` None is white space.
 
     Raises:
         InputError: a cell that is no finite number, or lines of other widths; the first is named.

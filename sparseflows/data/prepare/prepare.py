@@ -26,18 +26,7 @@ from sparseflows.files import write_whole
 
 @dataclass(frozen=True)
 class Request:
-    """A set to prepare, and how.
-
-    Attributes:
-        name: of the set, in any case.
-        source: the archive, a folder, or a raw file.
-        folder: to be made.
-        allow_pickle: read executable content, restricted to what data frames are made of.
-        sha256: that the source file must have.
-        dtype: of the arrays that are written.
-        seed: of the sample, for GAS from raw.
-        force: replace a prepared set.
-    """
+    """A set to prepare, in any case of letters, and how: the options of `sparseflows data prepare`."""
 
     name: str
     source: Path

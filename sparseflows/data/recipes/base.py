@@ -113,12 +113,7 @@ def standardised(
 ) -> Made:
     """The set whose parts are `spans`, column by column less the mean and over the deviation.
 
-    Args:
-        table: whose columns these are.
-        spans: rows (N, D), start and stop of each part.
-        found: the moments of all D columns.
-        kept: the columns that are kept; by default all.
-        sample, notes: of the set (`Made`).
+    `found` are the moments of all D columns of `table`; `kept` the columns that are kept, by default all.
 
     Raises:
         InputError: a kept column never varies, or cannot be standardised.

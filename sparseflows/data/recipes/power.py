@@ -94,12 +94,12 @@ def _parse(where: Sequence[int], lines: list[str], name: str) -> np.ndarray:
         k: line.replace("/", ";").replace(":", ";") for k, line in zip(where, lines, strict=True) if not _missing(line)
     }
     found = numbers([*apart.values()], [*apart], {len(CELLS)}, ";", name, CELLS)
-    hours, minutes, seconds = found[:, 3], found[:, 4], found[:, 5]
-    wrong = (hours < 0) | (hours > 23) | (minutes < 0) | (minutes > 59) | (seconds < 0) | (seconds > 59)
+    times = found[:, 3:6]
+    wrong = ((times < 0) | (times > [23, 59, 59])).any(axis=1)
     if wrong.any():
         raise InputError(f"{name}: {int(wrong.sum())} times that are no time of day; give the published text")
-    time = hours * 60 + minutes + seconds / 60
-    return np.column_stack((found[:, 6], found[:, 8], found[:, 10:13], time))
+    hours, minutes, seconds = times.T
+    return np.column_stack((found[:, 6], found[:, 8], found[:, 10:13], hours * 60 + minutes + seconds / 60))
 
 
 def _missing(line: str) -> bool:

@@ -123,10 +123,6 @@ def _sample_curves(
     return centres + sigma * generator.standard_normal((n, 2)), labels
 
 
-def _upper_moon(t: np.ndarray) -> np.ndarray:
-    return _polar(1.0, t)
-
-
 def _lower_moon(t: np.ndarray) -> np.ndarray:
     return np.array([1.0, 0.5]) - _polar(1.0, t)
 
@@ -193,7 +189,9 @@ TOYS: dict[str, Toy] = {
         _gaussian_spiral(),
         _spirals("spirals", "2 spiral arms with uniform noise", 2 * 2**14, side=0.5),
         _spirals("spirals_class", "2 spiral arms, noisier, to classify", 2 * 2**10, side=0.9),
-        _curves("moons", "2 interleaved half circles", 1024, (_upper_moon, _lower_moon), (0.0, math.pi), 0.1, 16),
+        _curves(
+            "moons", "2 interleaved half circles", 1024, (partial(_polar, 1.0), _lower_moon), (0.0, math.pi), 0.1, 16
+        ),
         _concentric(),
         Toy("pinwheel", "5 bent blades (no exact density)", 2**14, _sample_pinwheel, None, components=5),
         Toy(
