@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -113,7 +112,7 @@ def read_manifest(folder: FilePath, name: str | None = None) -> Manifest:
 
 def manifest_digest(folder: FilePath) -> str:
     """What a prepared set is known by: the SHA-256 of its manifest, which holds those of its arrays."""
-    return hashlib.sha256((Path(folder) / MANIFEST).read_bytes()).hexdigest()
+    return fingerprint(Path(folder) / MANIFEST)
 
 
 def verify(folder: FilePath) -> None:

@@ -158,7 +158,7 @@ def _write_blocks(stream: BinaryIO, made: Iterable[np.ndarray], kind: np.dtype) 
     """Write blocks (B, D) in C order: the shape (N, D) of the whole."""
     rows, columns = 0, 0
     for block in made:
-        stream.write(np.asarray(block, dtype=kind).tobytes())
+        stream.write(np.ascontiguousarray(block, dtype=kind).data)
         rows, columns = rows + len(block), block.shape[1]
     return rows, columns
 
