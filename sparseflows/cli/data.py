@@ -18,11 +18,6 @@ data_app = typer.Typer(no_args_is_help=True, help="Data sets: what is known, and
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else on standard output.")]
 
 
-@data_app.callback()
-def data() -> None:
-    """Data sets: what is known, and how to use your own."""
-
-
 @data_app.command(name="prepare")
 def prepare_data(
     name: Annotated[str, typer.Argument(metavar="NAME", help="POWER, GAS, HEPMASS, MINIBOONE or BSDS300.")],

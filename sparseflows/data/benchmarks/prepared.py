@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -70,9 +69,7 @@ class Prepared:
 def open_prepared(folder: FilePath, name: str | None = None) -> Prepared:
     """The prepared set in `folder`; nothing is read but the manifest and the arrays' headers.
 
-    Args:
-        folder: as `sparseflows data prepare` wrote it.
-        name: the set that it should be.
+    `name` is the set that it should be.
 
     Raises:
         InputError: not a prepared folder, another set, or arrays that are not as the manifest says.
@@ -101,12 +98,13 @@ def read_manifest(folder: FilePath, name: str | None = None) -> Manifest:
         raise InputError(f"{place}: has no {MANIFEST}, so it is no prepared set; {remedy}")
     try:
         document = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
-        version = document.get("format")
         found = Manifest(**{field.name: document.get(field.name) for field in fields(Manifest)})
     except (OSError, ValueError, AttributeError):
         raise InputError(f"{place / MANIFEST}: damaged; prepare the set again") from None
-    if version != FORMAT:
-        raise InputError(f"{place / MANIFEST}: of format {version!r}; this version reads {FORMAT}: prepare it again")
+    if found.format != FORMAT:
+        raise InputError(
+            f"{place / MANIFEST}: of format {found.format!r}; this version reads {FORMAT}: prepare it again"
+        )
     if not (isinstance(found.columns, list) and isinstance(found.rows, dict) and set(PARTS) <= set(found.rows)):
         raise InputError(f"{place / MANIFEST}: damaged; prepare the set again")
     return found
@@ -114,7 +112,7 @@ def read_manifest(folder: FilePath, name: str | None = None) -> Manifest:
 
 def manifest_digest(folder: FilePath) -> str:
     """What a prepared set is known by: the SHA-256 of its manifest, which holds those of its arrays."""
-    return hashlib.sha256((Path(folder) / MANIFEST).read_bytes()).hexdigest()
+    return fingerprint(Path(folder) / MANIFEST)
 
 
 def verify(folder: FilePath) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
+import shutil
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
@@ -48,15 +48,10 @@ def numbers(
     name: str,
     columns: Sequence[int] | None = None,
 ) -> np.ndarray:
-    """The numbers in `lines`, (N, D) float64 with D one of `widths`; blank lines are skipped.
+    """The numbers in `lines`, (N, D) float64 with one D of `widths` for all; blank lines are skipped.
 
-    Args:
-        lines: of text.
-        where: the number of each line in its file.
-        widths: cells that a line may have; all lines of a block have the same.
-        delimiter: between cells; None for white space.
-        name: of the file, for messages.
-        columns: the number of each cell's column in the file; by default 1, 2, …
+    `where` and `columns` are the numbers, in the file, of each line and of each cell's column (by default 1, 2, …).
+    `delimiter` None is white space.
 
     Raises:
         InputError: a cell that is no finite number, or lines of other widths; the first is named.
@@ -104,7 +99,7 @@ def copy_npy(stream: BinaryIO, name: str, columns: int, scratch: Path, limit: fl
     Python objects are never loaded.
 
     Raises:
-        InputError: not the .npy format, not real numbers, another shape, cut off, NaN or infinite values.
+        InputError: not the .npy format, not real numbers, another shape, or cut off.
     """
     shape, fortran, kind = _npy_header(stream, name)
     if kind.kind not in "fiu":
@@ -117,27 +112,14 @@ def copy_npy(stream: BinaryIO, name: str, columns: int, scratch: Path, limit: fl
         raise InputError(f"{name}: says that it holds {size:,} bytes; at most {limit:,.0f} are taken")
     if size == 0:
         raise InputError(f"{name}: has no rows; (N, {columns}) is wanted")
-    done, step = 0, TEXT_BLOCK // kind.itemsize * kind.itemsize
     with scratch.open("wb") as out:
-        while done < size and (piece := stream.read(min(step, size - done))):
-            whole = np.frombuffer(piece, kind, count=len(piece) // kind.itemsize)
-            bad = np.flatnonzero(~np.isfinite(whole))
-            if len(bad):
-                entry = done // kind.itemsize + int(bad[0])
-                row = entry % shape[0] if fortran else entry // shape[1]
-                raise InputError(f"{name}: row {row + 1} holds NaN or an infinite value; give the published file")
-            out.write(piece)
-            done += len(piece)
+        shutil.copyfileobj(stream, out, TEXT_BLOCK)
+        done = out.tell()
     if done < size:
         raise InputError(f"{name}: cut off after {done:,} of {size:,} bytes; fetch it again")
-    if stream.read(1):
+    if done > size:
         raise InputError(f"{name}: goes on after its {shape[0]:,} rows; fetch it again")
     return np.memmap(scratch, kind, mode="r", shape=shape, order="F" if fortran else "C")
-
-
-def free_path(folder: Path, stem: str) -> Path:
-    """A path in `folder` where nothing is yet."""
-    return next(path for k in range(10**6) if not os.path.lexists(path := folder / f"{stem}-{k}"))
 
 
 def _npy_header(stream: BinaryIO, name: str) -> tuple[tuple[int, ...], bool, np.dtype]:

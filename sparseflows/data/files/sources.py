@@ -47,13 +47,9 @@ class Metered(io.FileIO):
 
 
 class Guarded(io.RawIOBase):
-    """A stream that unpacks another, read forwards, up to a limit.
+    """A stream that unpacks `inner`, read forwards, up to `limit` bytes and `RATIO` times those `spent` on disk so far.
 
-    Args:
-        inner: where from.
-        name: for messages.
-        limit: bytes that it may give.
-        spent: the bytes read from disk so far, against which the bytes given are held.
+    `name` is for messages.
     """
 
     def __init__(self, inner: BinaryIO, name: str, limit: float, spent: Callable[[], int] | None) -> None:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -37,32 +38,19 @@ class Moments:
         return Moments(self.rows, *kept)
 
 
-class Spool:
-    """A temporary table (N, columns) float64 on disk, written row block by row block.
+def on_disk(path: Path, made: Iterable[np.ndarray], name: str) -> np.ndarray:
+    """Blocks of rows (B, D) as one table (N, D) float64 in the file `path`, by a read-only memory map.
 
     Written with `write`, not through a memory map: a full disk is then an error and not a signal that kills.
+
+    Raises:
+        InputError: there is not one row; `name` is for the message.
     """
-
-    def __init__(self, path: Path, columns: int) -> None:
-        self.path, self.columns, self.rows = path, columns, 0
-        self._stream = path.open("wb")
-
-    def append(self, block: np.ndarray) -> None:
-        """Rows (B, columns)."""
-        if len(block):
-            self._stream.write(np.ascontiguousarray(block, dtype=np.float64).data.cast("B"))
-        self.rows += len(block)
-
-    def table(self, name: str) -> np.ndarray:
-        """All that was written, (N, columns), as a read-only memory map; `name` is for the message.
-
-        Raises:
-            InputError: nothing was written.
-        """
-        self._stream.close()
-        if not self.rows:
-            raise InputError(f"{name}: not one row that the recipe keeps; give the published file")
-        return np.memmap(self.path, dtype=np.float64, mode="r", shape=(self.rows, self.columns))
+    with path.open("wb") as stream:
+        shape = _write_blocks(stream, made, np.dtype(np.float64))
+    if not shape[0]:
+        raise InputError(f"{name}: not one row that the recipe keeps; give the published file")
+    return np.memmap(path, dtype=np.float64, mode="r", shape=shape)
 
 
 def block_rows(columns: int) -> int:
@@ -76,6 +64,21 @@ def blocks(table: np.ndarray, start: int = 0, stop: int | None = None) -> Iterat
     step = block_rows(table.shape[1])
     for begin in range(start, stop, step):
         yield np.array(table[begin : min(begin + step, stop)], dtype=np.float64)
+
+
+def finite_blocks(table: np.ndarray, name: str) -> Iterator[np.ndarray]:
+    """The `blocks` (B, D) of a whole table (N, D).
+
+    Raises:
+        InputError: a row holds NaN or an infinite value.
+    """
+    row = 1
+    for block in blocks(table):
+        bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
+        if len(bad):
+            raise InputError(f"{name}: row {row + bad[0]} holds NaN or an infinite value; give the published file")
+        row += len(block)
+        yield block
 
 
 def gathered(table: np.ndarray, order: np.ndarray) -> Iterator[np.ndarray]:
@@ -130,15 +133,12 @@ def write_npy(path: Path, rows: int, columns: int, dtype: str, made: Iterable[np
     """
     kind = np.dtype(dtype)
     header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": (rows, columns)}
-    written = 0
     with path.open("wb") as stream:
         np.lib.format.write_array_header_1_0(stream, header)
-        for block in made:
-            stream.write(np.ascontiguousarray(block, dtype=kind).data.cast("B"))
-            written += len(block)
+        written = _write_blocks(stream, made, kind)
         stream.flush()
         os.fsync(stream.fileno())
-    assert written == rows, (path, written, rows)
+    assert written == (rows, columns), (path, written, rows, columns)
 
 
 def refuse_constant(found: Moments, columns: list[str], name: str) -> None:
@@ -152,6 +152,15 @@ def refuse_constant(found: Moments, columns: list[str], name: str) -> None:
             raise InputError(f"{name}: column '{column}' is {found.minimum[k]:g} in every row; give the published file")
         if not (math.isfinite(found.std[k]) and found.std[k] > 0):
             raise InputError(f"{name}: column '{column}' is too large or too small to standardise")
+
+
+def _write_blocks(stream: BinaryIO, made: Iterable[np.ndarray], kind: np.dtype) -> tuple[int, int]:
+    """Write blocks (B, D) in C order: the shape (N, D) of the whole."""
+    rows, columns = 0, 0
+    for block in made:
+        stream.write(np.ascontiguousarray(block, dtype=kind).data)
+        rows, columns = rows + len(block), block.shape[1]
+    return rows, columns
 
 
 def _column_sums(block: np.ndarray) -> np.ndarray:

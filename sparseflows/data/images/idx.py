@@ -116,11 +116,7 @@ def training_shape(folder: Path) -> tuple[int, int, int, int]:
 
 
 def read_idx(file: Path, dimensions: int) -> Bytes:
-    """The values of an idx file of unsigned bytes.
-
-    Args:
-        file: plain, or gzipped where its name ends in .gz.
-        dimensions: that it must have, 3 for images and 1 for labels.
+    """The values of an idx file of unsigned bytes: images (N, height, width) or labels (N,), by `dimensions` 3 or 1.
 
     Raises:
         InputError: another format, type or number of dimensions; empty; too large; cut off; bytes left over.

@@ -29,16 +29,9 @@ def labelled_splits(
     fractions: tuple[float, float],
     generator: np.random.Generator,
 ) -> Splits:
-    """A set of images, shuffled and split as tables are, labels beside their rows.
+    """A set of images, `pixels` (N, D) float64 in [0, 1], shuffled and split as tables are, labels (N,) beside them.
 
-    Args:
-        name: of the set.
-        pixels: (N, D) float64 in [0, 1].
-        labels: (N,), 0 … classes − 1.
-        classes: how many there are.
-        n_train: training rows, the first so many; None: all.
-        fractions: of the rows, for validation and for the test set.
-        generator: of the shuffle.
+    `fractions` of the rows are for validation and for the test set.
 
     Raises:
         InputError: a part without rows, or fewer training rows than asked for.

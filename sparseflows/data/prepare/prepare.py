@@ -26,18 +26,7 @@ from sparseflows.files import write_whole
 
 @dataclass(frozen=True)
 class Request:
-    """A set to prepare, and how.
-
-    Attributes:
-        name: of the set, in any case.
-        source: the archive, a folder, or a raw file.
-        folder: to be made.
-        allow_pickle: read executable content, restricted to what data frames are made of.
-        sha256: that the source file must have.
-        dtype: of the arrays that are written.
-        seed: of the sample, for GAS from raw.
-        force: replace a prepared set.
-    """
+    """A set to prepare, in any case of letters, and how: the options of `sparseflows data prepare`."""
 
     name: str
     source: Path
@@ -68,7 +57,8 @@ def prepare(request: Request, meter: Meter | None = None) -> Manifest:
     _need(recipe.module)
     check_target(request.folder, request.force)
     located = locate(request.source, recipe.wanted)
-    _check_pickle(request, located)
+    if any(one is not None and one.pickled for _, one in located.files):
+        _allow_pickle(request, str(located.files[0][0]))
     files = _hashed(request, located, meter)
     with atomic_folder(request.folder, request.force) as scratch:
         try:
@@ -97,11 +87,6 @@ def _check_request(request: Request) -> None:
 def _need(module: str | None) -> None:
     if module and importlib.util.find_spec(module) is None:
         raise InputError(f"this needs {module}: pip install 'sparseflows[archives]'")
-
-
-def _check_pickle(request: Request, located: Located) -> None:
-    if any(one is not None and one.pickled for _, one in located.files):
-        _allow_pickle(request, str(located.files[0][0]))
 
 
 def _allow_pickle(request: Request, name: str) -> None:

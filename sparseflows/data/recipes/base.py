@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 
 from sparseflows.data.files.containers import Member, Wanted
 from sparseflows.data.files.sources import Meter
-from sparseflows.data.files.streaming import Blocks, Moments, blocks, refuse_constant
+from sparseflows.data.files.streaming import Blocks, Moments, blocks, on_disk, refuse_constant
 from sparseflows.errors import InputError
 
 GIB = 1 << 30
@@ -36,6 +37,14 @@ class Kit:
     scratch: Path
     seed: int
     meter: Meter
+
+    def free_path(self) -> Path:
+        """A path in `scratch` where nothing is yet."""
+        return next(path for k in count() if not (path := self.scratch / f"table-{k}").exists())
+
+    def on_disk(self, made: Iterable[np.ndarray], name: str) -> np.ndarray:
+        """Blocks (B, D) as a table (N, D) in `scratch` (`streaming.on_disk`)."""
+        return on_disk(self.free_path(), made, name)
 
 
 @dataclass(frozen=True)
@@ -104,12 +113,7 @@ def standardised(
 ) -> Made:
     """The set whose parts are `spans`, column by column less the mean and over the deviation.
 
-    Args:
-        table: whose columns these are.
-        spans: rows (N, D), start and stop of each part.
-        found: the moments of all D columns.
-        kept: the columns that are kept; by default all.
-        sample, notes: of the set (`Made`).
+    `found` are the moments of all D columns of `table`; `kept` the columns that are kept, by default all.
 
     Raises:
         InputError: a kept column never varies, or cannot be standardised.
@@ -133,13 +137,13 @@ def unspiked(rows: np.ndarray, name: str) -> list[int]:
         InputError: there are none.
     """
     smallest = np.full(rows.shape[1], np.inf)
-    count = np.zeros(rows.shape[1], dtype=np.int64)
+    found = np.zeros(rows.shape[1], dtype=np.int64)
     for block in blocks(rows):
         lowest = block.min(axis=0)
         times = (block == lowest).sum(axis=0)
-        count = np.where(lowest < smallest, times, np.where(lowest == smallest, count + times, count))
+        found = np.where(lowest < smallest, times, np.where(lowest == smallest, found + times, found))
         smallest = np.minimum(smallest, lowest)
-    kept = [int(k) for k in np.flatnonzero(count <= 5)]
+    kept = [int(k) for k in np.flatnonzero(found <= 5)]
     if not kept:
         raise InputError(f"{name}: no column without a spike at its smallest value; give the published file")
     return kept

@@ -11,10 +11,9 @@ import numpy as np
 
 from sparseflows.data.benchmarks.facts import BENCHMARKS, PARTS
 from sparseflows.data.files.containers import Member, Wanted
-from sparseflows.data.files.rawtext import free_path
 from sparseflows.data.files.reading import one_line
 from sparseflows.data.files.sources import MIB
-from sparseflows.data.files.streaming import blocks
+from sparseflows.data.files.streaming import finite_blocks
 from sparseflows.data.recipes.base import Kit, Made, Part, Recipe, Table, limit
 from sparseflows.errors import InputError
 
@@ -28,7 +27,7 @@ def read(member: Member, kit: Kit) -> dict[str, Table]:
 
     path = member.local
     if path is None:  # HDF5 is read out of order
-        path = free_path(kit.scratch, "bsds300")
+        path = kit.free_path()
         with path.open("wb") as copy:
             shutil.copyfileobj(member.stream, copy, MIB)
     try:
@@ -61,14 +60,8 @@ def _part(file: Any, part: str, name: str, h5py: Any) -> Table:
 
 
 def _checked(table: Table) -> Iterator[np.ndarray]:
-    row = 0
     try:
-        for block in blocks(table.rows):
-            bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
-            if len(bad):
-                raise InputError(f"{table.name}: row {row + bad[0] + 1} holds NaN or an infinite value")
-            row += len(block)
-            yield block
+        yield from finite_blocks(table.rows, table.name)
     except OSError as error:
         if error.errno:  # of the disk that is written to
             raise

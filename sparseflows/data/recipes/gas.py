@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from sparseflows.data.files.containers import Member, Wanted
-from sparseflows.data.files.rawtext import after_header, column_names, free_path, numbers
-from sparseflows.data.files.streaming import Spool, blocks, correlation, gathered, moments
+from sparseflows.data.files.rawtext import after_header, column_names, numbers
+from sparseflows.data.files.streaming import blocks, correlation, finite_blocks, gathered, moments
 from sparseflows.data.recipes.base import Kit, Made, Recipe, Table, limit, standardised, tenths
 from sparseflows.data.recipes.frames import read_frame
 
@@ -18,17 +18,16 @@ SHARE = 4  # a quarter of the raw rows, as many as the published set has
 
 def read(member: Member, kit: Kit) -> dict[str, Table]:
     """Rows (N, 16) in the file's order."""
-    name, path = member.name, free_path(kit.scratch, "gas")
+    name = member.name
     if not member.wanted.raw:
         values, columns = read_frame(member.stream, name, DROPPED, RAW_COLUMNS)
-        spool = Spool(path, values.shape[1])
-        spool.append(values)
-        return {"rows": Table(spool.table(name), columns, False, name)}
-    spool = Spool(path, RAW_COLUMNS - len(DROPPED))
-    for where, lines in after_header(member.stream, name, column_names):
-        spool.append(numbers(lines, where, {RAW_COLUMNS}, None, name)[:, len(DROPPED) :])
-    columns = [f"sensor_{k + 1}" for k in range(spool.columns)]
-    return {"rows": Table(spool.table(name), columns, True, name)}
+        return {"rows": Table(kit.on_disk(finite_blocks(values, name), name), columns, False, name)}
+    sensors = (
+        numbers(lines, where, {RAW_COLUMNS}, None, name)[:, len(DROPPED) :]
+        for where, lines in after_header(member.stream, name, column_names)
+    )
+    columns = [f"sensor_{k + 1}" for k in range(RAW_COLUMNS - len(DROPPED))]
+    return {"rows": Table(kit.on_disk(sensors, name), columns, True, name)}
 
 
 def make(tables: dict[str, Table], kit: Kit) -> Made:
@@ -38,10 +37,7 @@ def make(tables: dict[str, Table], kit: Kit) -> Made:
     if table.raw:
         order = np.random.RandomState(kit.seed).permutation(len(rows))[: len(rows) // SHARE]
         tenths(order, table.name)  # refused before it is sampled
-        spool = Spool(free_path(kit.scratch, "sampled"), rows.shape[1])
-        for block in gathered(rows, order):
-            spool.append(block)
-        rows = spool.table(table.name)
+        rows = kit.on_disk(gathered(rows, order), table.name)
         notes.append(
             f"a random quarter of the raw rows (seed {kit.seed}), not the rows of the published set, whose draw had no "
             "seed: an NLL on them is close to the published ones, not the same"

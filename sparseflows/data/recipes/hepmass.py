@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
+import numpy as np
+
 from sparseflows.data.files.containers import Member, Wanted
-from sparseflows.data.files.rawtext import after_header, column_names, free_path, numbers
-from sparseflows.data.files.streaming import Spool, blocks, moments
+from sparseflows.data.files.rawtext import after_header, column_names, numbers
+from sparseflows.data.files.streaming import blocks, moments
 from sparseflows.data.recipes.base import Kit, Made, Recipe, Table, limit, standardised, unspiked
 from sparseflows.errors import InputError
 
@@ -15,21 +18,8 @@ RAW_COLUMNS = 28  # the label and 27 features; the test file may have one more, 
 
 def read(member: Member, kit: Kit) -> dict[str, Table]:
     """The signal rows (N, 27) of one of the two files."""
-    name, key = member.name, member.wanted.key
-    widths = {RAW_COLUMNS} if key == "train" else {RAW_COLUMNS, RAW_COLUMNS + 1}
-    spool, width = Spool(free_path(kit.scratch, key), RAW_COLUMNS - 1), 0
-    for where, lines in after_header(member.stream, name, partial(column_names, delimiter=",")):
-        if key == "test" and lines and lines[0].rstrip("\r").endswith(","):
-            lines = [line.rstrip("\r").removesuffix(",") for line in lines]
-        found = numbers(lines, where, {width} if width else widths, ",", name)
-        if not len(found):
-            continue
-        width, labels = found.shape[1], found[:, 0]
-        if not ((labels == 0) | (labels == 1)).all():
-            raise InputError(f"{name}: the first column should be the label, 0 or 1; give the published file")
-        spool.append(found[labels == 1, 1:RAW_COLUMNS])
     columns = [f"f{k}" for k in range(RAW_COLUMNS - 1)]
-    return {key: Table(spool.table(name), columns, True, name)}
+    return {member.wanted.key: Table(kit.on_disk(_signal(member), member.name), columns, True, member.name)}
 
 
 def make(tables: dict[str, Table], kit: Kit) -> Made:
@@ -41,6 +31,21 @@ def make(tables: dict[str, Table], kit: Kit) -> Made:
     kept, cut = unspiked(rows, table.name), len(rows) - len(rows) // 10
     spans = ((rows, 0, cut), (rows, cut, len(rows)), (test, 0, len(test)))
     return standardised(table, spans, moments(lambda: blocks(rows), ddof=1), kept)
+
+
+def _signal(member: Member) -> Iterator[np.ndarray]:
+    name, test = member.name, member.wanted.key == "test"
+    widths = {RAW_COLUMNS, RAW_COLUMNS + 1} if test else {RAW_COLUMNS}
+    for where, lines in after_header(member.stream, name, partial(column_names, delimiter=",")):
+        if test and lines and lines[0].rstrip("\r").endswith(","):
+            lines = [line.rstrip("\r").removesuffix(",") for line in lines]
+        found = numbers(lines, where, widths, ",", name)
+        if not len(found):
+            continue
+        widths, labels = {found.shape[1]}, found[:, 0]
+        if not ((labels == 0) | (labels == 1)).all():
+            raise InputError(f"{name}: the first column should be the label, 0 or 1; give the published file")
+        yield found[labels == 1, 1:RAW_COLUMNS]
 
 
 PUBLISHED = 7_000_000 * 28 * 25  # of the larger edition of the training file

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import numpy as np
+
 from sparseflows.data.files.containers import Member, Wanted
-from sparseflows.data.files.rawtext import copy_npy, free_path, numbers, text_blocks
+from sparseflows.data.files.rawtext import copy_npy, numbers, text_blocks
 from sparseflows.data.files.reading import counted
-from sparseflows.data.files.streaming import Spool, blocks, moments
+from sparseflows.data.files.streaming import blocks, finite_blocks, moments
 from sparseflows.data.recipes.base import Kit, Made, Recipe, Table, limit, standardised, tenths, unspiked
 from sparseflows.errors import InputError
 
@@ -16,22 +20,14 @@ CLEANED_COLUMNS = 43
 
 def read(member: Member, kit: Kit) -> dict[str, Table]:
     """Rows in the file's order: the archive's (N, 43), or the signal rows of the text (N, 50)."""
-    name, path = member.name, free_path(kit.scratch, "miniboone")
-    if not member.wanted.raw:
-        rows = copy_npy(member.stream, name, CLEANED_COLUMNS, path, member.wanted.limit)
-        return {"rows": Table(rows, [f"column_{k + 1}" for k in range(CLEANED_COLUMNS)], False, name)}
-    spool, signal, total, done = Spool(path, RAW_COLUMNS), 0, 0, 0
-    for number, lines in text_blocks(member.stream, name):
-        if number == 1:
-            signal, total = _counts(lines[0], name)
-            number, lines = 2, lines[1:]
-        found = numbers(lines, range(number, number + len(lines)), {RAW_COLUMNS}, None, name)
-        events = found[: max(0, signal - done)]
-        spool.append(events[events[:, 0] >= OUTLIER])
-        done += len(found)
-    if done != total:
-        raise InputError(f"{name}: holds {counted(done, 'event')}, its first line says {total:,}; is it cut off?")
-    return {"rows": Table(spool.table(name), [f"pid_{k}" for k in range(RAW_COLUMNS)], True, name)}
+    name = member.name
+    if member.wanted.raw:
+        rows, columns = kit.on_disk(_signal(member), name), [f"pid_{k}" for k in range(RAW_COLUMNS)]
+    else:
+        copied = copy_npy(member.stream, name, CLEANED_COLUMNS, kit.free_path(), member.wanted.limit)
+        rows = kit.on_disk(finite_blocks(copied, name), name)
+        columns = [f"column_{k + 1}" for k in range(CLEANED_COLUMNS)]
+    return {"rows": Table(rows, columns, member.wanted.raw, name)}
 
 
 def make(tables: dict[str, Table], kit: Kit) -> Made:
@@ -39,8 +35,22 @@ def make(tables: dict[str, Table], kit: Kit) -> Made:
     table = tables["rows"]
     kept = unspiked(table.rows, table.name) if table.raw else None
     spans = tenths(table.rows, table.name)
-    test = spans[2][1]
-    return standardised(table, spans, moments(lambda: blocks(table.rows, 0, test)), kept)
+    return standardised(table, spans, moments(lambda: blocks(table.rows, 0, spans[2][1])), kept)
+
+
+def _signal(member: Member) -> Iterator[np.ndarray]:
+    """The signal events of the text that are no outliers."""
+    name, signal, total, done = member.name, 0, 0, 0
+    for number, lines in text_blocks(member.stream, name):
+        if number == 1:
+            signal, total = _counts(lines[0], name)
+            number, lines = 2, lines[1:]
+        found = numbers(lines, range(number, number + len(lines)), {RAW_COLUMNS}, None, name)
+        events = found[: max(0, signal - done)]
+        yield events[events[:, 0] >= OUTLIER]
+        done += len(found)
+    if done != total:
+        raise InputError(f"{name}: holds {counted(done, 'event')}, its first line says {total:,}; is it cut off?")
 
 
 def _counts(line: str, name: str) -> tuple[int, int]:

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from sparseflows.data.files.containers import Member, Wanted
-from sparseflows.data.files.rawtext import after_header, copy_npy, free_path, numbers
+from sparseflows.data.files.rawtext import after_header, copy_npy, numbers
 from sparseflows.data.files.reading import counted
-from sparseflows.data.files.streaming import Spool, block_rows, blocks, gathered, moments
+from sparseflows.data.files.streaming import block_rows, blocks, finite_blocks, gathered, moments
 from sparseflows.data.recipes.base import Kit, Made, Recipe, Table, limit, standardised, tenths
 from sparseflows.errors import InputError
 
@@ -31,30 +31,22 @@ NOTE = (
 
 def read(member: Member, kit: Kit) -> dict[str, Table]:
     """Rows (N, 6) in the file's order."""
-    path = free_path(kit.scratch, "power")
-    if not member.wanted.raw:
-        rows = copy_npy(member.stream, member.name, ARCHIVED_COLUMNS, path, member.wanted.limit)
-        spool = Spool(free_path(kit.scratch, "power"), len(KEPT))
-        for block in blocks(rows):
-            spool.append(block[:, KEPT])
+    name = member.name
+    if member.wanted.raw:
+        made = (_parse(where, lines, name) for where, lines in after_header(member.stream, name, _check_header))
     else:
-        spool = Spool(path, len(KEPT))
-        for where, lines in after_header(member.stream, member.name, _check_header):
-            spool.append(_parse(where, lines, member.name))
-    return {"rows": Table(spool.table(member.name), COLUMNS, member.wanted.raw, member.name)}
+        rows = copy_npy(member.stream, name, ARCHIVED_COLUMNS, kit.free_path(), member.wanted.limit)
+        made = (block[:, KEPT] for block in finite_blocks(rows, name))
+    return {"rows": Table(kit.on_disk(made, name), COLUMNS, member.wanted.raw, name)}
 
 
 def make(tables: dict[str, Table], kit: Kit) -> Made:
     """Shuffle, add noise, split, standardise by train + validation."""
     table = tables["rows"]
     tenths(table.rows, table.name)  # refused before the noise is drawn
-    spool = Spool(free_path(kit.scratch, "noisy"), len(COLUMNS))
-    for block in _noisy(table.rows):
-        spool.append(block)
-    rows = spool.table(table.name)
+    rows = kit.on_disk(_noisy(table.rows), table.name)
     spans = tenths(rows, table.name)
-    test = spans[2][1]
-    return standardised(table, spans, moments(lambda: blocks(rows, 0, test)), notes=[NOTE])
+    return standardised(table, spans, moments(lambda: blocks(rows, 0, spans[2][1])), notes=[NOTE])
 
 
 def _noisy(rows: np.ndarray) -> Iterator[np.ndarray]:
@@ -102,12 +94,12 @@ def _parse(where: Sequence[int], lines: list[str], name: str) -> np.ndarray:
         k: line.replace("/", ";").replace(":", ";") for k, line in zip(where, lines, strict=True) if not _missing(line)
     }
     found = numbers([*apart.values()], [*apart], {len(CELLS)}, ";", name, CELLS)
-    hours, minutes, seconds = found[:, 3], found[:, 4], found[:, 5]
-    wrong = (hours < 0) | (hours > 23) | (minutes < 0) | (minutes > 59) | (seconds < 0) | (seconds > 59)
+    times = found[:, 3:6]
+    wrong = ((times < 0) | (times > [23, 59, 59])).any(axis=1)
     if wrong.any():
         raise InputError(f"{name}: {int(wrong.sum())} times that are no time of day; give the published text")
-    time = hours * 60 + minutes + seconds / 60
-    return np.column_stack((found[:, 6], found[:, 8], found[:, 10:13], time))
+    hours, minutes, seconds = times.T
+    return np.column_stack((found[:, 6], found[:, 8], found[:, 10:13], hours * 60 + minutes + seconds / 60))
 
 
 def _missing(line: str) -> bool:

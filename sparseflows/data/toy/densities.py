@@ -37,11 +37,7 @@ def safe_log(density: np.ndarray) -> np.ndarray:
 def log_mixture(points: np.ndarray, means: np.ndarray, sigmas: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """log Σ_j w_j N(x; mean_j, σ_j² I), by a shifted log-sum-exp.
 
-    Args:
-        points: (B, 2).
-        means: (M, 2).
-        sigmas: (M,), standard deviation of each isotropic component.
-        weights: (M,), positive, summing to 1.
+    `means` (M, 2), `sigmas` (M,) and positive `weights` (M,), summing to 1, of the components.
     """
     constants = np.log(weights) - 2 * np.log(sigmas) - math.log(2 * math.pi)
     rates = 0.5 / sigmas**2
@@ -66,17 +62,10 @@ def gauss_legendre(start: float, stop: float, panels: int, order: int = 16) -> t
 def log_noisy_curves(
     points: np.ndarray, curves: tuple[Density, ...], interval: tuple[float, float], sigma: float, panels: int
 ) -> np.ndarray:
-    """Equal mixture of curves c(t), t uniform on `interval`, each with isotropic Gaussian noise.
+    """Equal mixture of curves c(t), (J,) → (J, 2), t uniform on `interval`, each with isotropic Gaussian noise.
 
     p(x) = mean over the curves of ∫ N(x; c(t), σ² I) dt / |interval|. Quadrature turns the integral into
     a mixture of `16 · panels` Gaussians a curve, exact to rounding when a panel is a few σ long.
-
-    Args:
-        points: (B, 2).
-        curves: each maps t (J,) to centres (J, 2).
-        interval: first and last t.
-        sigma: standard deviation of the noise.
-        panels: of the composite quadrature.
     """
     nodes, weights = gauss_legendre(*interval, panels)
     centres = np.concatenate([curve(nodes) for curve in curves])
@@ -102,15 +91,12 @@ def log_rings(points: np.ndarray, radii: np.ndarray, sigma: float) -> np.ndarray
     return in_chunks(density, points, len(radii))
 
 
-def log_checkerboard(points: np.ndarray, half_cells: int, side: float) -> np.ndarray:
-    """The log density (N,) at points (N, 2), uniform on the cells (i, j) of the given side with i + j even.
-
-    The cells are those with −half_cells ≤ i, j < half_cells.
-    """
-    cells = np.floor(np.asarray(points, dtype=np.float64) / side)
-    inside = ((cells >= -half_cells) & (cells < half_cells)).all(axis=1)
+def log_checkerboard(points: np.ndarray) -> np.ndarray:
+    """The log density (N,) at points (N, 2), uniform on the cells (i, j), 2 wide, with i + j even and −2 ≤ i, j < 2."""
+    cells = np.floor(np.asarray(points, dtype=np.float64) / 2)
+    inside = ((cells >= -2) & (cells < 2)).all(axis=1)
     filled = inside & (cells.sum(axis=1) % 2 == 0)
-    return np.where(filled, -math.log(2 * half_cells**2 * side**2), -np.inf)
+    return np.where(filled, -math.log(32), -np.inf)
 
 
 def log_box_spirals(points: np.ndarray, length: float, side: float) -> np.ndarray:
@@ -121,11 +107,6 @@ def log_box_spirals(points: np.ndarray, length: float, side: float) -> np.ndarra
     monotone between its turning points; bisection there gives the ends of the intervals to the last digit.
     (Clipping a polyline of 4,000 segments was rejected: as slow, and the density up to 2 % off near the
     edges of the support.)
-
-    Args:
-        points: (B, 2).
-        length: largest n, in radians.
-        side: of the box of noise.
     """
     pieces = [_monotone_pieces(phase, length) for phase in (math.pi / 2, 0.0)]
 

@@ -65,10 +65,6 @@ def equal_labels(n: int, components: int, generator: np.random.Generator) -> np.
     return generator.permutation(np.arange(n, dtype=np.int64) % components)
 
 
-def _noise(n: int, generator: np.random.Generator) -> np.ndarray:
-    return generator.standard_normal((n, 2))
-
-
 def _polar(radius: np.ndarray | float, angle: np.ndarray) -> np.ndarray:
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)
 
@@ -77,7 +73,7 @@ def _sample_mixture(
     n: int, generator: np.random.Generator, means: np.ndarray, sigmas: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     labels = equal_labels(n, len(means), generator)
-    return means[labels] + sigmas[labels, None] * _noise(n, generator), labels
+    return means[labels] + sigmas[labels, None] * generator.standard_normal((n, 2)), labels
 
 
 def _mixture(name: str, description: str, default_n: int, means: np.ndarray, sigmas: np.ndarray) -> Toy:
@@ -124,11 +120,7 @@ def _sample_curves(
     labels = equal_labels(n, len(curves), generator)
     places = generator.uniform(*interval, size=n)
     centres = np.choose(labels[:, None], [curve(places) for curve in curves])
-    return centres + sigma * _noise(n, generator), labels
-
-
-def _upper_moon(t: np.ndarray) -> np.ndarray:
-    return _polar(1.0, t)
+    return centres + sigma * generator.standard_normal((n, 2)), labels
 
 
 def _lower_moon(t: np.ndarray) -> np.ndarray:
@@ -159,7 +151,7 @@ def _sample_concentric(
 ) -> tuple[np.ndarray, np.ndarray]:
     labels = equal_labels(n, len(radii), generator)
     ring = _polar(radii[labels], generator.uniform(0, 2 * math.pi, n))
-    return ring + sigma * _noise(n, generator), labels
+    return ring + sigma * generator.standard_normal((n, 2)), labels
 
 
 def _concentric() -> Toy:
@@ -176,7 +168,7 @@ def _sample_pinwheel(n: int, generator: np.random.Generator) -> tuple[np.ndarray
     can have several preimages.
     """
     labels = equal_labels(n, 5, generator)
-    along, across = (_noise(n, generator) * [0.3, 0.1] + [1.0, 0.0]).T
+    along, across = (generator.standard_normal((n, 2)) * [0.3, 0.1] + [1.0, 0.0]).T
     turn = -(2 * math.pi * labels / 5 + 0.25 * np.exp(along))
     blades = along[:, None] * _polar(1.0, turn) + across[:, None] * _polar(1.0, turn + math.pi / 2)
     return 2 * blades, labels
@@ -190,11 +182,6 @@ def _sample_checkerboard(n: int, generator: np.random.Generator) -> tuple[np.nda
     return 2 * (np.stack([column, row], axis=1) + generator.random((n, 2))), labels
 
 
-def _checkerboard() -> Toy:
-    log_prob = partial(densities.log_checkerboard, half_cells=2, side=2.0)
-    return Toy("checkerboard", "uniform on 8 squares", 2**14, _sample_checkerboard, log_prob, components=8)
-
-
 TOYS: dict[str, Toy] = {
     toy.name: toy
     for toy in (
@@ -202,10 +189,19 @@ TOYS: dict[str, Toy] = {
         _gaussian_spiral(),
         _spirals("spirals", "2 spiral arms with uniform noise", 2 * 2**14, side=0.5),
         _spirals("spirals_class", "2 spiral arms, noisier, to classify", 2 * 2**10, side=0.9),
-        _curves("moons", "2 interleaved half circles", 1024, (_upper_moon, _lower_moon), (0.0, math.pi), 0.1, 16),
+        _curves(
+            "moons", "2 interleaved half circles", 1024, (partial(_polar, 1.0), _lower_moon), (0.0, math.pi), 0.1, 16
+        ),
         _concentric(),
         Toy("pinwheel", "5 bent blades (no exact density)", 2**14, _sample_pinwheel, None, components=5),
-        _checkerboard(),
+        Toy(
+            "checkerboard",
+            "uniform on 8 squares",
+            2**14,
+            _sample_checkerboard,
+            densities.log_checkerboard,
+            components=8,
+        ),
         _curves("swiss_roll", "1 noisy spiral", 2**14, (_roll,), (1.5 * math.pi, 4.5 * math.pi), 0.2, 32),
     )
 }

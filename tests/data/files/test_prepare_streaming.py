@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sparseflows.data.files import streaming
-from sparseflows.data.files.streaming import Spool, blocks, correlation, gathered, moments, write_npy
+from sparseflows.data.files.streaming import blocks, correlation, gathered, moments, on_disk, write_npy
 from sparseflows.data.recipes.base import unspiked
 from sparseflows.data.recipes.gas import independent
 
@@ -50,13 +50,10 @@ def test_spikes_that_straddle_blocks():
     assert unspiked(data, "x") == [1, 2, 3]
 
 
-def test_spool_and_npy(tmp_path):
+def test_tables_on_disk_and_npy(tmp_path):
     data = np.random.default_rng(4).normal(size=(333, 3))
-    spool = Spool(tmp_path / "spool", 3)
-    for start in range(0, 333, 50):
-        spool.append(data[start : start + 50])
-    spool.append(data[:0])
-    table = spool.table("x")
+    made = [*(data[start : start + 50] for start in range(0, 333, 50)), data[:0]]
+    table = on_disk(tmp_path / "table", made, "x")
     np.testing.assert_array_equal(table, data)
     order = np.random.default_rng(5).permutation(333)
     np.testing.assert_array_equal(np.vstack(list(gathered(table, order))), data[order])
