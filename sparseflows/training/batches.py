@@ -117,10 +117,5 @@ def batches_of(rows: Rows, dtype: torch.dtype, device: torch.device) -> Batches:
     return InMemory(torch.as_tensor(rows, dtype=dtype, device=device))
 
 
-def as_batches(rows: Tensor | Batches) -> Batches:
-    """Batches of rows (N, D) in memory; `rows` themselves where they are batches already."""
-    return InMemory(rows) if isinstance(rows, Tensor) else rows
-
-
 def _permutation(n: int, seed: int, purpose: str) -> Tensor:
     return torch.randperm(n, generator=torch_generator(seed, purpose))
