@@ -23,7 +23,7 @@ from sparseflows.flow.compiled import engine
 from sparseflows.flow.divergence import DivergenceKind
 from sparseflows.flow.fields import MLPField
 from sparseflows.flow.model import Flow, standard_normal_log_prob
-from sparseflows.flow.solvers.held_grid import GridSolver, Steps, choose_grid, solve_on_grid
+from sparseflows.flow.solvers.held_grid import Steps, choose_grid, solve_on_grid
 from sparseflows.flow.solvers.ode import Solution, Solver, Status
 from sparseflows.flow.solvers.tableaus import TABLEAUS
 from sparseflows.training.losses import Loss, with_gradients
@@ -152,9 +152,9 @@ class HeldStepsLikelihood:
             inputs = [tensor for field in fields for tensor in field.tensors()] + ends
             gradients = [g for block in found.gradients for g in block]
             return with_gradients(value, inputs, [*gradients, *map(value.new_tensor, found.of_end_times)])
-        solver, trace = GridSolver(tableau, self.recompute), torch.zeros_like(points[:, 0])
+        trace = torch.zeros_like(points[:, 0])
         for field, end, steps, probe in zip(fields, ends, self.grids, probes, strict=True):
-            points, more = solve_on_grid(field, end, points, steps, solver, probe)
+            points, more = solve_on_grid(field, end, points, steps, tableau, probe, self.recompute)
             trace = trace + more
         return -(standard_normal_log_prob(points) + trace).mean()
 
