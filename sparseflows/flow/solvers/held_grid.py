@@ -160,13 +160,10 @@ def choose_grid(
     """The steps that hold the embedded error of points and trace below `tol`, root mean square over the rows.
 
     Args:
-        field: f(t, z).
-        end_time: T ().
+        field, end_time, tableau, probes: as in `solve_on_grid`.
         points: (B, D), the rows that the grid is chosen by.
-        tableau: the method.
         tol: rtol = atol.
         first_step: to try first, over τ: that of the grid before is a good one.
-        probes: as in `solve_on_grid`.
         max_nfe: evaluations after which the choice is given up.
     """
     kernel, whole = MLPKernel(field, probes), float(end_time.detach())
