@@ -116,29 +116,19 @@ class FlowMatching:
         """The squared error of the velocity, summed over the coordinates, mean over the batch (B, D)."""
         check_flow_matching(flow)
         share = self.processes.share(len(rows))
-        noise, t = (drawn[share.rows] for drawn in self.draw(rows, generator))
-        rows = rows[share.rows]
+        noise = torch.randn(rows.shape, generator=generator, dtype=rows.dtype, device=rows.device)[share.rows]
+        times = torch.rand(len(rows), 1, generator=generator, dtype=rows.dtype, device=rows.device)
+        t = (times**self.time_power)[share.rows]
         field = next(flow.fields())
-        points, _ = flow.whiten(rows)
-        if not (self.compiled and torch.is_grad_enabled() and engine.takes(field, points, exact=False)):
-            return Loss(share.part(self.errors(flow, rows, noise, t).mean()), 1, Status.DONE)
-        assert isinstance(field, MLPField)
-        value, gradients = engine.match(field, t, torch.lerp(points, noise, t), noise - points)
-        known = with_gradients(rows.new_tensor(value), field.tensors(), gradients)
-        return Loss(share.part(known), 1, Status.DONE)
-
-    def draw(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Noise (B, D) and times (B, 1) for rows (B, D)."""
-        noise = torch.randn(rows.shape, generator=generator, dtype=rows.dtype, device=rows.device)
-        t = torch.rand(len(rows), 1, generator=generator, dtype=rows.dtype, device=rows.device)
-        return noise, t**self.time_power
-
-    @staticmethod
-    def errors(flow: Flow, rows: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """The squared error (B,) of the velocity at rows (B, D), for noise (B, D) and times (B, 1) that are given."""
-        rows, _ = flow.whiten(rows)
-        velocity = next(flow.fields())(t, torch.lerp(rows, noise, t))
-        return (velocity - (noise - rows)).square().sum(1)
+        points, _ = flow.whiten(rows[share.rows])
+        between, velocity = torch.lerp(points, noise, t), noise - points
+        if self.compiled and torch.is_grad_enabled() and engine.takes(field, points, exact=False):
+            assert isinstance(field, MLPField)
+            error, gradients = engine.match(field, t, between, velocity)
+            value = with_gradients(rows.new_tensor(error), field.tensors(), gradients)
+        else:
+            value = (field(t, between) - velocity).square().sum(1).mean()
+        return Loss(share.part(value), 1, Status.DONE)
 
 
 @dataclass(frozen=True)
@@ -224,11 +214,11 @@ def training_solver(settings: SolveSpec) -> Solver:
 
 def build_objective(spec: Spec, train: TrainSpec, processes: Processes = ALONE) -> Objective:
     """The objective of a param file, for the `processes` that share its batches."""
+    solve = spec.solve
     if train.objective == "flow_matching":
         return FlowMatching(train.time_power, processes=processes)
     if train.objective == "cross_entropy":
-        return CrossEntropy(training_solver(spec.solve), processes)
-    solve = spec.solve
+        return CrossEntropy(training_solver(solve), processes)
     if solve.hold_grid is not None:
         return held_steps(solve, processes)
     solver = training_solver(solve)
