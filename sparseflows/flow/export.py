@@ -151,11 +151,7 @@ def _check(field: MLPField, written: Evaluate, path: Path) -> None:
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
     """Without the exporters' remarks on their own insides and on packages that are not needed."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
+    with contextlib.ExitStack() as at_last, warnings.catch_warnings(action="ignore"):
+        at_last.callback(logging.disable, logging.root.manager.disable)
+        logging.disable(logging.WARNING)
+        yield

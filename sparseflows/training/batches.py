@@ -5,7 +5,7 @@ A batch is a function of (seed, purpose, step) alone, so a training that resumes
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,7 +17,6 @@ from sparseflows.rng import torch_generator
 BUFFER_BYTES = 2**28  # of rows that are shuffled among each other in memory
 
 
-@runtime_checkable
 class Batches(Protocol):
     """What the training loop asks for."""
 

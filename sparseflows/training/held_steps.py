@@ -101,10 +101,7 @@ class HeldStepsLikelihood:
     def choose(self, flow: Flow, points: Tensor, probes: Sequence[Tensor | None]) -> tuple[int, Status]:
         """Choose the grids of all blocks anew by the first of the whitened points (B, D); gives the NFE and the status.
 
-        Args:
-            flow: whose fields are `MLPField`s.
-            points: whitened, (B, D).
-            probes: (B, D) for each block, or None.
+        `probes` are (B, D) for each block, or None.
         """
         points, tol = points[: self.rows], self.tolerance
         before, nfe = self.grids or [(FIRST_STEP,)] * len(probes), 0

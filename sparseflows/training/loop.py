@@ -90,12 +90,9 @@ def train(
     """Train `flow` in place on `rows` (N, D); at the end it holds the weights that `settings.select` reports.
 
     Args:
-        flow: trained in place.
-        objective: loss of a batch.
+        flow, objective, settings, hooks: see there.
         rows: standardised training rows (N, D), or where they come from.
-        settings: length, batch, optimiser, …
         seed, purpose: every draw depends on these and the step.
-        hooks: callbacks.
         resume: a checkpoint that `hooks.save` received.
         lr_scale: factor on the learning rate (a retry after divergence).
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sparseflows.distributed.processes import ALONE, Processes, Share
+from sparseflows.distributed.processes import ALONE, Processes
 from sparseflows.errors import InputError
 from sparseflows.flow import divergence as div
 from sparseflows.flow.compiled import engine
@@ -76,11 +75,16 @@ class NegativeLogLikelihood:
     def __call__(self, flow: Flow, rows: Tensor, generator: torch.Generator) -> Loss:
         """NLL of the batch (B, D) in nats, plus the weighted regularisers."""
         share = self.processes.share(len(rows))
+
+        def draw(like: Tensor, generator: torch.Generator) -> Tensor:
+            # The share's rows of the probes that are drawn for the whole batch.
+            return div.draw_noise(self.noise, like.new_empty(share.whole, like.shape[1]), generator)[share.rows]
+
         result = flow.transform(
             rows[share.rows],
             solver=replace(self.solver, processes=share.processes),
             divergence=self.divergence,
-            noise=functools.partial(draw_for_share, self.noise, share),
+            noise=draw,
             generator=generator,
             regularise=bool(self.kinetic or self.jacobian),
         )
@@ -88,11 +92,6 @@ class NegativeLogLikelihood:
         if self.kinetic or self.jacobian:
             value = value + self.kinetic * result.kinetic.mean() + self.jacobian * result.jacobian.mean()
         return Loss(share.part(value), result.nfe, result.status)
-
-
-def draw_for_share(kind: str, share: Share, like: Tensor, generator: torch.Generator) -> Tensor:
-    """The share's rows (n, D) of the probes that are drawn for the whole batch; `like` (n, D) are its points."""
-    return div.draw_noise(kind, like.new_empty(share.whole, like.shape[1]), generator)[share.rows]
 
 
 @dataclass(frozen=True)
@@ -116,19 +115,29 @@ class FlowMatching:
         """The squared error of the velocity, summed over the coordinates, mean over the batch (B, D)."""
         check_flow_matching(flow)
         share = self.processes.share(len(rows))
-        noise = torch.randn(rows.shape, generator=generator, dtype=rows.dtype, device=rows.device)[share.rows]
-        times = torch.rand(len(rows), 1, generator=generator, dtype=rows.dtype, device=rows.device)
-        t = (times**self.time_power)[share.rows]
+        noise, t = (drawn[share.rows] for drawn in self.draw(rows, generator))
+        rows = rows[share.rows]
         field = next(flow.fields())
-        points, _ = flow.whiten(rows[share.rows])
-        between, velocity = torch.lerp(points, noise, t), noise - points
-        if self.compiled and torch.is_grad_enabled() and engine.takes(field, points, exact=False):
-            assert isinstance(field, MLPField)
-            error, gradients = engine.match(field, t, between, velocity)
-            value = with_gradients(rows.new_tensor(error), field.tensors(), gradients)
-        else:
-            value = (field(t, between) - velocity).square().sum(1).mean()
-        return Loss(share.part(value), 1, Status.DONE)
+        points, _ = flow.whiten(rows)
+        if not (self.compiled and torch.is_grad_enabled() and engine.takes(field, points, exact=False)):
+            return Loss(share.part(self.errors(flow, rows, noise, t).mean()), 1, Status.DONE)
+        assert isinstance(field, MLPField)
+        value, gradients = engine.match(field, t, torch.lerp(points, noise, t), noise - points)
+        known = with_gradients(rows.new_tensor(value), field.tensors(), gradients)
+        return Loss(share.part(known), 1, Status.DONE)
+
+    def draw(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Noise (B, D) and times (B, 1) for rows (B, D)."""
+        noise = torch.randn(rows.shape, generator=generator, dtype=rows.dtype, device=rows.device)
+        t = torch.rand(len(rows), 1, generator=generator, dtype=rows.dtype, device=rows.device)
+        return noise, t**self.time_power
+
+    @staticmethod
+    def errors(flow: Flow, rows: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """The squared error (B,) of the velocity at rows (B, D), for noise (B, D) and times (B, 1) that are given."""
+        rows, _ = flow.whiten(rows)
+        velocity = next(flow.fields())(t, torch.lerp(rows, noise, t))
+        return (velocity - (noise - rows)).square().sum(1)
 
 
 @dataclass(frozen=True)
@@ -186,10 +195,7 @@ def logits(network: nn.Module, points: Tensor, solver: Solver | None = None) -> 
     Those of a flow are the final state z(T) of its ODE, with no readout, so classes = D; those of any other module are
     what it returns, with the status NON_FINITE where that is not finite. Modes (training or not) are left alone.
 
-    Args:
-        network: a `Flow`, or a module (B, D) → (B, classes).
-        points: standardised.
-        solver: of a flow, instead of its own.
+    `points` are standardised; `solver` stands for a flow's own.
     """
     if isinstance(network, Flow):
         result = network.transform(points, solver=solver, divergence=None)

@@ -85,13 +85,9 @@ def cut_field(field: MLPField, keep: Sequence[Tensor]) -> MLPField:
 
 
 def with_fields(flow: AnyFlow, fields: Sequence[nn.Module]) -> AnyFlow:
-    """A new flow with `fields` in the place of `flow`'s own; all else is copied.
-
-    It is of the same class, which takes the arguments of `Flow`.
-    """
-    new = type(flow)(
-        list(fields), whitening=None if flow.whitening is None else flow.whitening.clone(), solver=flow.solver
-    )
+    """A new flow of the same class, with `fields` in the place of `flow`'s own; all else is copied."""
+    whitening = None if flow.whitening is None else flow.whitening.clone()
+    new = type(flow)(list(fields), whitening=whitening, solver=flow.solver)
     for old, block in zip(flow.chain(), new.chain(), strict=True):
         if old.sqrt_end_time is not None:
             block.sqrt_end_time = nn.Parameter(old.sqrt_end_time.detach().clone())

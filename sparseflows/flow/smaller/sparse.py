@@ -271,6 +271,5 @@ def _row_offsets(counts: Tensor) -> Tensor:
 
 
 def _csr(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that CSR tensors are in beta
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # that CSR tensors are in beta
         return torch.sparse_csr_tensor(rows, columns, values, shape, check_invariants=False)

@@ -37,11 +37,9 @@ def solve_on_grid(
     """Points (B, D) carried from data to noise, and ∫₀ᵀ tr ∂f/∂z dt (B,), differentiable once.
 
     Args:
-        field: f(t, z).
-        end_time: T ().
+        field, end_time, tableau: f(t, z), T () and the method.
         points: (B, D), where the paths start.
         steps: lengths of the steps over τ = t/T; their sum is 1.
-        tableau: the method.
         probes: (B, D) of Hutchinson's estimate; None for the exact trace.
         recompute: keep only the states and evaluate the field once more on the way back: memory does not grow with
             the number of steps.

@@ -40,10 +40,9 @@ class Passed(NamedTuple):
     """What one layer leaves for its gradient. In the first layer of an exact trace P is (K, 1, n): W's columns."""
 
     entered: Tensor  # (1 + K, B, n_in); (1, B, D) in the first layer
-    gate: Tensor | None  # (n_out,) or (B, n_out)
     x: Tensor  # (B, n_out)
     p: Tensor  # (K, B or 1, n_out)
-    raw: tuple[Tensor, Tensor] | None  # x and P before the gate
+    gated: tuple[Tensor, Tensor, Tensor] | None  # the gate (n_out,), and x and P before it
     sigma: tuple[Tensor, Tensor] | None  # y and σ′, (B, n_out); None in the last layer
 
 
@@ -110,14 +109,13 @@ class MLPKernel:
             both = (entered.view(k * rows, n) @ weight.T).view(k, rows, len(weight))
             x, p = both[0], both[1:]
             x += layer.bias
-        raw = gate = None
+        gated = None
         if layer.gate_weight is not None and layer.gate_bias is not None:
-            raw = x, p
             gate = torch.sigmoid(layer.gate_weight * t + layer.gate_bias)
-            x, p = x * gate, p * gate
+            gated, x, p = (gate, x, p), x * gate, p * gate
         if layer.time_bias is not None:
             x = x + layer.time_bias * t
-        return Passed(entered, gate, x, p, raw, None)
+        return Passed(entered, x, p, gated, None)
 
     def backward(
         self, at: Evaluated, velocity: Tensor, trace: Tensor, gradients: list[Weights], rows: slice = slice(None)
@@ -162,17 +160,17 @@ class MLPKernel:
             column = above[0].sum(0)
             gradient.time_bias.add_(column * t)
             of_t = of_t + column @ layer.time_bias
-        if here.gate is not None and here.raw is not None:
+        if here.gated is not None:
             assert layer.gate_weight is not None
             assert gradient.gate_weight is not None
             assert gradient.gate_bias is not None
-            x, p = here.raw
+            gate, x, p = here.gated
             column = (above[0] * x).sum(0) + (above[1:] * p).sum((0, 1))
-            column = column * here.gate * (1 - here.gate)
+            column = column * gate * (1 - gate)
             gradient.gate_bias.add_(column)
             gradient.gate_weight.add_(column * t)
             of_t = of_t + column @ layer.gate_weight
-            above = above * here.gate
+            above = above * gate
         gradient.bias.add_(above[0].sum(0))
         k, rows, n = above.shape
         if index > 0:
