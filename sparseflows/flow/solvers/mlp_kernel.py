@@ -32,7 +32,7 @@ class Weights(NamedTuple):
 
     @classmethod
     def of(cls, tensors: Iterable[Tensor | None], made: Callable[[Tensor], Tensor]) -> Weights:
-        """What `made` gives for the tensors of a layer, None for None."""
+        """What `made` gives for the tensors (…) of a layer, in their shapes; None for None."""
         return cls(*(None if tensor is None else made(tensor) for tensor in tensors))  # type: ignore[arg-type]
 
 
