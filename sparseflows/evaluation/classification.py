@@ -50,14 +50,14 @@ def logits_of(network: nn.Module, rows: NDArray[np.float64], solver: Solver, dty
     wanted = getattr(torch, dtype)
     at_rest = copy.deepcopy(network).eval().to(wanted)
     points = torch.as_tensor(rows, dtype=wanted, device=next(at_rest.parameters()).device)
-    parts, nfe = [], 0
+    parts, nfe, status = [], 0, Status.DONE
     for part in points.split(CHUNK):
         found, status, evaluations = logits(at_rest, part, solver)
         nfe = max(nfe, evaluations)
         parts.append(found)
         if status is not Status.DONE:
-            return torch.cat(parts), status, nfe
-    return torch.cat(parts), Status.DONE, nfe
+            break
+    return torch.cat(parts), status, nfe
 
 
 def evaluate_classifier(
@@ -68,8 +68,7 @@ def evaluate_classifier(
     Args:
         network: a flow whose ODE's final state is the logits, or any module that returns them.
         splits: with labels.
-        settings: tolerances, precision and `max_rows`.
-        data_seed: of the choice of the rows, where there are more than `max_rows`.
+        settings: tolerances, precision and `max_rows`, above which `data_seed` chooses the rows.
 
     Returns:
         The numbers, or the status of the solve that failed.

@@ -132,9 +132,7 @@ def _watched(flow: BaseFlow) -> Iterator[list[Tensor]]:
             sizes.append(size)
             raise SolveFailed(Status.NON_FINITE, 0)
 
-    hooks = [field.register_forward_pre_hook(check) for field in flow.fields()]
-    try:
+    with contextlib.ExitStack() as hooks:
+        for field in flow.fields():
+            hooks.enter_context(field.register_forward_pre_hook(check))
         yield sizes
-    finally:
-        for hook in hooks:
-            hook.remove()

@@ -18,9 +18,7 @@ def build_flow(spec: Spec | FlowSpec, dim: int = 2, *, seed: int = 0, whitening:
 
     Args:
         spec: a whole `Spec` or its `flow` section.
-        dim: D, 2 for the toy densities.
-        seed: of the initial weights.
-        whitening: (D, D), see `Flow`.
+        dim, whitening: D, and (D, D), see `Flow`.
 
     Example:
         >>> from sparseflows.specs import FlowSpec

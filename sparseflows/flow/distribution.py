@@ -77,8 +77,13 @@ class FlowDistribution(Distribution):
     ) -> None:
         if coordinates not in ("standardised", "data"):
             raise InputError(f"unknown coordinates '{coordinates}' (known: data, standardised)")
-        self.flow, self.coordinates, self.solver, self.chunk = flow, coordinates, solver, chunk
-        self.generator = generator
+        self.flow, self.coordinates, self.solver, self.chunk, self.generator = (
+            flow,
+            coordinates,
+            solver,
+            chunk,
+            generator,
+        )
         self._statistics = _statistics(flow) if coordinates == "data" else None
         super().__init__(Size(), Size((flow.dimension(dim),)), validate_args=validate_args)
 
@@ -118,7 +123,10 @@ class FlowDistribution(Distribution):
         return found.view(value.shape[:-1]).expand(shape)
 
     def rsample(self, sample_shape: Sequence[int] = Size()) -> Tensor:
-        """Samples of sample_shape + batch_shape + (D,), through the solve: gradients reach the flow's parameters."""
+        """Samples of sample_shape + batch_shape + (D,), through the solve: gradients reach the flow's parameters.
+
+        `sample` gives the same without gradients.
+        """
         shape = self._extended_shape(Size(sample_shape))
         noise = self.flow.draw_noise(shape, self.generator)
         rows = noise.view(-1, shape[-1])
@@ -130,11 +138,6 @@ class FlowDistribution(Distribution):
             shift, scale = (tensor.to(samples) for tensor in self._statistics)
             samples = samples * scale + shift
         return samples
-
-    def sample(self, sample_shape: Sequence[int] = Size()) -> Tensor:
-        """Samples of sample_shape + batch_shape + (D,), without gradients."""
-        with torch.no_grad():
-            return self.rsample(sample_shape)
 
     def entropy(self) -> Tensor:
         """−E log p in nats, of the batch shape, by Monte Carlo over 4,096 samples; see `entropy_with_error`."""
@@ -178,8 +181,7 @@ class FlowDistribution(Distribution):
 
 def _statistics(flow: BaseFlow) -> tuple[Tensor, Tensor]:
     """Shift and scale of the data, (D,) float64."""
-    statistics = flow.standardiser
-    shift, scale = getattr(statistics, "shift", None), getattr(statistics, "scale", None)
+    shift, scale = (getattr(flow.standardiser, name, None) for name in ("shift", "scale"))
     if shift is None or scale is None:
         raise InputError(
             'coordinates="data" needs the statistics of the data, and this flow has no standardiser; '

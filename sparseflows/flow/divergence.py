@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from sparseflows.errors import InputError
 from sparseflows.flow.activations import ACTIVATIONS
-from sparseflows.flow.fields import Field, Layer, MLPField, gaussian_velocity
+from sparseflows.flow.fields import Field, MLPField, gaussian_velocity
 from sparseflows.specs.choices import DivergenceKind
 
 MOST_HIDDEN = 2  # hidden layers of a perceptron whose trace is had for less
@@ -60,7 +60,8 @@ def exact_trace(field: Field, t: Tensor, z: Tensor) -> Divergence:
         h = sigma.value(x)
         slopes.append(sigma.derivative(x, h))
     f = last(t, h)
-    factors = [_gated(layer, t) for layer in field.linear_layers()]
+    gates = [(layer.weight, layer.gate(t)) for layer in field.linear_layers()]
+    factors = [weight if gate is None else weight * gate.unsqueeze(1) for weight, gate in gates]
     if not slopes:
         trace = torch.diagonal(factors[0]).sum().expand(len(z))
     elif len(slopes) == 1:
@@ -68,16 +69,10 @@ def exact_trace(field: Field, t: Tensor, z: Tensor) -> Divergence:
     else:
         form = factors[1] * (factors[0] @ factors[2]).T
         trace = (F.linear(slopes[0], form) * slopes[1]).sum(1)
-    if field.base == "none":
-        return Divergence(f, trace, torch.zeros_like(trace))
-    rate = gaussian_velocity(t)
-    trace = trace + rate * z.shape[1]
-    return Divergence(f + rate * z, trace, torch.zeros_like(trace))
-
-
-def _gated(layer: Layer, t: Tensor) -> Tensor:
-    gate = layer.gate(t)
-    return layer.weight if gate is None else layer.weight * gate.unsqueeze(1)
+    if field.base == "gaussian":
+        rate = gaussian_velocity(t)
+        f, trace = f + rate * z, trace + rate * z.shape[1]
+    return Divergence(f, trace, torch.zeros_like(trace))
 
 
 @dataclass(frozen=True)

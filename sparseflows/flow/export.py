@@ -21,6 +21,7 @@ from sparseflows.flow.smaller.sparse import SparseField
 from sparseflows.rng import torch_generator
 
 TOLERANCE = 1e-5  # of max |difference| / max(1, max |f|); float32 leaves 1e-6
+SHAPES = {"t": None, "z": {0: torch.export.Dim("batch", min=1)}}
 BATCHES = (1, 2, 37)  # that an exported field is tried with: the batch is no constant of it
 
 Evaluate = Callable[[Tensor, Tensor], Tensor]
@@ -46,9 +47,8 @@ def export_program(flow: Flow, path: Path | str, block: int = 0) -> Path:
         RunError: what was written differs from the field by more than `TOLERANCE`.
     """
     field, path = _field(flow, block), _target(path)
-    shapes = {"t": None, "z": {0: torch.export.Dim("batch", min=1)}}
     with torch.no_grad(), _quietly():
-        program = torch.export.export(field, _example(field, rows=3), dynamic_shapes=shapes)
+        program = torch.export.export(field, _example(field, rows=3), dynamic_shapes=SHAPES)
         torch.export.save(program, str(path))
     _check(field, load_program(path), path)
     return path
@@ -89,7 +89,7 @@ def export_onnx(flow: Flow, path: Path | str, block: int = 0) -> Path:
             dynamo=True,
             input_names=["t", "z"],
             output_names=["velocity"],
-            dynamic_shapes={"t": None, "z": {0: torch.export.Dim("batch", min=1)}},
+            dynamic_shapes=SHAPES,
             verbose=False,
         )
         assert program is not None  # it is None only where a file is named
@@ -114,10 +114,9 @@ def _onnx(path: Path) -> Evaluate:
 
 def _field(flow: Flow, block: int) -> MLPField:
     """A copy on the CPU, which no caller's flow feels."""
-    fields = list(flow.fields())
-    if not 0 <= block < len(fields):
-        raise InputError(f"block is {block}; this flow has {len(fields)}, counted from 0")
-    field = fields[block]
+    if not 0 <= block < len(flow.blocks):
+        raise InputError(f"block is {block}; this flow has {len(flow.blocks)}, counted from 0")
+    field = flow.chain()[block].field
     if isinstance(field, SparseField):
         raise InputError("a sparse flow cannot be exported; export the flow that it was made from, or its compact()")
     if not isinstance(field, MLPField):
@@ -152,11 +151,7 @@ def _check(field: MLPField, written: Evaluate, path: Path) -> None:
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
     """Without the exporters' remarks on their own insides and on packages that are not needed."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
+    with contextlib.ExitStack() as at_last, warnings.catch_warnings(action="ignore"):
+        at_last.callback(logging.disable, logging.root.manager.disable)
+        logging.disable(logging.WARNING)
+        yield

@@ -50,7 +50,6 @@ class Flow(BaseFlow):
     def to_sparse(self, threshold: float | None = None) -> Flow:
         """A new flow, for inference only, that skips the zeros of its matrices; see `flow.smaller.sparse.to_sparse`.
 
-        Its outputs are the same to rounding. `threshold` is the share of zeros above which a matrix is
-        executed as sparse; None takes the measured break-even, `flow.smaller.sparse.BREAK_EVEN`.
+        Its outputs are the same to rounding.
         """
         return to_sparse(self, threshold)

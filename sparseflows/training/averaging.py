@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 
 class WeightAverage:
@@ -29,14 +31,12 @@ class WeightAverage:
         for name, parameter in flow.named_parameters():
             parameter.copy_(self.weights[name])
 
-    def state_dict(self) -> dict[str, Tensor | int]:
+    def state_dict(self) -> dict[str, Any]:
         """The averaged weights by name, in their own shapes, for a checkpoint."""
         return {"updates": self.updates, **self.weights}
 
-    def load_state_dict(self, state: dict[str, Tensor | int]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up what `state_dict` gave."""
-        for name, value in state.items():
-            if isinstance(value, int):
-                self.updates = value
-            else:
-                self.weights[name].copy_(value)
+        self.updates = state["updates"]
+        for name, weight in self.weights.items():
+            weight.copy_(state[name])

@@ -5,7 +5,7 @@ A batch is a function of (seed, purpose, step) alone, so a training that resumes
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,7 +17,6 @@ from sparseflows.rng import torch_generator
 BUFFER_BYTES = 2**28  # of rows that are shuffled among each other in memory
 
 
-@runtime_checkable
 class Batches(Protocol):
     """What the training loop asks for."""
 
@@ -59,10 +58,10 @@ class OnDisk:
 
     def __init__(self, rows: MappedRows, dtype: torch.dtype, device: torch.device) -> None:
         self.rows, self.dtype, self.device, self.dim = rows, dtype, device, rows.shape[1]
-        sizes = rows.block_sizes()
-        self._filled = np.flatnonzero(sizes)
-        row_bytes = rows.shape[1] * torch.empty((), dtype=dtype).element_size()
-        self._together = max(1, BUFFER_BYTES // (row_bytes * int(sizes.max())))
+        self._sizes = rows.block_sizes()
+        self._filled = np.flatnonzero(self._sizes)
+        row_bytes = rows.shape[1] * dtype.itemsize
+        self._together = max(1, BUFFER_BYTES // (row_bytes * int(self._sizes.max())))
         self._epoch: tuple[int, str, int] | None = None
         self._groups: list[np.ndarray] = []
         self._starts = np.zeros(1, dtype=np.int64)
@@ -90,8 +89,7 @@ class OnDisk:
         self._epoch, self._loaded = (seed, purpose, epoch), None
         order = self._filled[_permutation(len(self._filled), seed, f"{purpose}/epoch/{epoch}").numpy()]
         self._groups = [order[k : k + self._together] for k in range(0, len(order), self._together)]
-        sizes = self.rows.block_sizes()
-        self._starts = np.concatenate([[0], np.cumsum([sizes[group].sum() for group in self._groups])])
+        self._starts = np.concatenate([[0], np.cumsum([self._sizes[group].sum() for group in self._groups])])
 
     def _load(self, group: int) -> None:
         if self._loaded == group or self._epoch is None:
@@ -102,9 +100,8 @@ class OnDisk:
             self._buffer = torch.empty(0)  # the old one goes before the new one comes
             self._buffer = torch.empty(len(self._order), self.dim, dtype=self.dtype)
         filled, first = self._buffer.numpy(), 0
-        sizes = self.rows.block_sizes()
         for number in self._groups[group]:
-            last = first + int(sizes[number])
+            last = first + int(self._sizes[number])
             self.rows.read_block(int(number), filled[first:last])
             first = last
         self._loaded = group
@@ -115,11 +112,6 @@ def batches_of(rows: Rows, dtype: torch.dtype, device: torch.device) -> Batches:
     if isinstance(rows, MappedRows):
         return OnDisk(rows, dtype, device)
     return InMemory(torch.as_tensor(rows, dtype=dtype, device=device))
-
-
-def as_batches(rows: Tensor | Batches) -> Batches:
-    """Batches of rows (N, D) in memory; `rows` themselves where they are batches already."""
-    return InMemory(rows) if isinstance(rows, Tensor) else rows
 
 
 def _permutation(n: int, seed: int, purpose: str) -> Tensor:

@@ -17,12 +17,10 @@ class FlatParameters:
         with torch.no_grad():
             self.vector = nn.Parameter(torch.cat([p.detach().reshape(-1) for p in self.parameters]))
         self.vector.grad = torch.zeros_like(self.vector)
-        first = 0
-        for parameter in self.parameters:
-            last = first + parameter.numel()
-            parameter.data = self.vector.data[first:last].view(parameter.shape)
-            parameter.grad = self.vector.grad[first:last].view(parameter.shape)
-            first = last
+        sizes = [p.numel() for p in self.parameters]
+        views = zip(self.parameters, self.vector.data.split(sizes), self.vector.grad.split(sizes), strict=True)
+        for parameter, values, gradient in views:
+            parameter.data, parameter.grad = values.view(parameter.shape), gradient.view(parameter.shape)
 
     @property
     def gradient(self) -> Tensor:

@@ -23,8 +23,8 @@ from sparseflows.flow.compiled import engine
 from sparseflows.flow.divergence import DivergenceKind
 from sparseflows.flow.fields import MLPField
 from sparseflows.flow.model import Flow, standard_normal_log_prob
-from sparseflows.flow.solvers.held_grid import GridSolver, Steps, choose_grid, solve_on_grid
-from sparseflows.flow.solvers.ode import Solution, Solver, Status
+from sparseflows.flow.solvers.held_grid import Steps, choose_grid, solve_on_grid
+from sparseflows.flow.solvers.ode import Solver, Status
 from sparseflows.flow.solvers.tableaus import TABLEAUS
 from sparseflows.training.losses import Loss, with_gradients
 
@@ -85,10 +85,8 @@ class HeldStepsLikelihood:
     def __call__(self, flow: Flow, rows: Tensor, generator: torch.Generator) -> Loss:
         """NLL of the batch (B, D) in nats."""
         points, log_det = flow.whiten(rows)
-        probes = [
-            div.draw_noise(self.noise, points, generator) if self.divergence == "hutchinson" else None
-            for _ in flow.chain()
-        ]
+        drawn = self.divergence == "hutchinson"
+        probes = [div.draw_noise(self.noise, points, generator) if drawn else None for _ in flow.chain()]
         nfe = 0
         if self._step % self.hold == 0 or len(self.grids) != len(flow.chain()):
             nfe, status = self.choose(flow, points, probes)
@@ -103,32 +101,28 @@ class HeldStepsLikelihood:
     def choose(self, flow: Flow, points: Tensor, probes: Sequence[Tensor | None]) -> tuple[int, Status]:
         """Choose the grids of all blocks anew by the first of the whitened points (B, D); gives the NFE and the status.
 
-        Args:
-            flow: whose fields are `MLPField`s.
-            points: whitened, (B, D).
-            probes: (B, D) for each block, or None.
+        `probes` are (B, D) for each block, or None.
         """
-        points = points[: self.rows]
+        points, tol = points[: self.rows], self.tolerance
         before, nfe = self.grids or [(FIRST_STEP,)] * len(probes), 0
         grids = []
-        for block, held, probe in zip(flow.chain(), before, probes, strict=True):
-            chosen = self._choose_one(_mlp(block.field), block.end_time(points).detach(), points, held[0], probe)
+        for block, held, whole in zip(flow.chain(), before, probes, strict=True):
+            field, end, probe = (
+                _mlp(block.field),
+                block.end_time(points).detach(),
+                None if whole is None else whole[: self.rows],
+            )
+            if self.compiled and engine.takes(field, points, probe is None):
+                solver = Solver(self.method, tol, tol, max_nfe=self.max_nfe, norm="batch")
+                chosen = engine.choose_steps(field, float(end), points, solver, held[0], probe)
+            else:
+                chosen = choose_grid(field, end, points, TABLEAUS[self.method], tol, held[0], probe, self.max_nfe)
             nfe, points = nfe + chosen.nfe, chosen.state[0]
             grids.append(chosen.steps)
             if chosen.status is not Status.DONE:
                 return nfe, chosen.status
         self.grids = grids
         return nfe, Status.DONE
-
-    def _choose_one(
-        self, field: MLPField, end_time: Tensor, points: Tensor, first: float, probes: Tensor | None
-    ) -> Solution:
-        probes = None if probes is None else probes[: len(points)]
-        exact, tol = probes is None, self.tolerance
-        if self.compiled and engine.takes(field, points, exact):
-            solver = Solver(self.method, tol, tol, max_nfe=self.max_nfe, norm="batch")
-            return engine.choose_steps(field, float(end_time), points, solver, first, probes)
-        return choose_grid(field, end_time, points, TABLEAUS[self.method], tol, first, probes, self.max_nfe)
 
     def _mean(self, flow: Flow, points: Tensor, probes: Sequence[Tensor | None]) -> Tensor:
         """−mean (log N(end) + ∫ trace) of whitened points, on the held grids."""
@@ -137,24 +131,17 @@ class HeldStepsLikelihood:
         tableau, exact = TABLEAUS[self.method], self.divergence == "exact"
         # One set of probes serves all blocks there: with Hutchinson only a single block goes to the engine.
         if self.compiled and (exact or len(fields) == 1) and all(engine.takes(f, points, exact) for f in fields):
-            found = engine.walk(
-                fields,
-                [float(end.detach()) for end in ends],
-                self.grids,
-                tableau,
-                points,
-                probes[0],
-                with_gradients=torch.is_grad_enabled(),
-            )
+            wanted, times = torch.is_grad_enabled(), [float(end.detach()) for end in ends]
+            found = engine.walk(fields, times, self.grids, tableau, points, probes[0], wanted)
             value = -(standard_normal_log_prob(found.ends) + found.traces).mean()
-            if not torch.is_grad_enabled():
+            if not wanted:
                 return value
             inputs = [tensor for field in fields for tensor in field.tensors()] + ends
             gradients = [g for block in found.gradients for g in block]
             return with_gradients(value, inputs, [*gradients, *map(value.new_tensor, found.of_end_times)])
-        solver, trace = GridSolver(tableau, self.recompute), torch.zeros_like(points[:, 0])
+        trace = torch.zeros_like(points[:, 0])
         for field, end, steps, probe in zip(fields, ends, self.grids, probes, strict=True):
-            points, more = solve_on_grid(field, end, points, steps, solver, probe)
+            points, more = solve_on_grid(field, end, points, steps, tableau, probe, self.recompute)
             trace = trace + more
         return -(standard_normal_log_prob(points) + trace).mean()
 

@@ -23,13 +23,14 @@ from sparseflows.flow.solvers.shared import agreed
 from sparseflows.rng import torch_generator
 from sparseflows.specs import TrainSpec
 from sparseflows.training.averaging import WeightAverage
-from sparseflows.training.batches import Batches, as_batches
+from sparseflows.training.batches import Batches, InMemory
 from sparseflows.training.flat import FlatParameters
 from sparseflows.training.objectives import Objective, Remembers
 from sparseflows.training.optim import build_optimiser, learning_rate
 
 Checkpoint = dict[str, Any]
 CHECKPOINTS, RECORDS = 20, 40  # a training
+KEPT = ("step", "seconds", "loss", "history", "since_record", "best_val", "best")  # in a checkpoint, as they are
 
 # Factors on the learning rate of a training that diverged: at first, again, and once more.
 LR_SCALES = (1.0, 0.3, 0.1)
@@ -89,12 +90,9 @@ def train(
     """Train `flow` in place on `rows` (N, D); at the end it holds the weights that `settings.select` reports.
 
     Args:
-        flow: trained in place.
-        objective: loss of a batch.
+        flow, objective, settings, hooks: see there.
         rows: standardised training rows (N, D), or where they come from.
-        settings: length, batch, optimiser, …
         seed, purpose: every draw depends on these and the step.
-        hooks: callbacks.
         resume: a checkpoint that `hooks.save` received.
         lr_scale: factor on the learning rate (a retry after divergence).
 
@@ -102,28 +100,23 @@ def train(
         InputError: the objective's batches are shared by several processes, and `flow` has batch norm.
     """
     processes = getattr(objective, "processes", ALONE)
-    if processes.several:
-        refuse_batch_norm(flow)
+    if processes.several and any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in flow.modules()):
+        raise InputError(
+            "network.batch_norm takes the statistics of a whole batch, and several processes share each batch; "
+            "train it in one process, or without batch norm"
+        )
     flat = FlatParameters(flow)
     processes.copy_first_(flat.vector.data)
     try:
+        batches = InMemory(rows) if isinstance(rows, Tensor) else rows
         training = _Training(
-            flow, flat, objective, as_batches(rows), settings, hooks or Hooks(), seed, purpose, lr_scale, processes
+            flow, flat, objective, batches, settings, hooks or Hooks(), seed, purpose, lr_scale, processes
         )
         if resume:
             training.restore(resume)
         return training.run()
     finally:
         flat.release()
-
-
-def refuse_batch_norm(network: nn.Module) -> None:
-    """Raise InputError where a network takes the mean and variance of whole batches, which no process then sees."""
-    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()):
-        raise InputError(
-            "network.batch_norm takes the statistics of a whole batch, and several processes share each batch; "
-            "train it in one process, or without batch norm"
-        )
 
 
 @dataclass
@@ -189,7 +182,7 @@ class _Training:
         value, status = agreed(self.processes, loss.value, loss.status)
         if status is not Status.DONE:
             return status
-        if not abs(value) < float("inf"):
+        if not math.isfinite(value):
             return Status.NON_FINITE
         try:
             loss.value.backward()
@@ -234,24 +227,16 @@ class _Training:
         self.optimiser.load_state_dict(copy.deepcopy(checkpoint["optimiser"]))  # it would go on in these tensors
         if self.average:
             self.average.load_state_dict(checkpoint["average"])
-        self.step, self.seconds, self.loss = checkpoint["step"], checkpoint["seconds"], checkpoint["loss"]
-        self.history, self.since_record = list(checkpoint["history"]), list(checkpoint["since_record"])
-        self.best_val, self.best = checkpoint["best_val"], checkpoint["best"]
+        for name in KEPT:
+            setattr(self, name, copy.copy(checkpoint[name]))  # its lists grow on
         if self.remembers:
             self.remembers.load_state_dict(checkpoint["objective"])
 
     def _snapshot(self) -> Checkpoint:
-        return {
-            "step": self.step,
-            "seconds": self.seconds,
-            "loss": self.loss,
+        return {name: getattr(self, name) for name in KEPT} | {
             "model": self.flow.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "average": self.average.state_dict() if self.average else None,
-            "history": self.history,
-            "since_record": self.since_record,
-            "best_val": self.best_val,
-            "best": self.best,
             "objective": self.remembers.state_dict() if self.remembers else None,
         }
 
@@ -264,19 +249,19 @@ class _Training:
             candidate = copy.deepcopy(self.flow)
             self.average.copy_to(candidate)
         nll = self.hooks.validate(candidate)
-        if math.isfinite(nll):
-            self._note({"step": self.step, "val": nll})
-        if math.isfinite(nll) and (self.best_val is None or nll < self.best_val):
+        if not math.isfinite(nll):
+            return
+        self._note({"step": self.step, "val": nll})
+        if self.best_val is None or nll < self.best_val:
             self.best_val = nll
             self.best = {name: tensor.clone() for name, tensor in candidate.state_dict().items()}
 
     def _record(self, loss: float, rate: float, nfe: int) -> None:
-        total_loss, total_nfe, count = self.since_record
-        total_loss, total_nfe, count = total_loss + loss, total_nfe + nfe, count + 1
+        losses, evaluations, count = (sum(pair) for pair in zip(self.since_record, (loss, nfe, 1), strict=True))
+        self.since_record = [losses, evaluations, count]
         if self.is_due(RECORDS):
-            self._note({"step": self.step, "loss": total_loss / count, "lr": rate, "nfe": total_nfe / count})
-            total_loss, total_nfe, count = 0.0, 0.0, 0.0
-        self.since_record = [total_loss, total_nfe, count]
+            self._note({"step": self.step, "loss": losses / count, "lr": rate, "nfe": evaluations / count})
+            self.since_record = [0.0, 0.0, 0.0]
 
     def _note(self, line: dict[str, float]) -> None:
         self.history.append(line)

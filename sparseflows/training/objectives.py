@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sparseflows.distributed.processes import ALONE, Processes, Share
+from sparseflows.distributed.processes import ALONE, Processes
 from sparseflows.errors import InputError
 from sparseflows.flow import divergence as div
 from sparseflows.flow.compiled import engine
@@ -76,11 +75,16 @@ class NegativeLogLikelihood:
     def __call__(self, flow: Flow, rows: Tensor, generator: torch.Generator) -> Loss:
         """NLL of the batch (B, D) in nats, plus the weighted regularisers."""
         share = self.processes.share(len(rows))
+
+        def draw(like: Tensor, generator: torch.Generator) -> Tensor:
+            # The share's rows of the probes that are drawn for the whole batch.
+            return div.draw_noise(self.noise, like.new_empty(share.whole, like.shape[1]), generator)[share.rows]
+
         result = flow.transform(
             rows[share.rows],
             solver=replace(self.solver, processes=share.processes),
             divergence=self.divergence,
-            noise=functools.partial(draw_for_share, self.noise, share),
+            noise=draw,
             generator=generator,
             regularise=bool(self.kinetic or self.jacobian),
         )
@@ -88,11 +92,6 @@ class NegativeLogLikelihood:
         if self.kinetic or self.jacobian:
             value = value + self.kinetic * result.kinetic.mean() + self.jacobian * result.jacobian.mean()
         return Loss(share.part(value), result.nfe, result.status)
-
-
-def draw_for_share(kind: str, share: Share, like: Tensor, generator: torch.Generator) -> Tensor:
-    """The share's rows (n, D) of the probes that are drawn for the whole batch; `like` (n, D) are its points."""
-    return div.draw_noise(kind, like.new_empty(share.whole, like.shape[1]), generator)[share.rows]
 
 
 @dataclass(frozen=True)
@@ -196,10 +195,7 @@ def logits(network: nn.Module, points: Tensor, solver: Solver | None = None) -> 
     Those of a flow are the final state z(T) of its ODE, with no readout, so classes = D; those of any other module are
     what it returns, with the status NON_FINITE where that is not finite. Modes (training or not) are left alone.
 
-    Args:
-        network: a `Flow`, or a module (B, D) → (B, classes).
-        points: standardised.
-        solver: of a flow, instead of its own.
+    `points` are standardised; `solver` stands for a flow's own.
     """
     if isinstance(network, Flow):
         result = network.transform(points, solver=solver, divergence=None)
@@ -224,11 +220,11 @@ def training_solver(settings: SolveSpec) -> Solver:
 
 def build_objective(spec: Spec, train: TrainSpec, processes: Processes = ALONE) -> Objective:
     """The objective of a param file, for the `processes` that share its batches."""
+    solve = spec.solve
     if train.objective == "flow_matching":
         return FlowMatching(train.time_power, processes=processes)
     if train.objective == "cross_entropy":
-        return CrossEntropy(training_solver(spec.solve), processes)
-    solve = spec.solve
+        return CrossEntropy(training_solver(solve), processes)
     if solve.hold_grid is not None:
         return held_steps(solve, processes)
     solver = training_solver(solve)

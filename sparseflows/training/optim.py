@@ -49,13 +49,7 @@ def multi_step(settings: TrainSpec, step: int, total: int, per_epoch: int) -> fl
     return settings.gamma ** sum(position >= milestone for milestone in settings.milestones)
 
 
-SCHEDULES: dict[str, Schedule] = {
-    "constant": constant,
-    "cosine": cosine,
-    "one_cycle": one_cycle,
-    "warm_cosine": warm_cosine,
-    "multi_step": multi_step,
-}
+SCHEDULES: dict[str, Schedule] = {f.__name__: f for f in (constant, cosine, one_cycle, warm_cosine, multi_step)}
 
 
 def learning_rate(settings: TrainSpec, step: int, total: int, per_epoch: int) -> float:
@@ -65,10 +59,8 @@ def learning_rate(settings: TrainSpec, step: int, total: int, per_epoch: int) ->
 
 def build_optimiser(settings: TrainSpec, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
     """adamw, adam or sgd (momentum 0.9). Adam's weight decay is added to the gradient, AdamW's is decoupled."""
-    chosen = list(parameters)
-    rate, decay, betas = settings.lr, settings.weight_decay, (0.9, settings.beta2)
+    chosen, rate, decay = list(parameters), settings.lr, settings.weight_decay
     if settings.optimiser == "sgd":
         return torch.optim.SGD(chosen, lr=rate, weight_decay=decay, momentum=0.9)
-    if settings.optimiser == "adam":
-        return torch.optim.Adam(chosen, lr=rate, betas=betas, weight_decay=decay, fused=True)
-    return torch.optim.AdamW(chosen, lr=rate, betas=betas, weight_decay=decay, fused=True)
+    kind = torch.optim.Adam if settings.optimiser == "adam" else torch.optim.AdamW
+    return kind(chosen, lr=rate, betas=(0.9, settings.beta2), weight_decay=decay, fused=True)

@@ -75,9 +75,7 @@ def compile_to(folder: Path, compiler: str, defines: tuple[str, ...]) -> Path:
     Raises:
         subprocess.CalledProcessError: the compiler refused.
     """
-    digest = hashlib.sha256()
-    for part in PARTS:
-        digest.update((SOURCE.parent / part).read_bytes())
+    digest = hashlib.sha256(b"".join((SOURCE.parent / part).read_bytes() for part in PARTS))
     digest.update(repr((compiler, FLAGS, defines, sys.platform, platform.machine(), _processor())).encode())
     name = f"engine-{digest.hexdigest()[:20]}.so"
     try:
@@ -86,7 +84,7 @@ def compile_to(folder: Path, compiler: str, defines: tuple[str, ...]) -> Path:
             return folder / name
         beside = tempfile.NamedTemporaryFile(dir=folder, suffix=".so", delete=False)  # noqa: SIM115
     except OSError:
-        folder = _private_folder()
+        folder = Path(_private_folder().name)
         beside = tempfile.NamedTemporaryFile(dir=folder, suffix=".so", delete=False)  # noqa: SIM115
     beside.close()
     try:
@@ -99,12 +97,8 @@ def compile_to(folder: Path, compiler: str, defines: tuple[str, ...]) -> Path:
 
 
 @functools.cache
-def _private_folder() -> Path:
-    _kept.append(tempfile.TemporaryDirectory(prefix="sparseflows-"))
-    return Path(_kept[-1].name)
-
-
-_kept: list[tempfile.TemporaryDirectory[str]] = []
+def _private_folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="sparseflows-")
 
 
 def _processor() -> str:

@@ -71,7 +71,7 @@ def walk(
 
     `probes` (B, D) are Hutchinson's; None is the exact trace.
     """
-    start, probes = points.detach().contiguous(), _contiguous(probes)
+    start, probes = points.detach().contiguous(), None if probes is None else probes.contiguous()
     ends, traces = torch.empty_like(start), torch.zeros_like(start[:, 0])
     handed = [BlockStructure.of(*one, with_gradients) for one in zip(fields, end_times, grids, strict=True)]
     blocks, method = (BlockStructure * len(handed))(*handed), TableauStructure.of(tableau)
@@ -119,12 +119,13 @@ def carry(
         probes: (B, D) of Hutchinson's estimate.
         reverse: from T to 0.
     """
-    start, probes, kind = points.detach().contiguous(), _contiguous(probes), _kind(probes, exact)
+    start, kind = points.detach().contiguous(), _kind(probes, exact)
     share = max(ROWS_OF_A_THREAD, -(-len(start) // torch.get_num_threads()))
     runs = [slice(first, first + share) for first in range(0, len(start), share)]
 
     def one(rows: slice) -> Solution:
-        return _carry(field, end_time, start[rows], solver, kind, None if probes is None else probes[rows], reverse)
+        own = None if probes is None else probes[rows].contiguous()
+        return _carry(field, end_time, start[rows], solver, kind, own, reverse)
 
     if len(runs) == 1:
         return one(runs[0])
@@ -140,14 +141,9 @@ def carry(
 def choose_steps(
     field: MLPField, end_time: float, points: Tensor, solver: Solver, first_step: float, probes: Tensor | None = None
 ) -> Solution:
-    """The steps of one adaptive solve of all points (B, D) together, from data to noise.
+    """The steps of one adaptive solve of all points (B, D) together, from data to noise; arguments as in `carry`.
 
-    Args:
-        field, end_time: f and T of the block.
-        points: (B, D).
-        solver: an adaptive method of `TABLEAUS`.
-        first_step: to try first, over τ.
-        probes: (B, D) of Hutchinson's estimate; None is the exact trace.
+    `first_step` is to be tried first, over τ; without probes it is the exact trace.
     """
     start, kind = points.detach().contiguous(), _kind(probes)
     return _carry(field, end_time, start, solver, kind, probes, False, len(points), first_step)
@@ -186,10 +182,6 @@ def _engine(dtype: torch.dtype) -> Any:
 
 def _kind(probes: Tensor | None, exact: bool = True) -> int:
     return PROBED if probes is not None else EXACT if exact else VALUE
-
-
-def _contiguous(probes: Tensor | None) -> Tensor | None:
-    return None if probes is None else probes.contiguous()
 
 
 def _require_memory(refused: int) -> None:

@@ -101,27 +101,25 @@ static void hand_back(const Field *f) {
     for (int l = 0; l < f->layers; l++)
         for (int k = 0; k < TENSORS; k++) {
             const Layer *q = &f->layer[l];
+            const int in = k == WEIGHT ? q->in : 1, row = k == WEIGHT ? q->in_pad : 1;
             REAL *wanted = f->from->gradient[l * TENSORS + k];
             if (wanted == NULL || q->gradient[k] == NULL) continue;
-            if (k != WEIGHT)
-                for (int o = 0; o < q->out; o++) wanted[o] += q->gradient[k][o];
-            else
-                for (int o = 0; o < q->out; o++)
-                    for (int i = 0; i < q->in; i++) wanted[o * q->in + i] += q->gradient[k][(long)o * q->in_pad + i];
+            for (int o = 0; o < q->out; o++)
+                for (int i = 0; i < in; i++) wanted[o * in + i] += q->gradient[k][(long)o * row + i];
         }
 }
 
-static void take_passed(Arena *arena, const int *width, int layers, int stacked, int r, Passed *passed) {
+/* What all layers of an evaluation keep; `stacked`: its 1 + K. */
+static Passed *take_passed(Arena *arena, const int *width, int layers, int stacked, int r) {
+    Passed *passed = take(arena, layers * (long)sizeof(Passed));
     for (int l = 0; l < layers; l++) {
         long in = padded(width[l]), out = padded(width[l + 1]);
         Passed here = {0};
-        here.entered = take_reals(arena, stacked * r * in);
-        here.x = take_reals(arena, stacked * r * out);
-        here.gate = take_reals(arena, r * out);
-        here.d = take_reals(arena, r * out);
-        here.dd = take_reals(arena, r * out);
+        here.entered = take_reals(arena, stacked * r * in), here.x = take_reals(arena, stacked * r * out);
+        here.gate = take_reals(arena, r * out), here.d = take_reals(arena, r * out), here.dd = take_reals(arena, r * out);
         if (arena->base) passed[l] = here;
     }
+    return passed;
 }
 
 static inline V at(const REAL *p, long offset) { return *(const V *)(p + offset); }

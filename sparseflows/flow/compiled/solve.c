@@ -78,8 +78,7 @@ int match(Block *block, const REAL *points, const REAL *targets, const REAL *t, 
     for (int measuring = 1; measuring >= 0; measuring--) {
         if (!measuring && !provide(&arena, arena.used)) return 1;
         f = lay_out(&arena, block, VALUE, 1);
-        passed = take(&arena, f.layers * (long)sizeof(Passed));
-        take_passed(&arena, block->width, f.layers, 1, tile, passed);
+        passed = take_passed(&arena, block->width, f.layers, 1, tile);
         here = take_reals(&arena, tile * f.pad), of_z = take_reals(&arena, tile * f.pad);
         g = take_reals(&arena, tile * f.widest), other = take_reals(&arena, tile * f.widest);
     }
@@ -129,8 +128,7 @@ int walk(Block *blocks, int n_blocks, int kind, const Tableau *tableau, const RE
             for (int k = 0; k < kept; k++) {
                 Stage stage = {0};
                 stage.velocity = take_reals(&arena, tile * f.pad), stage.trace = take_reals(&arena, tile);
-                stage.passed = take(&arena, f.layers * (long)sizeof(Passed));
-                take_passed(&arena, blocks[m].width, f.layers, 1 + f.tangents, tile, stage.passed);
+                stage.passed = take_passed(&arena, blocks[m].width, f.layers, 1 + f.tangents, tile);
                 if (!measuring) own[k] = stage;
             }
             if (!measuring) fields[m] = f, stages[m] = own;
@@ -260,8 +258,7 @@ int carry(Block *block, int kind, const Tableau *tableau, Control *control, cons
     for (int measuring = 1; measuring >= 0; measuring--) {
         if (!measuring && !provide(&arena, arena.used)) return NO_MEMORY;
         f = lay_out(&arena, block, kind, 0);
-        passed = take(&arena, f.layers * (long)sizeof(Passed));
-        take_passed(&arena, block->width, f.layers, 1 + f.tangents, tile, passed);
+        passed = take_passed(&arena, block->width, f.layers, 1 + f.tangents, tile);
         for (int i = 0; i <= s; i++) velocity[i] = take_reals(&arena, tile * f.pad), slope[i] = take_reals(&arena, tile);
         z = take_reals(&arena, tile * f.pad), z_next = take_reals(&arena, tile * f.pad);
         error = take_reals(&arena, tile * f.pad);

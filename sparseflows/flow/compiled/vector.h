@@ -76,37 +76,24 @@ enum { SIGMOID, TANH, SOFTPLUS, RELU, SILU }; /* the order that Python knows */
 typedef struct { V y, d, dd; } Sigma; /* a value, its first and its second derivative */
 
 static inline __attribute__((always_inline)) Sigma activate(int kind, V x) {
-    Sigma s;
     const V one = all(1), zero = all(0);
     switch (kind) {
-    case SIGMOID:
-        s.y = vsigmoid(x);
-        s.d = s.y * (one - s.y);
-        s.dd = s.d * (one - s.y - s.y);
-        break;
-    case TANH:
-        s.y = one - (REAL)2 / (vexp(x + x) + one);
-        s.d = one - s.y * s.y;
-        s.dd = s.y * s.d * (REAL)-2;
-        break;
+    case SIGMOID: {
+        const V y = vsigmoid(x), d = y * (one - y);
+        return (Sigma){y, d, d * (one - y - y)};
+    }
+    case TANH: {
+        const V y = one - (REAL)2 / (vexp(x + x) + one), d = one - y * y;
+        return (Sigma){y, d, y * d * (REAL)-2};
+    }
     case SOFTPLUS: {
-        V u = vexp(choose(x > zero, -x, x));
-        s.y = choose(x > zero, x, zero) + vlog1p(u);
-        s.d = choose(x > zero, one, u) / (one + u);
-        s.dd = s.d * (one - s.d);
-        break;
+        const V u = vexp(choose(x > zero, -x, x)), d = choose(x > zero, one, u) / (one + u);
+        return (Sigma){choose(x > zero, x, zero) + vlog1p(u), d, d * (one - d)};
     }
-    case RELU:
-        s.y = choose(x < zero, zero, x);
-        s.d = choose(x > zero, one, zero);
-        s.dd = zero;
-        break;
+    case RELU: return (Sigma){choose(x < zero, zero, x), choose(x > zero, one, zero), zero};
     default: {
-        V gate = vsigmoid(x);
-        s.y = x * gate;
-        s.d = gate + s.y * (one - gate);
-        s.dd = gate * (one - gate) * ((REAL)2 + x * (one - gate - gate));
+        const V gate = vsigmoid(x), y = x * gate;
+        return (Sigma){y, gate + y * (one - gate), gate * (one - gate) * ((REAL)2 + x * (one - gate - gate))};
     }
     }
-    return s;
 }

@@ -49,10 +49,10 @@ def fold_constants_(field: MLPField) -> None:
     y = (W h + b) ⊙ sigmoid(w_g t + b_g) + w_b t: a constant part of h belongs to b, gates or not.
     """
     sigma = ACTIVATIONS[field.activation].value
-    layers = field.linear_layers()
-    for layer, following in pairwise(layers):
-        constant = _constant(layer)
-        following.bias.add_(following.weight[:, constant] @ sigma(_value_at_rest(layer)[constant]))
+    for layer, following in pairwise(field.linear_layers()):
+        constant, gate = _constant(layer), layer.gate(layer.bias.new_zeros(()))
+        at_rest = layer.bias if gate is None else layer.bias * gate  # y for h = 0 and t = 0
+        following.bias.add_(following.weight[:, constant] @ sigma(at_rest[constant]))
         following.weight[:, constant] = 0.0
 
 
@@ -73,11 +73,11 @@ def needed_neurons(field: MLPField) -> list[Tensor]:
 def cut_field(field: MLPField, keep: Sequence[Tensor]) -> MLPField:
     """A new field with the neurons of `keep` only, for each hidden layer a bool tensor (n,)."""
     layers = field.linear_layers()
-    ends = [torch.ones(n, dtype=torch.bool, device=layers[0].weight.device) for n in (field.dim, field.dim)]
+    ends = torch.ones(field.dim, dtype=torch.bool, device=layers[0].weight.device)
     smaller = MLPField(field.dim, [int(kept.sum()) for kept in keep], field.activation, field.time, field.base)
     smaller.to(layers[0].weight)
-    inputs, outputs = [ends[0], *keep], [*keep, ends[1]]
-    for old, new, columns, rows in zip(layers, smaller.linear_layers(), inputs, outputs, strict=True):
+    sides = pairwise([ends, *keep, ends])
+    for old, new, (columns, rows) in zip(layers, smaller.linear_layers(), sides, strict=True):
         for name, parameter in old.named_parameters():
             kept = parameter[rows]
             new.get_parameter(name).copy_(kept[:, columns] if kept.ndim == 2 else kept)
@@ -85,13 +85,9 @@ def cut_field(field: MLPField, keep: Sequence[Tensor]) -> MLPField:
 
 
 def with_fields(flow: AnyFlow, fields: Sequence[nn.Module]) -> AnyFlow:
-    """A new flow with `fields` in the place of `flow`'s own; all else is copied.
-
-    It is of the same class, which takes the arguments of `Flow`.
-    """
-    new = type(flow)(
-        list(fields), whitening=None if flow.whitening is None else flow.whitening.clone(), solver=flow.solver
-    )
+    """A new flow of the same class, with `fields` in the place of `flow`'s own; all else is copied."""
+    whitening = None if flow.whitening is None else flow.whitening.clone()
+    new = type(flow)(list(fields), whitening=whitening, solver=flow.solver)
     for old, block in zip(flow.chain(), new.chain(), strict=True):
         if old.sqrt_end_time is not None:
             block.sqrt_end_time = nn.Parameter(old.sqrt_end_time.detach().clone())
@@ -107,10 +103,3 @@ def _constant(layer: Layer) -> Tensor:
     if layer.gate_weight is not None:
         still &= (layer.gate_weight == 0) | (layer.bias == 0)
     return still
-
-
-def _value_at_rest(layer: Layer) -> Tensor:
-    """(n,): y for h = 0 and t = 0."""
-    zero = torch.zeros((), dtype=layer.bias.dtype, device=layer.bias.device)
-    gate = layer.gate(zero)
-    return layer.bias if gate is None else layer.bias * gate

@@ -8,9 +8,10 @@ meets its operands there. (`F.linear` with a CSR weight, and one product for all
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,9 +47,8 @@ def to_sparse(flow: AnyFlow, threshold: float | None = None) -> AnyFlow:
         raise InputError(f"threshold is {threshold}; it is a share of zeros, from 0 to 1")
     smaller = compact(flow)
     fields = [_sparse_field(field, limit) for field in smaller.fields()]
-    if any(isinstance(field, SparseField) for field in fields):
-        smaller = with_fields(smaller, fields).requires_grad_(False)
-    return smaller
+    executed = any(isinstance(field, SparseField) for field in fields)
+    return with_fields(smaller, fields).requires_grad_(False) if executed else smaller
 
 
 def sparsity(weight: Tensor) -> float:
@@ -114,13 +114,6 @@ class SparseLayer(nn.Module):
         return y if self.time_bias is None else y.add_(self.time_bias * t)
 
 
-class _Matrices(NamedTuple):
-    """What a field multiplies by: the matrix of every layer, and for each input the first two together."""
-
-    matrices: list[Tensor]
-    paths: list[Tensor]
-
-
 class SparseField(nn.Module):
     """An `MLPField` with some of its matrices executed as CSR. Implements `fields.Field`, without gradients.
 
@@ -134,7 +127,6 @@ class SparseField(nn.Module):
         self.dim, self.time, self.base, self.activation = field.dim, field.time, field.base, field.activation
         self._sigma = ACTIVATIONS[field.activation]
         self.layers = nn.ModuleList(SparseLayer(*both) for both in zip(field.linear_layers(), sparse, strict=True))
-        self._matrices: _Matrices | None = None
         self.register_load_state_dict_post_hook(_forget)
 
     @property
@@ -159,7 +151,7 @@ class SparseField(nn.Module):
     def tangents(self, t: Tensor, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """f(t, z) (B, D) and (∂f/∂z)v (K, B, D), for z (B, D) and v (K, B or 1, D). Raises as `forward`."""
         self._refuse_gradients(t, z, v)
-        shortcuts = self._multiplied().paths if _is_identity(v) else ()
+        shortcuts = self._multiplied[1] if _are_units(v) else ()
         values, columns = [], []
         for clock, points, rows in self._tiles(t, z):
             slopes: list[Tensor] = []
@@ -182,7 +174,7 @@ class SparseField(nn.Module):
     def _values(self, t: Tensor, h: Tensor, slopes: list[Tensor] | None = None) -> tuple[Tensor, Tensor | None]:
         """f (D, b) and the last layer's gate; ∂h/∂(W h) of every hidden layer, (n, b), is added to `slopes`."""
         *inner, last = self.sparse_layers()
-        *matrices, closing = self._multiplied().matrices
+        *matrices, closing = self._multiplied[0]
         for layer, matrix in zip(inner, matrices, strict=True):
             gate = layer.gate(t)
             x = layer.value(t, h, matrix, gate)
@@ -195,7 +187,7 @@ class SparseField(nn.Module):
 
     def _pushed(self, slopes: list[Tensor], v: Tensor, shortcuts: Sequence[Tensor]) -> Tensor:
         """(K, D, b): the tangents v (K, 1 or b, D) pushed through all layers, but for the last one's gate."""
-        matrices = self._multiplied().matrices
+        matrices = self._multiplied[0]
         pushed = v.new_empty(len(v), self.dim, slopes[0].shape[1])
         scratch = [torch.empty_like(slope) for slope in slopes]
         shared = matrices[0] @ v[:, 0].T.contiguous() if v.shape[1] == 1 and not shortcuts else None  # (n, K)
@@ -212,11 +204,11 @@ class SparseField(nn.Module):
                 u = multiply(matrices[index + 1], outputs[index], outputs[index + 1])
         return pushed
 
-    def _multiplied(self) -> _Matrices:
-        if self._matrices is None:
-            layers = self.sparse_layers()
-            self._matrices = _Matrices([layer.matrix() for layer in layers], paths(layers[0], layers[1]))
-        return self._matrices
+    @functools.cached_property
+    def _multiplied(self) -> tuple[list[Tensor], list[Tensor]]:
+        """The matrix of every layer, and for each input the first two together."""
+        layers = self.sparse_layers()
+        return [layer.matrix() for layer in layers], paths(layers[0], layers[1])
 
     def _with_base(self, t: Tensor, z: Tensor, f: Tensor) -> Tensor:
         return f if self.base == "none" else f + gaussian_velocity(t) * z
@@ -230,25 +222,23 @@ class SparseField(nn.Module):
             )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SparseField:
-        self._matrices = None  # another device or precision
+        _forget(self)  # another device or precision
         super()._apply(fn, recurse)
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_matrices": None}
+        return {name: value for name, value in self.__dict__.items() if name != "_multiplied"}
 
 
-def _forget(field: nn.Module, keys: object) -> None:
+def _forget(field: nn.Module, keys: object = None) -> None:
     """After a state was loaded: the matrices are those of the state before."""
-    assert isinstance(field, SparseField)
-    field._matrices = None
+    field.__dict__.pop("_multiplied", None)
 
 
-def _is_identity(v: Tensor) -> bool:
-    """Is v (K, 1, D) the D unit tangents?"""
-    if v.shape[1] != 1 or v.shape[0] != v.shape[2]:
-        return False
-    return torch.equal(v[:, 0], torch.eye(v.shape[2], dtype=v.dtype, device=v.device))
+def _are_units(v: Tensor) -> bool:
+    """Is v (K, 1 or B, D) the D unit tangents?"""
+    wide = v.shape[1] != 1 or v.shape[0] != v.shape[2]
+    return not wide and torch.equal(v[:, 0], torch.eye(v.shape[2], dtype=v.dtype, device=v.device))
 
 
 def multiply(matrix: Tensor, x: Tensor, out: Tensor) -> Tensor:
@@ -281,6 +271,5 @@ def _row_offsets(counts: Tensor) -> Tensor:
 
 
 def _csr(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that CSR tensors are in beta
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # that CSR tensors are in beta
         return torch.sparse_csr_tensor(rows, columns, values, shape, check_invariants=False)

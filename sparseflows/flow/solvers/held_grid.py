@@ -24,37 +24,32 @@ TILE = 256  # rows: what one evaluation touches then stays in a core's second-le
 SAFETY, SHRINK, GROW = 0.9, 0.2, 5.0  # of the step-size controller, as usual (Hairer, Nørsett and Wanner 1993, II.4)
 
 
-@dataclass(frozen=True)
-class GridSolver:
-    """How to walk a grid.
-
-    Attributes:
-        tableau: the method.
-        recompute: keep only the states and evaluate the field once more on the way back: memory does not grow with
-            the number of steps.
-        tile: rows that are walked together.
-    """
-
-    tableau: Tableau
-    recompute: bool = False
-    tile: int = TILE
-
-
 def solve_on_grid(
-    field: MLPField, end_time: Tensor, points: Tensor, steps: Steps, solver: GridSolver, probes: Tensor | None = None
+    field: MLPField,
+    end_time: Tensor,
+    points: Tensor,
+    steps: Steps,
+    tableau: Tableau,
+    probes: Tensor | None = None,
+    recompute: bool = False,
+    tile: int = TILE,
 ) -> tuple[Tensor, Tensor]:
     """Points (B, D) carried from data to noise, and ∫₀ᵀ tr ∂f/∂z dt (B,), differentiable once.
 
     Args:
-        field: f(t, z).
-        end_time: T ().
+        field, end_time, tableau: f(t, z), T () and the method.
         points: (B, D), where the paths start.
         steps: lengths of the steps over τ = t/T; their sum is 1.
-        solver: the method, and what it remembers.
         probes: (B, D) of Hutchinson's estimate; None for the exact trace.
+        recompute: keep only the states and evaluate the field once more on the way back: memory does not grow with
+            the number of steps.
+        tile: rows that are walked together.
     """
-    end, trace = _GridSolve.apply(points, end_time, MLPKernel(field, probes), steps, solver, *field.tensors())
-    return end, trace
+    settings = (steps, tableau, recompute, tile)
+    found: tuple[Tensor, Tensor] = _GridSolve.apply(
+        points, end_time, MLPKernel(field, probes), settings, *field.tensors()
+    )
+    return found
 
 
 @dataclass
@@ -73,53 +68,42 @@ class _GridSolve(torch.autograd.Function):
         points: Tensor,
         end_time: Tensor,
         kernel: MLPKernel,
-        steps: Steps,
-        solver: GridSolver,
+        settings: tuple[Steps, Tableau, bool, int],
         *tensors: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        ctx.kernel, ctx.steps, ctx.solver, ctx.end_time = kernel, steps, solver, float(end_time.detach())
-        keep = any(ctx.needs_input_grad)
-        walked = [
-            _walk(kernel, ctx.end_time, points[rows], rows, steps, solver, keep)
-            for rows in _tiles(len(points), solver.tile)
-        ]
-        ctx.tapes = [tape for _, _, tape in walked]
-        return torch.cat([end for end, _, _ in walked]), torch.cat([trace for _, trace, _ in walked])
+        ctx.kernel, ctx.end_time, ctx.keep = kernel, float(end_time.detach()), any(ctx.needs_input_grad)
+        ctx.steps, ctx.tableau, ctx.recompute, tile = settings
+        ctx.tiles = [slice(first, first + tile) for first in range(0, len(points), tile)]
+        ends, traces, ctx.tapes = zip(*(_walk(ctx, points[rows], rows) for rows in ctx.tiles), strict=True)
+        return torch.cat(ends), torch.cat(traces)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, of_end: Tensor, of_trace: Tensor) -> tuple[Tensor | None, ...]:
         gradients = ctx.kernel.zeros()
         parts, of_end_time = [], of_end.new_zeros(())
-        for rows, tape in zip(_tiles(len(of_end), ctx.solver.tile), ctx.tapes, strict=True):
+        for rows, tape in zip(ctx.tiles, ctx.tapes, strict=True):
             found, more = _walk_back(ctx, tape, of_end[rows], of_trace[rows], rows, gradients)
             parts.append(found)
             of_end_time = of_end_time + more
         flat = [tensor for layer in gradients for tensor in layer if tensor is not None]
-        return torch.cat(parts), of_end_time, None, None, None, *flat
+        return torch.cat(parts), of_end_time, None, None, *flat
 
 
-def _tiles(rows: int, tile: int) -> list[slice]:
-    return [slice(first, min(first + tile, rows)) for first in range(0, rows, tile)]
-
-
-def _walk(
-    kernel: MLPKernel, end_time: float, z: Tensor, rows: slice, steps: Steps, solver: GridSolver, keep: bool
-) -> tuple[Tensor, Tensor, list[list[_Stage]]]:
-    tableau, tape = solver.tableau, list[list[_Stage]]()
-    trace = torch.zeros_like(z[:, 0])
-    tau = 0.0
-    for step in steps:
+def _walk(ctx: Any, z: Tensor, rows: slice) -> tuple[Tensor, Tensor, list[list[_Stage]]]:
+    tableau, end_time, tape = ctx.tableau, ctx.end_time, list[list[_Stage]]()
+    trace, tau = torch.zeros_like(z[:, 0]), 0.0
+    for step in ctx.steps:
         stages, rates = list[_Stage](), list[Tensor]()
         for coefficients, c in zip(tableau.a, tableau.c, strict=True):
             point = combine(z, rates, coefficients, step * end_time)
-            here = kernel.forward((tau + c * step) * end_time, point, rows)
+            here = ctx.kernel.forward((tau + c * step) * end_time, point, rows)
             rates.append(here.velocity)
-            stages.append(_Stage(tau + c * step, point, None if solver.recompute or not keep else here))
+            stages.append(_Stage(tau + c * step, point, None if ctx.recompute or not ctx.keep else here))
             trace = combine(trace, [here.trace], (tableau.b[len(rates) - 1],), step * end_time)
         z = combine(z, rates, tableau.b, step * end_time)
         tau += step
-        if keep:
+        if ctx.keep:
             tape.append(stages)
     return z, trace, tape
 
@@ -136,7 +120,7 @@ def _walk_back(
     ctx: Any, tape: list[list[_Stage]], of_z: Tensor, of_trace: Tensor, rows: slice, gradients: list[Weights]
 ) -> tuple[Tensor, Tensor]:
     """The gradient of the start (B, D) and of T; those of the parameters are added to `gradients`."""
-    kernel, tableau, end_time = ctx.kernel, ctx.solver.tableau, ctx.end_time
+    kernel, tableau, end_time = ctx.kernel, ctx.tableau, ctx.end_time
     of_end_time = torch.zeros((), dtype=of_z.dtype, device=of_z.device)
     for stages, step in zip(reversed(tape), reversed(ctx.steps), strict=True):
         of_points: list[Tensor] = []  # of the later stages' points, the last first
@@ -174,13 +158,10 @@ def choose_grid(
     """The steps that hold the embedded error of points and trace below `tol`, root mean square over the rows.
 
     Args:
-        field: f(t, z).
-        end_time: T ().
+        field, end_time, tableau, probes: as in `solve_on_grid`.
         points: (B, D), the rows that the grid is chosen by.
-        tableau: the method.
         tol: rtol = atol.
         first_step: to try first, over τ: that of the grid before is a good one.
-        probes: as in `solve_on_grid`.
         max_nfe: evaluations after which the choice is given up.
     """
     kernel, whole = MLPKernel(field, probes), float(end_time.detach())
@@ -198,10 +179,10 @@ def choose_grid(
         trace_new = combine(trace, traces, tableau.b, step * whole)
         ahead = kernel.forward((tau + step) * whole, z_new)
         nfe += len(tableau.b)
-        error = _relative(combine(torch.zeros_like(z), [*rates, ahead.velocity], tableau.error, step * whole), z, z_new)
-        error += _relative(
-            combine(torch.zeros_like(trace), [*traces, ahead.trace], tableau.error, step * whole), trace, trace_new
-        )
+        error = z.new_zeros(())
+        for old, new, slopes in (z, z_new, [*rates, ahead.velocity]), (trace, trace_new, [*traces, ahead.trace]):
+            estimate = combine(torch.zeros_like(old), slopes, tableau.error, step * whole)
+            error += (estimate / (1 + torch.maximum(old.abs(), new.abs()))).square().sum()
         size = float((error / (z.numel() + trace.numel())).sqrt()) / tol
         infinite = not size < float("inf")
         if infinite:
@@ -210,18 +191,10 @@ def choose_grid(
             steps.append(step)
             tau, z, trace, here = tau + step, z_new, trace_new, ahead
             if tau >= 1 - 1e-9:
-                return Solution((z, trace), nfe, Status.DONE, _to_one(steps))
+                total = sum(steps)
+                return Solution((z, trace), nfe, Status.DONE, tuple(length / total for length in steps))
         if nfe >= max_nfe or step < 1e-7:
             status = Status.NON_FINITE if infinite else Status.UNDERFLOW
             return Solution((z, trace), nfe, Status.OUT_OF_STEPS if nfe >= max_nfe else status)
         factor = GROW if size == 0 else min(GROW, max(SHRINK, SAFETY * size ** (-1 / tableau.order)))
         step = min(step * (min(1.0, factor) if size > 1 else factor), 1 - tau)
-
-
-def _relative(error: Tensor, before: Tensor, after: Tensor) -> Tensor:
-    return (error / (1 + torch.maximum(before.abs(), after.abs()))).square().sum()
-
-
-def _to_one(steps: list[float]) -> Steps:
-    whole = sum(steps)
-    return tuple(step / whole for step in steps)

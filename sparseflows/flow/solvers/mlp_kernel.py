@@ -10,6 +10,7 @@ Back, for gradients ȳ and Ū′: x̄ = σ′ ⊙ ȳ + σ″ ⊙ Σ_k P_k ⊙ Ū
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from sparseflows.flow.activations import ACTIVATIONS
-from sparseflows.flow.fields import Layer, MLPField, gaussian_velocity
+from sparseflows.flow.fields import MLPField, gaussian_velocity
 
 
 class Weights(NamedTuple):
@@ -30,25 +31,19 @@ class Weights(NamedTuple):
     time_bias: Tensor | None
 
     @classmethod
-    def of(cls, layer: Layer) -> Weights:
-        """The tensors of `layer` as they are now."""
-        return cls(*(None if tensor is None else tensor.detach() for tensor in layer.tensors()))  # type: ignore[arg-type]
-
-    def zeros(self) -> Weights:
-        """Zeros of the same shapes."""
-        return Weights(*(None if tensor is None else torch.zeros_like(tensor) for tensor in self))  # type: ignore[arg-type]
+    def of(cls, tensors: Iterable[Tensor | None], made: Callable[[Tensor], Tensor]) -> Weights:
+        """What `made` gives for the tensors (…) of a layer, in their shapes; None for None."""
+        return cls(*(None if tensor is None else made(tensor) for tensor in tensors))  # type: ignore[arg-type]
 
 
 class Passed(NamedTuple):
     """What one layer leaves for its gradient. In the first layer of an exact trace P is (K, 1, n): W's columns."""
 
     entered: Tensor  # (1 + K, B, n_in); (1, B, D) in the first layer
-    gate: Tensor | None  # (n_out,) or (B, n_out)
     x: Tensor  # (B, n_out)
     p: Tensor  # (K, B or 1, n_out)
-    raw: tuple[Tensor, Tensor] | None  # x and P before the gate
-    y: Tensor | None  # (B, n_out); None in the last layer
-    d: Tensor | None
+    gated: tuple[Tensor, Tensor, Tensor] | None  # the gate (n_out,), and x and P before it
+    sigma: tuple[Tensor, Tensor] | None  # y and σ′, (B, n_out); None in the last layer
 
 
 @dataclass(frozen=True)
@@ -70,31 +65,30 @@ class MLPKernel:
     """
 
     def __init__(self, field: MLPField, probes: Tensor | None = None) -> None:
-        self.layers = [Weights.of(layer) for layer in field.linear_layers()]
+        self.layers = [Weights.of(layer.tensors(), Tensor.detach) for layer in field.linear_layers()]
         self.sigma = ACTIVATIONS[field.activation]
         self.based = field.base == "gaussian"
         self.probes = probes
 
     def zeros(self) -> list[Weights]:
         """Where `backward` adds its gradients."""
-        return [layer.zeros() for layer in self.layers]
+        return [Weights.of(layer, torch.zeros_like) for layer in self.layers]
 
     def forward(self, t: float, z: Tensor, rows: slice = slice(None)) -> Evaluated:
         """f(t, z) and its trace for z (B, D) and the probes of `rows`."""
         passed: list[Passed] = []
         probes = None if self.probes is None else self.probes[rows]
-        *inner, last = self.layers
         entered = z.unsqueeze(0)
-        for layer in inner:
-            here = self._linear(layer, t, entered, probes if not passed else None, not passed)
-            y = self.sigma.value(here.x)
-            d = self.sigma.derivative(here.x, y)
-            passed.append(here._replace(y=y, d=d))
-            entered = torch.empty(1 + len(here.p), *y.shape, dtype=y.dtype, device=y.device)
-            entered[0] = y
-            torch.mul(here.p, d, out=entered[1:])
-        here = self._linear(last, t, entered, probes if not passed else None, not passed)
-        passed.append(here)
+        for layer in self.layers:
+            here = self._linear(layer, t, entered, probes, not passed)
+            if layer is not self.layers[-1]:
+                y = self.sigma.value(here.x)
+                d = self.sigma.derivative(here.x, y)
+                here = here._replace(sigma=(y, d))
+                entered = torch.empty(1 + len(here.p), *y.shape, dtype=y.dtype, device=y.device)
+                entered[0] = y
+                torch.mul(here.p, d, out=entered[1:])
+            passed.append(here)
         if probes is None:
             trace = torch.diagonal(here.p, dim1=0, dim2=2).sum(-1).expand(len(z))
         else:
@@ -115,14 +109,13 @@ class MLPKernel:
             both = (entered.view(k * rows, n) @ weight.T).view(k, rows, len(weight))
             x, p = both[0], both[1:]
             x += layer.bias
-        raw = gate = None
+        gated = None
         if layer.gate_weight is not None and layer.gate_bias is not None:
-            raw = x, p
             gate = torch.sigmoid(layer.gate_weight * t + layer.gate_bias)
-            x, p = x * gate, p * gate
+            gated, x, p = (gate, x, p), x * gate, p * gate
         if layer.time_bias is not None:
             x = x + layer.time_bias * t
-        return Passed(entered, gate, x, p, raw, None, None)
+        return Passed(entered, x, p, gated, None)
 
     def backward(
         self, at: Evaluated, velocity: Tensor, trace: Tensor, gradients: list[Weights], rows: slice = slice(None)
@@ -142,15 +135,11 @@ class MLPKernel:
         of_t = torch.zeros((), dtype=velocity.dtype, device=velocity.device)
         for index in range(len(self.layers) - 1, -1, -1):
             here = at.passed[index]
-            if here.d is not None and here.y is not None:
-                stacked = self._through_activation(here, here.y, here.d, stacked)
-            first_probes = probes if index == 0 else None
-            stacked, more = self._through_linear(index, here, at.t, stacked, gradients[index], first_probes)
+            if here.sigma is not None:
+                stacked = self._through_activation(here, *here.sigma, stacked)
+            stacked, more = self._through_linear(index, here, at.t, stacked, gradients[index], probes)
             of_t = of_t + more
-        of_z = stacked[0]
-        if self.based:
-            of_z = of_z + gaussian_velocity(at.t) * velocity
-        return of_z, of_t
+        return (stacked[0] + gaussian_velocity(at.t) * velocity if self.based else stacked[0]), of_t
 
     def _through_activation(self, here: Passed, y: Tensor, d: Tensor, above: Tensor) -> Tensor:
         below = torch.empty_like(above)
@@ -171,17 +160,17 @@ class MLPKernel:
             column = above[0].sum(0)
             gradient.time_bias.add_(column * t)
             of_t = of_t + column @ layer.time_bias
-        if here.gate is not None and here.raw is not None:
+        if here.gated is not None:
             assert layer.gate_weight is not None
             assert gradient.gate_weight is not None
             assert gradient.gate_bias is not None
-            x, p = here.raw
+            gate, x, p = here.gated
             column = (above[0] * x).sum(0) + (above[1:] * p).sum((0, 1))
-            column = column * here.gate * (1 - here.gate)
+            column = column * gate * (1 - gate)
             gradient.gate_bias.add_(column)
             gradient.gate_weight.add_(column * t)
             of_t = of_t + column @ layer.gate_weight
-            above = above * here.gate
+            above = above * gate
         gradient.bias.add_(above[0].sum(0))
         k, rows, n = above.shape
         if index > 0:

@@ -46,14 +46,15 @@ def solve_shared(
     counted = Stepping(function, solver.max_nfe)
     times = ends_of_time(state, reverse)
     norm = SharedNorm(solver.processes, counted, state)
-    settings = {"rtol": solver.rtol, "atol": solver.atol, "method": solver.method}
+    options = {"step_t": times[1:].clone(), "norm": norm}
+    settings = {"rtol": solver.rtol, "atol": solver.atol, "method": solver.method, "options": options}
 
     def integrate() -> State:
         if solver.gradient == "adjoint" and torch.is_grad_enabled():
             wanted = tuple(p for p in parameters if p.requires_grad)
             end: State = _Adjoint.apply(counted, norm, times, settings, len(state), *state, *wanted)
             return end
-        return last_of(odeint(counted, state, times, options={"step_t": times[1:].clone(), "norm": norm}, **settings))
+        return last_of(odeint(counted, state, times, **settings))
 
     solution = attempt(counted, state, integrate)
     return replace(solution, status=norm.leave(solution.status))
@@ -132,8 +133,7 @@ class _Adjoint(torch.autograd.Function):
         tensors: int,
         *inputs: Tensor,
     ) -> State:
-        options = {"step_t": times[1:].clone(), "norm": norm}
-        end = last_of(odeint(counted, inputs[:tensors], times, options=options, **settings))
+        end = last_of(odeint(counted, inputs[:tensors], times, **settings))
         ctx.counted, ctx.norm, ctx.times, ctx.settings, ctx.tensors = counted, norm, times, settings, tensors
         ctx.save_for_backward(*end, *inputs[tensors:])
         return end
@@ -151,16 +151,12 @@ class _Adjoint(torch.autograd.Function):
                 found = counted(time, here)
                 above = [-tensor for tensor in augmented[n : 2 * n]]
                 wanted = (*here, time, *parameters)
-                gradients = torch.autograd.grad(found, wanted, above, allow_unused=True)
-            filled = [
-                torch.zeros_like(like) if gradient is None else gradient
-                for gradient, like in zip(gradients, wanted, strict=True)
-            ]
-            whole = torch.cat([gradient.reshape(-1) for gradient in filled[n:]])
+                gradients = torch.autograd.grad(found, wanted, above, allow_unused=True, materialize_grads=True)
+            whole = torch.cat([gradient.reshape(-1) for gradient in gradients[n:]])
             processes.add_(whole)
             sums = whole.split([like.numel() for like in wanted[n:]])
             shaped = [total.view(like.shape) for total, like in zip(sums, wanted[n:], strict=True)]
-            return (*(tensor.detach() for tensor in found), *filled[:n], *shaped)
+            return (*(tensor.detach() for tensor in found), *gradients[:n], *shaped)
 
         def norm(augmented: State) -> Tensor:
             """As torchdiffeq's of its adjoint: the largest of the state's, its gradient's and each sum's own."""
@@ -169,7 +165,7 @@ class _Adjoint(torch.autograd.Function):
 
         sums = (torch.zeros_like(ctx.times[0]), *(torch.zeros_like(parameter) for parameter in parameters))
         start = (*end, *of_end, *sums)
-        options = {"step_t": ctx.times[:1].clone(), "norm": norm}
-        path = last_of(odeint(rates, start, ctx.times.flip(0), options=options, **ctx.settings))
+        settings = ctx.settings | {"options": {"step_t": ctx.times[:1].clone(), "norm": norm}}
+        path = last_of(odeint(rates, start, ctx.times.flip(0), **settings))
         parts = [total / processes.world for total in path[2 * n + 1 :]]
         return (None, None, None, None, None, *path[n : 2 * n], *parts)

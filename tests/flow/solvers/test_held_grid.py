@@ -9,7 +9,7 @@ from support.plain_solve import drawn, drawn_field, plain_solve
 
 from sparseflows.flow.activations import ACTIVATIONS
 from sparseflows.flow.fields import TIMES
-from sparseflows.flow.solvers.held_grid import GridSolver, choose_grid, solve_on_grid
+from sparseflows.flow.solvers.held_grid import choose_grid, solve_on_grid
 from sparseflows.flow.solvers.ode import Status
 from sparseflows.flow.solvers.tableaus import TABLEAUS
 
@@ -34,8 +34,10 @@ def test_values_and_gradients_are_those_of_autograd(activation, time, hidden, pr
     for tableau in TABLEAUS.values():
         wanted = differentiated(plain_solve(field, end_time, points, STEPS, tableau, probes))
         for recompute in (False, True):
-            solver = GridSolver(tableau, recompute, tile=4)  # the last tile is a smaller one
-            found = differentiated(solve_on_grid(field, end_time, points, STEPS, solver, probes))
+            pair = solve_on_grid(
+                field, end_time, points, STEPS, tableau, probes, recompute, tile=4
+            )  # the last is smaller
+            found = differentiated(pair)
             for ours, theirs in zip(found, wanted, strict=True):
                 torch.testing.assert_close(ours, theirs, rtol=ROUNDING, atol=ROUNDING)
 
@@ -48,7 +50,7 @@ def test_the_gaussian_base_is_counted(probed: bool) -> None:
     tableau = TABLEAUS["bosh3"]
     pairs = [
         plain_solve(field, one, points, STEPS, tableau, probes),
-        solve_on_grid(field, one, points, STEPS, GridSolver(tableau), probes),
+        solve_on_grid(field, one, points, STEPS, tableau, probes),
     ]
     gradients = [torch.autograd.grad((end.square().sum() + trace.sum()), [points])[0] for end, trace in pairs]
     torch.testing.assert_close(pairs[0], pairs[1], rtol=ROUNDING, atol=ROUNDING)
@@ -66,7 +68,7 @@ def test_the_chosen_steps_hold_the_tolerance(method: str, tol: float) -> None:
     finer = choose_grid(field, one, points, TABLEAUS["dopri5"], 1e-10)
     assert chosen.status is finer.status is Status.DONE
     assert sum(chosen.steps) == pytest.approx(1, abs=1e-12)
-    end, trace = solve_on_grid(field, one, points, chosen.steps, GridSolver(tableau))
+    end, trace = solve_on_grid(field, one, points, chosen.steps, tableau)
     torch.testing.assert_close(end, chosen.state[0], rtol=1e-10, atol=1e-10)
     # The error of every step is below the tolerance; the whole path adds them up.
     allowed = tol * len(chosen.steps)
