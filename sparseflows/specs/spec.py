@@ -15,12 +15,10 @@ from pydantic_core import InitErrorDetails
 from sparseflows.errors import suggest
 from sparseflows.specs.choices import Dtype
 from sparseflows.specs.data import DataSpec
-from sparseflows.specs.evaluate import EvaluateSpec
-from sparseflows.specs.flow import FlowSpec
-from sparseflows.specs.network import NetworkSpec
+from sparseflows.specs.flow import FlowSpec, NetworkSpec
 from sparseflows.specs.prune import PruneSpec
 from sparseflows.specs.section import Section, Seed
-from sparseflows.specs.solve import SolveSpec
+from sparseflows.specs.solve import EvaluateSpec, SolveSpec
 from sparseflows.specs.train import TrainSpec
 
 FORMAT = 1  # of the run folder; raised when an older program could not read a newer folder
@@ -80,19 +78,14 @@ class Spec(Section):
         try:
             retrained = self.retrain_spec()
         except ValidationError as error:
-            # The same problems, where the user wrote them.
-            raise ValidationError.from_exception_data(
-                error.title,
-                [
-                    InitErrorDetails(
-                        type=problem["type"],
-                        loc=("prune", "retrain", *problem["loc"]),
-                        input=problem["input"],
-                        ctx=problem.get("ctx", {}),
-                    )
-                    for problem in error.errors()
-                ],
-            ) from None
+            place = ("prune", "retrain")  # where the user wrote them
+            problems = [
+                InitErrorDetails(
+                    type=one["type"], loc=(*place, *one["loc"]), input=one["input"], ctx=one.get("ctx", {})
+                )
+                for one in error.errors()
+            ]
+            raise ValidationError.from_exception_data(error.title, problems) from None
         if retrained.objective != self.train.objective:
             raise ValueError("prune.retrain.objective: a cascade keeps the objective it was trained with")
         return self

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from sparseflows.errors import InputError, suggest
 from sparseflows.specs.spec import FORMAT, Spec
@@ -222,14 +222,9 @@ def _explain(problem: Any) -> str:
 def _known_keys(location: tuple[str | int, ...]) -> list[str]:
     section: Any = Spec
     for part in location:
-        known = _fields(section)
-        section = known[str(part)].annotation if str(part) in known else None
-    return sorted(_fields(section))
-
-
-def _fields(section: Any) -> dict[str, Any]:
-    is_section = isinstance(section, type) and issubclass(section, BaseModel)
-    return dict(section.model_fields) if is_section else {}
+        field = getattr(section, "model_fields", {}).get(str(part))
+        section = field and field.annotation
+    return sorted(getattr(section, "model_fields", {}))
 
 
 def _kind(value: object) -> str:
