@@ -16,11 +16,11 @@ from sparseflows.pruning.cutting.unstructured import Scores, prune_weights
 from sparseflows.pruning.graph.groups import Keep, chains, count_params, hidden_layers, least_params, weight_names
 from sparseflows.pruning.graph.masks import Masks, masks_of_neurons, neurons_of_masks
 from sparseflows.pruning.observing.observe import Sample, observe
+from sparseflows.pruning.scoring.bounds import Promise
 from sparseflows.pruning.scoring.criteria import score
 from sparseflows.pruning.scoring.criteria.pfp import choose_by_pfp
 from sparseflows.pruning.scoring.criteria.sipp import Sipp
-from sparseflows.pruning.scoring.promises import Promise
-from sparseflows.specs.methods import METHODS, Method
+from sparseflows.specs.methods import METHODS
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,18 @@ def prune(
     if (chosen.needs_data or compensated) and sample is None:
         who = f"method '{method}'" if chosen.needs_data else "compensation of biases"
         raise InputError(f"{who} looks at data; give sample=Sample(rows, …)")
-    if chosen.kind == "neurons":
-        return _prune_neurons(chosen, state, dense, target, allocation, sample, floor, compensated, seed)
     network = copy.deepcopy(state.flow)
+    if chosen.kind == "neurons":
+        least = floor_of([layer.size for layer in removable_layers(dense)], floor)
+        promises: tuple[Promise, ...] = ()
+        if chosen.criterion == "pfp" and sample is not None:
+            keep, promises = choose_by_pfp(network, target, sample, chosen.choice, least, seed)
+        else:
+            ranks = list(score(chosen.criterion, network, sample, seed=seed).values())
+            keep = choose_neurons(network, target, allocation or "uniform", ranks, least)
+        if compensated and sample is not None:
+            network = cast(Network, compensate(network, keep, _means(network, sample)))
+        return without_neurons(network, keep, state, dense, promises)
     if chosen.criterion != "sipp" or sample is None:
         scores = score(chosen.criterion, network, sample, seed=seed)
         masks = prune_weights(network, state.dense_masks, target, scores, allocation or "global", floor)
@@ -173,32 +182,6 @@ def without_neurons(
     for whole, kept in zip(in_dense, keep, strict=True):
         whole[whole.clone()] = kept.to(whole.device)
     return Pruned(shrink(network, keep), None, masks_of_neurons(dense, in_dense), promises)
-
-
-def _prune_neurons(
-    method: Method,
-    state: Pruned[Network],
-    dense: Network,
-    target: int,
-    allocation: str | None,
-    sample: Sample | None,
-    floor: float,
-    compensated: bool,
-    seed: int,
-) -> Pruned[Network]:
-    network = state.flow
-    least = floor_of([layer.size for layer in removable_layers(dense)], floor)
-    promises: tuple[Promise, ...] = ()
-    if method.criterion == "pfp":
-        assert sample is not None
-        network = copy.deepcopy(network)
-        keep, promises = choose_by_pfp(network, target, sample, method.choice, least, seed)
-    else:
-        scores = list(score(method.criterion, network, sample, seed=seed).values())
-        keep = choose_neurons(network, target, allocation or "uniform", scores, least)
-    if compensated and sample is not None:
-        network = cast(Network, compensate(network, keep, _means(network, sample)))
-    return without_neurons(network, keep, state, dense, promises)
 
 
 def _means(network: nn.Module, sample: Sample) -> list[Tensor]:

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from sparseflows.pruning.graph.groups import weight_names
 from sparseflows.pruning.graph.masks import Masks
 from sparseflows.pruning.observing.observe import Sample, observe
-from sparseflows.pruning.scoring.bounds import promise_kept, promise_sampled
-from sparseflows.pruning.scoring.promises import Promise, promise_of
+from sparseflows.pruning.scoring.bounds import Promise, promise_kept, promise_of, promise_sampled
 from sparseflows.pruning.scoring.sampling import arrivals, hybrid, inclusion, reweighting
 from sparseflows.rng import torch_generator
 from sparseflows.specs.methods import Choice
@@ -98,11 +97,7 @@ class Sipp:
             factors, chances = reweighting(shares, kept, tau, certain), inclusion(shares, tau, certain)
             return kept, factors, lambda wider: promise_sampled(weight, shares, chances, inflation=wider)
         found = hybrid(weight, shares, kept, tau, certain)
-        return (
-            found.kept,
-            found.factors,
-            lambda wider: hybrid(weight, shares, kept, tau, certain, inflation=wider).promised,
-        )
+        return found.kept, found.factors, lambda wider: hybrid(weight, shares, kept, tau, certain, wider).promised
 
     def _tau(self, kept: int) -> float:
         """τ, the arrival after the `kept` first ones of all layers; infinite where all arrived.
