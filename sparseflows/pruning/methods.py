@@ -7,15 +7,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, cast
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from sparseflows.errors import InputError, lookup
 from sparseflows.pruning.cutting.removal import compensate
-from sparseflows.pruning.cutting.structured import Network, choose_neurons, floor_of, removable_layers, shrink
+from sparseflows.pruning.cutting.structured import Network, choose_neurons, floor_of, shrink
 from sparseflows.pruning.cutting.unstructured import Scores, prune_weights
-from sparseflows.pruning.graph.groups import Keep, chains, count_params, hidden_layers, least_params, weight_names
+from sparseflows.pruning.graph.groups import (
+    Keep,
+    count_params,
+    hidden_layers,
+    least_params,
+    removable_layers,
+    weight_names,
+)
 from sparseflows.pruning.graph.masks import Masks, masks_of_neurons, neurons_of_masks
-from sparseflows.pruning.observing.observe import Sample, observe
+from sparseflows.pruning.observing.observe import Sample, observe_readers
 from sparseflows.pruning.scoring.bounds import Promise
 from sparseflows.pruning.scoring.criteria import score
 from sparseflows.pruning.scoring.criteria.pfp import choose_by_pfp
@@ -105,7 +112,8 @@ def prune(
             ranks = list(score(chosen.criterion, network, sample, seed=seed).values())
             keep = choose_neurons(network, target, allocation or "uniform", ranks, least)
         if compensated and sample is not None:
-            network = cast(Network, compensate(network, keep, _means(network, sample)))
+            means = [statistics.means for statistics in observe_readers(network, sample)]
+            network = cast(Network, compensate(network, keep, means))
         return without_neurons(network, keep, state, dense, promises)
     if chosen.criterion != "sipp" or sample is None:
         scores = score(chosen.criterion, network, sample, seed=seed)
@@ -160,7 +168,7 @@ def prune_by_masks(network: Network, masks: Mapping[str, Tensor]) -> Pruned[Netw
 
     Example:
         >>> import torch
-        >>> network = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))  # 13 params
+        >>> network = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1))  # 13 params
         >>> prune_by_masks(network, {"0.weight": torch.tensor([[True, False], [True, True], [False, True]])}).params
         11
     """
@@ -182,10 +190,3 @@ def without_neurons(
     for whole, kept in zip(in_dense, keep, strict=True):
         whole[whole.clone()] = kept.to(whole.device)
     return Pruned(shrink(network, keep), None, masks_of_neurons(dense, in_dense), promises)
-
-
-def _means(network: nn.Module, sample: Sample) -> list[Tensor]:
-    """Mean inputs of every weight layer that reads another one's neurons, in order."""
-    statistics = observe(network, sample, gradients=False)
-    reads_others = [link is not chain[0] for chain in chains(network) for link in chain]
-    return [one.means for one, reads in zip(statistics, reads_others, strict=True) if reads]

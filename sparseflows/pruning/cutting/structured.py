@@ -11,20 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from sparseflows.errors import InputError
-from sparseflows.flow.fields import MLPField
 from sparseflows.flow.model import Flow
 from sparseflows.flow.smaller.compact import with_fields
 from sparseflows.pruning.cutting.removal import cut_chain
-from sparseflows.pruning.graph.fields.chains import why_no_neurons
-from sparseflows.pruning.graph.groups import (
-    HiddenLayer,
-    Keep,
-    chains,
-    check_keep,
-    hidden_layers,
-    known_dim,
-    params_counter,
-)
+from sparseflows.pruning.graph.groups import HiddenLayer, Keep, chains, check_keep, params_counter, removable_layers
 from sparseflows.pruning.scoring.allocation import best_of_layers, nearest_prefix, put_first, rank
 from sparseflows.pruning.scoring.criteria.formulas import neuron_l1
 
@@ -67,23 +57,6 @@ def choose_neurons(
     params = params_counter(network)
     n = nearest_prefix(sum(least), len(order), lambda n: params([int(kept.sum()) for kept in keep_for(n)]), target)
     return keep_for(n)
-
-
-def removable_layers(network: nn.Module) -> list[HiddenLayer]:
-    """The hidden layers of `network`; raises InputError where there are none."""
-    layers = hidden_layers(network)
-    if not layers:
-        raise InputError(f"{_no_neurons(network)}, so it has no neurons to remove; prune its weights instead")
-    return layers
-
-
-def _no_neurons(network: nn.Module) -> str:
-    if isinstance(network, Flow):
-        for field in network.fields():
-            if not isinstance(field, MLPField):
-                why = why_no_neurons(field, known_dim(network))
-                return f"in this flow no Linear layer alone reads another one's neurons ({why})"
-    return "the network has no hidden layer"
 
 
 def _check_scores(layers: Sequence[HiddenLayer], scores: Sequence[Tensor]) -> None:

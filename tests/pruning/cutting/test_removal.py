@@ -14,7 +14,7 @@ from sparseflows.pruning.cutting.unstructured import fold_constants
 from sparseflows.pruning.graph.groups import count_params, params_counter
 from sparseflows.pruning.graph.masks import Masks, masks_of_neurons
 from sparseflows.pruning.graph.modules.chains import follow
-from sparseflows.pruning.observing.recording import record
+from sparseflows.pruning.observing.observe import record
 
 # For every layer whose neurons can go, the module that puts out what they send on, one entry or map a neuron.
 SENDS = {

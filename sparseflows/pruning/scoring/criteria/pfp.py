@@ -12,9 +12,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from sparseflows.pruning.graph.groups import Keep, by_neuron, hidden_layers, params_counter, weight_names
-from sparseflows.pruning.observing.observe import Sample, observe
-from sparseflows.pruning.observing.statistics import Statistics
+from sparseflows.pruning.graph.groups import Keep, by_neuron, hidden_layers, params_counter
+from sparseflows.pruning.observing.observe import Sample, observe_readers
 from sparseflows.pruning.scoring.bounds import Promise, promise_of
 from sparseflows.pruning.scoring.neuron_budget import allocate_neurons
 from sparseflows.pruning.scoring.sampling import best_top, draw_neurons, top_neurons
@@ -46,23 +45,14 @@ def choose_by_pfp(
         seed: of the draws.
     """
     layers = hidden_layers(network)
-
-    def seen_by_the_next(rows: Sample) -> list[Statistics]:
-        found = dict(zip(weight_names(network), observe(network, rows, gradients=False), strict=True))
-        return [found[layer.next_link.weight] for layer in layers]
-
-    read_by = seen_by_the_next(sample)
+    read_by = observe_readers(network, sample)
     fresh: list[Tensor | None] = [None] * len(layers)
     if sample.fresh is not None:
-        fresh = [statistics.inputs for statistics in seen_by_the_next(Sample(sample.fresh))]
+        fresh = [statistics.inputs for statistics in observe_readers(network, Sample(sample.fresh))]
     scores = [pfp(statistics.neuron_shares) for statistics in read_by]
-    counts = allocate_neurons(
-        scores,
-        params_counter(network),
-        target,
-        patches=[len(statistics.inputs) // statistics.examples for statistics in read_by],
-        kernels=[layer.next_link.per_neuron for layer in layers],
-    )
+    patches = [len(statistics.inputs) // statistics.examples for statistics in read_by]
+    kernels = [layer.next_link.per_neuron for layer in layers]
+    counts = allocate_neurons(scores, params_counter(network), target, patches, kernels)
     generator = torch_generator(seed, "pfp/draws")
     keep: Keep = []
     promises = []
