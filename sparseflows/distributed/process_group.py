@@ -19,8 +19,6 @@ from torch import Tensor
 from sparseflows.distributed.processes import Processes, S, T
 from sparseflows.errors import InputError, RunError, SparseFlowsError
 
-CPU = torch.device("cpu")
-
 
 @contextlib.contextmanager
 def _group_calls() -> Iterator[None]:
@@ -82,7 +80,7 @@ class ProcessGroup(Processes):
             finally:
                 self._inside.clear()
         with _group_calls():
-            dist.broadcast_object_list(box, 0, device=CPU)
+            dist.broadcast_object_list(box, 0, device=torch.device("cpu"))
         result: T
         result, problem = box[0]
         if problem is not None:

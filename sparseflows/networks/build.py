@@ -25,8 +25,6 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "silu": nn.SiLU,
 }
 
-Layers = OrderedDict[str, nn.Module]
-
 FOREIGN = "these tensors do not belong to a network of these settings"
 
 
@@ -128,7 +126,7 @@ def dense_network(
         InputError: an unknown activation.
     """
     make = lookup("activation", activation, ACTIVATIONS)
-    layers: Layers = OrderedDict()
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
     for number, width in enumerate(hidden, 1):
         # With a bias under batch norm, too: it takes up what constant neurons of the layer before sent.
         layers[f"linear{number}"] = nn.Linear(dim, width)
@@ -160,7 +158,7 @@ def conv_network(
         hidden, classes, activation, batch_norm: as of `dense_network`.
     """
     side, n_in = math.isqrt(dim), 1
-    layers: Layers = OrderedDict(image=nn.Unflatten(1, (1, side, side)))
+    layers: OrderedDict[str, nn.Module] = OrderedDict(image=nn.Unflatten(1, (1, side, side)))
     make = lookup("activation", activation, ACTIVATIONS)
     for number, width in enumerate(channels, 1):
         layers[f"conv{number}"] = nn.Conv2d(n_in, width, 3, padding=1)

@@ -228,9 +228,7 @@ def _known_keys(location: tuple[str | int, ...]) -> list[str]:
 
 
 def _kind(value: object) -> str:
-    if isinstance(value, list):
-        return "a list"
-    return f"a single value ({_short(value)})"
+    return "a list" if isinstance(value, list) else f"a single value ({_short(value)})"
 
 
 def _short(value: object) -> str:

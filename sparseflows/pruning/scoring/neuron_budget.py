@@ -82,7 +82,11 @@ def allocate_neurons(
     Raises:
         InputError: no layers, a layer without neurons, or a score that is negative or not finite.
     """
-    _check_scores(scores)
+    if not scores:
+        raise InputError("no layers to share the neurons among; pfp needs one hidden layer at least")
+    for index, score in enumerate(scores):
+        if score.ndim != 1 or not len(score) or not bool((score.isfinite() & (score >= 0)).all()):
+            raise InputError(f"scores of layer {index} must be finite, at least 0, and one a neuron")
     patches, kernels = (given or [1] * len(scores) for given in (patches, kernels))
     sums = [float(score.sum()) for score in scores]
 
@@ -112,11 +116,3 @@ def _nearest(few: list[int], many: list[int], count: Callable[[list[int]], int],
         layer = min((i for i in range(len(now)) if now[i] < many[i]), key=lambda i: now[i] / many[i])
         path.append([n + (i == layer) for i, n in enumerate(now)])
     return min(path, key=lambda kept: abs(count(kept) - target))
-
-
-def _check_scores(scores: Sequence[Tensor]) -> None:
-    if not scores:
-        raise InputError("no layers to share the neurons among; pfp needs one hidden layer at least")
-    for index, score in enumerate(scores):
-        if score.ndim != 1 or not len(score) or not bool((score.isfinite() & (score >= 0)).all()):
-            raise InputError(f"scores of layer {index} must be finite, at least 0, and one a neuron")

@@ -169,7 +169,9 @@ def draw_neurons(scores: Tensor, count: int, generator: torch.Generator, certain
     end = float(times[order[count]]) if count < len(scores) else math.inf
     if math.isinf(end) or not drawn.any():  # all that have a score are kept, or none by chance
         return Drawn(kept, kept.to(torch.float64), torch.zeros_like(q), 0.0)
-    returns = _poisson(torch.where(drawn, q * (end - times), 0.0), generator)
+    means = torch.where(drawn, q * (end - times), 0.0)
+    returns = torch.poisson(means.clamp(max=1e15), generator=generator)
+    returns = torch.where(means < 1e15, returns, means)  # counts overflow soon after (relative error 3e-8)
     repeats = torch.where(drawn, 1 + returns, 0.0)
     draws = repeats.sum()
     factors = torch.where(drawn, repeats / (draws * q), kept.to(torch.float64))
@@ -180,11 +182,6 @@ def _best(scores: Tensor, count: int) -> Tensor:
     kept = torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)
     kept[scores.argsort(descending=True, stable=True)[:count]] = True
     return kept
-
-
-def _poisson(rates: Tensor, generator: torch.Generator) -> Tensor:
-    """Poisson counts; beyond 1e15 their means, for the counts overflow soon after (relative error 3e-8)."""
-    return torch.where(rates < 1e15, torch.poisson(rates.clamp(max=1e15), generator=generator), rates)
 
 
 def _check_count(scores: Tensor, count: int) -> None:

@@ -102,7 +102,7 @@ def test_the_bound_of_draws_in_proportion_is_that_of_the_source():
 def test_bernstein_by_hand():
     # L = 3, M = 2, V = 1: L M/3 = 2, so 2 + √(4 + 6).
     assert float(bernstein(torch.tensor(2.0), torch.tensor(1.0), 3.0)) == pytest.approx(2 + 10**0.5)
-    assert log_failures(5, 0.1) == pytest.approx(math.log(400))
+    assert log_failures(5) == pytest.approx(math.log(800))
 
 
 # --- on the sample: always

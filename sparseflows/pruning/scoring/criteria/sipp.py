@@ -51,13 +51,13 @@ class Sipp:
         self._fresh: list[Tensor | None] = [None] * len(self._names)
         if sample.fresh is not None:
             self._fresh = [s.inputs for s in observe(network, Sample(sample.fresh), gradients=False)]
-        shapes = [network.get_parameter(name).shape for name in self._names]
         generator = torch_generator(seed, "sipp/arrivals")
         self._times = [arrivals(s.shares, generator) for s in self._seen]
         ranked = [s.shares for s in self._seen]
         if choice != "top":
             ranked = [(-t).clamp(min=torch.finfo(torch.float64).min) for t in self._times]
-        self.scores = {name: r.view(shape) for name, r, shape in zip(self._names, ranked, shapes, strict=True)}
+        scored = zip(self._names, ranked, strict=True)
+        self.scores = {name: rank.view(network.get_parameter(name).shape) for name, rank in scored}
 
     def mixed(self, cut: Masks, held: Masks) -> Masks:
         """The mixed choice: of every neuron, as many weights as the cut keeps, drawn or by rank."""
