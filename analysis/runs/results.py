@@ -17,7 +17,7 @@ from analysis.runs.study import Subject
 from sparseflows.errors import InputError, SparseFlowsError
 from sparseflows.experiment.folder.records import DONE, FAILED
 from sparseflows.files import output_folder, write_whole
-from sparseflows.specs.later import known_by
+from sparseflows.specs.section import known_by
 
 Report = Callable[[int, int], None]  # so many steps done, of so many
 

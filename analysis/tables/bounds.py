@@ -14,7 +14,7 @@ from sparseflows.experiment.folder.records import CASCADE, cascade_name
 
 @dataclass(frozen=True)
 class LayerBound:
-    """One layer of one stage; relative errors as `sparseflows.pruning.scoring.promises.Promise` has them."""
+    """One layer of one stage; relative errors as `sparseflows.pruning.scoring.bounds.Promise` has them."""
 
     protocol: str
     method: str

@@ -16,7 +16,7 @@ from analysis.runs.study import Study
 from analysis.tabular.baselines import Baseline, fit_baselines
 from sparseflows.errors import SparseFlowsError
 from sparseflows.experiment.folder.identity import identity_of
-from sparseflows.specs.later import known_by
+from sparseflows.specs.section import known_by
 
 KIND = "baselines1"
 

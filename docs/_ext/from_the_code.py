@@ -133,7 +133,7 @@ class MovedModules(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """The table."""
         moved = importlib.import_module("sparseflows.moved").MOVED
-        rows = [(nodes.literal(old, old), nodes.literal(new, new)) for old, new in moved.items()]
+        rows = [(nodes.literal(old, old), nodes.literal(new, new)) for old, new in sorted(moved.items())]
         return [_table({"until 0.1": 1, "now": 1}, rows)]
 
 

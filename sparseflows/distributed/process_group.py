@@ -19,26 +19,17 @@ from torch import Tensor
 from sparseflows.distributed.processes import Processes, S, T
 from sparseflows.errors import InputError, RunError, SparseFlowsError
 
-CPU = torch.device("cpu")
-
-
-class ProcessLost(RunError):
-    """Another process of the group has ended, or has not answered for the group's whole timeout."""
-
-    def __init__(self, why: object) -> None:
-        first = (str(why).strip().splitlines() or ["no reason given"])[0]
-        super().__init__(
-            f"another process of this run has ended or stopped answering ({first[:120]}); "
-            "the same command goes on from the last checkpoint"
-        )
-
 
 @contextlib.contextmanager
 def _group_calls() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # gloo and nccl have no narrower one
-        raise ProcessLost(error) from error
+        first = (str(error).strip().splitlines() or ["no reason given"])[0]
+        raise RunError(
+            f"another process of this run has ended or stopped answering ({first[:120]}); "
+            "the same command goes on from the last checkpoint"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -89,7 +80,7 @@ class ProcessGroup(Processes):
             finally:
                 self._inside.clear()
         with _group_calls():
-            dist.broadcast_object_list(box, 0, device=CPU)
+            dist.broadcast_object_list(box, 0, device=torch.device("cpu"))
         result: T
         result, problem = box[0]
         if problem is not None:

@@ -1,18 +1,29 @@
-"""Settings → classifier, and stored tensors → classifier: the only place that knows their architecture by name."""
+"""Classifiers as layers by name: multilayer perceptrons, and small convolutional networks on square images.
+
+They are made from settings or from stored tensors; this is the only place that knows their architecture by name.
+"""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from sparseflows.errors import InputError
-from sparseflows.networks.layers import conv_network, dense_network
+from sparseflows.errors import InputError, lookup
 from sparseflows.rng import torch_generator
 from sparseflows.specs import NetworkSpec
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "softplus": nn.Softplus,
+    "silu": nn.SiLU,
+}
 
 FOREIGN = "these tensors do not belong to a network of these settings"
 
@@ -30,16 +41,13 @@ def build_network(spec: NetworkSpec, dim: int, classes: int, seed: int) -> nn.Mo
     return network
 
 
-def network_from_tensors(
-    spec: NetworkSpec, tensors: Mapping[str, Tensor], dim: int | None = None, classes: int | None = None
-) -> nn.Module:
+def network_from_tensors(spec: NetworkSpec, tensors: Mapping[str, Tensor], dim: int | None = None) -> nn.Module:
     """The network whose `state_dict` is `tensors`: widths come from the tensors, so shrunk networks load too.
 
     Args:
         spec: kind, activation, batch norm and the number of layers.
         tensors: as `state_dict` gave them.
         dim: D. A conv network's tensors do not tell it where a side is odd; None takes the smallest that fits.
-        classes: to be checked against; None takes what the tensors say.
 
     Raises:
         InputError: the tensors are not those of such a network.
@@ -51,8 +59,6 @@ def network_from_tensors(
             f"{len(spec.hidden) + 1}"
         )
     channels, widths = ([len(weight) for weight in weights] for weights in (convs, linears))
-    if classes not in (None, widths[-1]):
-        raise InputError(f"{FOREIGN}: {widths[-1]} classes, wanted {classes}")
     if dim is None:
         dim = linears[0].shape[-1]
         if convs:
@@ -100,3 +106,67 @@ def _empty(spec: NetworkSpec, dim: int, channels: Sequence[int], hidden: Sequenc
         except ValueError as error:
             raise InputError(str(error)) from None
         return conv_network(dim, channels, hidden, classes, spec.activation, spec.batch_norm)
+
+
+def dense_network(
+    dim: int, hidden: Sequence[int], classes: int, activation: str = "relu", batch_norm: bool = False
+) -> nn.Sequential:
+    """A multilayer perceptron, rows (B, dim) → logits (B, classes).
+
+    For k = 1, 2, …: linear<k>, its norm and its activation; the last linear layer stands alone.
+
+    Args:
+        dim: columns that the first layer reads.
+        hidden: neurons of each hidden layer.
+        classes: neurons of the last layer, which gives the logits.
+        activation: relu, tanh, sigmoid, softplus or silu.
+        batch_norm: between a hidden layer and its activation (Ioffe & Szegedy 2015).
+
+    Raises:
+        InputError: an unknown activation.
+    """
+    make = lookup("activation", activation, ACTIVATIONS)
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for number, width in enumerate(hidden, 1):
+        # With a bias under batch norm, too: it takes up what constant neurons of the layer before sent.
+        layers[f"linear{number}"] = nn.Linear(dim, width)
+        if batch_norm:
+            layers[f"linear{number}_norm"] = nn.BatchNorm1d(width)
+        layers[f"linear{number}_{activation}"] = make()
+        dim = width
+    layers[f"linear{len(hidden) + 1}"] = nn.Linear(dim, classes)
+    return nn.Sequential(layers)
+
+
+def conv_network(
+    dim: int,
+    channels: Sequence[int],
+    hidden: Sequence[int],
+    classes: int,
+    activation: str = "relu",
+    batch_norm: bool = False,
+) -> nn.Sequential:
+    """A convolutional network, rows (B, dim) that are square images of one channel → logits (B, classes).
+
+    For k = 1, 2, …: conv<k> (3 × 3, zero padding 1), its norm, activation and maximum over 2 × 2; then the layers of
+    `dense_network`. Every maximum halves the side, rounded down. Rows are folded into images inside, so that the
+    network takes what all others take.
+
+    Args:
+        dim: the pixels, a square number.
+        channels: of each convolution.
+        hidden, classes, activation, batch_norm: as of `dense_network`.
+    """
+    side, n_in = math.isqrt(dim), 1
+    layers: OrderedDict[str, nn.Module] = OrderedDict(image=nn.Unflatten(1, (1, side, side)))
+    make = lookup("activation", activation, ACTIVATIONS)
+    for number, width in enumerate(channels, 1):
+        layers[f"conv{number}"] = nn.Conv2d(n_in, width, 3, padding=1)
+        if batch_norm:
+            layers[f"conv{number}_norm"] = nn.BatchNorm2d(width)
+        layers[f"conv{number}_{activation}"] = make()
+        layers[f"conv{number}_pool"] = nn.MaxPool2d(2)
+        n_in, side = width, side // 2
+    layers["flat"] = nn.Flatten()
+    layers.update(dense_network(n_in * side * side, hidden, classes, activation, batch_norm).named_children())
+    return nn.Sequential(layers)

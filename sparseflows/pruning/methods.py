@@ -7,20 +7,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, cast
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from sparseflows.errors import InputError, lookup
 from sparseflows.pruning.cutting.removal import compensate
-from sparseflows.pruning.cutting.structured import Network, choose_neurons, floor_of, removable_layers, shrink
+from sparseflows.pruning.cutting.structured import Network, choose_neurons, floor_of, shrink
 from sparseflows.pruning.cutting.unstructured import Scores, prune_weights
-from sparseflows.pruning.graph.groups import Keep, chains, count_params, hidden_layers, least_params, weight_names
+from sparseflows.pruning.graph.groups import (
+    Keep,
+    count_params,
+    hidden_layers,
+    least_params,
+    removable_layers,
+    weight_names,
+)
 from sparseflows.pruning.graph.masks import Masks, masks_of_neurons, neurons_of_masks
-from sparseflows.pruning.observing.observe import Sample, observe
+from sparseflows.pruning.observing.observe import Sample, observe_readers
+from sparseflows.pruning.scoring.bounds import Promise
 from sparseflows.pruning.scoring.criteria import score
 from sparseflows.pruning.scoring.criteria.pfp import choose_by_pfp
 from sparseflows.pruning.scoring.criteria.sipp import Sipp
-from sparseflows.pruning.scoring.promises import Promise
-from sparseflows.specs.methods import METHODS, Method
+from sparseflows.specs.methods import METHODS
 
 
 @dataclass(frozen=True)
@@ -95,9 +102,19 @@ def prune(
     if (chosen.needs_data or compensated) and sample is None:
         who = f"method '{method}'" if chosen.needs_data else "compensation of biases"
         raise InputError(f"{who} looks at data; give sample=Sample(rows, …)")
-    if chosen.kind == "neurons":
-        return _prune_neurons(chosen, state, dense, target, allocation, sample, floor, compensated, seed)
     network = copy.deepcopy(state.flow)
+    if chosen.kind == "neurons":
+        least = floor_of([layer.size for layer in removable_layers(dense)], floor)
+        promises: tuple[Promise, ...] = ()
+        if chosen.criterion == "pfp" and sample is not None:
+            keep, promises = choose_by_pfp(network, target, sample, chosen.choice, least, seed)
+        else:
+            ranks = list(score(chosen.criterion, network, sample, seed=seed).values())
+            keep = choose_neurons(network, target, allocation or "uniform", ranks, least)
+        if compensated and sample is not None:
+            means = [statistics.means for statistics in observe_readers(network, sample)]
+            network = cast(Network, compensate(network, keep, means))
+        return without_neurons(network, keep, state, dense, promises)
     if chosen.criterion != "sipp" or sample is None:
         scores = score(chosen.criterion, network, sample, seed=seed)
         masks = prune_weights(network, state.dense_masks, target, scores, allocation or "global", floor)
@@ -151,7 +168,7 @@ def prune_by_masks(network: Network, masks: Mapping[str, Tensor]) -> Pruned[Netw
 
     Example:
         >>> import torch
-        >>> network = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))  # 13 params
+        >>> network = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1))  # 13 params
         >>> prune_by_masks(network, {"0.weight": torch.tensor([[True, False], [True, True], [False, True]])}).params
         11
     """
@@ -173,36 +190,3 @@ def without_neurons(
     for whole, kept in zip(in_dense, keep, strict=True):
         whole[whole.clone()] = kept.to(whole.device)
     return Pruned(shrink(network, keep), None, masks_of_neurons(dense, in_dense), promises)
-
-
-def _prune_neurons(
-    method: Method,
-    state: Pruned[Network],
-    dense: Network,
-    target: int,
-    allocation: str | None,
-    sample: Sample | None,
-    floor: float,
-    compensated: bool,
-    seed: int,
-) -> Pruned[Network]:
-    network = state.flow
-    least = floor_of([layer.size for layer in removable_layers(dense)], floor)
-    promises: tuple[Promise, ...] = ()
-    if method.criterion == "pfp":
-        assert sample is not None
-        network = copy.deepcopy(network)
-        keep, promises = choose_by_pfp(network, target, sample, method.choice, least, seed)
-    else:
-        scores = list(score(method.criterion, network, sample, seed=seed).values())
-        keep = choose_neurons(network, target, allocation or "uniform", scores, least)
-    if compensated and sample is not None:
-        network = cast(Network, compensate(network, keep, _means(network, sample)))
-    return without_neurons(network, keep, state, dense, promises)
-
-
-def _means(network: nn.Module, sample: Sample) -> list[Tensor]:
-    """Mean inputs of every weight layer that reads another one's neurons, in order."""
-    statistics = observe(network, sample, gradients=False)
-    reads_others = [link is not chain[0] for chain in chains(network) for link in chain]
-    return [one.means for one, reads in zip(statistics, reads_others, strict=True) if reads]

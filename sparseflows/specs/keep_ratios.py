@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -57,14 +58,10 @@ def _expand_item(item: object) -> list[float]:
     )
 
 
-def _run(kind: str, run: list[object]) -> list[float]:
+def _run(kind: str, run: list[Any]) -> list[float]:
     first, last, count = run
-    if (
-        any(isinstance(x, bool) for x in run)
-        or not isinstance(first, int | float)
-        or not isinstance(last, int | float)
-        or not isinstance(count, int)
-    ):
+    numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in run)
+    if not numbers or not isinstance(count, int):
         raise ValueError(f"keep_ratios: {kind} takes [first, last, count], two numbers and a whole number")
     if not 0 < last < first < 1 or not 2 <= count <= MAX_STAGES:
         raise ValueError(

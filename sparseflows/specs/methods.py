@@ -50,33 +50,33 @@ class Method:
 
 _RULES = "sparseflows.pruning.scoring.criteria"
 _BASELINE = "the baseline every claim needs"
-_MAGNITUDE = Method("weights", "nothing", f"{_RULES}.norms:magnitude", "weight thresholding", "size")
+_MAGNITUDE = Method("weights", "nothing", f"{_RULES}.formulas:magnitude", "weight thresholding", "size")
 _SIPP = Method("weights", "rows", f"{_RULES}.sipp:sipp", "Baykal, Liebenwein et al. 2019", "shares")
-_NEURON_L1 = Method("neurons", "nothing", f"{_RULES}.norms:neuron_l1", "Li et al. 2017", "size")
+_NEURON_L1 = Method("neurons", "nothing", f"{_RULES}.formulas:neuron_l1", "Li et al. 2017", "size")
 _PFP = Method("neurons", "rows", f"{_RULES}.pfp:pfp", "Liebenwein, Baykal et al. 2020", "shares")
 
 METHODS: dict[str, Method] = {
     "unstructured": _MAGNITUDE,
     "magnitude": _MAGNITUDE,
-    "snip": Method("weights", "loss", f"{_RULES}.gradients:snip", "Lee et al. 2019", "gradient"),
+    "snip": Method("weights", "loss", f"{_RULES}.formulas:snip", "Lee et al. 2019", "gradient"),
     "sipp": _SIPP,
     "sipp_randomised": replace(_SIPP, choice="sampled"),
     "sipp_hybrid": replace(_SIPP, choice="mixed"),
     "fisher_weights": Method(
-        "weights", "loss", f"{_RULES}.gradients:fisher_weights", "diagonal empirical Fisher", "fisher"
+        "weights", "loss", f"{_RULES}.formulas:fisher_weights", "diagonal empirical Fisher", "fisher"
     ),
-    "random_weights": Method("weights", "nothing", f"{_RULES}.random:random_weights", _BASELINE, "random"),
+    "random_weights": Method("weights", "nothing", f"{_RULES}.formulas:random_weights", _BASELINE, "random"),
     "structured": _NEURON_L1,
     "neuron_l1": _NEURON_L1,
-    "neuron_l2": Method("neurons", "nothing", f"{_RULES}.norms:neuron_l2", "He et al. 2018", "euclidean"),
+    "neuron_l2": Method("neurons", "nothing", f"{_RULES}.formulas:neuron_l2", "He et al. 2018", "euclidean"),
     "pfp": _PFP,
     "pfp_randomised": replace(_PFP, choice="sampled"),
     "pfp_top_random": replace(_PFP, choice="mixed"),
     "fisher_neurons": Method(
-        "neurons", "loss", f"{_RULES}.gradients:fisher_neurons", "Theis et al. 2018; Crowley et al. 2018", "fisher"
+        "neurons", "loss", f"{_RULES}.formulas:fisher_neurons", "Theis et al. 2018; Crowley et al. 2018", "fisher"
     ),
-    "taylor": Method("neurons", "loss", f"{_RULES}.gradients:taylor", "Molchanov et al. 2017", "gradient"),
-    "random_neurons": Method("neurons", "nothing", f"{_RULES}.random:random_neurons", _BASELINE, "random"),
+    "taylor": Method("neurons", "loss", f"{_RULES}.formulas:taylor", "Molchanov et al. 2017", "gradient"),
+    "random_neurons": Method("neurons", "nothing", f"{_RULES}.formulas:random_neurons", _BASELINE, "random"),
 }
 DRAWN = tuple(name for name, method in METHODS.items() if method.choice != "top")  # chosen all at once, at random
 SYNONYMS = {

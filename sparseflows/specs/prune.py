@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from sparseflows.specs.choices import (
     ALLOCATIONS,
@@ -27,7 +27,7 @@ class PruneSpec(Section):
     """What is pruned, how far, by which protocols, and how the flow is retrained."""
 
     methods: list[Annotated[str, OneOf(METHODS)]] = Field([], description=methods_in_words())
-    keep_ratios: list[float] = Field(
+    keep_ratios: Annotated[list[float], BeforeValidator(expand_keep_ratios)] = Field(
         [], description="falling, in (0, 1): the share of the dense flow's params that each stage keeps"
     )
     protocols: Annotated[list[Annotated[str, OneOf(PROTOCOLS)]], Field(min_length=1)] = Field(
@@ -52,11 +52,6 @@ class PruneSpec(Section):
         10, description="gradual: retraining steps from one neuron's going to the next (weights: an equal share)"
     )
     retrain: dict[str, Any] = Field({}, description="keys of `train` that differ when a pruned flow is retrained")
-
-    @field_validator("keep_ratios", mode="before")
-    @classmethod
-    def _expand(cls, value: object) -> list[float]:
-        return expand_keep_ratios(value)
 
     @model_validator(mode="after")
     def _is_consistent(self) -> PruneSpec:

@@ -1,4 +1,4 @@
-"""The section `solve`: the solver of the training objective."""
+"""The sections `solve`, the solver of the training objective, and `evaluate`, how every reported number is computed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from sparseflows.specs.choices import ADAPTIVE, FIXED, GRADIENTS, HELD, NOISES, SOLVERS, DivergenceKind, OneOf
+from sparseflows.specs.choices import ADAPTIVE, FIXED, GRADIENTS, HELD, NOISES, SOLVERS, DivergenceKind, Dtype, OneOf
 from sparseflows.specs.section import Section, Tolerance
 
 
@@ -36,26 +36,39 @@ class SolveSpec(Section):
     )
 
     @model_validator(mode="after")
-    def _held_grids_are_consistent(self) -> SolveSpec:
+    def _is_consistent(self) -> SolveSpec:
         if self.hold_grid is None:
             if self.first_tol is not None:
                 raise ValueError("first_tol goes with hold_grid")
-            return self
-        if self.method not in HELD:
+        elif self.method not in HELD:
             raise ValueError(f"hold_grid goes with method: {' or '.join(HELD)}, not {self.method}")
-        if self.gradient != "backprop":
+        elif self.gradient != "backprop":
             raise ValueError("hold_grid has its own gradient, of constant memory already: gradient: backprop")
-        if self.rtol != self.atol:
+        elif self.rtol != self.atol:
             raise ValueError("hold_grid has one tolerance: rtol = atol")
-        if self.first_tol is not None and self.first_tol < self.rtol:
+        elif self.first_tol is not None and self.first_tol < self.rtol:
             raise ValueError("first_tol is where the tolerance falls from: at least rtol")
-        return self
-
-    @model_validator(mode="after")
-    def _steps_go_with_fixed_methods(self) -> SolveSpec:
         if (self.steps is None) == (self.method in FIXED):
             raise ValueError(
                 f"steps goes with the fixed-step methods ({', '.join(FIXED)}), "
                 f"rtol and atol with the adaptive ones ({', '.join(ADAPTIVE)}); method is {self.method}"
             )
+        return self
+
+
+class EvaluateSpec(Section):
+    """How every reported likelihood is computed: adaptive dopri5, exact divergence."""
+
+    rtol: Annotated[float, Field(ge=1e-10, le=1e-5)] = Field(1e-5, description="relative tolerance")
+    atol: Annotated[float, Field(ge=1e-10, le=1e-5)] = Field(1e-5, description="absolute tolerance")
+    dtype: Dtype = "float64"
+    max_rows: Annotated[int, Field(ge=1, le=100_000_000)] | None = Field(
+        None, description="at most so many (seeded) rows of each part; of training rows never more than 2,048"
+    )
+    max_nfe: Annotated[int, Field(ge=10, le=10_000_000)] = Field(20_000, description="evaluations a solve may take")
+
+    @model_validator(mode="after")
+    def _float32_cannot_hold_it(self) -> EvaluateSpec:
+        if self.dtype == "float32" and min(self.rtol, self.atol) < 1e-6:
+            raise ValueError("float32 cannot resolve a tolerance below 1e-6; use dtype: float64")
         return self

@@ -14,12 +14,10 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from sparseflows.errors import suggest
 from sparseflows.specs.choices import Dtype
 from sparseflows.specs.data import DataSpec
-from sparseflows.specs.evaluate import EvaluateSpec
-from sparseflows.specs.flow import FlowSpec
-from sparseflows.specs.network import NetworkSpec
+from sparseflows.specs.flow import FlowSpec, NetworkSpec
 from sparseflows.specs.prune import PruneSpec
 from sparseflows.specs.section import Section, Seed
-from sparseflows.specs.solve import SolveSpec
+from sparseflows.specs.solve import EvaluateSpec, SolveSpec
 from sparseflows.specs.train import TrainSpec
 
 FORMAT = 1  # of the run folder; raised when an older program could not read a newer folder

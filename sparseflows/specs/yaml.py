@@ -229,14 +229,12 @@ def _known_keys(location: tuple[str | int, ...]) -> list[str]:
     section: Any = Spec
     for part in location:
         field = getattr(section, "model_fields", {}).get(str(part))
-        section = field.annotation if field else None
+        section = field and field.annotation
     return sorted(getattr(section, "model_fields", {}))
 
 
 def _kind(value: object) -> str:
-    if isinstance(value, list):
-        return "a list"
-    return f"a single value ({_short(value)})"
+    return "a list" if isinstance(value, list) else f"a single value ({_short(value)})"
 
 
 def _short(value: object) -> str:

@@ -153,8 +153,8 @@ def test_initialising_again_forgets_what_was_learnt():
 def test_stored_networks_come_back(dim, spec):
     network, rows = built(spec, dim), normal(4, dim)
     # Sides of 7 and of 4 both end at 1 after two halvings: without dim, 49 columns cannot be told from 16.
-    for given in [(dim, 3), (dim, None)] + ([(None, None)] if dim != 49 else []):
-        loaded = network_from_tensors(spec, network.state_dict(), *given)
+    for given in [dim] + ([None] if dim != 49 else []):
+        loaded = network_from_tensors(spec, network.state_dict(), given)
         assert torch.equal(loaded.eval()(rows), network(rows))
 
 
@@ -168,19 +168,18 @@ def test_shrunk_networks_load_with_the_widths_of_their_tensors():
 
 
 @pytest.mark.parametrize(
-    ("spec", "dim", "classes", "part"),
+    ("spec", "dim", "part"),
     [
-        (spec_of(hidden=[5, 5]), None, None, "0 conv and 2 linear layers, wanted 0 and 3"),
-        (spec_of("conv", channels=[2], hidden=[5]), 4, None, "0 conv and 2 linear layers, wanted 1 and 2"),
-        (spec_of(hidden=[5], batch_norm=True), None, None, r"do not belong .* \(.*linear1_norm"),
-        (spec_of(hidden=[5]), 6, None, r"do not belong .* \(.*size mismatch"),
-        (spec_of(hidden=[5]), None, 4, "3 classes, wanted 4"),
+        (spec_of(hidden=[5, 5]), None, "0 conv and 2 linear layers, wanted 0 and 3"),
+        (spec_of("conv", channels=[2], hidden=[5]), 4, "0 conv and 2 linear layers, wanted 1 and 2"),
+        (spec_of(hidden=[5], batch_norm=True), None, r"do not belong .* \(.*linear1_norm"),
+        (spec_of(hidden=[5]), 6, r"do not belong .* \(.*size mismatch"),
     ],
 )
-def test_tensors_of_another_network(spec, dim, classes, part):
+def test_tensors_of_another_network(spec, dim, part):
     tensors = build_network(spec_of(hidden=[5]), 4, 3, 0).state_dict()
     with pytest.raises(InputError, match=part) as caught:
-        network_from_tensors(spec, tensors, dim, classes)
+        network_from_tensors(spec, tensors, dim)
     assert "\n" not in str(caught.value)
 
 

@@ -18,7 +18,7 @@ from sparseflows.cli import data as cli_data
 from sparseflows.cli.console import run_app
 from sparseflows.flow import activations, divergence
 from sparseflows.flow.compiled import structures
-from sparseflows.networks import layers
+from sparseflows.networks import build
 from sparseflows.pruning.scoring import allocation
 from sparseflows.pruning.scoring.criteria.by_name import OF_THE_NEXT, rule_of
 from sparseflows.specs import PruneSpec, TrainSpec, choices, methods
@@ -34,7 +34,7 @@ OF_A_LOSS = {"mean_gradient", "squared_gradients", "contributions"}
     ("implemented", "table"),
     [
         (activations.ACTIVATIONS, choices.ACTIVATIONS),
-        (layers.ACTIVATIONS, choices.ACTIVATIONS),
+        (build.ACTIVATIONS, choices.ACTIVATIONS),
         (structures.ACTIVATION_ORDER, choices.ACTIVATIONS),
         (DERIVATIVES, choices.ACTIVATIONS),
         (optim.SCHEDULES, choices.SCHEDULES),

@@ -17,7 +17,7 @@ from sparseflows.errors import InputError
 from sparseflows.flow.fields import MLPField
 from sparseflows.flow.model import Flow, seeded_initialise
 from sparseflows.flow.solvers.ode import Solver, Status
-from sparseflows.networks.layers import dense_network
+from sparseflows.networks.build import dense_network
 from sparseflows.rng import torch_generator
 from sparseflows.specs import TrainSpec
 from sparseflows.training.held_steps import HeldStepsLikelihood

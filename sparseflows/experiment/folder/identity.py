@@ -1,7 +1,7 @@
 """By what a run folder is found again: its settings, and the bytes of its data.
 
 The rule for settings to come: one that a param file does not name must not change the identity of its run, or the
-folders there are would be lost. So every setting that is added to `specs` is marked `LATER` (see `specs.later`).
+folders there are would be lost. So every setting that is added to `specs` is marked `LATER` (see `specs.section`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from sparseflows.errors import InputError
 from sparseflows.files import write_whole
 from sparseflows.specs import FORMAT, Spec
-from sparseflows.specs.later import known_by
+from sparseflows.specs.section import known_by
 from sparseflows.specs.yaml import dump_spec
 
 SPEC, RUN = "spec.yaml", "run.json"

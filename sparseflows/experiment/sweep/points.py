@@ -28,7 +28,7 @@ from typing import Any
 
 from sparseflows.errors import InputError
 from sparseflows.specs import Spec
-from sparseflows.specs.later import known_by
+from sparseflows.specs.section import known_by
 from sparseflows.specs.yaml import load_document, put, validate
 
 SWEEP, ZIP = "sweep", "zip"

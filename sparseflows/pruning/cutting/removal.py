@@ -1,4 +1,4 @@
-"""Neurons taken out of a module of Linear and Conv2d layers, and what may be put into the next bias for them."""
+"""Neurons taken out of the layers of a network, and what may be put into the next bias for them."""
 
 from __future__ import annotations
 
@@ -9,40 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from sparseflows.errors import InputError
+from sparseflows.flow.fields import TENSORS
 from sparseflows.pruning.graph.chains import Chain, Link
 from sparseflows.pruning.graph.groups import Keep, check_keep
-from sparseflows.pruning.graph.modules.chains import follow
 from sparseflows.pruning.graph.modules.passages import NORMS
 
 
-def remove_neurons(module: nn.Module, keep: Keep) -> nn.Module:
-    """A copy of `module` whose layers are smaller: rows, biases, batch norms' entries and next columns are cut out.
-
-    It computes what the silenced module computes, in which all these entries are 0 (`masks_of_neurons`).
-
-    Args:
-        module: left as it is.
-        keep: for every weight layer but the last a bool tensor (n_out,): which neurons stay.
-
-    Returns:
-        The same classes and names; parameters require gradients where they did.
-
-    Raises:
-        InputError: `keep` does not fit the module, or empties a layer, or the module cannot be followed.
-    """
-    check_keep(module, keep)
-    smaller = copy.deepcopy(module)
-    cut_chain(smaller, follow(smaller), keep)
-    return smaller
-
-
 def cut_chain(network: nn.Module, chain: Chain, keep: Keep) -> None:
-    """Take the neurons not in `keep` out of the layers of a chain of `network` and their batch norms, in place.
+    """Take the neurons not in `keep`, a bool tensor (n_out,) for every layer but the last, out of a chain's layers.
 
-    Args:
-        network: has these by their names.
-        chain: its layers.
-        keep: for every layer but the last a bool tensor (n_out,).
+    Rows, biases, time gates, entries of batch norms and next columns are cut out of `network`, in place.
     """
     for link, rows, columns in zip(chain, [*keep, None], [None, *keep], strict=True):
         if columns is not None:
@@ -50,7 +26,7 @@ def cut_chain(network: nn.Module, chain: Chain, keep: Keep) -> None:
             _cut(network.get_submodule(link.name), "weight", read, dim=1)
         for owner in map(network.get_submodule, (link.name, *link.norms)):
             if rows is not None:
-                for name in ("weight", "bias", "running_mean", "running_var"):
+                for name in (*TENSORS, "running_mean", "running_var"):
                     _cut(owner, name, rows)
             _note_sizes(owner)
 
@@ -63,7 +39,7 @@ def compensate(module: nn.Module, keep: Keep, means: Sequence[Tensor]) -> nn.Mod
 
     Args:
         module: left as it is.
-        keep: as in `remove_neurons`, which is to be called on the copy.
+        keep: as in `structured.shrink`, which is to be called on the copy.
         means: for every weight layer but the first the mean input of each column of its weight matrix
             (n_in · per_neuron,), over examples and positions (`Statistics.means`).
 

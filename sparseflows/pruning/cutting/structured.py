@@ -11,24 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from sparseflows.errors import InputError
-from sparseflows.flow.fields import MLPField
 from sparseflows.flow.model import Flow
-from sparseflows.flow.smaller.compact import cut_field, with_fields
-from sparseflows.pruning.cutting.removal import cut_chain, remove_neurons
-from sparseflows.pruning.graph.chains import Chain
-from sparseflows.pruning.graph.fields.chains import why_no_neurons
-from sparseflows.pruning.graph.groups import (
-    HiddenLayer,
-    Keep,
-    block_chains,
-    chains,
-    check_keep,
-    hidden_layers,
-    known_dim,
-    params_counter,
-)
+from sparseflows.flow.smaller.compact import with_fields
+from sparseflows.pruning.cutting.removal import cut_chain
+from sparseflows.pruning.graph.groups import HiddenLayer, Keep, chains, check_keep, params_counter, removable_layers
 from sparseflows.pruning.scoring.allocation import best_of_layers, nearest_prefix, put_first, rank
-from sparseflows.pruning.scoring.criteria.norms import neuron_l1
+from sparseflows.pruning.scoring.criteria.formulas import neuron_l1
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -71,23 +59,6 @@ def choose_neurons(
     return keep_for(n)
 
 
-def removable_layers(network: nn.Module) -> list[HiddenLayer]:
-    """The hidden layers of `network`; raises InputError where there are none."""
-    layers = hidden_layers(network)
-    if not layers:
-        raise InputError(f"{_no_neurons(network)}, so it has no neurons to remove; prune its weights instead")
-    return layers
-
-
-def _no_neurons(network: nn.Module) -> str:
-    if isinstance(network, Flow):
-        for field in network.fields():
-            if not isinstance(field, MLPField):
-                why = why_no_neurons(field, known_dim(network))
-                return f"in this flow no Linear layer alone reads another one's neurons ({why})"
-    return "the network has no hidden layer"
-
-
 def _check_scores(layers: Sequence[HiddenLayer], scores: Sequence[Tensor]) -> None:
     if len(scores) != len(layers):
         raise InputError(f"scores of {len(scores)} layers were given; the network has {len(layers)} hidden ones")
@@ -104,34 +75,28 @@ def floor_of(sizes: Sequence[int], share: float) -> list[int]:
 
 
 def shrink(network: Network, keep: Keep) -> Network:
-    """A new, smaller network without the neurons not in `keep`: rows, biases, time gates and next columns cut out.
+    """A smaller copy of `network`: rows, biases, time gates, batch norms' entries and next columns are cut out.
 
-    It computes what `masks_of_neurons(network, keep)` applied to `network` computes, which is left as it is.
+    It computes what `masks_of_neurons(network, keep)` applied to `network` computes.
+
+    Args:
+        network: left as it is.
+        keep: for every hidden layer a bool tensor (size,): which neurons stay.
+
+    Returns:
+        The same classes and names; parameters require gradients where they did.
 
     Raises:
-        InputError: `keep` does not fit the network, or empties a layer.
+        InputError: `keep` does not fit the network, or empties a layer, or the network cannot be followed, or a field
+            of one's own needs the old sizes.
     """
     check_keep(network, keep)
-    if isinstance(network, Flow):
-        return cast(Network, shrink_flow(network, keep))
-    return cast(Network, remove_neurons(network, keep))
-
-
-def shrink_flow(flow: Flow, keep: Keep) -> Flow:
-    """`shrink` of a flow; `keep` has been checked."""
+    if isinstance(network, Flow):  # what is no tensor, its solver and standardiser, is the same object
+        smaller = cast(Network, with_fields(network, [copy.deepcopy(field) for field in network.fields()]))
+    else:
+        smaller = copy.deepcopy(network)
     remaining = iter(keep)
-    device = next(flow.parameters()).device
-    fields: list[nn.Module] = []
-    owned: list[tuple[Chain, Keep]] = []
-    for block, field in enumerate(flow.fields()):
-        if isinstance(field, MLPField):
-            fields.append(cut_field(field, [next(remaining).to(device) for _ in field.hidden]))
-            continue
-        fields.append(copy.deepcopy(field))
-        owned += [(chain, [next(remaining) for _ in chain[1:]]) for chain in block_chains(flow, block)]
-    smaller = with_fields(flow, fields)
-    for chain, kept in owned:
-        cut_chain(smaller, chain, kept)
-    if owned:
-        chains(smaller)  # evaluates the fields: one that needs the old sizes is refused here
+    for chain in chains(network):
+        cut_chain(smaller, chain, [next(remaining) for _ in chain[1:]])
+    chains(smaller)  # evaluates fields of one's own: one that needs the old sizes is refused here
     return smaller

@@ -13,7 +13,7 @@ from sparseflows.pruning.graph.chains import Chain, Link
 from sparseflows.pruning.graph.groups import by_neuron, chains, count_params
 from sparseflows.pruning.graph.masks import Masks
 from sparseflows.pruning.scoring.allocation import largest_prefix, put_first, rank
-from sparseflows.pruning.scoring.criteria.norms import magnitude
+from sparseflows.pruning.scoring.criteria.formulas import magnitude
 
 _NEAR = 200  # cuts on either side that are counted where the count need not rise with the cut
 

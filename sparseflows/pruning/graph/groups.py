@@ -14,7 +14,7 @@ from sparseflows.flow.activations import ACTIVATIONS
 from sparseflows.flow.fields import Layer, MLPField
 from sparseflows.flow.model import Flow
 from sparseflows.pruning.graph.chains import Chain, Link, constants_of
-from sparseflows.pruning.graph.fields.chains import field_chains
+from sparseflows.pruning.graph.fields.chains import field_chains, why_no_neurons
 from sparseflows.pruning.graph.modules.chains import follow
 from sparseflows.specs.methods import Kind
 
@@ -54,20 +54,18 @@ def chains(network: nn.Module) -> list[Chain]:
     Raises:
         InputError: layers that cannot be followed; the first is named.
     """
-    if isinstance(network, Flow):
-        return [chain for block in range(len(network.blocks)) for chain in block_chains(network, block)]
-    return [follow(network)]
-
-
-def block_chains(flow: Flow, block: int) -> list[Chain]:
-    """The chains of one block of a flow; raises as `chains`."""
-    field = flow.chain()[block].field
-    if isinstance(field, MLPField):
-        return [_field_chain(block, field)]
-    try:
-        return field_chains(field, f"blocks.{block}.field", known_dim(flow))
-    except InputError as error:
-        raise InputError(f"block {block}: {error}") from None
+    if not isinstance(network, Flow):
+        return [follow(network)]
+    found: list[Chain] = []
+    for block, field in enumerate(network.fields()):
+        if isinstance(field, MLPField):
+            found.append(_field_chain(block, field))
+            continue
+        try:
+            found += field_chains(field, f"blocks.{block}.field", known_dim(network))
+        except InputError as error:
+            raise InputError(f"block {block}: {error}") from None
+    return found
 
 
 def known_dim(flow: Flow) -> int | None:
@@ -103,6 +101,20 @@ def vector_names(layer: Layer) -> list[str]:
 def hidden_layers(network: nn.Module) -> list[HiddenLayer]:
     """The hidden layers of all chains, in order."""
     return [HiddenLayer(link, following) for chain in chains(network) for link, following in pairwise(chain)]
+
+
+def removable_layers(network: nn.Module) -> list[HiddenLayer]:
+    """The hidden layers of `network`; raises InputError where there are none."""
+    layers = hidden_layers(network)
+    if layers:
+        return layers
+    problem = "the network has no hidden layer"
+    if isinstance(network, Flow):
+        own = next((field for field in network.fields() if not isinstance(field, MLPField)), None)
+        if own is not None:
+            why = why_no_neurons(own, known_dim(network))
+            problem = f"in this flow no Linear layer alone reads another one's neurons ({why})"
+    raise InputError(f"{problem}, so it has no neurons to remove; prune its weights instead")
 
 
 def weight_names(network: nn.Module) -> list[str]:

@@ -72,7 +72,7 @@ class Masks(Mapping[str, Tensor]):
     def hold_(self, network: nn.Module) -> None:
         """Let no gradient reach a masked entry of `network` again: neither Adam's moments nor a clipped norm see it."""
         for parameter, gone in self._masked(network):
-            parameter.register_hook(partial(_cut, gone))
+            parameter.register_hook(partial(torch.masked_fill, mask=gone, value=0.0))
 
     def _masked(self, network: nn.Module) -> list[tuple[nn.Parameter, Tensor]]:
         """The parameters of `network` of which something goes, each with what goes."""
@@ -96,10 +96,6 @@ class Masks(Mapping[str, Tensor]):
             return cls(load_file(str(path)))
         except Exception as error:
             raise InputError(f"{path}: not readable as masks ({' '.join(str(error).split())[:100]})") from None
-
-
-def _cut(gone: Tensor, gradient: Tensor) -> Tensor:
-    return gradient.masked_fill(gone, 0.0)
 
 
 def masks_of_neurons(network: nn.Module, keep: Keep) -> Masks:

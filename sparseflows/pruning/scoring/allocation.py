@@ -29,9 +29,7 @@ def rank_uniformly(scores: Sequence[Tensor]) -> Tensor:
     places = []
     for score in scores:
         order = score.flatten().argsort(descending=True, stable=True)
-        rank = torch.empty_like(order)
-        rank[order] = torch.arange(len(order))
-        places.append((rank.to(torch.float64) + 0.5) / len(order))
+        places.append((order.argsort().to(torch.float64) + 0.5) / len(order))  # the ranks: its inverse
     return torch.cat(places).argsort(stable=True)
 
 

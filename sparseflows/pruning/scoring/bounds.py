@@ -13,6 +13,8 @@ the promise beside the error observed.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -53,9 +55,9 @@ def bernstein(largest: Tensor, variance: Tensor, log_term: float) -> Tensor:
     return linear + (linear.square() + 2 * variance * log_term).sqrt()
 
 
-def log_failures(neurons: int, delta: float) -> float:
+def log_failures(neurons: int) -> float:
     """L = log(2 · 4 · neurons / δ): with it, all sign groups of all neurons hold at once with probability 1 − δ."""
-    return math.log(2 * GROUPS * neurons / delta)
+    return math.log(2 * GROUPS * neurons / DELTA)
 
 
 def promise_kept(weight: Tensor, shares: Tensor, kept: Tensor, inflation: float = 1.0) -> Tensor:
@@ -74,9 +76,7 @@ def promise_kept(weight: Tensor, shares: Tensor, kept: Tensor, inflation: float 
     return _over_signs(weight, lost).sum(2).amax(0).clamp(max=1)
 
 
-def promise_sampled(
-    weight: Tensor, shares: Tensor, probabilities: Tensor, delta: float = DELTA, inflation: float = 1.0
-) -> Tensor:
+def promise_sampled(weight: Tensor, shares: Tensor, probabilities: Tensor, inflation: float = 1.0) -> Tensor:
     """What is promised when each weight is kept with its own probability p_j and then divided by it, (n_out,).
 
     With probability at least 1 − δ over the draw it holds for all neurons at one input x. In a group let r_j be the
@@ -96,7 +96,7 @@ def promise_sampled(
     strays = torch.where(loose, shares * torch.maximum(p, 1 - p) / p, 0.0)
     varies = torch.where(loose, shares * (1 - p) / p, 0.0)
     largest, variance = (_over_signs(weight, term).amax(2) for term in (strays, varies))
-    return bernstein(largest, variance, log_failures(len(weight), delta)).amax(0)
+    return bernstein(largest, variance, log_failures(len(weight))).amax(0)
 
 
 def _over_signs(weight: Tensor, terms: Tensor) -> Tensor:
@@ -115,9 +115,7 @@ def promise_neurons_kept(neuron_shares: Tensor, kept: Tensor, inflation: float =
     return lost.sum(1).clamp(max=1)
 
 
-def promise_neurons_drawn(
-    neuron_shares: Tensor, probabilities: Tensor, draws: float, delta: float = DELTA, inflation: float = 1.0
-) -> Tensor:
+def promise_neurons_drawn(neuron_shares: Tensor, probabilities: Tensor, draws: float, inflation: float = 1.0) -> Tensor:
     """What is promised to each neuron of the next layer when neurons are drawn with replacement, (n_out,).
 
     Of m draws with probabilities q_j, a neuron drawn n_j times counts n_j/(m q_j) times. A draw adds r_j/(m q_j), at
@@ -134,4 +132,66 @@ def promise_neurons_drawn(
     drawn = probabilities > 0
     ratio = torch.where(drawn, shares / torch.where(drawn, probabilities, 1.0), 0.0).amax(1)
     whole = torch.where(drawn, shares, 0.0).sum(1).clamp(max=1)
-    return bernstein(ratio / draws, ratio * whole / draws, log_failures(len(neuron_shares), delta))
+    return bernstein(ratio / draws, ratio * whole / draws, log_failures(len(neuron_shares)))
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What sipp or pfp promises of one layer's output, beside the error that is observed.
+
+    The layer is looked at by itself: its inputs are those of the unpruned network.
+
+    Attributes:
+        layer: name of its weight.
+        promised, observed: largest over its neurons on the sample; random choices promise with probability 1 − δ,
+            δ = 0.05.
+        mean_promised, mean_observed: means over the neurons, of the largest over the sample.
+        kept: whether every neuron kept its promise on the sample.
+        fresh_promised, fresh_observed: largest over the neurons on rows that were not in the sample, under the
+            assumption of `FRESH`; None without such rows.
+        fresh_kept: share of the fresh inputs at which all neurons kept it.
+    """
+
+    layer: str
+    promised: float
+    observed: float
+    mean_promised: float
+    mean_observed: float
+    kept: bool
+    fresh_promised: float | None = None
+    fresh_observed: float | None = None
+    fresh_kept: float | None = None
+
+
+def promise_of(
+    layer: str,
+    before: Tensor,
+    after: Tensor,
+    inputs: Tensor,
+    promised: Callable[[float], Tensor],
+    fresh: Tensor | None = None,
+) -> Promise:
+    """Promise and observation at one layer.
+
+    Args:
+        layer: its name.
+        before, after: its matrix (n_out, C), unpruned and pruned (reweighted too).
+        inputs: of the sample, (X, C).
+        promised: inflation → relative error promised to each neuron, (n_out,).
+        fresh: inputs of other rows, (Y, C).
+    """
+    own, seen = promised(1.0), observed_error(before, after, inputs)
+    slack = 1e-9  # rounding of sums of some hundred terms in float64
+    found = Promise(
+        layer,
+        float(own.max()),
+        float(seen.max()),
+        float(own.mean()),
+        float(seen.amax(0).mean()),
+        bool((seen <= own + slack).all()),
+    )
+    if fresh is None:
+        return found
+    wide, others = promised(FRESH), observed_error(before, after, fresh)
+    held = (others <= wide + slack).all(1).double().mean()
+    return replace(found, fresh_promised=float(wide.max()), fresh_observed=float(others.max()), fresh_kept=float(held))

@@ -19,20 +19,17 @@ STEPS = 60
 """Halvings of an interval of log ε: down to a few roundings."""
 
 
-def samples_per_layer(
-    sums: Sequence[float], eps: float, patches: Sequence[int], kernels: Sequence[int], delta: float
-) -> list[int]:
-    """Draws a layer: m_ℓ = ⌈3 (6 + 2ε) S_ℓ · 2c log(8 (n_patches + 1) k / δ) / ε²⌉, c = 3.
+def samples_per_layer(sums: Sequence[float], eps: float, patches: Sequence[int], kernels: Sequence[int]) -> list[int]:
+    """Draws a layer: m_ℓ = ⌈3 (6 + 2ε) S_ℓ · 2c log(8 (n_patches + 1) k / δ) / ε²⌉, c = 3, δ = `bounds.DELTA`.
 
     Args:
         sums: S_ℓ, the layer's summed scores.
         eps: ε > 0.
         patches: positions that the next layer's kernel is applied to; 1 for a linear layer.
         kernels: k, the size of that kernel; 1 for a linear layer.
-        delta: δ (`bounds.DELTA`).
     """
     return [
-        math.ceil(3 * (6 + 2 * eps) * total * 2 * FRESH * math.log(8 * (n + 1) * k / delta) / eps**2)
+        math.ceil(3 * (6 + 2 * eps) * total * 2 * FRESH * math.log(8 * (n + 1) * k / DELTA) / eps**2)
         for total, n, k in zip(sums, patches, kernels, strict=True)
     ]
 
@@ -69,7 +66,6 @@ def allocate_neurons(
     target: int,
     patches: Sequence[int] | None = None,
     kernels: Sequence[int] | None = None,
-    delta: float = DELTA,
 ) -> list[int]:
     """Neurons each layer keeps, so that `count` of them is nearest to `target`; at least one a layer.
 
@@ -81,17 +77,21 @@ def allocate_neurons(
         scores: of each layer's neurons, (n_ℓ,), at least 0.
         count: kept neurons of each layer → params of the network that has just them; rises with each.
         target: params wanted.
-        patches, kernels, delta: as of `samples_per_layer`; patches and kernels are 1 by default.
+        patches, kernels: as of `samples_per_layer`; 1 by default.
 
     Raises:
         InputError: no layers, a layer without neurons, or a score that is negative or not finite.
     """
-    _check_scores(scores)
+    if not scores:
+        raise InputError("no layers to share the neurons among; pfp needs one hidden layer at least")
+    for index, score in enumerate(scores):
+        if score.ndim != 1 or not len(score) or not bool((score.isfinite() & (score >= 0)).all()):
+            raise InputError(f"scores of layer {index} must be finite, at least 0, and one a neuron")
     patches, kernels = (given or [1] * len(scores) for given in (patches, kernels))
     sums = [float(score.sum()) for score in scores]
 
     def kept(log_eps: float) -> list[int]:
-        draws = samples_per_layer(sums, math.exp(log_eps), patches, kernels, delta)
+        draws = samples_per_layer(sums, math.exp(log_eps), patches, kernels)
         found = [round(expected_distinct(s, float(max(1, m)))) for s, m in zip(scores, draws, strict=True)]
         return [max(1, n) for n in found]
 
@@ -116,11 +116,3 @@ def _nearest(few: list[int], many: list[int], count: Callable[[list[int]], int],
         layer = min((i for i in range(len(now)) if now[i] < many[i]), key=lambda i: now[i] / many[i])
         path.append([n + (i == layer) for i, n in enumerate(now)])
     return min(path, key=lambda kept: abs(count(kept) - target))
-
-
-def _check_scores(scores: Sequence[Tensor]) -> None:
-    if not scores:
-        raise InputError("no layers to share the neurons among; pfp needs one hidden layer at least")
-    for index, score in enumerate(scores):
-        if score.ndim != 1 or not len(score) or not bool((score.isfinite() & (score >= 0)).all()):
-            raise InputError(f"scores of layer {index} must be finite, at least 0, and one a neuron")

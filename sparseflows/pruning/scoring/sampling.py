@@ -7,7 +7,7 @@ ranking with nested prefixes, and the cut that meets a budget is found as for an
 
 Neurons (pfp): drawn with replacement, as in the source, until one more distinct neuron would exceed the number wanted.
 
-Promises and their arguments `delta` and `inflation` are those of `bounds`.
+Promises and their argument `inflation` are those of `bounds`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from torch import Tensor
 
 from sparseflows.errors import InputError
 from sparseflows.pruning.scoring.bounds import (
-    DELTA,
     bernstein,
     log_failures,
     promise_kept,
@@ -80,13 +79,7 @@ class Sampled:
 
 
 def hybrid(
-    weight: Tensor,
-    shares: Tensor,
-    kept: Tensor,
-    tau: float,
-    certain: Tensor | None = None,
-    delta: float = DELTA,
-    inflation: float = 1.0,
+    weight: Tensor, shares: Tensor, kept: Tensor, tau: float, certain: Tensor | None = None, inflation: float = 1.0
 ) -> Sampled:
     """For each neuron the random choice, or as many weights of largest share, whichever promises the smaller error.
 
@@ -105,7 +98,7 @@ def hybrid(
     ranks = first.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
     top = ranks < kept.sum(1, keepdim=True)
     fixed = promise_kept(weight, shares, top, inflation).to(torch.float64)
-    random = promise_sampled(weight, shares, inclusion(shares, tau, certain), delta, inflation)
+    random = promise_sampled(weight, shares, inclusion(shares, tau, certain), inflation)
     better = (random < fixed).unsqueeze(1)
     factors = torch.where(better, reweighting(shares, kept, tau, certain), top.to(shares.dtype))
     return Sampled(torch.where(better, kept, top), factors, torch.minimum(fixed, random).to(shares.dtype))
@@ -130,11 +123,11 @@ class Drawn:
     probabilities: Tensor
     draws: float
 
-    def promised(self, neuron_shares: Tensor, delta: float = DELTA, inflation: float = 1.0) -> Tensor:
+    def promised(self, neuron_shares: Tensor, inflation: float = 1.0) -> Tensor:
         """Relative error promised to each neuron of the next layer, (n_out,), by its `neuron_shares` (n_out, n)."""
         if not self.draws:
             return promise_neurons_kept(neuron_shares, self.kept, inflation)
-        return promise_neurons_drawn(neuron_shares, self.probabilities, self.draws, delta, inflation)
+        return promise_neurons_drawn(neuron_shares, self.probabilities, self.draws, inflation)
 
 
 def top_neurons(scores: Tensor, count: int) -> Drawn:
@@ -176,7 +169,9 @@ def draw_neurons(scores: Tensor, count: int, generator: torch.Generator, certain
     end = float(times[order[count]]) if count < len(scores) else math.inf
     if math.isinf(end) or not drawn.any():  # all that have a score are kept, or none by chance
         return Drawn(kept, kept.to(torch.float64), torch.zeros_like(q), 0.0)
-    returns = _poisson(torch.where(drawn, q * (end - times), 0.0), generator)
+    means = torch.where(drawn, q * (end - times), 0.0)
+    returns = torch.poisson(means.clamp(max=1e15), generator=generator)
+    returns = torch.where(means < 1e15, returns, means)  # counts overflow soon after (relative error 3e-8)
     repeats = torch.where(drawn, 1 + returns, 0.0)
     draws = repeats.sum()
     factors = torch.where(drawn, repeats / (draws * q), kept.to(torch.float64))
@@ -189,17 +184,12 @@ def _best(scores: Tensor, count: int) -> Tensor:
     return kept
 
 
-def _poisson(rates: Tensor, generator: torch.Generator) -> Tensor:
-    """Poisson counts; beyond 1e15 their means, for the counts overflow soon after (relative error 3e-8)."""
-    return torch.where(rates < 1e15, torch.poisson(rates.clamp(max=1e15), generator=generator), rates)
-
-
 def _check_count(scores: Tensor, count: int) -> None:
     if not 1 <= count <= len(scores):
         raise InputError(f"{count} of {len(scores)} neurons to be kept; a layer keeps 1 at least and all at most")
 
 
-def best_top(scores: Tensor, count: int, neurons: int, delta: float = DELTA) -> int:
+def best_top(scores: Tensor, count: int, neurons: int) -> int:
     """How many of `count` neurons to keep by rank, so that drawing the others promises the smallest error.
 
     Compared are the promises of `bounds.promise_neurons_drawn` and `promise_neurons_kept` with a neuron's score in
@@ -216,6 +206,6 @@ def best_top(scores: Tensor, count: int, neurons: int, delta: float = DELTA) -> 
     promises = []
     for k in range(count):
         left, draws = tails[k], draws_for(ordered[k:], count - k)
-        promises.append(float(bernstein(left / draws, left * left.clamp(max=1) / draws, log_failures(neurons, delta))))
+        promises.append(float(bernstein(left / draws, left * left.clamp(max=1) / draws, log_failures(neurons))))
     promises.append(float(tails[count].clamp(max=1)) if count < len(ordered) else 0.0)
     return min(range(count + 1), key=lambda k: (promises[k], -k))

@@ -29,7 +29,7 @@ from analysis.tables.text import text as to_text
 from sparseflows.data.splits import make_splits
 from sparseflows.errors import RunError
 from sparseflows.flow.solvers.ode import Solver
-from sparseflows.networks.layers import conv_network
+from sparseflows.networks.build import conv_network
 from sparseflows.pruning.graph.masks import Masks
 from sparseflows.rng import torch_generator
 

@@ -12,7 +12,7 @@ from pydantic import Field
 from sparseflows.experiment.folder.folder import RunFolder
 from sparseflows.experiment.folder.identity import create, identity
 from sparseflows.specs import EvaluateSpec, Spec
-from sparseflows.specs.later import LATER, known_by
+from sparseflows.specs.section import LATER, known_by
 from sparseflows.specs.yaml import dump_spec, validate
 
 DOCUMENT = {

@@ -8,12 +8,13 @@ from support.networks import CASES, MODULES, make, random_keep, randomised, samp
 from torch import nn
 
 from sparseflows.errors import InputError
-from sparseflows.pruning.cutting.removal import compensate, remove_neurons
+from sparseflows.pruning.cutting.removal import compensate
+from sparseflows.pruning.cutting.structured import shrink
 from sparseflows.pruning.cutting.unstructured import fold_constants
 from sparseflows.pruning.graph.groups import count_params, params_counter
 from sparseflows.pruning.graph.masks import Masks, masks_of_neurons
 from sparseflows.pruning.graph.modules.chains import follow
-from sparseflows.pruning.observing.recording import record
+from sparseflows.pruning.observing.observe import record
 
 # For every layer whose neurons can go, the module that puts out what they send on, one entry or map a neuron.
 SENDS = {
@@ -60,7 +61,7 @@ def test_a_shrunk_module_is_the_masked_module(name, activation):
         keep = random_keep(module, follow(module), seed)
         masked = copy.deepcopy(module)
         masks_of_neurons(module, keep).apply_(masked)
-        small, x = remove_neurons(module, keep), sample(name)
+        small, x = shrink(module, keep), sample(name)
         torch.testing.assert_close(outputs(small, x), outputs(masked, x), rtol=1e-12, atol=1e-12)
         changes.append(float((outputs(small, x) - outputs(module, x)).abs().max()))
         assert count_params(small) == params_counter(module)([int(kept.sum()) for kept in keep])
@@ -75,7 +76,7 @@ def test_a_shrunk_module_is_the_masked_module(name, activation):
 def test_layers_know_their_new_sizes(name):
     module = make(name)
     keep = random_keep(module, follow(module), 4)
-    small = remove_neurons(module, keep)
+    small = shrink(module, keep)
     for part in small.modules():
         if isinstance(part, nn.Linear):
             assert part.weight.shape == (part.out_features, part.in_features)
@@ -95,7 +96,7 @@ def test_nothing_is_shared_or_changed(name):
         parameter.requires_grad_(False)
     before = copy.deepcopy(module.state_dict())
     keep = random_keep(module, follow(module), 2)
-    small = remove_neurons(module, keep)
+    small = shrink(module, keep)
     assert [p.requires_grad for p in small.parameters()] == [p.requires_grad for p in module.parameters()]
     assert {p.dtype for p in small.parameters()} == {torch.float64}
     with torch.no_grad():
@@ -106,7 +107,7 @@ def test_nothing_is_shared_or_changed(name):
 
 def test_keeping_everything_changes_nothing():
     module = make("conv")
-    small = remove_neurons(module, [torch.ones(link.n_out, dtype=torch.bool) for link in follow(module)[:-1]])
+    small = shrink(module, [torch.ones(link.n_out, dtype=torch.bool) for link in follow(module)[:-1]])
     assert all(torch.equal(tensor, module.state_dict()[own]) for own, tensor in small.state_dict().items())
 
 
@@ -121,7 +122,7 @@ def test_keeping_everything_changes_nothing():
 )
 def test_a_keep_that_does_not_fit_is_refused(keep, words):
     module, keep = make("mlp"), [torch.tensor(kept) for kept in keep]
-    for function in (remove_neurons, lambda *given: compensate(*given, means=[torch.zeros(7), torch.zeros(5)])):
+    for function in (shrink, lambda *given: compensate(*given, means=[torch.zeros(7), torch.zeros(5)])):
         with pytest.raises(InputError) as caught:
             function(module, keep)
         assert words in str(caught.value)
@@ -160,7 +161,7 @@ def test_folding_keeps_the_function(name, activation):
         for following, neurons in zip(links[1:], free, strict=True):
             read = folded.get_parameter(following.weight).reshape(following.n_out, following.n_in, -1)
             assert not read[:, neurons].any()
-        small = remove_neurons(folded, [~neurons for neurons in free])
+        small = shrink(folded, [~neurons for neurons in free])
         torch.testing.assert_close(outputs(folded, x), outputs(module, x), rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(outputs(small, x), outputs(module, x), rtol=1e-12, atol=1e-12)
         assert count_params(small) < count_params(module) or not any(link.foldable for link in links[1:])
@@ -170,9 +171,7 @@ def test_folding_keeps_the_function(name, activation):
 def test_without_folding_the_function_would_change(activation):
     module, silent = without_inputs(make("conv", activation))
     x = sample("conv")
-    assert (
-        outputs(remove_neurons(module, [~neurons for neurons in silent]), x) - outputs(module, x)
-    ).abs().max() > 0.01
+    assert (outputs(shrink(module, [~neurons for neurons in silent]), x) - outputs(module, x)).abs().max() > 0.01
 
 
 def test_zero_padding_keeps_a_constant_from_being_folded():
@@ -244,8 +243,7 @@ def test_compensation_keeps_the_means_of_the_next_layer(name):
         chosen = only(keep, index)
         dense = products(module, following, x)
         errors = [
-            products(remove_neurons(one, chosen), following, x) - dense
-            for one in (module, compensate(module, chosen, means))
+            products(shrink(one, chosen), following, x) - dense for one in (module, compensate(module, chosen, means))
         ]
         if chosen[index].all():
             continue
@@ -296,4 +294,4 @@ def test_a_wide_network_in_single_precision():
     x = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     expected = outputs(masked, x)
     # Rounding of float32 in sums of 288 and 432 terms, relative to the largest output.
-    assert (outputs(remove_neurons(module, keep), x) - expected).abs().max() <= 1e-6 * expected.abs().max()
+    assert (outputs(shrink(module, keep), x) - expected).abs().max() <= 1e-6 * expected.abs().max()

@@ -14,7 +14,7 @@ from sparseflows.flow.solvers.ode import Solver
 from sparseflows.pruning.cutting.structured import choose_neurons, shrink
 from sparseflows.pruning.graph.groups import count_params, hidden_layers, params_counter
 from sparseflows.pruning.graph.masks import masks_of_neurons
-from sparseflows.pruning.scoring.criteria.norms import neuron_l1
+from sparseflows.pruning.scoring.criteria.formulas import neuron_l1
 
 WHITENING = torch.tensor([[1.5, 0.2], [0.3, 0.7]], dtype=torch.float64)
 # Both flows take the same steps on a fixed grid, so that only rounding separates them.

@@ -10,7 +10,7 @@ from torch import nn
 
 from sparseflows.errors import InputError
 from sparseflows.pruning.graph.modules.chains import follow
-from sparseflows.pruning.observing.recording import patches, record
+from sparseflows.pruning.observing.observe import patches, record
 
 
 def loss(y):

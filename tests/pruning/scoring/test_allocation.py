@@ -14,7 +14,7 @@ from sparseflows.pruning.scoring.allocation import (
     rank_globally,
     rank_uniformly,
 )
-from sparseflows.pruning.scoring.criteria.norms import magnitude
+from sparseflows.pruning.scoring.criteria.formulas import magnitude
 
 fast = settings(max_examples=150, deadline=None, derandomize=True)
 small_scores = st.lists(

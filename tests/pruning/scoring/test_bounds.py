@@ -73,8 +73,8 @@ def test_promises_and_errors_against_loops(seed):
     p[0] = 1.0  # for certain
     for inflation, s in ((1.0, shares), (3.0, larger)):
         torch.testing.assert_close(
-            promise_sampled(weight, shares, p, 0.1, inflation),
-            as_tensor(naive.promise_sampled(weight, s, p, 0.1)),
+            promise_sampled(weight, shares, p, inflation),
+            as_tensor(naive.promise_sampled(weight, s, p, DELTA)),
             **TIGHT,
         )
     assert promise_sampled(weight, shares, p)[0] == 0
@@ -85,8 +85,8 @@ def test_promises_and_errors_against_loops(seed):
     q[0] = 0
     q /= q.sum()
     torch.testing.assert_close(
-        promise_neurons_drawn(neurons, q, 40.0, 0.1),
-        as_tensor(naive.promise_neurons_drawn(neurons, q, 40.0, 0.1)),
+        promise_neurons_drawn(neurons, q, 40.0),
+        as_tensor(naive.promise_neurons_drawn(neurons, q, 40.0, DELTA)),
         **TIGHT,
     )
 
@@ -95,14 +95,14 @@ def test_the_bound_of_draws_in_proportion_is_that_of_the_source():
     # One neuron whose shares are the scores, S ≥ 1: 3 m ε² = S (6 + 2ε) L.
     shares = torch.tensor([[0.9, 0.5, 0.2, 0.1]], dtype=torch.float64)
     total, draws = float(shares.sum()), 57.0
-    eps = float(promise_neurons_drawn(shares, shares[0] / total, draws, 0.05))
+    eps = float(promise_neurons_drawn(shares, shares[0] / total, draws))
     assert 3 * draws * eps**2 == pytest.approx(total * (6 + 2 * eps) * math.log(2 * 4 / 0.05), rel=1e-12)
 
 
 def test_bernstein_by_hand():
     # L = 3, M = 2, V = 1: L M/3 = 2, so 2 + √(4 + 6).
     assert float(bernstein(torch.tensor(2.0), torch.tensor(1.0), 3.0)) == pytest.approx(2 + 10**0.5)
-    assert log_failures(5, 0.1) == pytest.approx(math.log(400))
+    assert log_failures(5) == pytest.approx(math.log(800))
 
 
 # --- on the sample: always
@@ -151,7 +151,7 @@ def test_random_choices_hold_on_the_sample_as_often_as_promised():
     weight, sample, _ = wide_layer(0)
     shares = largest_shares(weight, sample)
     p = inclusion(shares, 300.0)
-    promised = promise_sampled(weight, shares, p, DELTA)
+    promised = promise_sampled(weight, shares, p)
     rng, held = generator(1), 0
     for draw in range(DRAWS):
         pruned = weight * reweighting(shares, arrivals(shares, rng) <= 300.0, 300.0)
@@ -185,7 +185,7 @@ def weights_by_rank(weight, shares):
 
 
 def weights_at_a_threshold(weight, shares):
-    promised = promise_sampled(weight, shares, inclusion(shares, 500.0), DELTA, FRESH)
+    promised = promise_sampled(weight, shares, inclusion(shares, 500.0), FRESH)
     return lambda rng: (reweighting(shares, arrivals(shares, rng) <= 500.0, 500.0), promised)
 
 
@@ -198,14 +198,14 @@ def budgeted(shares, rng):
 def weights_of_a_budget(weight, shares):
     def draw(rng):
         kept, tau = budgeted(shares, rng)
-        return reweighting(shares, kept, tau), promise_sampled(weight, shares, inclusion(shares, tau), DELTA, FRESH)
+        return reweighting(shares, kept, tau), promise_sampled(weight, shares, inclusion(shares, tau), FRESH)
 
     return draw
 
 
 def weights_of_the_hybrid(weight, shares):
     def draw(rng):
-        found = hybrid(weight, shares, *budgeted(shares, rng), delta=DELTA, inflation=FRESH)
+        found = hybrid(weight, shares, *budgeted(shares, rng), inflation=FRESH)
         return found.factors, found.promised
 
     return draw
@@ -213,25 +213,25 @@ def weights_of_the_hybrid(weight, shares):
 
 def neurons_by_rank(weight, shares):
     found = top_neurons(pfp(shares), 600)
-    return lambda rng: (found.factors, found.promised(shares, DELTA, FRESH))
+    return lambda rng: (found.factors, found.promised(shares, FRESH))
 
 
 def neurons_drawn(weight, shares):
     def draw(rng):
         found = draw_neurons(pfp(shares), 700, rng)
-        return found.factors, found.promised(shares, DELTA, FRESH)
+        return found.factors, found.promised(shares, FRESH)
 
     return draw
 
 
 def neurons_by_rank_then_drawn(weight, shares):
     scores = pfp(shares)
-    certain = best_top(scores, 700, len(weight), DELTA)  # what pfp's mixed choice takes, once for all draws
+    certain = best_top(scores, 700, len(weight))  # what pfp's mixed choice takes, once for all draws
     assert 10 <= certain < 700
 
     def draw(rng):
         found = draw_neurons(scores, 700, rng, certain)
-        return found.factors, found.promised(shares, DELTA, FRESH)
+        return found.factors, found.promised(shares, FRESH)
 
     return draw
 

@@ -10,9 +10,8 @@ from sparseflows.errors import InputError
 from sparseflows.pruning.graph.groups import count_params
 from sparseflows.pruning.methods import METHODS, prune, unpruned
 from sparseflows.pruning.observing.observe import Sample, observe
-from sparseflows.pruning.scoring.bounds import FRESH, observed_error
+from sparseflows.pruning.scoring.bounds import FRESH, observed_error, promise_of
 from sparseflows.pruning.scoring.criteria.sipp import Sipp
-from sparseflows.pruning.scoring.promises import promise_of
 
 PROMISING = [name for name, method in METHODS.items() if method.criterion in ("sipp", "pfp")]
 SAMPLE = Sample(points(rows=24), fresh=points(rows=200, seed=5))

@@ -153,10 +153,10 @@ def test_the_hybrid_takes_the_smaller_promise_at_equal_numbers(seed, inflation):
 def test_draws_per_layer_by_hand():
     # 3 · (6 + 1) · 2 · 2 · 3 · log(8 · 2 · 1 / 0.05) / 0.25 = 1008 · log 320 = 5814.51…
     # 3 · (6 + 1) · 0.5 · 2 · 3 · log(8 · 65 · 9 / 0.05) / 0.25 = 252 · log 93600 = 2884.46…
-    assert samples_per_layer([2.0, 0.5], 0.5, [1, 64], [1, 9], 0.05) == [5815, 2885]
-    # 3 · 8 · 1 · 6 · log(16 / 0.1) = 144 · log 160 = 730.82…
-    assert samples_per_layer([1.0], 1.0, [1], [1], 0.1) == [731]
-    assert samples_per_layer([0.0], 1.0, [1], [1], 0.1) == [0]
+    assert samples_per_layer([2.0, 0.5], 0.5, [1, 64], [1, 9]) == [5815, 2885]
+    # 3 · 8 · 1 · 6 · log(16 / 0.05) = 144 · log 320 = 830.63…
+    assert samples_per_layer([1.0], 1.0, [1], [1]) == [831]
+    assert samples_per_layer([0.0], 1.0, [1], [1]) == [0]
 
 
 def test_expected_distinct_against_all_outcomes_and_its_inverse():
@@ -305,12 +305,12 @@ def test_neurons_are_shared_out_by_one_error_for_all_layers(seed, share):
     sizes = [30, 50, 20]
     scores = [torch.rand(n, generator=rng, dtype=torch.float64) ** (1 + i) for i, n in enumerate(sizes)]
     target = round(share * params(sizes))
-    kept = allocate_neurons(scores, params, target, [1, 16, 1], [1, 9, 4], 0.1)
+    kept = allocate_neurons(scores, params, target, [1, 16, 1], [1, 9, 4])
     assert all(1 <= n <= size for n, size in zip(kept, sizes, strict=True))
     # Against trying many ε: no allocation of the family is nearer, and this one is between two of it.
     tried = []
     for step in range(401):
-        draws = samples_per_layer([float(s.sum()) for s in scores], 10 ** (-3 + step / 40), [1, 16, 1], [1, 9, 4], 0.1)
+        draws = samples_per_layer([float(s.sum()) for s in scores], 10 ** (-3 + step / 40), [1, 16, 1], [1, 9, 4])
         tried.append([max(1, round(expected_distinct(s, max(1, m)))) for s, m in zip(scores, draws, strict=True)])
     assert abs(params(kept) - target) <= min(abs(params(t) - target) for t in tried)
     below = max((t for t in tried if all(a <= b for a, b in zip(t, kept, strict=True))), key=sum)

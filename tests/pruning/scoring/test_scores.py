@@ -7,7 +7,7 @@ from support import naive_criteria as naive
 
 from sparseflows.pruning.observing.statistics import Statistics
 from sparseflows.pruning.scoring import criteria as scores
-from sparseflows.pruning.scoring.criteria.random import random_neurons, random_weights
+from sparseflows.pruning.scoring.criteria.formulas import random_neurons, random_weights
 
 LAYERS = pytest.mark.parametrize(
     ("seed", "per_neuron", "values"), [(0, 1, 4), (1, 1, 2), (2, 2, 4), (3, 3, 1), (4, 2, 3)]

@@ -6,12 +6,12 @@ Not symbolically (`tracing`): a field may ask for the shape of t or the number o
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx.node import map_aggregate
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
@@ -87,7 +87,7 @@ class _Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         read = [number for tensor in _tensors((args, kwargs)) if (number := self._numbers.get(id(tensor))) is not None]
         result = func(*args, **kwargs)
-        outputs = list(_tensors(result))
+        outputs = _tensors(result)
         name = getattr(func, "__name__", str(func)).strip()
         if not outputs and name in ("__get__", "__len__", "size", "dim", "numel", "is_floating_point", "ndimension"):
             return result  # shapes and the like
@@ -113,19 +113,14 @@ class _Recorder(TorchFunctionMode):
         return len(self._held)
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for one in value.values():
-            yield from _tensors(one)
-    elif isinstance(value, list | tuple):
-        for one in value:
-            yield from _tensors(one)
+def _tensors(value: Any) -> list[Tensor]:
+    found: list[Any] = []
+    map_aggregate(value, found.append)
+    return [leaf for leaf in found if isinstance(leaf, Tensor)]
 
 
 def _pointwise(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Step | None:
-    if name not in POINTWISE or len(list(_tensors((args, kwargs)))) != 1:
+    if name not in POINTWISE or len(_tensors((args, kwargs))) != 1:
         return None
     place = next((i for i, value in enumerate(args) if isinstance(value, Tensor)), None)
     if place is None or "out" in kwargs:

@@ -1,22 +1,16 @@
 """The scores of a network by the name of a criterion: what its rule looks at is gathered here, layer by layer.
 
 A rule is a pure function of one layer; `specs.methods` says where it stands. It is given what its arguments are called:
-
-- `weight` (n_out, C), the layer's matrix, in which the columns that read one neuron of the layer before stand side by
-  side, and `generator`, a random one of the layer's own;
-- of the layer's `Statistics`: `examples`, `means` (C,), `inputs` (X, C), `shares` (n_out, C), and with a loss
-  `mean_gradient` and `squared_gradients` (n_out, C);
-- of the statistics of the layer that reads it: `neuron_shares` (n_next, n_out), and with a loss `contributions`
-  (N, n_out).
-
-It gives (n_out, C) for weights and (n_out,) for neurons; higher stays.
+`weight`, the layer's matrix, `generator`, a random one of the layer's own, or anything that the layer's `Statistics`
+have; `docs/howto/own_criterion.md` lists them all with their shapes. It gives (n_out, C) for weights and (n_out,) for
+neurons; higher stays.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from inspect import signature
+from pkgutil import resolve_name
 
 from torch import Tensor, nn
 
@@ -93,8 +87,7 @@ def score(
 
 def rule_of(method: Method) -> Callable[..., Tensor]:
     """The function that scores for a method: (…) → (n_out, C) of weights, (n_out,) of neurons."""
-    module, function = method.rule.split(":")
-    rule: Callable[..., Tensor] = getattr(import_module(module), function)
+    rule: Callable[..., Tensor] = resolve_name(method.rule)
     return rule
 
 

@@ -12,12 +12,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from sparseflows.pruning.graph.groups import Keep, by_neuron, hidden_layers, params_counter, weight_names
-from sparseflows.pruning.observing.observe import Sample, observe
-from sparseflows.pruning.observing.statistics import Statistics
-from sparseflows.pruning.scoring.bounds import DELTA
+from sparseflows.pruning.graph.groups import Keep, by_neuron, hidden_layers, params_counter
+from sparseflows.pruning.observing.observe import Sample, observe_readers
+from sparseflows.pruning.scoring.bounds import Promise, promise_of
 from sparseflows.pruning.scoring.neuron_budget import allocate_neurons
-from sparseflows.pruning.scoring.promises import Promise, promise_of
 from sparseflows.pruning.scoring.sampling import best_top, draw_neurons, top_neurons
 from sparseflows.rng import torch_generator
 from sparseflows.specs.methods import Choice
@@ -47,48 +45,30 @@ def choose_by_pfp(
         seed: of the draws.
     """
     layers = hidden_layers(network)
-
-    def seen_by_the_next(rows: Sample) -> list[Statistics]:
-        found = dict(zip(weight_names(network), observe(network, rows, gradients=False), strict=True))
-        return [found[layer.next_link.weight] for layer in layers]
-
-    read_by = seen_by_the_next(sample)
+    read_by = observe_readers(network, sample)
     fresh: list[Tensor | None] = [None] * len(layers)
     if sample.fresh is not None:
-        fresh = [statistics.inputs for statistics in seen_by_the_next(Sample(sample.fresh))]
+        fresh = [statistics.inputs for statistics in observe_readers(network, Sample(sample.fresh))]
     scores = [pfp(statistics.neuron_shares) for statistics in read_by]
-    counts = allocate_neurons(
-        scores,
-        params_counter(network),
-        target,
-        patches=[len(statistics.inputs) // statistics.examples for statistics in read_by],
-        kernels=[layer.next_link.per_neuron for layer in layers],
-    )
+    patches = [len(statistics.inputs) // statistics.examples for statistics in read_by]
+    kernels = [layer.next_link.per_neuron for layer in layers]
+    counts = allocate_neurons(scores, params_counter(network), target, patches, kernels)
     generator = torch_generator(seed, "pfp/draws")
     keep: Keep = []
     promises = []
-    for layer, values, count, floor, statistics, others_in in zip(
-        layers, scores, counts, least, read_by, fresh, strict=True
-    ):
+    for layer, values, count, floor, seen, others in zip(layers, scores, counts, least, read_by, fresh, strict=True):
+        following = layer.next_link
         wanted = min(max(count, floor), layer.size)
         if choice == "top":
             drawn = top_neurons(values, wanted)
         else:
-            certain = best_top(values, wanted, layer.next_link.n_out) if choice == "mixed" else 0
+            certain = best_top(values, wanted, following.n_out) if choice == "mixed" else 0
             drawn = draw_neurons(values, wanted, generator, certain)
-        weight = network.get_parameter(layer.next_link.weight)
+        weight = network.get_parameter(following.weight)
         before = weight.double().flatten(1)
-        columns = drawn.factors.repeat_interleave(layer.next_link.per_neuron)
-        promises.append(
-            promise_of(
-                layer.next_link.weight,
-                before,
-                before * columns,
-                statistics.inputs,
-                partial(drawn.promised, statistics.neuron_shares, DELTA),
-                others_in,
-            )
-        )
-        by_neuron(layer.next_link, weight).mul_(torch.where(drawn.kept, drawn.factors, 1.0).to(weight)[None, :, None])
+        after = before * drawn.factors.repeat_interleave(following.per_neuron)
+        promised = partial(drawn.promised, seen.neuron_shares)
+        promises.append(promise_of(following.weight, before, after, seen.inputs, promised, others))
+        by_neuron(following, weight).mul_(torch.where(drawn.kept, drawn.factors, 1.0).to(weight)[None, :, None])
         keep.append(drawn.kept)
     return keep, tuple(promises)

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from sparseflows.pruning.graph.groups import weight_names
 from sparseflows.pruning.graph.masks import Masks
 from sparseflows.pruning.observing.observe import Sample, observe
-from sparseflows.pruning.scoring.bounds import promise_kept, promise_sampled
-from sparseflows.pruning.scoring.promises import Promise, promise_of
+from sparseflows.pruning.scoring.bounds import Promise, promise_kept, promise_of, promise_sampled
 from sparseflows.pruning.scoring.sampling import arrivals, hybrid, inclusion, reweighting
 from sparseflows.rng import torch_generator
 from sparseflows.specs.methods import Choice
@@ -52,13 +51,13 @@ class Sipp:
         self._fresh: list[Tensor | None] = [None] * len(self._names)
         if sample.fresh is not None:
             self._fresh = [s.inputs for s in observe(network, Sample(sample.fresh), gradients=False)]
-        shapes = [network.get_parameter(name).shape for name in self._names]
         generator = torch_generator(seed, "sipp/arrivals")
         self._times = [arrivals(s.shares, generator) for s in self._seen]
         ranked = [s.shares for s in self._seen]
         if choice != "top":
             ranked = [(-t).clamp(min=torch.finfo(torch.float64).min) for t in self._times]
-        self.scores = {name: r.view(shape) for name, r, shape in zip(self._names, ranked, shapes, strict=True)}
+        scored = zip(self._names, ranked, strict=True)
+        self.scores = {name: rank.view(network.get_parameter(name).shape) for name, rank in scored}
 
     def mixed(self, cut: Masks, held: Masks) -> Masks:
         """The mixed choice: of every neuron, as many weights as the cut keeps, drawn or by rank."""
@@ -98,11 +97,7 @@ class Sipp:
             factors, chances = reweighting(shares, kept, tau, certain), inclusion(shares, tau, certain)
             return kept, factors, lambda wider: promise_sampled(weight, shares, chances, inflation=wider)
         found = hybrid(weight, shares, kept, tau, certain)
-        return (
-            found.kept,
-            found.factors,
-            lambda wider: hybrid(weight, shares, kept, tau, certain, inflation=wider).promised,
-        )
+        return found.kept, found.factors, lambda wider: hybrid(weight, shares, kept, tau, certain, wider).promised
 
     def _tau(self, kept: int) -> float:
         """τ, the arrival after the `kept` first ones of all layers; infinite where all arrived.

@@ -1,8 +1,34 @@
-"""Criteria by the gradient of a loss: what it changes by when a weight or a neuron goes, to first or second order."""
+"""Criteria of one formula each: by the size of weights, by chance, and by the gradient of a loss."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
+
+
+def magnitude(weight: Tensor) -> Tensor:
+    """|w| for every entry of a weight (n_out, …), in its shape: weight thresholding."""
+    return weight.detach().abs()
+
+
+def neuron_l1(weight: Tensor) -> Tensor:
+    """ℓ₁ norm of each neuron's incoming weights (n_out, …), (n_out,) (Li et al. 2017)."""
+    return weight.detach().flatten(1).abs().sum(1)
+
+
+def neuron_l2(weight: Tensor) -> Tensor:
+    """ℓ₂ norm of each neuron's incoming weights (n_out, …), (n_out,) (He et al. 2018)."""
+    return weight.detach().flatten(1).square().sum(1).sqrt()
+
+
+def random_weights(weight: Tensor, generator: torch.Generator) -> Tensor:
+    """The baseline: a number in [0, 1) for every entry of a weight matrix, (n_out, C), on the generator's device."""
+    return torch.rand(weight.shape, generator=generator, dtype=torch.float64, device=generator.device)
+
+
+def random_neurons(weight: Tensor, generator: torch.Generator) -> Tensor:
+    """The baseline: one for every row of a weight matrix (n_out, C), (n_out,)."""
+    return torch.rand(weight.shape[:1], generator=generator, dtype=torch.float64, device=generator.device)
 
 
 def snip(weight: Tensor, mean_gradient: Tensor) -> Tensor:
