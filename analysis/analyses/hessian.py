@@ -8,7 +8,7 @@ from typing import Any
 from analysis.analyses.entries import first_values, stage_sheet
 from analysis.analyses.shape import Analysis, Request
 from analysis.plots.spectrum import spectrum_figure
-from analysis.runs.evenly import evenly
+from analysis.runs.groups import evenly
 from analysis.runs.results import Entry, each_stage
 from analysis.runs.study import Study
 from analysis.tables.numbers import NOTHING, percent
