@@ -95,13 +95,8 @@ def draw_field(
 ) -> Any:
     """One panel; stream lines where the grid is whole, arrows where cells are missing. Returns the image.
 
-    Args:
-        axes: where.
-        velocity: (cells, cells, 2), NaN where unknown.
-        divergence: (cells, cells).
-        extent: left, right, bottom, top.
-        colour, limits: what the colour shows, and the ends of its scale.
-        density: of the stream lines.
+    `velocity` (cells, cells, 2) is NaN where unknown; `extent` is left, right, bottom, top; `limits` are the ends of
+    the scale of the colour, `density` is that of the stream lines.
     """
     from matplotlib import colormaps
 
