@@ -236,14 +236,12 @@ class HessianOperator(LinearOperator):
         if not np.isfinite(value) or not np.isfinite(gradient).all():
             raise RunError(f"the loss has no Hessian here: its value is {value:g}, or its gradient is not finite")
         again, gradient_again = self.value_and_gradient()
-        tolerance = (
-            1e-12 if self._parameters[0].dtype is torch.float64 else 1e-5
-        )  # sums in another order, by several threads
-        if abs(again - value) > tolerance * max(1.0, abs(value)) or np.linalg.norm(
-            gradient_again - gradient
-        ) > tolerance * max(1.0, float(np.linalg.norm(gradient))):
+        norm, moved = float(np.linalg.norm(gradient)), np.linalg.norm(gradient_again - gradient)
+        # Several threads add up in another order.
+        tolerance = 1e-12 if self._parameters[0].dtype is torch.float64 else 1e-5
+        if abs(again - value) > tolerance * max(1.0, abs(value)) or moved > tolerance * max(1.0, norm):
             raise RunError("the loss is not deterministic: two evaluations differ; its Hessian would be noise")
-        self.value, self.gradient_norm = value, float(np.linalg.norm(gradient))
+        self.value, self.gradient_norm = value, norm
 
 
 def _ceil(numerator: int, denominator: int) -> int:
