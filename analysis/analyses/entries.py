@@ -29,12 +29,8 @@ def stage_sheet(
 ) -> Sheet:
     """A row a stage: its name, prune ratio and params, and what `cells` makes of its values.
 
-    Args:
-        study, entries: the run and its stages; one without a result has "-" in every cell.
-        legend: what the numbers are.
-        columns, cells: their names, and what stands in them, of the values of one stage.
-        above: rows of reference ahead of the stages: a name, and a cell a column.
-        notes: below the table, after the reasons of what failed.
+    A stage without a result has "-" in every cell. `above` are rows of reference ahead of the stages, a name and a cell
+    a column; `notes` stand below the table, after the reasons of what failed.
     """
     body = [(name, "", "", *shown) for name, *shown in above]
     for entry in entries:

@@ -25,15 +25,7 @@ PLACES = {name: f"analysis.analyses.{name}" for name in SETTINGS}  # the module 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of an analysis: a run, some of its stages, settings.
-
-    Attributes:
-        study: the run.
-        subjects: the stages.
-        settings: an instance of the analysis's settings.
-        named: whether the user named the stages; else they are all there are.
-        progress: what the user sees.
-    """
+    """What is asked of an analysis: a run, some of its stages (all, unless the user `named` them), its own settings."""
 
     study: Study
     subjects: Sequence[Subject]

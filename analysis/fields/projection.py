@@ -121,12 +121,6 @@ def square_window(rows: Array, margin: float, reach: float = 0.0) -> tuple[float
 
 
 def window(rows: Array, quantile: float, margin: float, reach: float = 0.0) -> tuple[float, float, float, float]:
-    """A square window on rows (N, 2) without their outermost: left, right, bottom, top.
-
-    Args:
-        quantile: share of the points that may lie outside on either side of either axis.
-        margin: share of the longer side added all round.
-        reach: [−reach, reach]² has to fit in as well.
-    """
+    """`square_window` of rows (N, 2) without their outermost: a share of `quantile` on either side of either axis."""
     low, high = np.quantile(rows, [quantile, 1 - quantile], axis=0)
     return square_window(np.stack([low, high]), margin, reach)

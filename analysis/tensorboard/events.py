@@ -21,11 +21,7 @@ from torch.utils.tensorboard.summary import hparams, scalar, text
 
 
 class EventFile:
-    """The one event file of a folder; closed when the `with` block is left.
-
-    Args:
-        folder: made where it is missing.
-    """
+    """The one event file of a folder, which is made where it is missing; closed when the `with` block is left."""
 
     def __init__(self, folder: Path) -> None:
         before = list(folder.glob("events.out.tfevents.*")) if folder.is_dir() else []
