@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from analysis.analyses.entries import stage_sheet
-from analysis.analyses.shape import Analysis, Request
+from analysis.analyses.shape import Analysis, Request, stage_sheet
 from analysis.fields.projection import Pair, check_columns, parse_columns
 from analysis.runs.groups import by_cascade, evenly
 from analysis.runs.results import Entry, Report, Result, each_stage
