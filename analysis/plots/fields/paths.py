@@ -29,7 +29,7 @@ def trajectories_figure(arrays: Mapping[str, np.ndarray], title: str) -> dict[st
     def draw(figure: Figure) -> None:
         grid = figure.subplots(1, len(paths), squeeze=False)[0]
         for number, (axes, one) in enumerate(zip(grid, paths, strict=True)):
-            draw_paths(axes, one, tuple(extents[number]))
+            draw_paths(axes, one, start_colours(one[0]), extents[number])
             label_axes(axes, pair_of(arrays, number), True, True)
         figure.legend(handles=_ends(), loc="outside lower center", ncols=2, frameon=False)
         heading(figure, title, f"paths of {paths.shape[2]} samples from noise to data, coloured by where they start")
@@ -37,14 +37,13 @@ def trajectories_figure(arrays: Mapping[str, np.ndarray], title: str) -> dict[st
     return render(draw, shown, (4.0 * len(paths) + 0.3 if len(paths) > 1 else 5.4, 4.95 if len(paths) > 1 else 6.2))
 
 
-def draw_paths(axes: Axes, paths: np.ndarray, extent: Sequence[float]) -> None:
-    """Paths (K, n, 2) from noise (first) to data (last): lines coloured by where they start, ends marked."""
+def draw_paths(axes: Axes, paths: np.ndarray, colours: np.ndarray, extent: Sequence[float], size: float = 10) -> None:
+    """Paths (K, n, 2) in colours (n, 3 or 4), their first points hollow, their last ones full, of a marker's `size`."""
     from matplotlib.collections import LineCollection
 
-    colours = start_colours(paths[0])
     lines = LineCollection(list(np.moveaxis(paths, 1, 0)), colors=colours, linewidths=0.7, alpha=0.65)
     axes.add_collection(lines)
-    ends: Any = {"s": 10, "linewidths": 0.8, "zorder": 3}
+    ends: Any = {"s": size, "linewidths": 0.8, "zorder": 3}
     hollow: Any = {"facecolors": "white", "edgecolors": colours}
     axes.scatter(paths[0, :, 0], paths[0, :, 1], **hollow, **ends)
     axes.scatter(paths[-1, :, 0], paths[-1, :, 1], c=colours, **ends)
