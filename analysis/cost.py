@@ -140,7 +140,7 @@ class Timing:
 def in_turns(
     works: Mapping[tuple[str, str], Callable[[], int]],
     rounds: int,
-    report: Callable[[int, int], None] | None = None,
+    report: Callable[[int, int], None] = lambda done, total: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[tuple[str, str], Timing | str]:
     """Time all works once a round, every other round backwards, after one round that does not count.
@@ -164,8 +164,7 @@ def in_turns(
                     failures[name] = str(error)
                 seconds[name].append(clock() - started)
             done += 1
-            if report is not None:
-                report(done, total)
+            report(done, total)
     return {name: failures.get(name) or Timing(np.array(seconds[name][1:]), nfe[name]) for name in works}
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from analysis.runs.analyses import Key
 from analysis.runs.records import DENSE
-from analysis.runs.study import Subject
+
+if TYPE_CHECKING:
+    from analysis.runs.study import Subject  # with NumPy, which `--help` does not wait for
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")

@@ -1,7 +1,4 @@
-"""The vector field: stream lines, or arrows of its projection, on a colour map.
-
-All functions take the arrays of `analysis.fields.arrays`.
-"""
+"""The vector field of `analysis.fields.arrays`: stream lines, or arrows of its projection, on a colour map."""
 
 from __future__ import annotations
 
