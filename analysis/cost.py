@@ -97,13 +97,9 @@ def _layers(flow: Flow) -> Iterator[list[Layer]]:
 
 @dataclass(frozen=True)
 class Job:
-    """A flow to be timed both ways, with its own solver.
+    """A flow to be timed both ways, with its own solver; `precise` is the same flow in the precision of its log p.
 
-    Attributes:
-        flow: in the precision it samples in.
-        precise: the same flow in the precision of its log p.
-        points: (B, D) rows whose log p is computed.
-        noise: (B, D) that the samples start from.
+    `points` (B, D) are the rows whose log p is computed, `noise` (B, D) is what the samples start from.
     """
 
     flow: Flow
@@ -135,12 +131,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Timing:
-    """How long one work took.
-
-    Attributes:
-        seconds: of every round, (R,).
-        nfe: evaluations of the field in one solve, the largest over the chunks.
-    """
+    """The seconds of every round (R,), and the evaluations of the field in one solve, the most of any chunk."""
 
     seconds: Array
     nfe: int
@@ -149,21 +140,15 @@ class Timing:
 def in_turns(
     works: Mapping[tuple[str, str], Callable[[], int]],
     rounds: int,
-    report: Callable[[int, int], None] | None = None,
+    report: Callable[[int, int], None] = lambda done, total: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[tuple[str, str], Timing | str]:
     """Time all works once a round, every other round backwards, after one round that does not count.
 
     Backwards, so that whoever comes after a heavy one does not always do; a steady drift cancels too.
 
-    Args:
-        works: (flow, what) → function that does it and returns its NFE.
-        rounds: those that count.
-        report: told how many of (rounds + 1) × works are done.
-        clock: seconds.
-
-    Returns:
-        A timing each, or the reason why there is none; what fails is not tried again.
+    `works` are functions by (flow, what) that return their NFE; `report` is told how many of (rounds + 1) × works are
+    done. Each has its timing, or the reason why there is none; what fails is not tried again.
     """
     seconds: dict[tuple[str, str], list[float]] = {name: [] for name in works}
     nfe: dict[tuple[str, str], int] = {}
@@ -179,8 +164,7 @@ def in_turns(
                     failures[name] = str(error)
                 seconds[name].append(clock() - started)
             done += 1
-            if report is not None:
-                report(done, total)
+            report(done, total)
     return {name: failures.get(name) or Timing(np.array(seconds[name][1:]), nfe[name]) for name in works}
 
 

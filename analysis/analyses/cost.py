@@ -11,8 +11,7 @@ import numpy as np
 import torch
 
 from analysis import cost
-from analysis.analyses.entries import first_values, stage_sheet
-from analysis.analyses.shape import Analysis, Request
+from analysis.analyses.shape import Analysis, Request, first_values, stage_sheet
 from analysis.cost import Job, Timing, in_turns, processor, threads
 from analysis.runs.progress import Progress
 from analysis.runs.results import Entry, Report, Result, each_stage

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from analysis.analyses.entries import stage_sheet
-from analysis.analyses.shape import Analysis, Request
+from analysis.analyses.shape import Analysis, Request, stage_sheet
 from analysis.fields.projection import Pair, check_columns, parse_columns
-from analysis.runs.evenly import by_cascade, evenly
+from analysis.runs.groups import by_cascade, evenly
 from analysis.runs.results import Entry, Report, Result, each_stage
 from analysis.runs.study import Study, Subject
 from analysis.tables.numbers import fixed
@@ -131,9 +130,8 @@ def _panel_files(cascade: str, entries: Sequence[Entry], colour: Colour) -> dict
 
 
 def _stage_files(entry: Entry, colour: Colour) -> dict[str, bytes]:
-    from analysis.plots.fields.animation import animation
     from analysis.plots.fields.densities import density_figure, pairs_figure
-    from analysis.plots.fields.paths import trajectories_figure
+    from analysis.plots.fields.paths import animation, trajectories_figure
     from analysis.plots.fields.streams import field_figure
 
     assert entry.result is not None

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from analysis.analyses.entries import first_values, stage_sheet
-from analysis.analyses.shape import Analysis, Request
+from analysis.analyses.shape import Analysis, Request, first_values, stage_sheet
 from analysis.plots.spectrum import spectrum_figure
-from analysis.runs.evenly import evenly
+from analysis.runs.groups import evenly
 from analysis.runs.results import Entry, each_stage
 from analysis.runs.study import Study
 from analysis.tables.numbers import NOTHING, percent
@@ -64,9 +63,13 @@ def sheets(study: Study, entries: Sequence[Entry]) -> list[Sheet]:
 
 def figures(request: Request, entries: Sequence[Entry]) -> Iterator[tuple[str, Mapping[str, bytes]]]:
     """The spectral densities of up to 12 stages."""
-    shown = _spread([entry for entry in entries if entry.result], PANELS)
-    if not shown:
+    done = [entry for entry in entries if entry.result]
+    if not done:
         return
+    # Of too many stages: the first seed's; of still too many: evenly chosen ones, first and last among them.
+    if len(done) > PANELS:
+        done = [entry for entry in done if entry.subject.record.seed == done[0].subject.record.seed]
+    shown = [done[place] for place in evenly(len(done), PANELS)]
     seeds = {entry.subject.record.seed for entry in shown}
     labels = [e.subject.label + (f", seed {e.subject.record.seed}" if len(seeds) > 1 else "") for e in shown]
     only = "" if len(seeds) > 1 else f", seed {seeds.pop()}"
@@ -114,13 +117,6 @@ def _digits(value: float | None, se: float | None = None) -> str:
     if value is None:
         return NOTHING
     return f"{value:.4g}" if not se else f"{value:.4g} ± {se:.2g}"
-
-
-def _spread(entries: Sequence[Entry], most: int) -> list[Entry]:
-    # Of too many stages: the first seed's; of still too many: evenly chosen ones, first and last among them.
-    if len(entries) > most:
-        entries = [entry for entry in entries if entry.subject.record.seed == entries[0].subject.record.seed]
-    return [entries[place] for place in evenly(len(entries), most)]
 
 
 ANALYSIS = Analysis("hessian", compute, sheets, figures, check, columns=_COLUMNS)

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.analyses.entries import first_values, stage_sheet
-from analysis.analyses.shape import Analysis, Request
+from analysis.analyses.shape import Analysis, Request, first_values, stage_sheet
 from analysis.plots.modes import mode_quality_arrays, mode_quality_figure
 from analysis.runs.results import Entry, Report, Result, each_stage
 from analysis.runs.study import Study, Subject

@@ -1,4 +1,4 @@
-"""The one shape of an analysis, and how one is run: by the command line, by the report, from Python."""
+"""The one shape of an analysis, its table of a row a stage, and how it is run: by commands, the report, from Python."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from analysis.runs.progress import Progress
 from analysis.runs.results import Entry
 from analysis.runs.study import Study, Subject
 from analysis.settings import SETTINGS
+from analysis.tables.numbers import NOTHING, count, percent
 from analysis.tables.rows import to_csv
 from analysis.tables.sheet import Sheet
 from analysis.tables.text import text
@@ -25,15 +26,7 @@ PLACES = {name: f"analysis.analyses.{name}" for name in SETTINGS}  # the module 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of an analysis: a run, some of its stages, settings.
-
-    Attributes:
-        study: the run.
-        subjects: the stages.
-        settings: an instance of the analysis's settings.
-        named: whether the user named the stages; else they are all there are.
-        progress: what the user sees.
-    """
+    """What is asked of an analysis: a run, some of its stages (all, unless the user `named` them), its own settings."""
 
     study: Study
     subjects: Sequence[Subject]
@@ -80,11 +73,8 @@ def analyse(run: Path | str, name: str, stages: Sequence[str] | str = (), **sett
 
     What is known from before is taken from the run folder, as by the command line; no file is written beside that.
 
-    Args:
-        run: a run folder.
-        name: hessian, modes, field or cost.
-        stages: patterns as `--stage` takes them; all stages by default.
-        settings: as the options of the command are called, with the same defaults (`analysis.settings`).
+    `name` is hessian, modes, field or cost; `stages` are patterns as `--stage` takes them, all stages by default;
+    settings are called as the command's options, with the same defaults (`analysis.settings`).
 
     Raises:
         InputError: no run folder, no such analysis, stage or setting, or one that this run cannot have.
@@ -132,3 +122,40 @@ def csv_of(analysis: Analysis, entries: Sequence[Entry]) -> str:
     rows = [{name: v for name, v in row.items() if not isinstance(v, list | dict)} for row in rows]
     columns = list(dict.fromkeys(name for row in sorted(rows, key=len, reverse=True) for name in row))
     return to_csv(rows, columns, whole=False)
+
+
+def first_values(entries: Sequence[Entry]) -> dict[str, Any] | None:
+    """The values of the first stage that has any."""
+    return next((entry.result.values for entry in entries if entry.result is not None), None)
+
+
+def stage_sheet(
+    study: Study,
+    entries: Sequence[Entry],
+    legend: str,
+    columns: Sequence[str],
+    cells: Callable[[dict[str, Any]], Sequence[str]],
+    above: Sequence[Sequence[str]] = (),
+    notes: Sequence[str] = (),
+) -> Sheet:
+    """A row a stage: its name, prune ratio and params, and what `cells` makes of its values.
+
+    A stage without a result has "-" in every cell. `above` are rows of reference ahead of the stages, a name and a cell
+    a column; `notes` stand below the table, after the reasons of what failed.
+    """
+    body = [(name, "", "", *shown) for name, *shown in above]
+    for entry in entries:
+        record, name = entry.subject.record, entry.subject.name
+        shown = [NOTHING] * len(columns) if entry.result is None else cells(entry.result.values)
+        body.append((name, percent(record.prune_ratio), count(record.params), *shown))
+    spec = study.folder.spec
+    failed = [f"failed: {entry.subject.name}: {entry.reason}" for entry in entries if entry.result is None]
+    return Sheet(
+        title=f"{spec.data.name} ({spec.train.objective}), run {spec.name}",
+        legend=legend,
+        heading=("stage", "prune ratio", "params", *columns),
+        body=tuple(body),
+        label=f"{spec.name}-stages",
+        notes=(*failed, *notes),
+        whole_names=True,
+    )

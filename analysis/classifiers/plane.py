@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from analysis.fields import grids
-from analysis.fields.projection import square_window
-from analysis.runs.evenly import by_cascade, evenly
+from analysis.fields.projection import Array, square_window
+from analysis.runs.groups import by_cascade, evenly
 from analysis.runs.results import Result
 from analysis.runs.study import Study, Subject
 from analysis.tables.means import label_of
@@ -22,8 +21,6 @@ from sparseflows.evaluation.likelihood import as_dtype
 from sparseflows.experiment.folder.records import DENSE, DONE
 from sparseflows.flow.model import Flow
 from sparseflows.flow.solvers.ode import Solver, Status
-
-Array = NDArray[np.float64]
 
 CELLS, STRIPS = 100, 10  # of the map on a side; solved in so many strips, so that one that fails leaves the others
 MARGIN = 0.15  # around the rows, as a share of their extent
@@ -65,12 +62,8 @@ def plane(network: nn.Module, splits: Splits, solver: Solver, dtype: str, seed: 
 
     Values: `correct`, the share of the shown points that are classified right; `cells_left_out`, a share.
 
-    Args:
-        network: (B, 2) → logits, or a flow whose final state they are.
-        splits: with labels.
-        solver: of a flow's solves.
-        dtype: float32 or float64, what all is computed in.
-        seed: of the choice of the points.
+    `network` makes logits of (B, 2), or is a flow whose final state they are; `splits` have labels; all is computed in
+    `dtype`, float32 or float64; `seed` chooses the points.
 
     Raises:
         RunError: a solve that starts at the points did not reach its end.

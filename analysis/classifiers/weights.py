@@ -9,24 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from analysis.classifiers.plane import Sweep
+from analysis.classifiers.plane import Array, Sweep
 from analysis.runs.study import survivors
 from sparseflows.experiment.loading import load_masks, load_network
 from sparseflows.pruning.graph.groups import hidden_layers, weight_names
-
-Array = NDArray[np.float64]
 
 WEIGHT_BINS, NORM_BINS = 80, 40
 
 
 @dataclass(frozen=True)
 class Left:
-    """What is left of a network, a tensor a weight layer.
+    """What is left of a network: the surviving weights of each layer, and the `norms` of each hidden one.
 
-    Attributes:
-        weights: the surviving weights of each layer.
-        norms: of each hidden layer, ‖w_i‖₁ = Σ_j |w_ij| over the incoming weights, of neurons or channels that have any
-            (Li et al. 2017, "Pruning filters for efficient convnets", the criterion l1).
+    A norm is ‖w_i‖₁ = Σ_j |w_ij| over the incoming weights, of neurons or channels that have any (Li et al. 2017,
+    "Pruning filters for efficient convnets", the criterion l1).
     """
 
     weights: tuple[Tensor, ...]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -68,8 +67,13 @@ def table(
 
         return tabulate(runs or [], published, baselines, as_json, out)
     from analysis.cli.table import command
+    from sparseflows.errors import InputError
 
-    return command(_given(runs, tabular_only=published or not baselines), as_json, out)
+    if published or not baselines:
+        raise InputError("--published and --no-baselines go with --tabular; add it")
+    if not runs:
+        raise InputError("Missing argument 'RUN...': give run folders, or --tabular --published for published rows")
+    return command(runs, as_json, out)
 
 
 @app.command(rich_help_panel=ANALYSES)
@@ -162,13 +166,3 @@ def report(
     from analysis.cli.report import command
 
     command(runs, only_cached, as_json, out)
-
-
-def _given(runs: list[Path] | None, tabular_only: bool) -> list[Path]:
-    from sparseflows.errors import InputError
-
-    if tabular_only:
-        raise InputError("--published and --no-baselines go with --tabular; add it")
-    if not runs:
-        raise InputError("Missing argument 'RUN...': give run folders, or --tabular --published for published rows")
-    return runs

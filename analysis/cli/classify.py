@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +16,7 @@ from analysis.runs.progress import Progress
 from analysis.runs.records import read_run
 from analysis.runs.results import Entry, Report, Result, each_stage
 from analysis.runs.study import Study, Subject
-from analysis.tables.means import CLASSIFIES, Row, Table, tabulate
+from analysis.tables.means import CLASSIFIES, Table, tabulate
 from analysis.tables.nll import rows_csv, sheet
 from analysis.tables.rows import with_se
 from analysis.tables.text import text
@@ -149,10 +149,10 @@ def _document(study: Study, table: Table) -> dict[str, Any]:
         "seeds": table.seeds,
         "se_over": table.se_over,
         "stages": [{name: getattr(stage, name) for name in _STAGE} for stage in read_run(study.path).stages],
-        "means": [_mean(row) for row in table.rows],
+        "means": [
+            {name: getattr(row, name) for name in _MEAN}
+            | with_se("accuracy_test", row.accuracy)
+            | with_se("loss_test", row.loss)
+            for row in table.rows
+        ],
     }
-
-
-def _mean(row: Row) -> Mapping[str, Any]:
-    own = {name: getattr(row, name) for name in _MEAN}
-    return own | with_se("accuracy_test", row.accuracy) | with_se("loss_test", row.loss)

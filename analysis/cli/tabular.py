@@ -8,12 +8,12 @@ from pathlib import Path
 import typer
 
 from analysis.analyses.writing import REMEDY, drawn, require_once, write_files
+from analysis.cli.table import written
 from analysis.plots.tabular import tabular_arrays, tabular_figure
 from analysis.reference import load_reference
 from analysis.runs.progress import Progress
 from analysis.runs.study import Study
 from analysis.runs.sweeps import folder_for_all
-from analysis.tables.markup import latex, markdown
 from analysis.tables.text import text
 from analysis.tabular import formats
 from analysis.tabular.baseline_results import RunBaselines, baselines_of
@@ -38,13 +38,8 @@ def command(runs: Sequence[Path], published: bool, fit_baselines: bool, as_json:
     if folder is None:
         typer.echo("wrote no files; name a folder for them with --out DIR", err=True)
         return
-    files: dict[str, str | bytes] = {
-        "tabular.txt": shown,
-        "tabular.csv": formats.rows_csv(table),
-        "tabular.md": markdown(sheet),
-        "tabular.tex": latex(sheet),
-        "tabular.json": document + "\n",
-    }
+    files = written("tabular", [sheet]) | {"tabular.txt": shown, "tabular.csv": formats.rows_csv(table)}
+    files |= {"tabular.json": document + "\n"}
     write_files(folder, files | drawn("nll_vs_params_tabular", tabular_figure, tabular_arrays(table)))
 
 

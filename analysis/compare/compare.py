@@ -49,7 +49,9 @@ def _compare(run: Run, dataset: str, objective: str, stages: Sequence[Stage]) ->
     ]
     failed = tuple((stage, reason) for stage in stages if (reason := _reason(stage, quantity)))
     head = (run.folder, run.name, dataset, objective, quantity, run.seeds)
-    return Comparison(*head, tuple(means), _corrected(found), _best(means), failed)
+    adjusted = iter(holm([one.p for one in found if one.p is not None]))
+    differences = tuple(one if one.p is None else replace(one, p_holm=next(adjusted)) for one in found)
+    return Comparison(*head, tuple(means), differences, _best(means), failed)
 
 
 def _order(key: Key) -> tuple[int, int, str, str, int]:
@@ -120,11 +122,6 @@ def _difference(key: Key, other: Key, against: str, known: Known, quantity: Quan
 def _params_gap(one: Stage, two: Stage) -> float:
     dense = one.params_dense or two.params_dense
     return abs((one.params or 0) - (two.params or 0)) / dense if dense else 0.0
-
-
-def _corrected(found: Sequence[Difference]) -> tuple[Difference, ...]:
-    adjusted = iter(holm([one.p for one in found if one.p is not None]))
-    return tuple(one if one.p is None else replace(one, p_holm=next(adjusted)) for one in found)
 
 
 def _best(means: Sequence[StageMean]) -> StageMean | None:

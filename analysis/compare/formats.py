@@ -1,7 +1,4 @@
-"""A comparison written down: for the terminal, as CSV, Markdown and JSON.
-
-Pure: comparisons in, strings out. Text and Markdown round; CSV and JSON keep every digit.
-"""
+"""A comparison written down: as text and Markdown, rounded, as CSV and JSON with every digit. Pure."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,24 +13,26 @@ from sparseflows.flow.model import Flow
 from sparseflows.training.objectives import FlowMatching
 
 
-class MeanLoss(Protocol):
-    """A mean over N terms, computed a chunk of terms at a time."""
+@dataclass(frozen=True)
+class MeanLoss(ABC):
+    """A mean over the N terms of `rows` (N, D), standardised, computed a chunk of terms at a time."""
+
+    rows: Tensor
 
     @property
     def terms(self) -> int:
         """N."""
-        ...
+        return len(self.rows)
 
+    @abstractmethod
     def total(self, flow: Flow, chosen: slice) -> Tensor:
         """The sum (not the mean) of the chosen terms, a scalar."""
-        ...
 
 
 @dataclass(frozen=True)
-class NLL:
-    """−log p of `rows` (N, D), standardised, with the exact divergence, on steps that are held."""
+class NLL(MeanLoss):
+    """−log p of `rows` (N, D) in nats, with the exact divergence, on steps that are held."""
 
-    rows: Tensor
     steps: HeldSteps
 
     @classmethod
@@ -38,24 +40,18 @@ class NLL:
         """On the steps that an adaptive solver takes for all `rows` at `tol`; raises as `choose_steps`."""
         return cls(rows, choose_steps(flow, rows, tol))
 
-    @property
-    def terms(self) -> int:
-        """N."""
-        return len(self.rows)
-
     def total(self, flow: Flow, chosen: slice) -> Tensor:
         """−Σ log p, nats."""
         return -log_prob_on_steps(flow, self.rows[chosen], self.steps).sum()
 
 
 @dataclass(frozen=True)
-class FlowMatchingLoss:
+class FlowMatchingLoss(MeanLoss):
     """The squared error of the velocity (`training.objectives.FlowMatching`), at draws that are held.
 
     `rows` (N, D) has each row as often as it has draws of `noise` (N, D) and `times` (N, 1).
     """
 
-    rows: Tensor
     noise: Tensor
     times: Tensor
 
@@ -65,11 +61,6 @@ class FlowMatchingLoss:
         repeated = rows.repeat(draws, 1)
         noise, times = FlowMatching(time_power).draw(repeated, generator)
         return cls(repeated, noise, times)
-
-    @property
-    def terms(self) -> int:
-        """N."""
-        return len(self.rows)
 
     def total(self, flow: Flow, chosen: slice) -> Tensor:
         """The summed squared errors."""

@@ -30,11 +30,9 @@ T = TypeVar("T")
 
 
 class Survivors:
-    """The surviving params of a flow as one vector of length P, and where each tensor lies in it.
+    """The surviving params of a flow (they need gradients) as one vector of length P, and where each tensor lies in it.
 
-    Args:
-        flow: its params need gradients.
-        kept: parameter name → bool tensor, True where the entry survives; names left out survive whole.
+    `kept` says by parameter name where an entry survives, True or False; names left out survive whole.
     """
 
     def __init__(self, flow: Flow, kept: Mapping[str, Tensor]) -> None:
@@ -87,10 +85,7 @@ class HessianOperator(LinearOperator):
             operations wait for each other after every small step: slower than one on a busy machine.)
         on_product: called with the number of products after each, by one thread at a time.
 
-    Attributes:
-        products: how many vectors have been multiplied so far.
-        chunk: terms in a chunk.
-        bytes_a_term: what one term's graph takes, measured.
+    `products` counts the vectors multiplied, `chunk` the terms of a chunk; `bytes_a_term` is what one's graph takes.
 
     Raises:
         RunError: the loss or its gradient is not finite, or not the same twice.
@@ -236,14 +231,12 @@ class HessianOperator(LinearOperator):
         if not np.isfinite(value) or not np.isfinite(gradient).all():
             raise RunError(f"the loss has no Hessian here: its value is {value:g}, or its gradient is not finite")
         again, gradient_again = self.value_and_gradient()
-        tolerance = (
-            1e-12 if self._parameters[0].dtype is torch.float64 else 1e-5
-        )  # sums in another order, by several threads
-        if abs(again - value) > tolerance * max(1.0, abs(value)) or np.linalg.norm(
-            gradient_again - gradient
-        ) > tolerance * max(1.0, float(np.linalg.norm(gradient))):
+        norm, moved = float(np.linalg.norm(gradient)), np.linalg.norm(gradient_again - gradient)
+        # Several threads add up in another order.
+        tolerance = 1e-12 if self._parameters[0].dtype is torch.float64 else 1e-5
+        if abs(again - value) > tolerance * max(1.0, abs(value)) or moved > tolerance * max(1.0, norm):
             raise RunError("the loss is not deterministic: two evaluations differ; its Hessian would be noise")
-        self.value, self.gradient_norm = value, float(np.linalg.norm(gradient))
+        self.value, self.gradient_norm = value, norm
 
 
 def _ceil(numerator: int, denominator: int) -> int:

@@ -62,14 +62,10 @@ def require_pyhessian() -> None:
 def compare(operator: HessianOperator, ours: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """PyHessian's largest eigenvalue and trace beside ours.
 
-    Args:
-        operator: whose loss, survivors and chunks it takes over.
-        ours: our values: `lambda_max`, `trace_se`, `seconds`.
-        seed: of PyHessian's draws, which come from PyTorch's global generator; that is put back afterwards.
-
-    Returns:
-        `lambda_max`, `lambda_ratio` (its over ours), `trace`, `trace_se`, `trace_probes`, `seconds`, and
-        `seconds_at_our_trace_se`: its time had it gone on to our standard error, by 1/√n (None where ours is 0).
+    It takes over the loss, survivors and chunks of `operator`; `ours` has `lambda_max`, `trace_se` and `seconds`.
+    `seed` is that of its draws, which come from PyTorch's global generator; that is put back afterwards. `lambda_ratio`
+    is its value over ours, `seconds_at_our_trace_se` its time had it gone on to our standard error, by 1/√n (None where
+    ours is 0), `time_ratio` that over our time.
 
     Raises:
         InputError: PyHessian is not installed.

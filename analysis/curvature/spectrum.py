@@ -1,7 +1,4 @@
-"""What eigenvalues, or Ritz values and their weights, say of a spectrum: condition, negative share, density.
-
-Pure: arrays or Lanczos runs in, numbers out.
-"""
+"""What eigenvalues, or Ritz values and their weights, say of a spectrum: condition, negative share, density. Pure."""
 
 from __future__ import annotations
 

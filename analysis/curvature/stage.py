@@ -169,7 +169,6 @@ def curvature(operator: HessianOperator, settings: Settings, whole: bool, layers
         clear, clear_se = spectrum.negative_share(runs)
         share, share_se, cut = clear, clear_se, spectrum.NEGATIVE_CUT
     kappa_lanczos, kappa_lanczos_se = spectrum.kappa_lanczos(runs)
-    low, high = trace.interval(0.99)
     values: dict[str, Any] = {
         "lambda_max": extremes.lambda_max,
         "lambda_min": extremes.lambda_min,
@@ -178,7 +177,7 @@ def curvature(operator: HessianOperator, settings: Settings, whole: bool, layers
         "converged": extremes.converged,
         "trace": trace.value,
         "trace_se": trace.se,
-        "trace_99": [low, high],
+        "trace_99": list(trace.interval(0.99)),
         "trace_products": trace.products,
         "kappa": _known(kappa),
         "below_eps": below,

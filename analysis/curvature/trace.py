@@ -1,8 +1,4 @@
-"""Trace of a symmetric operator from products alone, with an honest standard error: Hutch++, Hutchinson.
-
-Pure: an operator (P x P, float64) and a generator in, an estimate out. The operator is only ever asked for
-`matmat`, in blocks, and every column is counted.
-"""
+"""Trace of a symmetric operator from products alone, with an honest standard error: Hutch++, Hutchinson. Pure."""
 
 from __future__ import annotations
 
@@ -104,13 +100,18 @@ def hutch_plus_plus(
     multiply = Products(operator)
     rows = [slice(None), *(blocks or {}).values()]
     if products >= multiply.size:
-        return _exact(multiply, rows, blocks or {})
+        diagonal = np.diagonal(multiply(np.eye(multiply.size)))
+        total, *parts = (float(np.sum(diagonal[part])) for part in rows)
+        named = {name: (value, 0.0) for name, value in zip(blocks or {}, parts, strict=True)}
+        return TraceEstimate(total, 0.0, 0, multiply.count, named)
     if products < MIN_PRODUCTS:
         raise InputError(f"Hutch++ needs at least {MIN_PRODUCTS} products, not {products}")
     sketch = products // 3
     batch = products - 2 * sketch
     basis = _orthonormal_range(multiply(rng.standard_normal((multiply.size, sketch))))
-    diagonal = _captured_diagonal(basis, multiply(basis))
+    image = multiply(basis)
+    # Diagonal (P,) of A - EAE = QQᵀA + AQQᵀ - QQᵀAQQᵀ, all of it known from AQ; its sum is tr QᵀAQ.
+    diagonal = np.sum(basis * (2 * image - basis @ (basis.T @ image)), axis=1)
     captured = np.array([np.sum(diagonal[part]) for part in rows])
     limit = multiply.size if max_products is None else max_products
     samples = _probe(multiply, basis, rows, batch, rng)
@@ -126,23 +127,10 @@ def hutch_plus_plus(
     return TraceEstimate(*pairs[0], samples.shape[1] - 1, multiply.count, named)
 
 
-def _exact(multiply: Products, rows: list[slice], blocks: Mapping[str, slice]) -> TraceEstimate:
-    diagonal = np.diagonal(multiply(np.eye(multiply.size)))
-    total, *parts = (float(np.sum(diagonal[part])) for part in rows)
-    named = {name: (value, 0.0) for name, value in zip(blocks, parts, strict=True)}
-    return TraceEstimate(total, 0.0, 0, multiply.count, named)
-
-
 def _orthonormal_range(sketch: Array) -> Array:
     # Directions that are numerically zero beside the largest are rounding: they would only cost a product each.
     basis, sizes, _ = np.linalg.svd(sketch, full_matrices=False)
     return np.asarray(basis[:, sizes > len(sketch) * np.finfo(np.float64).eps * sizes[0]])
-
-
-def _captured_diagonal(basis: Array, image: Array) -> Array:
-    # Diagonal (P,) of A - EAE = QQᵀA + AQQᵀ - QQᵀAQQᵀ, all of it known from AQ; its sum is tr QᵀAQ.
-    inner = basis @ (basis.T @ image)
-    return np.asarray(np.sum(basis * (2 * image - inner), axis=1))
 
 
 def _probe(multiply: Products, basis: Array, rows: list[slice], count: int, rng: np.random.Generator) -> Array:

@@ -7,18 +7,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from analysis.fields import grids
-from analysis.fields.projection import Pair, cell_means, choose_pairs, square_window, window
+from analysis.fields.projection import Array, Pair, cell_means, choose_pairs, square_window, window
 from analysis.runs.results import Report, Result
 from sparseflows.data.splits import Splits
 from sparseflows.evaluation.likelihood import subset
 from sparseflows.flow.model import Flow
 from sparseflows.flow.solvers.ode import SolveFailed, Solver
 from sparseflows.rng import numpy_generator
-
-Array = NDArray[np.float64]
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of T: the times at which a block's field is shown
 PREVIEW_SHARES, PREVIEW_CELLS = (0.0, 0.5, 1.0), 64
@@ -52,11 +49,8 @@ def field_arrays(
     units per unit of t); `times`, `blocks`; `extent` of the field's window (one a pair, for more than two
     columns); `columns` (more than two).
 
-    Args:
-        flow, splits, report: what is drawn, with its data; who is told of the progress.
-        seed: of the noise that is carried to data, and of the rows that are shown.
-        frames: states of the animation.
-        pairs: columns to show where there are more than two, counted from 0; None chooses by correlation.
+    `seed` is that of the noise that is carried to data and of the rows that are shown, `frames` counts the states of
+    the animation; `pairs` of columns, from 0, are shown where there are more than two; None chooses by correlation.
 
     Raises:
         RunError: a solve failed.
@@ -73,7 +67,9 @@ def field_arrays(
         values, arrays = _pairs(flow, rows, pairs, report)
     values |= {"mean_speed": speed, "times": common["time"].tolist(), "blocks": common["block"].tolist()}
     arrays |= common
-    return Result(values, {name: _compact(array) for name, array in arrays.items()})
+    # Single precision holds more than any picture shows, in half the space.
+    large = {name: one for name, one in arrays.items() if one.dtype == np.float64 and one.size > 1000}
+    return Result(values, arrays | {name: one.astype(np.float32) for name, one in large.items()})
 
 
 def preview_arrays(flow: Flow, rows: Array) -> dict[str, Array]:
@@ -239,9 +235,3 @@ def _shown_rows(splits: Splits, seed: int) -> Array:
 
 def _in_pairs(rows: Array, pairs: Sequence[Pair]) -> Array:
     return np.stack([rows[..., list(pair)] for pair in pairs])
-
-
-def _compact(array: NDArray[Any]) -> NDArray[Any]:
-    # Single precision holds more than any picture shows, in half the space.
-    many = array.dtype == np.float64 and array.size > 1000
-    return array.astype(np.float32) if many else array

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from analysis.fields.projection import centres
+from analysis.fields.projection import Array, centres
 from analysis.runs.results import Report
 from sparseflows.errors import RunError
 from sparseflows.evaluation.likelihood import likelihood, rows_per_chunk
@@ -27,21 +27,15 @@ from sparseflows.flow.fields import Field
 from sparseflows.flow.model import Block, Flow
 from sparseflows.flow.solvers.ode import Solver, State, Status, solve
 
-Array = NDArray[np.float64]
-
 TILE, SMALLEST_TILE = 20, 5  # cells on a side that are solved together: an easy tile need not take a hard one's steps
 PATIENCE = 400  # evaluations; the flows measured take 60 to 200 where their data are
 
 
 class Grid(NamedTuple):
-    """Square cells of a square window.
+    """Square cells of a square window from left to right and bottom to top of `extent`, standardised coordinates.
 
-    Attributes:
-        extent: left, right, bottom, top: the window's edges, standardised coordinates.
-        axis_x, axis_y: cell centres (cells,).
-        points: all centres (cells², 2), x running fastest: a column of values becomes a picture by
-            `reshape(cells, cells)`, its rows rising with y.
-        area: of one cell.
+    `axis_x`, `axis_y` (cells,) are the cells' centres, `points` (cells², 2) all of them, x running fastest: a column of
+    values becomes a picture by `reshape(cells, cells)`, its rows rising with y. `area` is that of one cell.
     """
 
     extent: tuple[float, float, float, float]
@@ -97,12 +91,9 @@ def log_density(
     Far from all data the field of a pruned network may be thousands of times as strong as elsewhere, and a
     few such cells would take longer than all others together.
 
-    Args:
-        flow, grid: whose density, and where.
-        solver, dtype, report: how, and in what precision, it is solved; who is told after each tile.
-        needed: (cells²,) cells that hold data or samples. Given it, a tile that takes more than `PATIENCE`
-            evaluations is solved in smaller and smaller ones, and those without a needed cell are left out:
-            −inf, for there is next to no probability where no sample is.
+    `needed` (cells²,) says which cells hold data or samples. Given it, a tile that takes more than `PATIENCE`
+    evaluations is solved in smaller and smaller ones, and those without a needed cell are left out: −inf, for there is
+    next to no probability where no sample is. `report` is told after each tile.
 
     Raises:
         RunError: a solve failed.

@@ -76,12 +76,10 @@ def choose_pairs(train: Array, count: int = PAIRS) -> list[Pair]:
 def cell_means(
     points: Array, values: Array, extent: tuple[float, float, float, float], cells: int, at_least: int = 1
 ) -> tuple[Array, Array]:
-    """Mean of `values` (N, K) over the points (N, 2) in each cell of a window, and the points in each.
+    """Means (cells, cells, K) of `values` (N, K) over the points (N, 2) in each cell of a window, and counts of them.
 
-    Points outside `extent` (left, right, bottom, top) are left out; a cell with fewer than `at_least` has no mean.
-
-    Returns:
-        (cells, cells, K), NaN where there is no mean, and counts (cells, cells); rows rise with y.
+    Points outside `extent` (left, right, bottom, top) are left out; a cell with fewer than `at_least` has NaN for a
+    mean; rows rise with y.
     """
     left, right, bottom, top = extent
     column = np.floor((points[:, 0] - left) / (right - left) * cells)
@@ -105,10 +103,7 @@ def centres(low: float, high: float, cells: int) -> Array:
 def square_window(rows: Array, margin: float, reach: float = 0.0) -> tuple[float, float, float, float]:
     """The smallest square that holds `rows` (N, 2) with a margin around them: left, right, bottom, top.
 
-    Args:
-        rows: points to hold.
-        margin: as a share of the longer side of the rows' bounding box, on every side.
-        reach: half the side of a square about the origin that has to fit in as well; 0 for none.
+    `margin` is a share of the longer side of the rows' bounding box; [−reach, reach]² has to fit in as well.
     """
     low, high = rows.min(0), rows.max(0)
     around = margin * float((high - low).max())
@@ -121,12 +116,6 @@ def square_window(rows: Array, margin: float, reach: float = 0.0) -> tuple[float
 
 
 def window(rows: Array, quantile: float, margin: float, reach: float = 0.0) -> tuple[float, float, float, float]:
-    """A square window on rows (N, 2) without their outermost: left, right, bottom, top.
-
-    Args:
-        quantile: share of the points that may lie outside on either side of either axis.
-        margin: share of the longer side added all round.
-        reach: [−reach, reach]² has to fit in as well.
-    """
+    """`square_window` of rows (N, 2) without their outermost: a share of `quantile` on either side of either axis."""
     low, high = np.quantile(rows, [quantile, 1 - quantile], axis=0)
     return square_window(np.stack([low, high]), margin, reach)

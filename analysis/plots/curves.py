@@ -16,6 +16,7 @@ from analysis.plots.looks import DENSE_LOOK, Look, looks
 from analysis.plots.style import Arrays, columns, render
 from analysis.plots.ticks import count_ticks
 from analysis.runs.analyses import Key, Values, number
+from analysis.runs.groups import grouped
 from analysis.runs.records import DENSE, FAILED, Run
 from analysis.tables.means import average
 from analysis.tables.numbers import mean_in
@@ -63,9 +64,8 @@ def _arrays(points: Mapping[Key, Mapping[str, object]], names: Sequence[str], da
     `<name>_se`, NaN where there is none. Keys, one entry a stage of a method: `mean_method`, `mean_stage`,
     `mean_prune_ratio`, `mean_<name>`, `mean_<name>_se`. Scalars: `dataset`, `seeds` (how many).
     """
-    groups: dict[tuple[str, int], list[Mapping[str, object]]] = {}
-    for (method, _, stage), values in points.items():
-        groups.setdefault((method, stage), []).append(values)
+    stages = grouped(points, lambda key: (key[0], key[2]))
+    groups = {stage: [points[key] for key in keys] for stage, keys in stages.items()}
     over_seeds = any(len(group) > 1 for group in groups.values())
     arrays = columns({str: ("method",), int: ("seed", "stage")}, points)
     arrays["prune_ratio"] = _column(points.values(), "prune_ratio")

@@ -11,6 +11,7 @@ import numpy as np
 from analysis.plots.axes import draw_means, kept, ratio_axis
 from analysis.plots.looks import DENSE_LOOK, looks
 from analysis.plots.style import Arrays, render
+from analysis.runs.groups import grouped
 from sparseflows.experiment.folder.records import DENSE
 
 if TYPE_CHECKING:
@@ -36,16 +37,13 @@ _CLOSENESS = (
 def mode_quality_arrays(stages: Sequence[Mapping[str, Any]], dataset: str) -> Arrays:
     """The points of the figure, of the JSON objects of the stages that are done: each averaged over the seeds.
 
-    Returns:
-        One entry a point: `method`, `stage`, `prune_ratio` (mean, fraction), `seeds`, and for each of
-        `quantities` its mean and `<quantity>_se` (over the seeds; over the samples where there is one; NaN
-        where there is none). Scalars: `<quantity>_data` and `_data_se` (true rows), `<quantity>_perfect`
-        (NaN where not known), `dataset`, `se_over`. All as in the JSON: shares are fractions.
+    Keys, one entry a point: `method`, `stage`, `prune_ratio` (mean, fraction), `seeds`, and for each of `quantities`
+    its mean and `<quantity>_se` (over the seeds; over the samples where there is one; NaN where there is none).
+    Scalars: `<quantity>_data` and `_data_se` (true rows), `<quantity>_perfect` (NaN where not known), `dataset`,
+    `se_over`. All as in the JSON: shares are fractions.
     """
     panels = _CLOSENESS if stages[0]["modes_total"] is None else _SHARES
-    groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
-    for stage in stages:
-        groups.setdefault((stage["method"], stage["stage"]), []).append(stage)
+    groups = grouped(stages, lambda stage: (stage["method"], stage["stage"]))
     seeds = [len(group) for group in groups.values()]
     arrays = {
         "method": np.array([method for method, _ in groups]),

@@ -66,10 +66,8 @@ def render(
 ) -> dict[str, bytes]:
     """A figure as files: `png` (200 dots an inch), `pdf`, and its arrays as `npz`. Equal arrays give equal bytes.
 
-    Args:
-        draw, arrays: what draws on an empty figure, with constrained layout, and the numbers that are drawn.
-        size: width and height, inches.
-        chart: whether it has axes to read values from, with a grid.
+    `draw` draws on an empty figure with constrained layout, `size` inches wide and high; a `chart` has axes to read
+    values from, with a grid.
     """
     with theme(chart):
         from matplotlib.figure import Figure

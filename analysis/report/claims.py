@@ -208,11 +208,8 @@ def _moderate(stages: Mapping[Key, Values] | None, method: str) -> list[Compared
 def _changes(
     pairs: Sequence[Compared], compare: Callable[[Values, Values | None], Mean | None]
 ) -> dict[int, list[Mean]]:
-    found: dict[int, list[Mean]] = {}
-    for seed, values, dense in pairs:
-        if (change := compare(values, dense)) is not None:
-            found.setdefault(seed, []).append(change)
-    return found
+    known = [(seed, change) for seed, values, dense in pairs if (change := compare(values, dense)) is not None]
+    return {seed: [change for _, change in several] for seed, several in grouped(known, lambda one: one[0]).items()}
 
 
 def _log_ratio(values: Values, dense: Values | None, source: str) -> Mean | None:

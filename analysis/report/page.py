@@ -24,13 +24,9 @@ LIMIT = 8_000_000  # bytes of the whole page
 
 
 def render(found: Sequence[Findings], comparison: Sequence[Picture], date: str, limit: int = LIMIT) -> str:
-    """The page.
+    """The page: a section a run of `found`, and the figures that compare them; `date` says when it was made.
 
-    Args:
-        found: the runs, one section each.
-        comparison: figures that compare the runs; none for one run.
-        date: what the page says of when it was made.
-        limit: bytes of the page that must not be passed; pictures are scaled down, then left out, to keep to it.
+    To keep to `limit` bytes, pictures are scaled down, then left out.
     """
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup

@@ -11,8 +11,7 @@ from analysis.tables.curvature import nll_change
 from analysis.tables.means import average
 from analysis.tables.numbers import Mean, nats, percent
 from analysis.tables.text import joined
-
-CONTROL = "control"
+from sparseflows.specs.choices import CONTROL
 
 
 def pruned_methods(run: Run) -> list[str]:

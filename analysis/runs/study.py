@@ -112,9 +112,7 @@ class Study:
     def subjects(self, patterns: Sequence[str] = ()) -> list[Subject]:
         """The stages that `patterns` name, all of them by default, failed ones too, in the order of results.csv.
 
-        Args:
-            patterns: `best` (the lowest validation NLL), `<method>-s<seed>/<k>`, or with wildcards as in a
-                shell: `structured-s0/*`, `*-s1/*`.
+        A pattern is `best` (the lowest validation NLL) or `<method>-s<seed>/<k>`, with a shell's wildcards: `*-s1/*`.
 
         Raises:
             InputError: a pattern that fits no stage (the ones there are get listed), or that names a failed one.

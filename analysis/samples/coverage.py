@@ -57,11 +57,8 @@ def closeness(real: Array, other: Array, generator: np.random.Generator) -> Clos
     sets. Against fresh draws (Gaussians, 2 and 10 columns, a few hundred rows) it is on the safe side by
     a factor of 1.0 to 1.4. The bootstrap is no alternative: its repeated rows are their own neighbours.
 
-    Args:
-        real: true rows, in random order; the first 2,000 of them have their neighbours searched, the first
-            10,000 go into the distance.
-        other: as many points.
-        generator: for directions and halves. The same state gives the same directions.
+    The true rows `real` are in random order: the first 2,000 have their neighbours searched, the first 10,000 go into
+    the distance. `generator` is for directions and halves; the same state gives the same directions.
 
     Raises:
         ValueError: shapes differ, or fewer than 4 rows.
@@ -93,15 +90,10 @@ def closeness(real: Array, other: Array, generator: np.random.Generator) -> Clos
 
 
 def density_and_coverage(within: Array, across: Array, neighbours: int) -> tuple[float, float]:
-    """Density and coverage from distances.
+    """Density and coverage from distances: `within` (n, n) the true rows, `across` (n, m) from them to the points.
 
-    With r_i the distance of true row i from its k-th nearest among the others, and n_i the points within r_i
-    of it: density = Σ n_i/(k m), coverage = the share of the rows with n_i > 0.
-
-    Args:
-        within: (n, n) distances between the true rows, zeros on the diagonal.
-        across: (n, m) from the true rows to the points.
-        neighbours: k, below n.
+    With r_i the distance of true row i from its k-th nearest among the others, k = `neighbours` < n, and n_i the points
+    within r_i of it: density = Σ n_i/(k m), coverage = the share of the rows with n_i > 0.
     """
     radii = np.partition(within, neighbours, axis=1)[:, neighbours]  # place 0 is the row itself
     counts = (across <= radii[:, None]).sum(1)

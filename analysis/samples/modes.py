@@ -24,12 +24,10 @@ CAPTURED_SHARE = 4  # a mode needs one such part of an even share, 1/(4M) of the
 
 @dataclass(frozen=True)
 class ModeQuality:
-    """What the samples say.
+    """What so many samples say.
 
-    Attributes:
-        within: k → share of the samples within k standard deviations of the nearest mode, for k = 2, 3, 5.
-        counts: (M,) samples within 3 standard deviations of each mode and no nearer to another.
-        samples: how many there are.
+    `within` is the share of them within k standard deviations of the nearest mode, by k = 2, 3, 5; `counts` (M,) those
+    within 3 standard deviations of each mode and no nearer to another.
     """
 
     within: dict[int, float]

@@ -8,6 +8,7 @@ unpruned row: its absolute scale cannot be reproduced (see reference/published.y
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -16,7 +17,7 @@ from analysis.reference import CurvatureRow, MeasuredCurvature, load_reference
 from analysis.runs.analyses import Key, Values, number, section
 from analysis.runs.groups import by_stage
 from analysis.runs.records import DENSE, FAILED, Run, Stage
-from analysis.tables.means import average, status_of
+from analysis.tables.means import StageRow, average, mark_best
 from analysis.tables.numbers import Mean, mean_in
 
 T = TypeVar("T")
@@ -25,9 +26,9 @@ QUANTITIES = ("lambda_max", "trace", "kappa")
 SPECTRUM, LANCZOS = "spectrum", "Lanczos"
 
 
-@dataclass(frozen=True)
-class Curvature:
-    """One stage of one method, averaged over the seeds that have a Hessian.
+@dataclass(frozen=True, kw_only=True)
+class Curvature(StageRow):
+    """A stage with its curvature, averaged over the seeds that have a Hessian.
 
     `values` are means as measured, `change` the same against the dense flow of each seed: ratios, for `nll`
     the difference (nats). `paper` and `paper_change` are what the published estimator gives, empty where it
@@ -36,13 +37,6 @@ class Curvature:
     same for its ratio: both flows' kappa must come the same way.
     """
 
-    method: str
-    stage: int
-    seeds_done: int
-    seeds: int
-    failures: tuple[str, ...]
-    prune_ratio: float | None
-    params: float | None
     values: Mapping[str, Mean | None]
     change: Mapping[str, Mean | None]
     kappa_by: str | None
@@ -50,12 +44,6 @@ class Curvature:
     paper: Mapping[str, Mean | None]
     paper_change: Mapping[str, Mean | None]
     published: CurvatureRow | None
-    best: bool = False
-
-    @property
-    def status(self) -> str:
-        """`done`, `failed`, or how many of the seeds the means are over."""
-        return status_of(self.seeds_done, self.seeds)
 
 
 @dataclass(frozen=True)
@@ -101,7 +89,7 @@ def hessian_table(run: Run, stages: Mapping[Key, Values]) -> HessianTable:
         loss=_same(str(values["loss"]) for values in stages.values() if values.get("loss")),
         subset=_same(number(values, "subset") for values in stages.values()),
         subset_seed=_same(number(values, "subset_seed") for values in stages.values()),
-        rows=_mark_best([_row(keys, stages, records, run, over_seeds) for keys in groups]),
+        rows=mark_best([_row(keys, stages, records, run, over_seeds) for keys in groups], _rank),
         measured=reference.hessians if run.stages[0].dataset == reference.dataset else (),
     )
 
@@ -206,7 +194,5 @@ def _same(values: Iterable[T | None]) -> T | None:
     return known.pop() if len(known) == 1 else None
 
 
-def _mark_best(rows: Sequence[Curvature]) -> tuple[Curvature, ...]:
-    nlls = [(mean.value, number) for number, row in enumerate(rows) if (mean := row.values.get("nll")) is not None]
-    best = min(nlls)[1] if nlls else None
-    return tuple(replace(row, best=number == best) for number, row in enumerate(rows))
+def _rank(row: Curvature) -> tuple[float, float]:
+    return (math.inf if (nll := row.values["nll"]) is None else nll.value), 0.0

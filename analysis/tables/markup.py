@@ -88,17 +88,13 @@ def _latex(sheet: Sheet) -> str:
     for number, row in enumerate(sheet.body):
         if group := sheet.groups.get(number):
             lines += ["    \\midrule", f"    \\multicolumn{{{columns}}}{{l}}{{\\emph{{{escape_latex(group)}}}}} \\\\"]
-        cells = ["--" if cell == "-" else _minus(escape_latex(cell)) for cell in row[1:]]
+        # A minus, not a hyphen.
+        cells = ["--" if cell == "-" else re.sub(r"^-(?=[\d.])", "$-$", escape_latex(cell)) for cell in row[1:]]
         shown = _bold(sheet, number, [escape_latex(row[0]), *cells], "\\textbf{{{}}}")
         lines.append(f"    {' & '.join(shown)} \\\\")
     lines += ["    \\bottomrule", "  \\end{tabular}"]
     lines += [f"  \\par\\smallskip{{\\footnotesize\\raggedright {escape_latex(note)}\\par}}" for note in sheet.notes]
     return "\n".join([*lines, f"\\end{{table{wide}}}"]) + "\n"
-
-
-def _minus(cell: str) -> str:
-    # A minus, not a hyphen.
-    return re.sub(r"^-(?=[\d.])", "$-$", cell)
 
 
 def _bold(sheet: Sheet, row: int, cells: Sequence[str], bold: str) -> list[str]:

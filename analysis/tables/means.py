@@ -1,18 +1,18 @@
-"""Records to tables: the mean over the seeds of every stage, with its standard error; NLL, or a classifier's accuracy.
-
-Pure: records in, tables out. How one is shown is in `nll`.
-"""
+"""The mean over the seeds of every stage, with its standard error: NLL, or a classifier's accuracy. Pure."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from analysis.runs.groups import grouped
 from analysis.runs.records import CASCADE, DENSE, FAILED, NO_REASON, Run, Stage
 from analysis.tables.numbers import Mean, mean_in
+
+R = TypeVar("R", bound="StageRow")
 
 OVER_SEEDS = "seeds"
 OVER_TEST_SET = "test set"
@@ -36,29 +36,40 @@ def label_of(method: str, protocol: str | None) -> str:
     return method if protocol in (None, CASCADE) else f"{protocol} {method}"
 
 
-@dataclass(frozen=True)
-class Row:
-    """One stage of one method, averaged over the seeds that are done.
-
-    NLL, KL gap and loss are in nats, the accuracy is a fraction; None where no seed is done, or where the quantity
-    does not apply. `failures` says which seeds failed and why.
-    """
+@dataclass(frozen=True, kw_only=True)
+class StageRow:
+    """One stage of one method, averaged over the seeds that are done; `failures` says which seeds failed and why."""
 
     method: str
-    protocol: str | None
-    label: str
     stage: int
     seeds_done: int
     seeds: int
     failures: tuple[str, ...]
-    keep_ratio_target: float | None
     prune_ratio: float | None
     params: float | None
+    best: bool = False
+
+    @property
+    def status(self) -> str:
+        """`done`, `failed`, or how many of the seeds the means are over, as in `2 of 3`."""
+        return status_of(self.seeds_done, self.seeds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row(StageRow):
+    """A stage with its test NLL, or a classifier's accuracy.
+
+    NLL, KL gap and loss are in nats, the accuracy is a fraction; None where no seed is done, or where the quantity
+    does not apply.
+    """
+
+    protocol: str | None
+    label: str
+    keep_ratio_target: float | None
     params_dense: float | None
     nll_test: Mean | None
     kl_gap: Mean | None
     nfe: float | None
-    best: bool = False
     accuracy: Mean | None = None
     loss: Mean | None = None
 
@@ -66,11 +77,6 @@ class Row:
     def is_dense(self) -> bool:
         """Whether it is the dense network itself, and none of the dense references of other protocols."""
         return self.method == DENSE and self.protocol in (None, CASCADE)
-
-    @property
-    def status(self) -> str:
-        """`done`, `failed`, or how many of the seeds the means are over, as in `2 of 3`."""
-        return status_of(self.seeds_done, self.seeds)
 
 
 @dataclass(frozen=True)
@@ -139,6 +145,12 @@ def mean_of(values: Iterable[float | None]) -> float | None:
     return statistics.fmean(known) if known else None
 
 
+def mark_best(rows: Sequence[R], rank: Callable[[R], tuple[float, float]]) -> tuple[R, ...]:
+    """The rows, the first of lowest rank marked; a rank of infinity is that of a row that has nothing to compare."""
+    best = min((row for row in rows if rank(row)[0] < math.inf), key=rank, default=None)
+    return tuple(replace(row, best=row is best) for row in rows)
+
+
 def _table(run: Run, dataset: str, objective: str, stages: Sequence[Stage]) -> Table:
     groups = grouped(stages, lambda stage: (stage.method, stage.protocol or "", stage.stage))
     over_seeds = any(sum(stage.done for stage in group) > 1 for group in groups.values())
@@ -158,7 +170,7 @@ def _table(run: Run, dataset: str, objective: str, stages: Sequence[Stage]) -> T
         seeds=len(run.seeds),
         se_over=OVER_SEEDS if over_seeds else OVER_TEST_SET,
         entropy=mean_of(entropies),
-        rows=_mark_best(rows),
+        rows=mark_best(rows, _rank),
     )
 
 
@@ -200,13 +212,10 @@ def _failures(group: Sequence[Stage]) -> tuple[str, ...]:
     )
 
 
-def _mark_best(rows: Sequence[Row]) -> tuple[Row, ...]:
-    best = min((row for row in rows if row.nll_test or row.accuracy), key=_rank, default=None)
-    return tuple(replace(row, best=row is best) for row in rows)
-
-
 def _rank(row: Row) -> tuple[float, float]:
     # The lowest NLL; of classifiers the highest accuracy, and of equal ones the lowest loss.
     if row.nll_test is not None:
         return row.nll_test.value, 0.0
-    return -(row.accuracy.value if row.accuracy else 0.0), math.inf if row.loss is None else row.loss.value
+    if row.accuracy is None:
+        return math.inf, math.inf
+    return -row.accuracy.value, math.inf if row.loss is None else row.loss.value

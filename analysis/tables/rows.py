@@ -11,12 +11,9 @@ from analysis.tables.numbers import Mean, exact
 
 
 def to_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = (), whole: bool = True) -> str:
-    """A line of names, and a line a row.
+    """A line of names, and a line a row: `columns` in this order, by default all of the first row; a row may lack some.
 
-    Args:
-        rows: name → value.
-        columns: what is written, in this order, by default all that the first row holds; a row may lack some.
-        whole: write a mean count that is whole as one (8642, not 8642.0).
+    With `whole` a mean count that is whole is written as one (8642, not 8642.0).
     """
     columns, stream = columns or list(rows[0]), io.StringIO()
     writer = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from analysis.runs.results import Report
 from sparseflows.rng import derived_seed, numpy_generator
 
 GAUSSIAN, MIXTURE = "Gaussian", "Gaussian mixture"
@@ -22,21 +23,14 @@ REGULARISER = 1e-4  # added to every component's variances: a component may not 
 _SINGULAR = 1e-12  # smallest over largest eigenvalue
 _CHUNK = 65_536
 
-Report = Callable[[int, int], None]
-
 
 @dataclass(frozen=True)
 class Baseline:
     """One baseline, fitted to training rows and scored on the others.
 
-    Attributes:
-        name: `GAUSSIAN` or `MIXTURE`.
-        params: numbers that were fitted.
-        nll_val, nll_test: nats.
-        nll_test_se: over the test rows; None where there is one.
-        n_fit: training rows that it was fitted to.
-        choice: what was chosen, in words; empty for the Gaussian.
-        notes: what a reader should know, one line each.
+    `name` is `GAUSSIAN` or `MIXTURE`; `params` counts the numbers that were fitted, to `n_fit` training rows; NLLs are
+    in nats, `nll_test_se` is over the test rows, None where there is one. `choice` says what was chosen, empty for the
+    Gaussian; `notes` are what a reader should know, one line each.
     """
 
     name: str

@@ -78,18 +78,14 @@ def thinned(front: Sequence[Point], at_most: int = 4) -> list[Point]:
     A point that saves less than 2 % of the params of a better one is left out. Both ends of what remains stay:
     the one of most params is the best on the validation rows.
     """
-    front = _apart(front)
-    if len(front) > at_most:
-        front = max(([front[0], *some, front[-1]] for some in combinations(front[1:-1], at_most - 2)), key=_gaps)
-    return list(reversed(front))
-
-
-def _apart(front: Sequence[Point]) -> list[Point]:
     kept: list[Point] = []
     for point in reversed(front):
         if not kept or point.params <= (1 - _LEAST_SAVED) * kept[-1].params:
             kept.append(point)
-    return list(reversed(kept))
+    rising = kept[::-1]
+    if len(rising) > at_most:
+        rising = max(([rising[0], *some, rising[-1]] for some in combinations(rising[1:-1], at_most - 2)), key=_gaps)
+    return rising[::-1]
 
 
 def _gaps(front: Sequence[Point]) -> list[float]:

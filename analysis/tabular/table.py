@@ -75,11 +75,6 @@ class TabularTable:
     notes: tuple[str, ...] = ()
     comparisons: tuple[str, ...] = ()
 
-    @property
-    def has_published(self) -> bool:
-        """Whether published rows are in it."""
-        return any(line.group in PUBLISHED for line in self.lines)
-
 
 def tabular_table(
     choices: Sequence[Choice], baselines: Mapping[str, RunBaselines], published: PublishedTables | None

@@ -21,14 +21,10 @@ from torch.utils.tensorboard.summary import hparams, scalar, text
 
 
 class EventFile:
-    """The one event file of a folder; closed when the `with` block is left.
-
-    Args:
-        folder: made where it is missing.
-    """
+    """The one event file of a folder, which is made where it is missing; closed when the `with` block is left."""
 
     def __init__(self, folder: Path) -> None:
-        before = list(folder.glob("events.out.tfevents.*")) if folder.is_dir() else []
+        self._before = list(folder.glob("events.out.tfevents.*")) if folder.is_dir() else []
         folder.mkdir(parents=True, exist_ok=True)
         # Names rise with time, as TensorBoard reads them. PyTorch's FileWriter, the alternative, writes in a thread,
         # which prints a traceback of its own where the disk is full.
@@ -37,7 +33,6 @@ class EventFile:
         self._records = RecordWriter(self._stream)
         self._write(Event(file_version="brain.Event:2"))
         self._write(Event(session_log=SessionLog(status=SessionLog.START)))
-        self._before = before
 
     def __enter__(self) -> EventFile:
         return self

@@ -33,11 +33,7 @@ SHOWN_ROWS = 5000  # validation rows that a figure's window is taken from
 
 
 class TensorBoard:
-    """A logger; see `sparseflows.experiment.monitoring.loggers`.
-
-    Args:
-        run: the run folder.
-    """
+    """A logger of the run folder `run`; see `sparseflows.experiment.monitoring.loggers`."""
 
     def __init__(self, run: Path) -> None:
         self._run, self._folder = run, run / FOLDER

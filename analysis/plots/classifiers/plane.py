@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from analysis.fields.projection import centres, square_window
+from analysis.plots.fields.paths import draw_paths
 from analysis.plots.fields.plane import Panel, frame, label_axes
 from analysis.plots.style import COLOURS, Arrays, key, render
 
@@ -131,8 +132,6 @@ def _ahead(probabilities: np.ndarray) -> list[np.ndarray]:
 
 
 def _draw_paths(axes: Axes, arrays: Mapping[str, np.ndarray], extent: tuple[float, float, float, float]) -> None:
-    from matplotlib.collections import LineCollection
-
     paths = arrays["paths"]
     colours = np.array([_rgb(label) for label in arrays["labels"][: paths.shape[1]]])
     left, right, bottom, top = extent
@@ -140,11 +139,7 @@ def _draw_paths(axes: Axes, arrays: Mapping[str, np.ndarray], extent: tuple[floa
     for number, edge in ((1, max(right, top)), (0, min(left, bottom))):
         axes.fill_between(ends, ends, edge, color=_rgb(number), alpha=0.08, linewidth=0, zorder=0)
     axes.plot(ends, ends, color="0.25", linewidth=0.8, linestyle="--", zorder=1)
-    axes.add_collection(LineCollection(list(np.moveaxis(paths, 1, 0)), colors=colours, linewidths=0.6, alpha=0.6))
-    hollow: Any = {"facecolors": "white", "edgecolors": colours, "linewidths": 0.5}
-    axes.scatter(paths[0, :, 0], paths[0, :, 1], s=5, zorder=3, **hollow)
-    axes.scatter(paths[-1, :, 0], paths[-1, :, 1], s=9, c=colours, edgecolors="white", linewidths=0.3, zorder=4)
-    axes.set(xlim=extent[:2], ylim=extent[2:])
+    draw_paths(axes, paths, colours, extent, size=6)
 
 
 def _classes(classes: int, points: bool) -> list[Any]:

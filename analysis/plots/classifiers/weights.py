@@ -15,7 +15,7 @@ from analysis.plots.axes import log_axis
 from analysis.plots.gif import animate
 from analysis.plots.style import COLOURS, key, render
 from analysis.plots.ticks import decades
-from analysis.runs.evenly import evenly
+from analysis.runs.groups import evenly
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,7 +1,4 @@
-"""The vector field: stream lines, or arrows of its projection, on a colour map.
-
-All functions take the arrays of `analysis.fields.arrays`.
-"""
+"""The vector field of `analysis.fields.arrays`: stream lines, or arrows of its projection, on a colour map."""
 
 from __future__ import annotations
 
@@ -95,13 +92,8 @@ def draw_field(
 ) -> Any:
     """One panel; stream lines where the grid is whole, arrows where cells are missing. Returns the image.
 
-    Args:
-        axes: where.
-        velocity: (cells, cells, 2), NaN where unknown.
-        divergence: (cells, cells).
-        extent: left, right, bottom, top.
-        colour, limits: what the colour shows, and the ends of its scale.
-        density: of the stream lines.
+    `velocity` (cells, cells, 2) is NaN where unknown; `extent` is left, right, bottom, top; `limits` are the ends of
+    the scale of the colour, `density` is that of the stream lines.
     """
     from matplotlib import colormaps
 

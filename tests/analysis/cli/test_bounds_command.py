@@ -6,7 +6,7 @@ import json
 import pytest
 from support.small_runs import call, train
 
-from analysis.tables.bounds import bounds_of, sheet
+from analysis.cli.bounds import bounds_of, sheet
 from analysis.tables.text import text
 
 TOY = {"name": "gaussian_spiral", "n_train": 60}

@@ -11,13 +11,12 @@ from support.truths import FULL, SPIRAL, normal
 
 from analysis.fields.arrays import field_arrays
 from analysis.plots import style
-from analysis.plots.fields.animation import animation
 from analysis.plots.fields.densities import density_figure, density_limit, pairs_figure
 from analysis.plots.fields.panels import middle_index, panels_figure
-from analysis.plots.fields.paths import trajectories_figure
+from analysis.plots.fields.paths import animation, trajectories_figure
 from analysis.plots.fields.plane import Panel
 from analysis.plots.fields.streams import colour_limits, field_figure, scale_values
-from analysis.runs.evenly import evenly
+from analysis.runs.groups import evenly
 from sparseflows.data.splits import Splits
 from sparseflows.data.tables.tabular import Standardiser
 from sparseflows.flow.fields import LinearField

@@ -190,7 +190,6 @@ def test_files_of_the_users_own_are_told_apart_by_their_path(make_set):
 
 def test_published_rows_alone():
     table = table_of(published=PUBLISHED_ROWS)
-    assert table.has_published
     assert {line.group for line in table.lines} == set(PUBLISHED)
     assert len(table.lines) == 13
     assert [line.model for line in table.lines if line.group == PUBLISHED_SPARSE] == [
