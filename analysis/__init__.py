@@ -1,7 +1,5 @@
 """Analysis of run folders: tables, figures, and what pruning did."""
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`python -m analysis`, the same as the console script `sparseflows-analysis`."""
 
-from __future__ import annotations
-
 import sys
 
 from analysis.cli.app import app

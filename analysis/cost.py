@@ -4,8 +4,6 @@ Bytes and multiply-adds are counted from the layers; they are the same on every 
 measured in rounds: every flow once a round, so that a machine that slows down slows them all.
 """
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping

@@ -4,8 +4,6 @@ A setting's name is its option, its annotation what `--help` says of it, the cla
 Only typer is imported here, so that help answers at once.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 

@@ -1,7 +1,5 @@
 """Train continuous normalizing flows, prune them, and see what pruning did."""
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`python -m sparseflows`, and the console script."""
 
-from __future__ import annotations
-
 import signal
 import sys
 

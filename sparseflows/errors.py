@@ -1,7 +1,5 @@
 """Exceptions that end a command, and a lookup that lists the known names."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Mapping
 from typing import TypeVar

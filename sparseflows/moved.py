@@ -5,8 +5,6 @@ module itself, with a `DeprecationWarning` that names its new place. Modules tha
 (`sparseflows.specs`, `analysis.compare`, …) export what they held, and need no entry.
 """
 
-from __future__ import annotations
-
 import sys
 import warnings
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """`cost`: what every stage costs, beside the dense flow of its seed."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict

@@ -1,7 +1,5 @@
 """`hessian`: the curvature of the loss at every stage."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 

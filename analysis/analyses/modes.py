@@ -1,7 +1,5 @@
 """`modes`: are the samples of every stage good, and are all modes there."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The one shape of an analysis, its table of a row a stage, and how it is run: by commands, the report, from Python."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module

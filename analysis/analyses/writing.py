@@ -1,7 +1,5 @@
 """What the commands share: opening the runs, printing one JSON document, writing the files."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Classifiers of a plane, looked at: class probabilities over it, and the paths of test points to their logits."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

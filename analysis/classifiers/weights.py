@@ -1,7 +1,5 @@
 """Histograms of the weights and of the unit norms that pruning left, over the stages of a sweep."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

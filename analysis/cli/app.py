@@ -1,7 +1,5 @@
 """The commands of the analyses. Only typer is imported here: everything else comes when it is needed."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

@@ -1,7 +1,5 @@
 """`bounds`: what sipp and pfp promised of every layer, beside the error that was observed, from a run's metrics."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields

@@ -1,7 +1,5 @@
 """`classify`: accuracy by prune ratio, decision boundaries and paths, weights and norms of neurons by sparsity."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path

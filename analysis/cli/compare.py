@@ -1,7 +1,5 @@
 """`compare`: which criterion beats random, and whether pruning beats its controls."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Commands made from an analysis's settings, where options, defaults and help stand."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable
 from dataclasses import fields

@@ -1,7 +1,5 @@
 """`report`: one self-contained report.html of one run or several."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

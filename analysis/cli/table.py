@@ -1,7 +1,5 @@
 """`table`: NLL (of classifiers: accuracy) against params and curvature against dense, in five forms."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping, Sequence

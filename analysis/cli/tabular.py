@@ -1,7 +1,5 @@
 """`table --tabular`: NLL and params of every model on every tabular set, in the published layout."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

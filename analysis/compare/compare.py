@@ -6,8 +6,6 @@ protocol, against the dense network trained on for as long (control), against a 
 so its control is the dense network as it is.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean

@@ -1,7 +1,5 @@
 """A comparison written down: as text and Markdown, rounded, as CSV and JSON with every digit. Pure."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import asdict

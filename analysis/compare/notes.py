@@ -1,7 +1,5 @@
 """Footnotes of a comparison: what was not compared, what failed, and which comparisons are uneven. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from statistics import median
 

@@ -1,7 +1,5 @@
 """Paired differences over seeds: their t-test, Holm's correction, and what chance alone would show. Pure."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 

@@ -1,7 +1,5 @@
 """What a comparison of criteria and protocols is made of: the quantity, stages, differences. Pure."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from analysis.compare.stats import LEVEL

@@ -1,7 +1,5 @@
 """A comparison in plain sentences: a verdict for every criterion and question, and what they add up to. Pure."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ some forty small operations a layer; written out they take a dozen. Only two der
 which is what a product needs: a third raises.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

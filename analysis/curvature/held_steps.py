@@ -5,8 +5,6 @@ jumps, and its chunks do not add up. Here the steps are chosen once, for all row
 (The adjoint is no way out: its gradients have no second derivative.)
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -9,8 +9,6 @@ polynomial of degree up to 2k - 1 as the spectrum itself does, seen from the sta
 quadrature.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

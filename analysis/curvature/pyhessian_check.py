@@ -4,8 +4,6 @@ PyHessian 0.1 serves as a check, not as the engine: its top eigenvalue is the la
 trace is plain Hutchinson, and every product needs the graph of the whole gradient at once.
 """
 
-from __future__ import annotations
-
 import gc
 import importlib.util
 import math

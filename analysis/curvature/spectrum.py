@@ -1,7 +1,5 @@
 """What eigenvalues, or Ritz values and their weights, say of a spectrum: condition, negative share, density. Pure."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import NamedTuple

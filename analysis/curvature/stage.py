@@ -1,7 +1,5 @@
 """A flow and a subset of its data -> the curvature of the loss: extreme eigenvalues, trace, condition, spectrum."""
 
-from __future__ import annotations
-
 import math
 import os
 import time

@@ -1,7 +1,5 @@
 """Trace of a symmetric operator from products alone, with an honest standard error: Hutch++, Hutchinson. Pure."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """What the pictures of one stage are drawn from: arrays, and the numbers that go with them."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Sequence
 from typing import Any

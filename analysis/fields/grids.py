@@ -4,8 +4,6 @@ Pure: a flow and points in, arrays out. The flow's time is counted by a *clock*:
 of blocks (noise), so that 1.25 is a quarter of the way through the second block, t = 0.25 T there.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Windows on the plane; and, for more than two columns: which pairs to show, and means over a pair's cells. Pure."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from itertools import combinations

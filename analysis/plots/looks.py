@@ -4,8 +4,6 @@ Kin share a colour (magnitude and the l1 norm, sipp and pfp). Weights have full 
 markers and dashed lines.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """Where to put the ticks of a params axis, and how to write them. Pure."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 

@@ -1,7 +1,5 @@
 """Published numbers as data: what the authors print, and what their code was measured to give. See published.yaml."""
 
-from __future__ import annotations
-
 from analysis.reference.loader import CurvatureRow, MeasuredCurvature, PublishedTables, load_reference
 
 __all__ = ["CurvatureRow", "MeasuredCurvature", "PublishedTables", "load_reference"]

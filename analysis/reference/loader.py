@@ -1,7 +1,5 @@
 """published.yaml, typed. Each part carries the line that says where its numbers come from."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache

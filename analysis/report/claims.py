@@ -6,8 +6,6 @@ seed it is 2 standard errors of the measurement (test set, estimator, samples), 
 stays unknown. The verdict holds for this run: "cannot be told" is one of the answers.
 """
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """All that is known of one run, and what the report says of it in lists of sentences."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property

@@ -4,8 +4,6 @@ What the page says of a claim is decided in `claims`, what else it says in `word
 report.html.j2 and report.css.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 

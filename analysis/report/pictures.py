@@ -1,7 +1,5 @@
 """The pictures of the page: which ones, what they show in words, and how they fit into its size."""
 
-from __future__ import annotations
-
 import io
 from base64 import b64encode
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The page's own tables, as cells of text: mode quality, cost, and the runs side by side. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from analysis.runs.analyses import Key, Values, number

@@ -1,7 +1,5 @@
 """What happened in a run, in sentences: the test NLL over the prune ratios, and what to keep in mind. Pure."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Sequence
 

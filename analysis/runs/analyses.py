@@ -1,7 +1,5 @@
 """What the analyses of a run have found so far: RUN/analysis/<name>.json, a stage an object."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping

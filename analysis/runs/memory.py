@@ -1,7 +1,5 @@
 """Peak memory of this process, from now on."""
 
-from __future__ import annotations
-
 import contextlib
 import resource
 import sys

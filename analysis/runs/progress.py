@@ -1,7 +1,5 @@
 """Progress of an analysis with its time left: a bar on a terminal, a plain line now and then in a log."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -4,8 +4,6 @@ Nothing here averages or formats. An empty cell is None, never a made-up number,
 a run writes it is refused with its line and column: a table over misread rows would look fine.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Results of one analysis, a stage at a time: computed once, kept in the run folder by what they depend on."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

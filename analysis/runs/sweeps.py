@@ -1,7 +1,5 @@
 """The folder of a sweep stands for all runs in it."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from pathlib import Path

@@ -7,8 +7,6 @@ Density and coverage: Naeem et al. 2020, "Reliable Fidelity and Diversity Metric
 Sliced Wasserstein distance: Bonneel et al. 2015, here of order 1.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

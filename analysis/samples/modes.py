@@ -4,8 +4,6 @@ Pure: NumPy arrays in, numbers out. Samples and modes are in the same coordinate
 Mahalanobis distances do not depend on that.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any

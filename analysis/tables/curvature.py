@@ -6,8 +6,6 @@ density has no ratio. Beside it stands the published row of the nearest prune ra
 unpruned row: its absolute scale cannot be reproduced (see reference/published.yaml).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """The Hessian tables of a run: as measured, against the dense flow beside the published row, and as CSV."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from analysis.reference import load_reference

@@ -1,7 +1,5 @@
 """The mean over the seeds of every stage, with its standard error: NLL, or a classifier's accuracy. Pure."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence

@@ -1,7 +1,5 @@
 """The tables of `table` and `classify`: test NLL, or a classifier's accuracy, against the params."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from analysis.tables.means import OVER_SEEDS, Row, Table

@@ -1,7 +1,5 @@
 """The numbers of a table as CSV: every digit, an empty cell where there is none."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Mapping, Sequence

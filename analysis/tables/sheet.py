@@ -1,7 +1,5 @@
 """A table as cells of text, whatever it is about; `text`, `markup` and `rows` write it down."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 

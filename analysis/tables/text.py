@@ -1,7 +1,5 @@
 """Sheets for the terminal: aligned columns, `±` below `±`, an asterisk at what is marked."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """The baselines of a run: fitted once for each split of its data, kept in the run folder by what they depend on."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path

@@ -3,8 +3,6 @@
 Pure: rows in, numbers out, randomness from a seed. NLLs are in nats, in the coordinates of the rows.
 """
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Sequence

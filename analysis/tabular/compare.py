@@ -1,7 +1,5 @@
 """Flows against their baselines and pruned stages against their dense flow, paired over the seeds. Pure."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

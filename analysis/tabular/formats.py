@@ -3,8 +3,6 @@
 Nats are rounded to 0.01 and params to three digits in the sheet; CSV and JSON keep every digit.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict

@@ -1,7 +1,5 @@
 """The front of NLL against params: which pruned stages a table shows, chosen by the validation rows alone. Pure."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """Which runs a tabular table shows: one for each data set and objective, chosen on validation rows."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Sequence

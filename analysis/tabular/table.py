@@ -4,8 +4,6 @@ Pure: the chosen runs, their baselines and the published rows in, one table out.
 validation rows (`front`); the test NLL is what stands in the table.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 

@@ -1,7 +1,5 @@
 """What stands below the tabular table: footnotes, and the comparisons of `compare`. Pure."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The command line. PyTorch is imported inside the commands: help and refused input answer at once."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal

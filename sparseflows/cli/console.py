@@ -1,7 +1,5 @@
 """What both command lines share: one line for an error, and the exit status."""
 
-from __future__ import annotations
-
 import json
 import sys
 from typing import Any

@@ -1,7 +1,5 @@
 """`sparseflows data`: what there is, and how the benchmark sets are made. Heavy imports come late."""
 
-from __future__ import annotations
-
 import sys
 import time
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The front door: commands in groups, those of installed packages among them."""
 
-from __future__ import annotations
-
 import sys
 from importlib.metadata import entry_points
 from typing import Any

@@ -1,7 +1,5 @@
 """Every data set by name, with what is known of it before anything is loaded."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

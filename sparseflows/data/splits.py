@@ -1,7 +1,5 @@
 """A data set's name and settings become standardised training, validation and test rows."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path

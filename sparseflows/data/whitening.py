@@ -1,7 +1,5 @@
 """A linear map that whitens rows: the fixed first step of a flow with `data.whiten`."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

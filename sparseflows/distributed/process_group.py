@@ -5,8 +5,6 @@ DistributedDataParallel is of no use here: it hooks a module's forward pass, and
 compiled engine and gradients written out by hand; what it would add, buckets, is the single vector.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Accuracy and cross-entropy of a classifier: the one place that computes the reported ones."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Samples of a flow, and points carried through it, as they are reported: by the flow's own solver, in chunks."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 from collections.abc import Callable, Iterator

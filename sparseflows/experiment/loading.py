@@ -1,7 +1,5 @@
 """Flows back from a run folder: `sparseflows.load`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from safetensors.torch import load as load_tensors

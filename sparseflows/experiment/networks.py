@@ -1,7 +1,5 @@
 """Settings → network, and stored tensors → network: a flow, or a classifier without an ODE."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from torch import Tensor, nn

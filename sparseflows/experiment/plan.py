@@ -1,7 +1,5 @@
 """What a run would do, before PyTorch is loaded: `sparseflows check`, and the first moments of `run`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

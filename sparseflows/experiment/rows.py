@@ -1,7 +1,5 @@
 """The rows of an experiment: read once, known by a digest, the same in every process."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Mapping
 from pathlib import Path

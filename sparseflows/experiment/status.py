@@ -1,7 +1,5 @@
 """How far a run or a sweep has come, and who works at it: `sparseflows status`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean

@@ -3,8 +3,6 @@
 The first lets tangents pass through a layer beside its value; the second lets the gradient of a tangent pass back.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

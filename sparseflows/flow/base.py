@@ -3,8 +3,6 @@
 `Flow`, the public class, adds what is made from such a chain (`flow.model`); what is made from it needs no more.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Settings → `Flow`, and stored tensors → `Flow`: the only places that know a flow's architecture by name."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 

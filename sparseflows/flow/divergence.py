@@ -6,8 +6,6 @@ tr J = Σ_{ba} σ′₂_b (A₂ ⊙ (A₁ A₃)ᵀ)_{ba} σ′₁_a. A₁ A₃ i
 n₂ × n₁ matrix, whatever D; the D tangents of `MLPField.tangents` pay for D. Autograd passes through it, twice if asked.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """A flow's vector field in formats that other programs run: PyTorch's exported programs, and ONNX."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import importlib.util

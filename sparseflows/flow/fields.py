@@ -4,8 +4,6 @@ A field returns f(t, z) from `forward` and, from `tangents`, f together with (âˆ
 tangents in the same pass: the layers are shared, so D tangents cost D + 1 evaluations and no graph.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """An estimator's arguments as the settings of a param file: its bounds and its messages hold for them too."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

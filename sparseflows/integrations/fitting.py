@@ -1,7 +1,5 @@
 """The trainings of one fit: the dense flow first, then after each pruning what is left of it."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field

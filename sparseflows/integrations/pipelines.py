@@ -4,8 +4,6 @@ A pipeline's own `score_samples` is the density of what its last step sees. In t
 log|det| of every step before: log p(x) = log p(T(x)) + log|det ∂T/∂x|.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

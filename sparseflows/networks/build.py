@@ -3,8 +3,6 @@
 They are made from settings or from stored tensors; this is the only place that knows their architecture by name.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections import OrderedDict

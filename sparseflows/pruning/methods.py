@@ -1,7 +1,5 @@
 """The pruning methods by name: each takes a network one step down the cascade."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Settings, help texts, the documentation and the analyses read these tables; a ta
 function) has the same names, which a test holds it to. The methods of pruning have a table of their own: `methods`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """Keep-ratio sequences: a list of numbers, with `geometric` and `linear` runs written short."""
 
-from __future__ import annotations
-
 import math
 from itertools import pairwise
 from typing import Any

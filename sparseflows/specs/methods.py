@@ -4,8 +4,6 @@ A new criterion is one entry here and the file that `rule` names. The settings, 
 `sparseflows.score` and `sparseflows.prune`, the comparison of criteria and its colours follow from the entry.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Literal
 

@@ -3,8 +3,6 @@
 Settings that were added after a format of run folders was fixed leave no trace where nobody names them.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field

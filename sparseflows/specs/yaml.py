@@ -1,7 +1,5 @@
 """YAML param files → `Spec`; whatever is wrong is one line that names the file, the key and the choices."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from pathlib import Path

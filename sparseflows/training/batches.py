@@ -3,8 +3,6 @@
 A batch is a function of (seed, purpose, step) alone, so a training that resumes draws what an undisturbed one draws.
 """
 
-from __future__ import annotations
-
 from typing import Protocol
 
 import numpy as np

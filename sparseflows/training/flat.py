@@ -1,7 +1,5 @@
 """All parameters of a module as one vector: an optimiser step is then a handful of operations, not some a parameter."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -8,8 +8,6 @@ Steps that are held for good could be cheated by the training: hence the renewal
 report.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

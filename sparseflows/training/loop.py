@@ -4,8 +4,6 @@ Every random draw is a function of (seed, purpose, step), so a training that res
 draws what an undisturbed one draws, and ends with the same numbers.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 import time

@@ -1,7 +1,5 @@
 """What an objective gives: a value to differentiate, what it cost, and how its solve ended."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

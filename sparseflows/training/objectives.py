@@ -1,7 +1,5 @@
 """What a training minimises: the NLL by solving the ODE, flow matching without, or a classifier's cross-entropy."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 

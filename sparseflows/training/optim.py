@@ -1,7 +1,5 @@
 """Settings → optimiser and learning rate. A rate is a function of the step alone: resuming needs no state."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable
 

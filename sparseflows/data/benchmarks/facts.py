@@ -3,8 +3,6 @@
 Rows and columns as Papamakarios et al. 2017 made them. `sparseflows data prepare` makes them again.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 ARCHIVE_URL = "https://zenodo.org/records/1161203"

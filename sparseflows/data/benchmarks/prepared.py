@@ -1,7 +1,5 @@
 """A prepared set: a folder with train.npy, validation.npy, test.npy and manifest.json, read by memory map."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path

@@ -3,8 +3,6 @@
 Nothing is unpacked to disk here. Only the members that a recipe wants are streamed out, one at a time.
 """
 
-from __future__ import annotations
-
 import gzip
 import os
 from collections.abc import Callable, Iterator, Sequence

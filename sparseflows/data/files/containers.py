@@ -1,7 +1,5 @@
 """Tar and zip archives of unknown origin: the wanted members, streamed out one at a time; anything odd is refused."""
 
-from __future__ import annotations
-
 import gzip
 import stat
 import struct

@@ -1,7 +1,5 @@
 """Streams become numbers: lines of text in blocks, and the .npy format, neither ever read whole."""
 
-from __future__ import annotations
-
 import math
 import shutil
 import warnings

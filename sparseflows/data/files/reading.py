@@ -3,8 +3,6 @@
 What the array holds is judged in `sparseflows.data.tables.tabular`.
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import os

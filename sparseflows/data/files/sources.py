@@ -1,7 +1,5 @@
 """Files of unknown origin, opened with care: streams that end where a bomb would go on, and safe names."""
 
-from __future__ import annotations
-
 import gzip
 import io
 import lzma

@@ -4,8 +4,6 @@ A file is: two zero bytes, the type (8: unsigned bytes), the number of dimension
 32-bit integer, then the values, the last dimension running fastest. Plain or gzipped.
 """
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import math

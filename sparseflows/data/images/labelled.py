@@ -4,8 +4,6 @@ Pixels are taken as they are, in [0, 1]: a classifier needs no density, so nothi
 deviation, of all training pixels, standardise them; some pixels never vary, and have none of their own.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A folder that appears whole: made in a hidden folder beside its place, then renamed."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

@@ -1,7 +1,5 @@
 """`sparseflows data prepare`: published files become a prepared set, whole or not at all."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import re

@@ -1,7 +1,5 @@
 """What a recipe is: the files that it reads, how each becomes a table, and how the tables become three parts."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial

@@ -1,7 +1,5 @@
 """BSDS300: patches of natural images, ready-made in one HDF5 file."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from functools import partial

@@ -1,7 +1,5 @@
 """A pickled pandas frame, read with the few names that such a frame is made of and no others."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, BinaryIO
 

@@ -1,7 +1,5 @@
 """GAS: sixteen gas sensors, those that follow another too closely left out."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from sparseflows.data.files.containers import Member, Wanted

@@ -1,7 +1,5 @@
 """HEPMASS: simulated collisions, the signal class, its discrete columns left out."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import partial
 

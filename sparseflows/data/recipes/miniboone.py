@@ -1,7 +1,5 @@
 """MINIBOONE: the signal events of a neutrino detector, outliers and discrete columns left out."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

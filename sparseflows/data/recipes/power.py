@@ -1,7 +1,5 @@
 """POWER: a household's electricity, by the minute, with noise as wide as the meter's steps."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import numpy as np

@@ -10,8 +10,6 @@ the laboratory's), whose step is known to be 1; its binary column is dropped.
 Pixels of `digits_labelled` are taken as they are, in [0, 1]: a classifier needs no density.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

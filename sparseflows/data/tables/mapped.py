@@ -1,7 +1,5 @@
 """Rows that stay on disk: read by memory map when they are asked for, so that a set may exceed the memory."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ Every function takes points (B, 2) and returns (B,), −inf outside the support.
 are worked off in chunks.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

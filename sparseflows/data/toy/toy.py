@@ -4,8 +4,6 @@ All in the generator's own coordinates (`sparseflows.data.splits` standardises).
 rings come in equal counts, the first ones taking what is left over, in random order.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

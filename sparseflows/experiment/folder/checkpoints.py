@@ -1,7 +1,5 @@
 """Checkpoints of a training in progress: the last two are kept, each with its digest in its name."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import re

@@ -4,8 +4,6 @@ The rule for settings to come: one that a param file does not name must not chan
 folders there are would be lost. So every setting that is added to `specs` is marked `LATER` (see `specs.section`).
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import hashlib

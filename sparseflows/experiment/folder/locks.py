@@ -5,8 +5,6 @@ on one machine only; therefore the holder of a cascade also signs its file every
 and whoever finds the signature of another machine first watches whether it still changes.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

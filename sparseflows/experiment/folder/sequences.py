@@ -1,7 +1,5 @@
 """The stages of an experiment, in the order of results.csv: the one place that works them out."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

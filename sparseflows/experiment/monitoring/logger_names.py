@@ -1,7 +1,5 @@
 """`--log NAME` → loggers: the ones that come with the package, installed ones, and the user's own."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import importlib.util

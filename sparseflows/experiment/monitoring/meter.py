@@ -1,7 +1,5 @@
 """How far a work has come, with the time left: bars on a terminal, one plain line now and then in a log file."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """What the user sees of a run: its stages, what came of each, and the time left."""
 
-from __future__ import annotations
-
 import time
 from typing import Any, TextIO
 

@@ -1,7 +1,5 @@
 """The table that `sparseflows run` ends with."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Give tasks to workers, watch them, and go on when one is lost."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import os

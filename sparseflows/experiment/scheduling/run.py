@@ -1,7 +1,5 @@
 """The experiment: a dense network a seed, then what every protocol makes of it with every method."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 

@@ -1,7 +1,5 @@
 """One task of a run: sequences of one seed that stand on one another, carried out wherever the folder is seen."""
 
-from __future__ import annotations
-
 import itertools
 import platform
 import time

@@ -4,8 +4,6 @@ Every process runs the same experiment. What reads or writes the run folder happ
 others, errors included, so all take the same way through it.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

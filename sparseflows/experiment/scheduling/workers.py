@@ -1,7 +1,5 @@
 """Who carries the tasks of a run out: this process, processes of this machine, or a Dask or Ray cluster; by joblib."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os

@@ -1,7 +1,5 @@
 """What the stages of one seed share: the rows, the dense network, and where they are kept."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterable
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ What is gone already is read off the network itself (its parameters are exactly 
 from a checkpoint takes the same things away at the same steps.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

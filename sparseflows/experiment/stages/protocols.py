@@ -8,8 +8,6 @@ the dense network trained on for as long as the pruned one was retrained. (From 
 Frankle and Carbin 2019; gradual: Zhu and Gupta 2018.)
 """
 
-from __future__ import annotations
-
 import itertools
 from dataclasses import dataclass
 

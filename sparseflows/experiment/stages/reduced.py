@@ -1,7 +1,5 @@
 """A narrower dense network of a wanted size: what a pruned one of that size has to beat."""
 
-from __future__ import annotations
-
 from sparseflows.experiment.plan import dense_params, narrower
 from sparseflows.specs import Spec
 

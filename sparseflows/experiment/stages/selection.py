@@ -1,7 +1,5 @@
 """What the validation rows decide while a network is trained, and how far its solver can be trusted there."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 

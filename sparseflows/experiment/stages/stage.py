@@ -1,7 +1,5 @@
 """One stage: train a flow, evaluate it, and come through divergence, interruption and damage."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any

@@ -11,8 +11,6 @@
 is 2 × 2 × 2 points. `zip` may be a list of such groups, each crossed with the others.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import itertools

@@ -1,7 +1,5 @@
 """A sweep carried out: every point an experiment in a run folder of its own, all cascades shared out to workers."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The table that a sweep ends with, and what `sparseflows check` says of one."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean

@@ -3,8 +3,6 @@
 Where no compiler is found, or SPARSEFLOWS_COMPILED=0 is set, there is no library and everything takes its plain path.
 """
 
-from __future__ import annotations
-
 import ctypes
 import functools
 import hashlib

@@ -1,7 +1,5 @@
 """Fields and flows, handed to the C engine: pointers there, tensors back. All on the CPU, float32 or float64."""
 
-from __future__ import annotations
-
 import ctypes
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """A flow without its dead neurons: those that nothing reads, and those that are constant, folded into the next bias."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from itertools import pairwise

@@ -5,8 +5,6 @@ rejected and no estimated evaluation. Every row is solved by itself on such a gr
 caches. The gradient is that of the discretised solve: the adjoint of every Runge-Kutta step, written out.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -4,8 +4,6 @@ A solver's step follows from the root mean square of the error over the batch, s
 on, once a step: sums of squares and counts are added up over them. With it they also agree on how the solve ends.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any

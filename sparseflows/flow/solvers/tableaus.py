@@ -1,7 +1,5 @@
 """Butcher tableaus of explicit Runge-Kutta methods with an embedded error estimate."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from math import isclose
 

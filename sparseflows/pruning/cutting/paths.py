@@ -1,7 +1,5 @@
 """Paths of weights from the inputs to the outputs: which ones a cut must leave so that no layer falls empty."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

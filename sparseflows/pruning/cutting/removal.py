@@ -1,7 +1,5 @@
 """Neurons taken out of the layers of a network, and what may be put into the next bias for them."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 

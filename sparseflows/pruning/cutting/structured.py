@@ -1,7 +1,5 @@
 """Structured pruning: whole neurons are removed, and the network gets physically smaller."""
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Sequence

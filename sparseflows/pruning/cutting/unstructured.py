@@ -1,7 +1,5 @@
 """Unstructured pruning: single weights go; what they leave without a path goes with them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 
 import torch

@@ -4,8 +4,6 @@ A "neuron" here is either a neuron of a linear layer or a channel of a convoluti
 masks or removes works on chains, never on a kind of network.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Literal

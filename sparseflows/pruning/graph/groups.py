@@ -1,7 +1,5 @@
 """All that belongs to a neuron: its row, its bias, its time gates, and the columns of the next layer that read it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise

@@ -7,8 +7,6 @@ cannot be told apart. But all that the criteria need of a gradient, they need of
 the weights: G_n itself, and Σ_i W_ic G_n,ic, the derivative by a gate on column c.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 

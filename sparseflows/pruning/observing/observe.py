@@ -3,8 +3,6 @@
 The loss of a flow is −log p; for a classifier it is the cross-entropy. All is computed in float64, on a copy.
 """
 
-from __future__ import annotations
-
 import copy
 import functools
 from collections.abc import Callable

@@ -5,8 +5,6 @@ Weights and activations are each split by sign, so that within each of the four 
 et al. 2019, "SiPPing neural networks"). Biases stay out of it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import torch

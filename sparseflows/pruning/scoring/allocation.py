@@ -5,8 +5,6 @@ the number of params they keep rises with their length, and the cut that meets a
 bisection, with the params *counted* at every trial (dead neurons included).
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 

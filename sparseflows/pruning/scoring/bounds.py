@@ -10,8 +10,6 @@ sample, and `FRESH` for the promise under that assumption. It is an assumption o
 the promise beside the error observed.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace

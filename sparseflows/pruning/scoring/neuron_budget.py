@@ -4,8 +4,6 @@ One error ε for all layers gives each the draws that it needs, so that a layer 
 keeps more of them. ε is searched for the budget.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 

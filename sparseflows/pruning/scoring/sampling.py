@@ -10,8 +10,6 @@ Neurons (pfp): drawn with replacement, as in the source, until one more distinct
 Promises and their argument `inflation` are those of `bounds`.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

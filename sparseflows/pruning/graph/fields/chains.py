@@ -7,8 +7,6 @@ layer's neurons (a sum, a product, a concatenation, a norm, the field's result) 
 weights can be masked.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 

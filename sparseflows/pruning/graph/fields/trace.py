@@ -3,8 +3,6 @@
 Not symbolically (`tracing`): a field may ask for the shape of t or the number of rows, and branch on it.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any

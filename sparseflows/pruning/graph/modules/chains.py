@@ -1,7 +1,5 @@
 """The chain of weight layers in a module of Linear and Conv2d layers."""
 
-from __future__ import annotations
-
 import math
 
 from torch import nn

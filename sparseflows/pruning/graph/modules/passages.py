@@ -1,7 +1,5 @@
 """What stands between two weight layers of a module, and what it makes of a neuron that is constant."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

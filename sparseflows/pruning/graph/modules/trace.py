@@ -1,7 +1,5 @@
 """What a module does to its input, one operation after the other; networks that branch are refused."""
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

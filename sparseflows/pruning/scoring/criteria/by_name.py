@@ -6,8 +6,6 @@ have; `docs/howto/own_criterion.md` lists them all with their shapes. It gives (
 neurons; higher stays.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from inspect import signature
 from pkgutil import resolve_name

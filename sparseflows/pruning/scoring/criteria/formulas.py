@@ -1,7 +1,5 @@
 """Criteria of one formula each: by the size of weights, by chance, and by the gradient of a loss."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

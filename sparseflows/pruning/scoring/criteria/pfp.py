@@ -4,8 +4,6 @@ Liebenwein, Baykal et al. 2020, "Provable filter pruning". The pieces are in `sh
 `bounds`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 

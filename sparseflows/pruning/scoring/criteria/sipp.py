@@ -3,8 +3,6 @@
 Baykal, Liebenwein et al. 2019, "SiPPing neural networks". The pieces are in `shares`, `sampling` and `bounds`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch
