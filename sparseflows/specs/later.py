@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-LATER = {"later": True}  # as Field(…, json_schema_extra=LATER)
+LATER: dict[str, Any] = {"later": True}  # as Field(…, json_schema_extra=LATER)
 
 
 def known_by(section: BaseModel) -> dict[str, Any]:

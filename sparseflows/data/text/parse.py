@@ -1,0 +1,109 @@
+"""The numbers of a text table, read by pandas in blocks, once its layout is known."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparseflows.data.files.reading import one_line
+from sparseflows.data.text.cells import MISSING_MARKS
+from sparseflows.data.text.layout import BLANKS, Layout
+from sparseflows.data.text.opened import HEAD, opened_text
+from sparseflows.data.text.scan import scan
+from sparseflows.errors import InputError
+
+BLOCK_CELLS = 1 << 22  # cells read at once
+
+
+def head_of(file: Path) -> str:
+    """The first lines of a text file, whole: of a small file all of them.
+
+    Raises:
+        InputError: as `opened_text`.
+    """
+    with opened_text(file) as stream:
+        text = stream.read(HEAD)
+        if len(text) < HEAD:
+            return text
+        lines, _, rest = text.rpartition("\n")
+        return f"{lines}\n" if lines else rest + stream.readline()
+
+
+def parse(file: Path, head: str, layout: Layout, chosen: Sequence[int], keep_missing: bool) -> NDArray[np.float64]:
+    """The numbers (N, D) at the D `chosen` places of every row, NaN where a cell is missing.
+
+    Args:
+        file: of text.
+        head: what `head_of` gave.
+        layout: of the file.
+        chosen: which cells of a row.
+        keep_missing: whether missing cells are let through, as NaN.
+
+    Raises:
+        InputError: the first line or cell that does not fit, by its place.
+    """
+    _refuse_faults(file, head.splitlines(keepends=True), layout, chosen, keep_missing)
+    try:
+        found = _quick(file, layout, chosen)
+    except (ValueError, OverflowError) as error:  # pandas's own errors are ValueErrors
+        if isinstance(error, InputError):
+            raise
+        _scan_file(file, layout, chosen, keep_missing)
+        raise InputError(f"{file}: cannot be read as a table ({one_line(error)})") from error
+    if np.isnan(found).any():  # missing cells, or those of a short line
+        _scan_file(file, layout, chosen, keep_missing)
+    return found
+
+
+def _quick(file: Path, layout: Layout, chosen: Sequence[int]) -> NDArray[np.float64]:
+    """All rows by pandas; a missing cell is NaN, and so are those that a short line lacks."""
+    import pandas
+
+    types: dict[int, Any] = {place: str for place in range(layout.width)}
+    types |= dict.fromkeys(chosen, np.float64)
+    marks = sorted({*MISSING_MARKS, *map(str.upper, MISSING_MARKS), *map(str.capitalize, MISSING_MARKS), "NaN", "NaT"})
+    with opened_text(file) as stream, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        lines = itertools.islice(stream, layout.skip)
+        for _ in lines:
+            pass
+        try:
+            blocks = pandas.read_csv(
+                stream,
+                sep=r"\s+" if layout.separator == BLANKS else layout.separator,
+                decimal=layout.decimal,
+                header=None,
+                dtype=types,
+                na_values=marks,
+                keep_default_na=False,
+                comment="#",
+                skipinitialspace=True,
+                float_precision="round_trip",
+                chunksize=max(1, BLOCK_CELLS // layout.width),
+            )
+            with blocks:
+                found = [block[list(chosen)].to_numpy(np.float64) for block in blocks]
+        except pandas.errors.EmptyDataError:
+            found = []
+    return np.concatenate(found) if found else np.empty((0, len(chosen)))
+
+
+def _scan_file(file: Path, layout: Layout, chosen: Sequence[int], keep_missing: bool) -> None:
+    with opened_text(file) as stream:
+        _refuse_faults(file, stream, layout, chosen, keep_missing)
+
+
+def _refuse_faults(file: Path, lines: Iterable[str], layout: Layout, chosen: Sequence[int], keep_missing: bool) -> None:
+    found = scan(lines, layout, chosen)
+    if found.fault and not (found.missing and not keep_missing):
+        raise InputError(f"{file}: {found.fault}")
+    if found.missing and not keep_missing:
+        raise InputError(
+            f"{file}: {found.first_missing}; drop the row or fill it in (data.missing: drop leaves such rows out)"
+        )
