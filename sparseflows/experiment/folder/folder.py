@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sparseflows.data.tables.tabular import Standardiser
+from sparseflows.data.transforms.transformed import standardiser_from_dict
 from sparseflows.errors import DiskError, InputError
 from sparseflows.experiment.folder.identity import RUN, SPEC, check_format, create, identity, identity_of, places
 from sparseflows.experiment.folder.locks import Signature, hold_cascade, hold_folder, share_folder
@@ -172,7 +173,7 @@ class RunFolder(StageFiles):
             InputError: data.json is missing or damaged.
         """
         found = self.read_data()
-        return Standardiser.from_dict(found.get("seeds", {}).get(str(seed), found))
+        return standardiser_from_dict(found.get("seeds", {}).get(str(seed), found))
 
 
 def remove_litter(run: Path) -> None:

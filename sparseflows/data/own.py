@@ -1,0 +1,174 @@
+"""A table of the user's own becomes standardised training, validation and test rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparseflows.data.findings.finding import findings
+from sparseflows.data.known import TABLE
+from sparseflows.data.parts import Splits, refuse_too_many
+from sparseflows.data.tables.choosing import Reading, Sheet, choose, place_of
+from sparseflows.data.tables.copies import groups_of, row_hashes, split_groups
+from sparseflows.data.tables.loading import Table
+from sparseflows.data.tables.mapped import (
+    LEFT_OUT,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    MappedRows,
+    Rows,
+    assign,
+    check_table,
+    fit_columns,
+    shape_of,
+)
+from sparseflows.data.tables.tabular import Names, Standardiser
+from sparseflows.data.text.cells import NUMBER
+from sparseflows.data.transforms.transformed import TransformedStandardiser, Wanted, fit_transformed
+from sparseflows.errors import InputError
+from sparseflows.rng import numpy_generator
+
+LOOKED_THROUGH = 200_000  # rows of a large file that notes, and maps of columns, are made from
+
+Fractions = tuple[float, float]
+
+
+def table_splits(
+    table: Table,
+    source: str,
+    n_train: int | None,
+    fractions: Fractions,
+    split_by: np.random.Generator,
+    reading: Reading,
+    transform: Wanted,
+) -> Splits:
+    """The parts of a table in memory, shuffled by groups of equal rows.
+
+    Args:
+        table: the table.
+        source: its file, for messages.
+        n_train: training rows, the first so many; None: all.
+        fractions: of the rows, for validation and for the test set.
+        split_by: of the shuffle.
+        reading: what becomes of rows that are there more than once.
+        transform: maps by column.
+
+    Raises:
+        InputError: a part without rows, fewer training rows than asked for, a map that does not fit its column.
+    """
+    values, notes, decided = table.values, list(table.notes), list(table.decided)
+    warnings = findings(values, table.names, transformed=_places(transform, table.names, values.shape[1], source))
+    groups = groups_of([row_hashes(values)])
+    copies = len(values) - int(groups.max()) - 1
+    if copies and reading.copies == "drop":
+        first = np.unique(groups, return_index=True)[1]
+        values, groups = values[np.sort(first)], np.arange(len(first))
+        notes.append(f"left out {copies:,} of {len(table.values):,} rows that are copies of others (data.copies: drop)")
+        warnings = [one for one in warnings if "are copies of others" not in one]
+    elif copies:
+        decided.append("copies")
+    train, validation, test = split_groups(groups, *fractions, split_by)
+    refuse_too_many(n_train, len(train), TABLE)
+    train = train[:n_train]
+    standardiser = fit_transformed(values[train], transform, table.names, f"{TABLE}, {len(train)} training rows")
+    if isinstance(standardiser, TransformedStandardiser):
+        standardiser.mapped(values, table.names, source)
+    return Splits.standardised(
+        TABLE,
+        standardiser,
+        (values[train], values[validation], values[test]),
+        warnings=tuple(warnings),
+        notes=tuple(notes),
+        columns=table.names,
+        decided=tuple(decided),
+    )
+
+
+def large_splits(
+    file: Path, n_train: int | None, fractions: Fractions, seed: int, reading: Reading, transform: Wanted
+) -> Splits:
+    """The parts of a large .npy file, which stays on disk; arguments and errors as `table_splits`.
+
+    Copies are found by the hashes of all rows, notes and maps are made from a seeded choice of 200,000.
+    """
+    rows, width = shape_of(file)
+    chosen = choose(Sheet(None, ((NUMBER, ""),) * width), reading, str(file)).places
+    columns = None if chosen == tuple(range(width)) else chosen
+    hashes, missing = check_table(file, columns, reading.missing == "drop")
+    groups = groups_of([hashes[~missing]])
+    count = int(groups.max()) + 1
+    notes, decided, copies = [], [], len(groups) - count
+    labels = np.full(rows, LEFT_OUT, dtype=np.uint8)
+    if missing.any():
+        notes.append(
+            f"left out {int(missing.sum()):,} of {rows:,} rows in which a value is missing (data.missing: drop)"
+        )
+    by_group = assign(count, *fractions, numpy_generator(seed, f"data/{TABLE}/split"))
+    labels[~missing] = by_group[groups]
+    if copies and reading.copies == "drop":
+        first = np.zeros(len(groups), dtype=bool)
+        first[np.unique(groups, return_index=True)[1]] = True
+        labels[np.flatnonzero(~missing)[~first]] = LEFT_OUT
+        notes.append(f"left out {copies:,} of {rows:,} rows that are copies of others (data.copies: drop)")
+    elif copies:
+        decided.append("copies")
+    whole = MappedRows(file, labels, TRAIN, columns=columns)
+    train: Rows = whole
+    if n_train is not None:
+        train = some_of(train, n_train, TABLE, numpy_generator(seed, f"data/{TABLE}/n_train"))
+    source = f"{TABLE}, {len(train)} training rows"
+    standardiser = _standardiser_of(train, transform, source, seed)
+    used = np.flatnonzero(labels != LEFT_OUT)
+    looked = numpy_generator(seed, f"data/{TABLE}/look").integers(len(used), size=min(len(used), LOOKED_THROUGH))
+    some = MappedRows(file, columns=columns)[np.unique(used[np.sort(looked)])]
+    warnings = findings(some, None, transformed=_places(transform, None, whole.shape[1], str(file)))
+    return Splits(
+        TABLE,
+        replace_standardiser(train, standardiser) if isinstance(train, MappedRows) else standardiser.apply(train),
+        MappedRows(file, labels, VALIDATION, standardiser, columns=columns),
+        MappedRows(file, labels, TEST, standardiser, columns=columns),
+        standardiser,
+        warnings=tuple(warnings),
+        notes=tuple(notes),
+        decided=tuple(decided),
+    )
+
+
+def replace_standardiser(rows: MappedRows, standardiser: Standardiser) -> MappedRows:
+    """The same rows (N, D), standardised by another."""
+    return MappedRows(rows.file, rows.labels, rows.part, standardiser, rows.block_rows, rows.columns)
+
+
+def some_of(rows: Rows, n: int, name: str, generator: np.random.Generator) -> NDArray[np.float64]:
+    """A seeded choice of `n` of the rows (N, D), in their order: (n, D).
+
+    Raises:
+        InputError: there are fewer.
+    """
+    refuse_too_many(n, len(rows), name)
+    return np.asarray(rows[np.sort(generator.choice(len(rows), n, replace=False))])
+
+
+def _standardiser_of(train: Rows, transform: Wanted, source: str, seed: int) -> Standardiser:
+    """Of rows in memory, or of those on disk: maps from a choice of them, mean and deviation from all."""
+    if not isinstance(train, MappedRows):
+        return fit_transformed(train, transform, None, source)
+    plain = fit_columns(train, source)
+    if not transform:
+        return plain
+    few = some_of(train, min(len(train), LOOKED_THROUGH), TABLE, numpy_generator(seed, f"data/{TABLE}/maps"))
+    fitted = fit_transformed(few, transform, None, source)
+    if not isinstance(fitted, TransformedStandardiser):
+        raise InputError(f"{source}: no map was fitted")
+    width = train.shape[1]
+    mapped = replace(fitted, shift=plain.shift, scale=plain.scale, inner=Standardiser(np.zeros(width), np.ones(width)))
+    return replace(mapped, inner=fit_columns(replace_standardiser(train, mapped), source))
+
+
+def _places(transform: Wanted, names: Names, columns: int, source: str) -> Sequence[int]:
+    return [place_of(column, names, columns, source, "data.transform") for column in transform]
