@@ -160,6 +160,7 @@ def fit_baselines(
     test: np.ndarray,
     seed: int,
     report: Report = lambda step, total: None,
+    log_slope: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> list[Baseline]:
     """Both baselines, fitted to `train` (N, D), scored on `validation` and `test`.
 
@@ -167,14 +168,19 @@ def fit_baselines(
         train, validation, test: rows, in the coordinates that the NLL is to be in.
         seed: of the mixture's beginnings, and of the choice of its rows.
         report: progress of the mixtures.
+        log_slope: (B, D) → (B,), added to log densities: that of the maps which columns are seen through.
     """
+
+    def in_coordinates(log_prob: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+        return log_prob if log_slope is None else lambda rows: log_prob(rows) + log_slope(rows)
+
     gaussian = fit_gaussian(np.asarray(train, dtype=np.float64))
     note = (f"its covariance is singular: {gaussian.ridge:.1e} added to the variances",) if gaussian.ridge else ()
     mixture = fit_mixture(train, seed, report=report)
     choice = f"{mixture.components} component{'s' * (mixture.components > 1)}, {mixture.covariance} covariance"
     return [
-        _scored(GAUSSIAN, gaussian.params, gaussian.log_prob, (validation, test), len(train), "", note),
-        _scored(MIXTURE, mixture.params, mixture.log_prob, (validation, test), mixture.n_fit, choice, mixture.notes),
+        _scored(GAUSSIAN, gaussian.params, in_coordinates(gaussian.log_prob), (validation, test), len(train), "", note),
+        _scored(MIXTURE, mixture.params, in_coordinates(mixture.log_prob), (validation, test), mixture.n_fit, choice, mixture.notes),
     ]
 
 

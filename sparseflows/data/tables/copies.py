@@ -59,13 +59,9 @@ def split_groups(
         InputError: a part would be without rows.
     """
     rows, count = len(groups), int(groups.max()) + 1
-    order = generator.permutation(count)
-    place = np.empty(count, dtype=np.int64)
-    place[order] = np.arange(count)
-    shuffled = np.argsort(place[groups], kind="stable")
+    shuffled, ends = shuffle_groups(groups, generator)
     n_val, n_test = round(rows * val_fraction), round(rows * test_fraction)
-    ends = np.cumsum(np.bincount(groups, minlength=count)[order])  # of the groups, as shuffled
-    cuts = [_end_at(ends, rows - n_val - n_test), _end_at(ends, rows - n_test)]
+    cuts = [end_at(ends, rows - n_val - n_test), end_at(ends, rows - n_test)]
     parts = shuffled[: cuts[0]], shuffled[cuts[0] : cuts[1]], shuffled[cuts[1] :]
     if min(map(len, parts)) < 1:
         train, validation, test = map(len, parts)
@@ -77,6 +73,20 @@ def split_groups(
     return parts
 
 
-def _end_at(ends: NDArray[np.int64], wanted: int) -> int:
-    """The first end of a group at `wanted` rows or beyond; 0 where none are wanted."""
+def shuffle_groups(
+    groups: NDArray[np.int64], generator: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Row numbers (N,) with the rows of each group together, the groups in random order, and where each ends (groups,).
+
+    Without copies the rows are in the order of one permutation.
+    """
+    count = int(groups.max()) + 1
+    order = generator.permutation(count)
+    place = np.empty(count, dtype=np.int64)
+    place[order] = np.arange(count)
+    return np.argsort(place[groups], kind="stable"), np.cumsum(np.bincount(groups, minlength=count)[order])
+
+
+def end_at(ends: NDArray[np.int64], wanted: int) -> int:
+    """The first of the ends (groups,) at `wanted` rows or beyond; 0 where none are wanted."""
     return 0 if wanted < 1 else int(ends[np.searchsorted(ends, wanted, side="left")])

@@ -33,8 +33,11 @@ def validation_loss(context: SeedContext, network: nn.Module) -> float:
     if context.spec.train.objective == "cross_entropy":
         return context.processes.first(lambda: _validation_cross_entropy(context, network, solver))
     assert isinstance(network, Flow)
-    found = likelihood(network, selection_rows(context), solver, context.spec.dtype, processes=context.processes)
-    return found.nll if found.status is Status.DONE else math.nan
+    rows = selection_rows(context)
+    found = likelihood(network, rows, solver, context.spec.dtype, processes=context.processes)
+    if found.status is not Status.DONE:
+        return math.nan
+    return found.nll - float(context.splits.standardiser.log_slope(rows).mean())
 
 
 def _validation_cross_entropy(context: SeedContext, network: nn.Module, solver: Solver) -> float:
