@@ -180,7 +180,15 @@ def fit_baselines(
     choice = f"{mixture.components} component{'s' * (mixture.components > 1)}, {mixture.covariance} covariance"
     return [
         _scored(GAUSSIAN, gaussian.params, in_coordinates(gaussian.log_prob), (validation, test), len(train), "", note),
-        _scored(MIXTURE, mixture.params, in_coordinates(mixture.log_prob), (validation, test), mixture.n_fit, choice, mixture.notes),
+        _scored(
+            MIXTURE,
+            mixture.params,
+            in_coordinates(mixture.log_prob),
+            (validation, test),
+            mixture.n_fit,
+            choice,
+            mixture.notes,
+        ),
     ]
 
 

@@ -183,8 +183,13 @@ def _by_place(sheet: Sheet, reading: Reading, expected: Expected, source: str) -
         chosen = ()
     if len(chosen) == expected.columns:
         return chosen
+    raise other_columns(count, expected, source)
+
+
+def other_columns(count: int, expected: Expected, source: str) -> InputError:
+    """The line for a file of `count` columns where a run was trained on others."""
     names = "" if expected.names is None else f" ({listed(expected.names)})"
-    raise InputError(
+    return InputError(
         f"{source}: has {counted(count, 'column')}, the flow was trained on {expected.columns}{names}; "
         "give the same columns in the same order"
     )

@@ -127,7 +127,7 @@ def _workbook(file: Path, header: str | bool, index: str | bool) -> Frame:
 
     with pandas.ExcelFile(file, engine="openpyxl") as book:
         names = [str(name) for name in book.sheet_names]
-        cells = book.parse(0, header=None, dtype=object, keep_default_na=False, na_values=[""])
+        cells = pandas.read_excel(book, header=None, dtype=object, keep_default_na=False, na_values=[""])
     cells = cells.dropna(how="all").dropna(how="all", axis=1)
     written = io.StringIO()
     csv.writer(written).writerows(

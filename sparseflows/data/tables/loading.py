@@ -10,7 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparseflows.data.files.reading import FilePath, counted, existing_file, one_line, read_npy
-from sparseflows.data.tables.choosing import Choice, Expected, Reading, Sheet, called, choose, choose_expected
+from sparseflows.data.tables.choosing import (
+    Choice,
+    Expected,
+    Reading,
+    Sheet,
+    called,
+    choose,
+    choose_expected,
+    other_columns,
+)
 from sparseflows.data.tables.frames import FRAME_SUFFIXES, read_frame
 from sparseflows.data.tables.tabular import finite_matrix, real_matrix, validate
 from sparseflows.data.text.cells import NUMBER
@@ -127,10 +136,7 @@ def _of_text(file: Path, reading: Reading, chooser: Chooser, expected: Expected 
         notes.append("left out column 1, which counts the rows as an index does (data.index: no keeps it)")
         decided.append("index")
     elif counting and expected is not None:
-        raise InputError(
-            f"{file}: has {counted(values.shape[1], 'column')}, the flow was trained on {expected.columns}; "
-            "give the same columns in the same order"
-        )
+        raise other_columns(values.shape[1], expected, str(file))
     values, said = _without_missing(values, reading)
     return Table(values, names, (*notes, *said), tuple(decided))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -200,7 +201,7 @@ def _index_places(
     found: set[int] = set()
     for place, name in enumerate(names or ()):
         bare = name.strip()
-        if (bare and bare != f"Unnamed: {place}") or place == len(kinds) - 1:
+        if (bare and not re.fullmatch(r"Unnamed: \d+", bare)) or place == len(kinds) - 1:
             break
         cells = [row[place] for row in body if place < len(row)]
         if kinds[place][0] == NUMBER and not is_index(cells):
