@@ -62,16 +62,16 @@ def table_splits(
         InputError: a part without rows, fewer training rows than asked for, a map that does not fit its column.
     """
     values, notes, decided = table.values, list(table.notes), list(table.decided)
-    warnings = findings(values, table.names, transformed=_places(transform, table.names, values.shape[1], source))
     groups = groups_of([row_hashes(values)])
     copies = len(values) - int(groups.max()) - 1
     if copies and reading.copies == "drop":
         first = np.unique(groups, return_index=True)[1]
         values, groups = values[np.sort(first)], np.arange(len(first))
         notes.append(f"left out {copies:,} of {len(table.values):,} rows that are copies of others (data.copies: drop)")
-        warnings = [one for one in warnings if "are copies of others" not in one]
     elif copies:
         decided.append("copies")
+    places = _places(transform, table.names, values.shape[1], source)
+    warnings = findings(values, table.names, transformed=places)
     train, validation, test = split_groups(groups, *fractions, split_by)
     refuse_too_many(n_train, len(train), TABLE)
     train = train[:n_train]
@@ -126,7 +126,9 @@ def large_splits(
     used = np.flatnonzero(labels != LEFT_OUT)
     looked = numpy_generator(seed, f"data/{TABLE}/look").integers(len(used), size=min(len(used), LOOKED_THROUGH))
     some = MappedRows(file, columns=columns)[np.unique(used[np.sort(looked)])]
-    warnings = findings(some, None, transformed=_places(transform, None, whole.shape[1], str(file)))
+    places = _places(transform, None, whole.shape[1], str(file))
+    counted = (0 if reading.copies == "drop" else copies, len(groups))
+    warnings = findings(some, None, transformed=places, copies=counted)
     return Splits(
         TABLE,
         replace_standardiser(train, standardiser) if isinstance(train, MappedRows) else standardiser.apply(train),

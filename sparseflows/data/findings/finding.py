@@ -53,7 +53,11 @@ def quoted_key(name: str) -> str:
 
 
 def findings(
-    rows: np.ndarray, names: Names, remedies: Remedies = PARAM_FILE, transformed: Sequence[int] = ()
+    rows: np.ndarray,
+    names: Names,
+    remedies: Remedies = PARAM_FILE,
+    transformed: Sequence[int] = (),
+    copies: tuple[int, int] | None = None,
 ) -> list[str]:
     """What is to be known about rows (N, D) before a density is fitted to them, one line each.
 
@@ -62,12 +66,13 @@ def findings(
         names: of the columns, where they have any.
         remedies: what can be done.
         transformed: places of the columns that are seen through a map, whose shape is no matter then.
+        copies: how many rows are copies of others, and of how many, where these rows are a choice of more.
     """
     some = rows[:: max(1, -(-len(rows) // LOOKED_AT))]
     called = [str(k + 1) for k in range(rows.shape[1])] if names is None else list(names)
     recurring = recurring_columns(rows, names)
     spiked = [k for k in range(rows.shape[1]) if any(one.startswith(f"{_said(k, names)}:") for one in recurring)]
-    found = repeated_rows(some, spiked, remedies.drop_copies)
+    found = repeated_rows(some, spiked, remedies.drop_copies, copies)
     for finding in (*dependent_columns(some, names, spiked), *counting(some, names, spiked)):
         found.append(f"{finding.said}; {remedies.drop([called[finding.place]])} leaves it out")
     shapes = (*heavy_tails(some, names, spiked), *angles(some, names, spiked))

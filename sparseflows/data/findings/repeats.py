@@ -12,31 +12,40 @@ from sparseflows.rng import numpy_generator
 
 Array = NDArray[np.float64]
 
-NEAR = 1e-4  # in standard deviations, in every column: rows as near as that are nearly copies
+# Rows nearer than NEAR/N standard deviations in every column are nearly copies: even N rows along a line, where they
+# are densest, come as near as that in a hundredth of the cases.
+NEAR = 0.02
 NEIGHBOURS = 3  # along a line that rows are laid out on
 SHARE, COUNT = 0.001, 5  # of the rows, and how many, that are copies before it is said
 
 
-def repeated_rows(rows: Array, spiked: Sequence[int], drop_copies: str) -> list[str]:
+def repeated_rows(
+    rows: Array, spiked: Sequence[int], drop_copies: str, counted: tuple[int, int] | None = None
+) -> list[str]:
     """What is said of rows (N, D) that are there more than once: at most one line.
 
     Where every column recurs anyway, as of whole numbers, rows do too, and nothing is said.
+
+    Args:
+        rows: all of them, or some.
+        spiked: places of the columns whose values recur.
+        drop_copies: how copies are left out.
+        counted: copies among all rows, and how many rows that are, where this is known.
     """
     n, columns = rows.shape
     if len(set(spiked)) == columns:
         return []
-    groups = groups_of([row_hashes(rows)])
-    copies = n - int(groups.max()) - 1
-    if copies > max(COUNT, SHARE * n):
+    copies, total = counted or (n - int(groups_of([row_hashes(rows)]).max()) - 1, n)
+    if copies > max(COUNT, SHARE * total):
         return [
-            f"{copies:,} of {n:,} rows are copies of others; copies stay in one part of the split, and weigh as often "
-            f"as they are there; {drop_copies}"
+            f"{copies:,} of {total:,} rows are copies of others; copies stay in one part of the split, and weigh as "
+            f"often as they are there; {drop_copies}"
         ]
     nearly = _near(rows)
-    if nearly > max(COUNT, SHARE * n, 0.01 * n):
+    if nearly > max(COUNT, 0.02 * n):
         return [
-            f"{nearly:,} of {n:,} rows nearly repeat another (to {NEAR:g} standard deviations in every column), so "
-            "rows to test with may have been trained on; keep one of each"
+            f"{nearly:,} of {n:,} rows nearly repeat another (to {NEAR / n:.1g} standard deviations in every column), "
+            "so rows to test with may have been trained on; keep one of each"
         ]
     but_one = _but_one(rows, spiked)
     if but_one > max(COUNT, 0.01 * n):
@@ -48,7 +57,7 @@ def repeated_rows(rows: Array, spiked: Sequence[int], drop_copies: str) -> list[
 
 
 def _near(rows: Array) -> int:
-    """How many rows have another within NEAR in every column, among their neighbours along a random line."""
+    """How many rows have another within NEAR/N in every column, among their neighbours along a random line."""
     deviation = rows.std(axis=0)
     if not (np.isfinite(deviation).all() and (deviation > 0).all()) or rows.shape[1] < 2:
         return 0
@@ -60,7 +69,7 @@ def _near(rows: Array) -> int:
     ordered = table[np.argsort(table @ direction, kind="stable")]
     repeats = np.zeros(len(ordered), dtype=bool)
     for step in range(1, NEIGHBOURS + 1):
-        near = (np.abs(ordered[step:] - ordered[:-step]) < NEAR).all(axis=1)
+        near = (np.abs(ordered[step:] - ordered[:-step]) < NEAR / len(rows)).all(axis=1)
         repeats[step:] |= near
     return int(repeats.sum())
 
