@@ -15,6 +15,9 @@ from sparseflows.data.transforms.maps import Map, Power
 
 Array = NDArray[np.float64]
 
+KEYS = frozenset(
+    ["id", "index", "idx", "row", "rows", "rownames", "rowid", "nr", "no", "no.", "number", "key", "level_0"]
+)
 LEAST_ROWS = 50  # fewer show no shape
 SQUEEZED, SPREAD = 0.25, 0.6  # interquartile ranges in standard deviations; that of a Gaussian is 1.35
 AT_END, EDGE, EDGE_SHARE = 0.02, 0.05, 0.25  # of a circle's length; of what an even density has there
@@ -43,6 +46,10 @@ def counting(rows: Array, names: Names, spiked: Sequence[int]) -> Iterator[Found
     for place in range(rows.shape[1]):
         column = rows[:, place]
         ordered = np.sort(column)
+        whole = bool((column == np.round(column)).all())
+        if whole and place not in spiked and _is_date(column):
+            yield Found(place, f"{called(place, names)}: its numbers read as dates, such as {column[0]:.0f}")
+            continue
         steps = np.diff(ordered)
         step = float(np.median(steps))
         if step <= 0 or place in spiked:
@@ -54,6 +61,22 @@ def counting(rows: Array, names: Names, spiked: Sequence[int]) -> Iterator[Found
             yield Found(
                 place, f"{called(place, names)}: {how}, as an index or a clock does, and has no density to learn"
             )
+        elif whole and steps.min() > 0 and ((np.diff(column) > 0).all() or _is_key(place, names)):
+            how = "whole numbers that rise from row to row" if (np.diff(column) > 0).all() else "a number for every row"
+            yield Found(place, f"{called(place, names)}: {how}, as an index or a key has them, and no density to learn")
+
+
+def _is_date(column: Array) -> bool:
+    """Whether all numbers of a column (N,) are dates written as 20210304."""
+    day, month = column % 100, column // 100 % 100
+    dates = (column >= 1.8e7) & (column < 2.2e7) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)
+    return bool(dates.all())
+
+
+def _is_key(place: int, names: Names) -> bool:
+    """Whether the name of a column says that it numbers rows."""
+    name = "" if names is None else names[place].strip().lower()
+    return name in KEYS or name.endswith(("_id", " id", ".id")) or name.startswith("unnamed: ")
 
 
 def heavy_tails(rows: Array, names: Names, spiked: Sequence[int]) -> Iterator[Found]:

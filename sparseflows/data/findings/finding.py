@@ -10,7 +10,7 @@ import numpy as np
 from sparseflows.data.findings.columns import angles, counting, heavy_tails
 from sparseflows.data.findings.dependence import dependent_columns
 from sparseflows.data.findings.repeats import repeated_rows
-from sparseflows.data.tables.choosing import quoted
+from sparseflows.data.tables.choosing import called, quoted
 from sparseflows.data.tables.tabular import Names, recurring_columns
 
 LOOKED_AT = 200_000  # rows at most; of more, every k-th
@@ -69,18 +69,14 @@ def findings(
         copies: how many rows are copies of others, and of how many, where these rows are a choice of more.
     """
     some = rows[:: max(1, -(-len(rows) // LOOKED_AT))]
-    called = [str(k + 1) for k in range(rows.shape[1])] if names is None else list(names)
+    own = [str(k + 1) for k in range(rows.shape[1])] if names is None else list(names)
     recurring = recurring_columns(rows, names)
-    spiked = [k for k in range(rows.shape[1]) if any(one.startswith(f"{_said(k, names)}:") for one in recurring)]
+    spiked = [k for k in range(rows.shape[1]) if any(one.startswith(f"{called(k, names)}:") for one in recurring)]
     found = repeated_rows(some, spiked, remedies.drop_copies, copies)
     for finding in (*dependent_columns(some, names, spiked), *counting(some, names, spiked)):
-        found.append(f"{finding.said}; {remedies.drop([called[finding.place]])} leaves it out")
+        found.append(f"{finding.said}; {remedies.drop([own[finding.place]])} leaves it out")
     shapes = (*heavy_tails(some, names, spiked), *angles(some, names, spiked))
     for finding in shapes:
         if finding.place not in transformed:
-            found.append(f"{finding.said}; {remedies.see_through(called[finding.place], finding.kind)}")
+            found.append(f"{finding.said}; {remedies.see_through(own[finding.place], finding.kind)}")
     return [*recurring, *found]
-
-
-def _said(place: int, names: Names) -> str:
-    return f"column {place + 1}" if names is None else f"column '{names[place]}'"

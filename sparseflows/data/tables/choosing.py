@@ -11,6 +11,7 @@ from sparseflows.data.text.cells import HOLDS, INSTEAD, NUMBER
 from sparseflows.errors import InputError, suggest
 
 NAMED = 6  # columns that a message names before it counts the rest
+LONGEST = 40  # letters of a name that a message shows
 
 Place = str | int
 
@@ -63,13 +64,19 @@ class Choice:
 
 def called(place: int, names: Sequence[str] | None) -> str:
     """What a message calls a column: `column 'age'`, or `column 3` (from 1) where there are no names."""
-    return f"column {place + 1}" if names is None else f"column '{names[place]}'"
+    return f"column {place + 1}" if names is None else f"column '{short(names[place])}'"
+
+
+def short(name: str) -> str:
+    """A name on one line, cut where it is too long for a message."""
+    plain = " ".join(name.split())
+    return plain if len(plain) <= LONGEST else f"{plain[: LONGEST - 1]}…"
 
 
 def listed(words: Sequence[str]) -> str:
     """The first few words, and how many more there are."""
     more = f" and {len(words) - NAMED} more" if len(words) > NAMED else ""
-    return ", ".join(words[:NAMED]) + more
+    return ", ".join(word if len(word) <= 4 * LONGEST else f"{word[: 4 * LONGEST]}…" for word in words[:NAMED]) + more
 
 
 def place_of(wanted: Place, names: Sequence[str] | None, columns: int, source: str, setting: str) -> int:

@@ -19,13 +19,14 @@ from sparseflows.data.tables.choosing import (
     choose,
     choose_expected,
     other_columns,
+    quoted,
 )
 from sparseflows.data.tables.frames import FRAME_SUFFIXES, read_frame
-from sparseflows.data.tables.tabular import finite_matrix, real_matrix, validate
+from sparseflows.data.tables.tabular import Names, finite_matrix, real_matrix, validate
 from sparseflows.data.text.cells import NUMBER
 from sparseflows.data.text.layout import find_layout
 from sparseflows.data.text.opened import PACKED_SUFFIXES, TEXT_SUFFIXES, bare_suffix
-from sparseflows.data.text.parse import head_of, parse
+from sparseflows.data.text.parse import REMEDIES, head_of, parse
 from sparseflows.errors import InputError
 
 Array = NDArray[np.float64]
@@ -77,7 +78,7 @@ def load_points(path: FilePath, expected: Expected, reading: Reading = DEFAULT) 
     Raises:
         InputError: as for `load_table`; other columns than the run's.
     """
-    strict = replace(reading, missing="refuse")
+    strict = replace(reading, missing="never")
     table = _read(path, strict, lambda sheet: choose_expected(sheet, reading, expected, str(path)), expected)
     return replace(table, values=finite_matrix(table.values, str(path), table.names))
 
@@ -103,7 +104,7 @@ def _read(path: FilePath, reading: Reading, chooser: Chooser, expected: Expected
 def _of_array(file: Path, reading: Reading, chooser: Chooser) -> Table:
     values = real_matrix(read_npy(file), str(file))
     choice = chooser(Sheet(None, ((NUMBER, ""),) * values.shape[1]))
-    values, notes = _without_missing(values[:, list(choice.places)], reading)
+    values, notes = _without_missing(values[:, list(choice.places)], reading, None, str(file))
     return Table(values, None, (*choice.notes, *notes))
 
 
@@ -122,7 +123,7 @@ def _of_text(file: Path, reading: Reading, chooser: Chooser, expected: Expected 
     else:
         choice = chooser(Sheet(layout.names, layout.kinds))
     cells = [layout.places[place] for place in choice.places]
-    values = parse(file, head, layout, cells, reading.missing == "drop")
+    values = parse(file, head, layout, cells, reading.missing)
     names = None if layout.names is None else tuple(layout.names[place] for place in choice.places)
     notes, decided = [*layout.notes, *choice.notes], list(layout.decided)
     ask = layout.names is None and reading.index == "auto" and not chosen_by_place
@@ -137,7 +138,7 @@ def _of_text(file: Path, reading: Reading, chooser: Chooser, expected: Expected 
         decided.append("index")
     elif counting and expected is not None:
         raise other_columns(values.shape[1], expected, str(file))
-    values, said = _without_missing(values, reading)
+    values, said = _without_missing(values, reading, names, str(file))
     return Table(values, names, (*notes, *said), tuple(decided))
 
 
@@ -147,22 +148,31 @@ def _of_frame(file: Path, reading: Reading, chooser: Chooser) -> Table:
     names = None if frame.sheet.names is None else tuple(frame.sheet.names[place] for place in choice.places)
     values = frame.numbers(choice.places)
     bad = np.isnan(values)
-    if bad.any() and reading.missing == "refuse":
+    if bad.any() and reading.missing != "drop":
         row, column = np.argwhere(bad)[0]
-        raise InputError(
-            f"{file}: row {row + 1}, {called(int(column), names)}: a value is missing; drop the row or fill it in "
-            "(data.missing: drop leaves such rows out)"
-        )
-    values, said = _without_missing(values, reading)
+        where = f"{file}: row {row + 1}, {called(int(column), names)}"
+        raise InputError(f"{where}: a value is missing; drop the row or fill it in{REMEDIES[reading.missing]}")
+    values, said = _without_missing(values, reading, names, str(file))
     return Table(values, names, (*frame.notes, *choice.notes, *said))
 
 
-def _without_missing(values: Array, reading: Reading) -> tuple[Array, list[str]]:
-    """The rows without a missing value, where these are to be dropped, and what is said of the others."""
+def _without_missing(values: Array, reading: Reading, names: Names, source: str) -> tuple[Array, list[str]]:
+    """The rows (N, D) without a missing value, where these are to be dropped, and what is said of the others.
+
+    Raises:
+        InputError: none is left.
+    """
     if reading.missing != "drop":
         return values, []
     whole = ~np.isnan(values).any(axis=1)
     gone = len(values) - int(whole.sum())
+    if gone and gone == len(values):
+        shares = np.isnan(values).mean(axis=0)
+        worst = int(shares.argmax())
+        raise InputError(
+            f"{source}: a value is missing in every row, in {shares[worst]:.0%} of them in {called(worst, names)}; "
+            f"leave it out with data.drop: [{quoted(names[worst]) if names else worst + 1}]"
+        )
     said = f"left out {gone:,} of {counted(len(values), 'row')} in which a value is missing (data.missing: drop)"
     return (values[whole], [said]) if gone else (values, [])
 

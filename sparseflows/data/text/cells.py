@@ -89,8 +89,21 @@ def decimal_mark(cells: Iterable[str], separator: str) -> str:
     if separator == ",":
         return "."
     commas = points = 0
+    grouped, hundreds = True, False
     for cell in cells:
         bare = cell.strip()
-        commas += COMMA_NUMBER.fullmatch(bare) is not None
+        if COMMA_NUMBER.fullmatch(bare):
+            commas += 1
+            grouped = grouped and re.fullmatch(r"[+-]?[1-9]\d{0,2},\d{3}", bare) is not None
         points += POINT_NUMBER.fullmatch(bare) is not None
-    return "," if commas and not points else "."
+        hundreds = hundreds or re.fullmatch(r"[+-]?[1-9]\d\d", bare) is not None
+    # Where every comma groups three digits, numbers of three digits without one tell that it does no more than that.
+    return "," if commas and not points and not (grouped and hundreds) else "."
+
+
+def points_group_digits(cells: Iterable[str]) -> bool:
+    """Whether the points in a column group digits: every one has three behind it, and some whole numbers have three."""
+    bare = [cell.strip() for cell in cells if not is_missing(cell)]
+    pointed = [cell for cell in bare if not is_whole(cell)]
+    hundreds = any(re.fullmatch(r"[+-]?[1-9]\d\d", cell) for cell in bare)
+    return len(pointed) > 1 and hundreds and all(re.fullmatch(r"[+-]?[1-9]\d{0,2}\.\d{3}", cell) for cell in pointed)

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from sparseflows.data.files.reading import is_number
-from sparseflows.data.text.cells import COMMA_NUMBER, NUMBER, decimal_mark, is_missing, kind_of, kind_of_column
+from sparseflows.data.text.cells import (
+    COMMA_NUMBER,
+    NUMBER,
+    THOUSANDS,
+    decimal_mark,
+    is_missing,
+    kind_of,
+    kind_of_column,
+    points_group_digits,
+)
 from sparseflows.data.text.header import Header, find_header, is_index, names_rows
 from sparseflows.errors import InputError
 
 SEPARATORS = ("\t", ";", "|", ",")
 BLANKS = " "  # any number of them
 SHOWN = 400  # lines that the layout is read off
+_EXCELS = re.compile(r'"?sep=(.)"?')  # a line above the header that tells Excel the separator
 
 
 @dataclass(frozen=True)
@@ -55,6 +66,11 @@ def split_lines(lines: Iterable[str], separator: str) -> Iterator[list[str]]:
     yield from csv.reader((" ".join(line.split()) for line in lines), delimiter=" ")
 
 
+def lines_of(text: str) -> list[str]:
+    """The lines of a text with their ends, as a file has them: `str.splitlines` knows more ends than these."""
+    return list(io.StringIO(text, newline=""))
+
+
 def is_comment(line: str) -> bool:
     """Whether the line is a comment."""
     return line.lstrip()[:1] == "#"
@@ -73,15 +89,18 @@ def find_layout(text: str, source: str, header: str | bool = "auto", index: str 
     Raises:
         InputError: no lines.
     """
-    numbered = [(k, line) for k, line in enumerate(text.splitlines(), 1) if line.strip()]
+    numbered = [(k, line) for k, line in enumerate(lines_of(text), 1) if line.strip()]
     filled = [(k, line) for k, line in numbered if not is_comment(line)][:SHOWN]
+    given = _EXCELS.fullmatch(filled[0][1].strip()) if len(filled) > 1 else None
+    filled = filled[1:] if given else filled
     if not filled:
         return Layout(",", ".", 0, 0, None, (), (), (), (), ())
-    separator = _separator([line for _, line in filled])
+    separator = given[1] if given else _separator([line for _, line in filled])
     try:
         rows = list(split_lines([line for _, line in filled], separator))
     except csv.Error as error:
         raise InputError(f"{source}: line {filled[0][0]}: {error}") from None
+    last = filled[_lines_of_first(filled, separator) - 1][0]  # of the first row
     decimal = decimal_mark((cell for row in rows[1:] or rows for cell in row), separator)
     comment = [line.lstrip()[1:] for k, line in numbered if is_comment(line) and k < filled[0][0]][-1:]
     above = next(split_lines(comment, separator), None) if comment else None
@@ -90,8 +109,7 @@ def find_layout(text: str, source: str, header: str | bool = "auto", index: str 
     width = Counter(map(len, body or rows)).most_common(1)[0][0]
     names = _fit(found, body, width)
     width = width if names is None else len(names)
-    first = filled[0][0]
-    kinds = [_kind(body, place, decimal) for place in range(width)]
+    kinds = [_kind(body, place, decimal, separator) for place in range(width)]
     left_out, notes = _index_places(names, body, kinds, index)
     empty = _empty_end(names, body, width)
     places = tuple(k for k in range(width) if k not in left_out and k not in empty)
@@ -101,7 +119,7 @@ def find_layout(text: str, source: str, header: str | bool = "auto", index: str 
     return Layout(
         separator,
         decimal,
-        first if found.is_line else first - 1,
+        last if found.is_line else filled[0][0] - 1,
         width,
         None if names is None else tuple(unique(names[k].strip() or f"column {k + 1}" for k in places)),
         places,
@@ -171,9 +189,20 @@ def _fit(found: Header, body: Sequence[Sequence[str]], width: int) -> list[str] 
     return names if found.is_line else None
 
 
-def _kind(body: Sequence[Sequence[str]], place: int, decimal: str) -> tuple[str, str]:
+def _lines_of_first(filled: Sequence[tuple[int, str]], separator: str) -> int:
+    """How many lines the first row takes: more than one where a quoted cell has line ends in it."""
+    if separator == BLANKS:
+        return 1
+    reader = csv.reader((line for _, line in filled), delimiter=separator, skipinitialspace=True)
+    next(reader, None)
+    return reader.line_num
+
+
+def _kind(body: Sequence[Sequence[str]], place: int, decimal: str, separator: str) -> tuple[str, str]:
     cells = [row[place] for row in body if place < len(row)]
     kind = kind_of_column(cells, decimal)
+    if kind == NUMBER and decimal == "." and separator == ";" and points_group_digits(cells):
+        return THOUSANDS, next(cell for cell in cells if "." in cell)
     return kind, next((cell for cell in cells if kind_of(cell, decimal) == kind), "")
 
 

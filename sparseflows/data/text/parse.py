@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from sparseflows.data.files.reading import one_line
 from sparseflows.data.text.cells import MISSING_MARKS
-from sparseflows.data.text.layout import BLANKS, Layout
+from sparseflows.data.text.layout import BLANKS, Layout, lines_of
 from sparseflows.data.text.opened import HEAD, opened_text
 from sparseflows.data.text.scan import scan
 from sparseflows.errors import InputError
 
 BLOCK_CELLS = 1 << 22  # cells read at once
+REMEDIES = {"refuse": " (data.missing: drop leaves such rows out)", "never": ""}
 
 
 def head_of(file: Path) -> str:
@@ -35,7 +36,7 @@ def head_of(file: Path) -> str:
         return f"{lines}\n" if lines else rest + stream.readline()
 
 
-def parse(file: Path, head: str, layout: Layout, chosen: Sequence[int], keep_missing: bool) -> NDArray[np.float64]:
+def parse(file: Path, head: str, layout: Layout, chosen: Sequence[int], missing: str) -> NDArray[np.float64]:
     """The numbers (N, D) at the D `chosen` places of every row, NaN where a cell is missing.
 
     Args:
@@ -43,21 +44,22 @@ def parse(file: Path, head: str, layout: Layout, chosen: Sequence[int], keep_mis
         head: what `head_of` gave.
         layout: of the file.
         chosen: which cells of a row.
-        keep_missing: whether missing cells are let through, as NaN.
+        missing: `drop` lets missing cells through, as NaN; `refuse` and `never` refuse them, with that remedy or
+            without.
 
     Raises:
         InputError: the first line or cell that does not fit, by its place.
     """
-    _refuse_faults(file, head.splitlines(keepends=True), layout, chosen, keep_missing)
+    _refuse_faults(file, lines_of(head), layout, chosen, missing)
     try:
         found = _quick(file, layout, chosen)
     except (ValueError, OverflowError) as error:  # pandas's own errors are ValueErrors
         if isinstance(error, InputError):
             raise
-        _scan_file(file, layout, chosen, keep_missing)
+        _scan_file(file, layout, chosen, missing)
         raise InputError(f"{file}: cannot be read as a table ({one_line(error)})") from error
     if np.isnan(found).any():  # missing cells, or those of a short line
-        _scan_file(file, layout, chosen, keep_missing)
+        _scan_file(file, layout, chosen, missing)
     return found
 
 
@@ -94,16 +96,14 @@ def _quick(file: Path, layout: Layout, chosen: Sequence[int]) -> NDArray[np.floa
     return np.concatenate(found) if found else np.empty((0, len(chosen)))
 
 
-def _scan_file(file: Path, layout: Layout, chosen: Sequence[int], keep_missing: bool) -> None:
+def _scan_file(file: Path, layout: Layout, chosen: Sequence[int], missing: str) -> None:
     with opened_text(file) as stream:
-        _refuse_faults(file, stream, layout, chosen, keep_missing)
+        _refuse_faults(file, stream, layout, chosen, missing)
 
 
-def _refuse_faults(file: Path, lines: Iterable[str], layout: Layout, chosen: Sequence[int], keep_missing: bool) -> None:
+def _refuse_faults(file: Path, lines: Iterable[str], layout: Layout, chosen: Sequence[int], missing: str) -> None:
     found = scan(lines, layout, chosen)
-    if found.fault and not (found.missing and not keep_missing):
+    if found.missing and missing != "drop":
+        raise InputError(f"{file}: {found.first_missing}; drop the row or fill it in{REMEDIES[missing]}")
+    if found.fault:
         raise InputError(f"{file}: {found.fault}")
-    if found.missing and not keep_missing:
-        raise InputError(
-            f"{file}: {found.first_missing}; drop the row or fill it in (data.missing: drop leaves such rows out)"
-        )

@@ -124,3 +124,15 @@ def test_rows_that_are_there_more_than_once():
 def test_whole_numbers_are_named_once():
     found = findings(rng().integers(0, 5, size=(N, 3)).astype(float), None)
     assert [line.partition(":")[0] for line in found] == ["column 1", "column 2", "column 3"]
+
+
+def test_keys_and_dates_in_numbers():
+    x, g = gaussian(1)[:, 0], np.random.default_rng(1)
+    gaps = np.sort(g.choice(10 * N, N, replace=False)).astype(float)
+    assert "whole numbers that rise from row to row" in one(np.c_[gaps, x], ["n", "x"])
+    shuffled = g.permutation(gaps)
+    assert "a number for every row" in one(np.c_[shuffled, x], ["patient_id", "x"])
+    assert findings(np.c_[shuffled, x], ["income", "x"]) == []
+    days = 20_200_000 + 100 * g.integers(1, 13, 300) + g.integers(1, 29, 300) + 10_000 * g.integers(-90, 90, 300)
+    days = np.unique(days).astype(float)
+    assert "read as dates" in one(np.c_[days, x[: len(days)]], ["day", "x"])

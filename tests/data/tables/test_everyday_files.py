@@ -319,3 +319,50 @@ def test_a_refusal_needs_no_pandas(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("False")
     assert "line 7" in done.stdout
+
+
+# --- stranger ones
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("r.csv", "sep=;\n" + german()),
+        ("r.csv", PLAIN.replace("\n", "\r")),
+        ("r.csv", PLAIN.replace("a,b", '"a\n(m)",b')),
+        ("r.csv", german().replace(";", " ; ")),
+        ("r.CSV.GZ", gzip.compress(PLAIN.encode("utf-16"))),
+        ("r.csv", PLAIN.replace("10.5", "1.05e1").replace("3.5", "+35E-1")),
+        ("r.csv", PLAIN.replace("a,b", "a\u2028,b")),
+        ("r.txt", PLAIN.replace(",", "   ")),
+    ],
+)
+def test_stranger_files(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    np.testing.assert_array_equal(load_table(path).values, ROWS)
+
+
+@pytest.mark.parametrize("text", ["a;b\n950;1\n1,234;2\n12,000;3\n", "a;b\n950;1\n1.234;2\n12.000;3\n"])
+def test_separators_of_thousands_that_could_be_decimal_marks(tmp_path, text):
+    path = tmp_path / "r.csv"
+    path.write_text(text)
+    assert "'a'" in refusal(path)
+    assert "thousands" in refusal(path)
+
+
+def test_a_column_that_is_always_missing(tmp_path):
+    path = tmp_path / "r.csv"
+    path.write_text("a,b,c\n" + "".join(f"{x},,{y}\n" for x, y in ROWS))
+    assert "column 2 ('b'): a value is missing" in refusal(path)
+    assert "in 100% of them in column 'b'" in refusal(path, missing="drop")
+    assert "data.drop: [b]" in refusal(path, missing="drop")
+
+
+def test_points_with_a_missing_value_have_another_remedy(tmp_path):
+    path = tmp_path / "p.csv"
+    path.write_text(PLAIN + "1,\n")
+    with pytest.raises(InputError) as caught:
+        load_points(path, Expected(2), Reading(missing="drop"))
+    assert "line 7, column 2 ('b'): a value is missing" in str(caught.value)
+    assert "data.missing" not in str(caught.value)
