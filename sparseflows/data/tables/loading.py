@@ -64,7 +64,7 @@ def load_table(path: FilePath, reading: Reading = DEFAULT) -> Table:
         InputError: the file cannot be read, a column holds no numbers, or its table cannot be trained on (`validate`).
     """
     table = _read(path, reading, lambda sheet: choose(sheet, reading, str(path)), None)
-    return replace(table, values=validate(table.values, str(path), table.names))
+    return replace(table, values=validate(table.values, str(path), table.names, copy=False))
 
 
 def load_points(path: FilePath, expected: Expected, reading: Reading = DEFAULT) -> Table:
@@ -80,7 +80,7 @@ def load_points(path: FilePath, expected: Expected, reading: Reading = DEFAULT) 
     """
     strict = replace(reading, missing="never")
     table = _read(path, strict, lambda sheet: choose_expected(sheet, reading, expected, str(path)), expected)
-    return replace(table, values=finite_matrix(table.values, str(path), table.names))
+    return replace(table, values=finite_matrix(table.values, str(path), table.names, copy=False))
 
 
 def _read(path: FilePath, reading: Reading, chooser: Chooser, expected: Expected | None) -> Table:
@@ -102,9 +102,10 @@ def _read(path: FilePath, reading: Reading, chooser: Chooser, expected: Expected
 
 
 def _of_array(file: Path, reading: Reading, chooser: Chooser) -> Table:
-    values = real_matrix(read_npy(file), str(file))
+    values = real_matrix(read_npy(file), str(file), copy=False)
     choice = chooser(Sheet(None, ((NUMBER, ""),) * values.shape[1]))
-    values, notes = _without_missing(values[:, list(choice.places)], reading, None, str(file))
+    taken = values if choice.places == tuple(range(values.shape[1])) else values[:, list(choice.places)]
+    values, notes = _without_missing(taken, reading, None, str(file))
     return Table(values, None, (*choice.notes, *notes))
 
 

@@ -21,19 +21,20 @@ SPIKE_SHARE, SPIKE_COUNT = 0.01, 5  # a value above both is a spike
 FINE_GRID = 2**16  # distinct values of a grid finer than a flow resolves
 
 
-def validate(array: np.ndarray, source: str, names: Names = None) -> np.ndarray:
+def validate(array: np.ndarray, source: str, names: Names = None, copy: bool = True) -> np.ndarray:
     """`array` as a float64 table (N, D) that a density can be fitted to.
 
     Args:
         array: booleans, integers or floating-point numbers, 2-D.
         source: where it came from, for the messages.
         names: of the columns, for the messages.
+        copy: else float64 numbers are given as they came.
 
     Raises:
         InputError: not numbers, complex, not 2-D, empty, NaN or infinite values, fewer rows than columns,
             constant columns.
     """
-    table = finite_matrix(array, source, names)
+    table = finite_matrix(array, source, names, copy)
     refuse_few_rows(table.shape, source)
     refuse_constant_columns(table, source, names)
     return table
@@ -49,8 +50,8 @@ def refuse_few_rows(shape: tuple[int, ...], source: str) -> None:
         )
 
 
-def real_matrix(array: np.ndarray, source: str) -> np.ndarray:
-    """`array` as a matrix (N, D) float64, NaN and infinite values let through.
+def real_matrix(array: np.ndarray, source: str, copy: bool = True) -> np.ndarray:
+    """`array` as a matrix (N, D) float64, NaN and infinite values let through; `copy` as in `validate`.
 
     Raises:
         InputError: not numbers, complex, not 2-D, empty.
@@ -68,17 +69,17 @@ def real_matrix(array: np.ndarray, source: str) -> np.ndarray:
     if array.size == 0:
         raise InputError(f"{source}: is empty (shape {array.shape}); give at least one row and one column")
     with np.errstate(over="ignore"):  # long doubles beyond float64 turn infinite and are refused below
-        matrix: np.ndarray = array.astype(np.float64)
+        matrix: np.ndarray = array.astype(np.float64, copy=copy)
     return matrix
 
 
-def finite_matrix(array: np.ndarray, source: str, names: Names = None) -> np.ndarray:
+def finite_matrix(array: np.ndarray, source: str, names: Names = None, copy: bool = True) -> np.ndarray:
     """`array` as a matrix (N, D) float64 of finite numbers: the checks that points and tables share.
 
     Raises:
         InputError: as `real_matrix`; NaN or infinite values.
     """
-    matrix = real_matrix(array, source)
+    matrix = real_matrix(array, source, copy)
     bad = ~np.isfinite(matrix)
     if bad.any():
         row, column = np.argwhere(bad)[0]

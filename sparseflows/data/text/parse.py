@@ -18,7 +18,7 @@ from sparseflows.data.text.opened import HEAD, opened_text
 from sparseflows.data.text.scan import scan
 from sparseflows.errors import InputError
 
-BLOCK_CELLS = 1 << 22  # cells read at once
+BLOCK_CELLS = 1 << 19  # cells read at once
 REMEDIES = {"refuse": " (data.missing: drop leaves such rows out)", "never": ""}
 
 
@@ -67,6 +67,7 @@ def _quick(file: Path, layout: Layout, chosen: Sequence[int]) -> NDArray[np.floa
     """All rows by pandas; a missing cell is NaN, and so are those that a short line lacks."""
     import pandas
 
+    found = np.empty((0, len(chosen)))
     types: dict[int, Any] = {place: str for place in range(layout.width)}
     types |= dict.fromkeys(chosen, np.float64)
     marks = sorted({*MISSING_MARKS, *map(str.upper, MISSING_MARKS), *map(str.capitalize, MISSING_MARKS), "NaN", "NaT"})
@@ -90,10 +91,13 @@ def _quick(file: Path, layout: Layout, chosen: Sequence[int]) -> NDArray[np.floa
                 chunksize=max(1, BLOCK_CELLS // layout.width),
             )
             with blocks:
-                found = [block[list(chosen)].to_numpy(np.float64) for block in blocks]
+                for block in blocks:
+                    # In place: joining the blocks at the end would hold them twice.
+                    found.resize((len(found) + len(block), len(chosen)), refcheck=False)
+                    found[-len(block) :] = block[list(chosen)].to_numpy(np.float64)
         except pandas.errors.EmptyDataError:
-            found = []
-    return np.concatenate(found) if found else np.empty((0, len(chosen)))
+            pass
+    return found
 
 
 def _scan_file(file: Path, layout: Layout, chosen: Sequence[int], missing: str) -> None:
