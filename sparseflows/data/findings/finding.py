@@ -10,8 +10,9 @@ import numpy as np
 from sparseflows.data.findings.columns import angles, counting, heavy_tails
 from sparseflows.data.findings.dependence import dependent_columns
 from sparseflows.data.findings.repeats import repeated_rows
-from sparseflows.data.tables.choosing import called, quoted
-from sparseflows.data.tables.tabular import Names, recurring_columns
+from sparseflows.data.tables.choosing import quoted
+from sparseflows.data.tables.copies import groups_of, row_hashes
+from sparseflows.data.tables.tabular import Names, recurring
 
 LOOKED_AT = 200_000  # rows at most; of more, every k-th
 
@@ -68,15 +69,20 @@ def findings(
         transformed: places of the columns that are seen through a map, whose shape is no matter then.
         copies: how many rows are copies of others, and of how many, where these rows are a choice of more.
     """
-    some = rows[:: max(1, -(-len(rows) // LOOKED_AT))]
     own = [str(k + 1) for k in range(rows.shape[1])] if names is None else list(names)
-    recurring = recurring_columns(rows, names)
-    spiked = [k for k in range(rows.shape[1]) if any(one.startswith(f"{called(k, names)}:") for one in recurring)]
-    found = repeated_rows(some, spiked, remedies.drop_copies, copies)
+    first = np.unique(groups_of([row_hashes(rows)]), return_index=True)[1]
+    different = rows[np.sort(first)]
+    recurs = recurring(different, names)
+    if len(recurs) == rows.shape[1]:  # rows are equal because their values are few
+        different, recurs = rows, recurring(rows, names)
+    spiked = [place for place, _ in recurs]
+    some = different[:: max(1, -(-len(different) // LOOKED_AT))]
+    known = copies or (len(rows) - len(first), len(rows))
+    found = [said for _, said in recurs] + repeated_rows(some, spiked, remedies.drop_copies, known)
     for finding in (*dependent_columns(some, names, spiked), *counting(some, names, spiked)):
         found.append(f"{finding.said}; {remedies.drop([own[finding.place]])} leaves it out")
     shapes = (*heavy_tails(some, names, spiked), *angles(some, names, spiked))
     for finding in shapes:
         if finding.place not in transformed:
             found.append(f"{finding.said}; {remedies.see_through(own[finding.place], finding.kind)}")
-    return [*recurring, *found]
+    return found

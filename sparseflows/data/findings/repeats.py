@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sparseflows.data.tables.copies import cell_hashes, groups_of, row_hashes
+from sparseflows.data.tables.copies import cell_hashes
 from sparseflows.rng import numpy_generator
 
 Array = NDArray[np.float64]
@@ -19,26 +19,24 @@ NEIGHBOURS = 3  # along a line that rows are laid out on
 SHARE, COUNT = 0.001, 5  # of the rows, and how many, that are copies before it is said
 
 
-def repeated_rows(
-    rows: Array, spiked: Sequence[int], drop_copies: str, counted: tuple[int, int] | None = None
-) -> list[str]:
-    """What is said of rows (N, D) that are there more than once: at most one line.
+def repeated_rows(rows: Array, spiked: Sequence[int], drop_copies: str, copies: tuple[int, int]) -> list[str]:
+    """What is said of rows (N, D) that are there more than once, or nearly so: at most one line.
 
     Where every column recurs anyway, as of whole numbers, rows do too, and nothing is said.
 
     Args:
-        rows: all of them, or some.
+        rows: the different ones, or some of them.
         spiked: places of the columns whose values recur.
         drop_copies: how copies are left out.
-        counted: copies among all rows, and how many rows that are, where this is known.
+        copies: how many rows are copies of others, and of how many.
     """
     n, columns = rows.shape
     if len(set(spiked)) == columns:
         return []
-    copies, total = counted or (n - int(groups_of([row_hashes(rows)]).max()) - 1, n)
-    if copies > max(COUNT, SHARE * total):
+    count, total = copies
+    if count > max(COUNT, SHARE * total):
         return [
-            f"{copies:,} of {total:,} rows are copies of others; copies stay in one part of the split, and weigh as "
+            f"{count:,} of {total:,} rows are copies of others; copies stay in one part of the split, and weigh as "
             f"often as they are there; {drop_copies}"
         ]
     nearly = _near(rows)

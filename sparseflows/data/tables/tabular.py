@@ -102,7 +102,12 @@ def refuse_constant_columns(table: np.ndarray, source: str, names: Names = None)
 
 
 def recurring_columns(array: np.ndarray, names: Names = None) -> list[str]:
-    """One warning for each column of `array` (N, D) whose values recur too often to have a density.
+    """One warning for each column of `array` (N, D) whose values recur; see `recurring`."""
+    return [said for _, said in recurring(array, names)]
+
+
+def recurring(array: np.ndarray, names: Names = None) -> list[tuple[int, str]]:
+    """The columns of `array` (N, D) whose values recur too often to have a density, each with a warning.
 
     On a value that recurs, a likelihood grows without bound as the model narrows there. A column is named
     when one value holds more than 1 % of the rows and more than 5 of them (a spike), or when the distinct
@@ -124,11 +129,12 @@ def recurring_columns(array: np.ndarray, names: Names = None) -> list[str]:
         if not (spike or grid):
             continue
         said = f"{len(values):,} distinct values in {rows:,} rows, " if grid else ""
-        found.append(
+        warning = (
             f"{called(column, names)}: {said}{values[top]:g} in {share:.1%} of the rows, so no density there; "
             "dequantise it (add uniform noise as wide as its step) or drop it, else the NLL may fall "
             "without limit"
         )
+        found.append((column, warning))
     return found
 
 

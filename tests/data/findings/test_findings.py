@@ -115,6 +115,7 @@ def test_rows_that_are_there_more_than_once():
     assert "2,000 of 4,000 rows are copies of others" in one(np.r_[x, x])
     assert "data.copies: drop" in one(np.r_[x, x])
     assert "100 of 2,100 rows are copies" in one(np.r_[x, x[:100]])
+    assert "1,800 of 2,000 rows are copies" in one(np.tile(x[:200], (10, 1)))  # not: few values in every column
     assert findings(np.r_[x, x[:2]], None) == []
     assert "2,000 of 4,000 rows nearly repeat another" in one(np.r_[x, x + 1e-7 * x[::-1]])
     assert "repeat another in all columns but one" in one(np.r_[x, np.c_[x[:, :2], rng().normal(size=N)]])
