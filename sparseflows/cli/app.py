@@ -22,7 +22,7 @@ ParamFile = Annotated[Path, typer.Argument(metavar="PARAM.yaml", help="A param f
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that 'sparseflows run' wrote.")]
 PointsFile = Annotated[
     Path,
-    typer.Argument(metavar="DATA", help="Points (N, D), .npy or .csv or the like, in the data's own coordinates."),
+    typer.Argument(metavar="DATA.npy", help="Points (N, D), .npy or .csv or the like, in the data's own coordinates."),
 ]
 Settings = Annotated[
     list[str] | None,

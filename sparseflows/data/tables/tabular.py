@@ -34,7 +34,7 @@ def validate(array: np.ndarray, source: str, names: Names = None, copy: bool = T
         InputError: not numbers, complex, not 2-D, empty, NaN or infinite values, fewer rows than columns,
             constant columns.
     """
-    table = finite_matrix(array, source, names, copy)
+    table = finite_matrix(array, source, names, copy, " (data.missing: drop leaves them out)")
     refuse_few_rows(table.shape, source)
     refuse_constant_columns(table, source, names)
     return table
@@ -73,8 +73,10 @@ def real_matrix(array: np.ndarray, source: str, copy: bool = True) -> np.ndarray
     return matrix
 
 
-def finite_matrix(array: np.ndarray, source: str, names: Names = None, copy: bool = True) -> np.ndarray:
+def finite_matrix(array: np.ndarray, source: str, names: Names = None, copy: bool = True, hint: str = "") -> np.ndarray:
     """`array` as a matrix (N, D) float64 of finite numbers: the checks that points and tables share.
+
+    `hint` ends the message where it is NaN that is refused.
 
     Raises:
         InputError: as `real_matrix`; NaN or infinite values.
@@ -84,7 +86,7 @@ def finite_matrix(array: np.ndarray, source: str, names: Names = None, copy: boo
     if bad.any():
         row, column = np.argwhere(bad)[0]
         remedy = "drop the rows or fill them in"
-        remedy += " (data.missing: drop leaves out those with NaN)" if np.isnan(matrix[bad]).all() else ""
+        remedy += hint if np.isnan(matrix[bad]).all() else ""
         raise InputError(
             f"{source}: has {counted(int(bad.sum()), 'value')} NaN or infinite, the first in row {row + 1}, "
             f"{called(int(column), names)}; {remedy}"
