@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sparseflows.data.findings.finding import findings
 from sparseflows.data.known import TABLE
 from sparseflows.data.parts import Splits, refuse_too_many
-from sparseflows.data.tables.choosing import Reading, Sheet, choose, place_of
+from sparseflows.data.tables.choosing import Reading, Sheet, choose, place_of_label
 from sparseflows.data.tables.copies import groups_of, row_hashes, split_groups
 from sparseflows.data.tables.loading import Table
 from sparseflows.data.tables.mapped import (
@@ -70,14 +70,14 @@ def table_splits(
         notes.append(f"left out {copies:,} of {len(table.values):,} rows that are copies of others (data.copies: drop)")
     elif copies:
         decided.append("copies")
-    places = _places(transform, table.names, values.shape[1], source)
-    warnings = findings(values, table.names, transformed=places)
+    places = _places(transform, table.called, values.shape[1], source)
+    warnings = findings(values, table.called, transformed=places)
     train, validation, test = split_groups(groups, *fractions, split_by)
     refuse_too_many(n_train, len(train), TABLE)
     train = train[:n_train]
-    standardiser = fit_transformed(values[train], transform, table.names, f"{TABLE}, {len(train)} training rows")
+    standardiser = fit_transformed(values[train], transform, table.called, f"{TABLE}, {len(train)} training rows")
     if isinstance(standardiser, TransformedStandardiser):
-        standardiser.mapped(values, table.names, source)
+        standardiser.mapped(values, table.called, source)
     return Splits.standardised(
         TABLE,
         standardiser,
@@ -98,6 +98,7 @@ def large_splits(
     """
     rows, width = shape_of(file)
     chosen = choose(Sheet(None, ((NUMBER, ""),) * width), reading, str(file)).places
+    in_file = [place + 1 for place in chosen]
     columns = None if chosen == tuple(range(width)) else chosen
     hashes, missing = check_table(file, columns, reading.missing == "drop")
     groups = groups_of([hashes[~missing]])
@@ -122,13 +123,13 @@ def large_splits(
     if n_train is not None:
         train = some_of(train, n_train, TABLE, numpy_generator(seed, f"data/{TABLE}/n_train"))
     source = f"{TABLE}, {len(train)} training rows"
-    standardiser = _standardiser_of(train, transform, source, seed)
+    standardiser = _standardiser_of(train, transform, in_file, source, seed)
     used = np.flatnonzero(labels != LEFT_OUT)
     looked = numpy_generator(seed, f"data/{TABLE}/look").integers(len(used), size=min(len(used), LOOKED_THROUGH))
     some = MappedRows(file, columns=columns)[np.unique(used[np.sort(looked)])]
-    places = _places(transform, None, whole.shape[1], str(file))
+    places = _places(transform, in_file, whole.shape[1], str(file))
     counted = (0 if reading.copies == "drop" else copies, len(groups))
-    warnings = findings(some, None, transformed=places, copies=counted)
+    warnings = findings(some, in_file, transformed=places, copies=counted)
     return Splits(
         TABLE,
         replace_standardiser(train, standardiser) if isinstance(train, MappedRows) else standardiser.apply(train),
@@ -156,21 +157,21 @@ def some_of(rows: Rows, n: int, name: str, generator: np.random.Generator) -> ND
     return np.asarray(rows[np.sort(generator.choice(len(rows), n, replace=False))])
 
 
-def _standardiser_of(train: Rows, transform: Wanted, source: str, seed: int) -> Standardiser:
+def _standardiser_of(train: Rows, transform: Wanted, labels: Names, source: str, seed: int) -> Standardiser:
     """Of rows in memory, or of those on disk: maps from a choice of them, mean and deviation from all."""
     if not isinstance(train, MappedRows):
-        return fit_transformed(train, transform, None, source)
-    plain = fit_columns(train, source)
+        return fit_transformed(train, transform, labels, source)
+    plain = fit_columns(train, source, labels)
     if not transform:
         return plain
     few = some_of(train, min(len(train), LOOKED_THROUGH), TABLE, numpy_generator(seed, f"data/{TABLE}/maps"))
-    fitted = fit_transformed(few, transform, None, source)
+    fitted = fit_transformed(few, transform, labels, source)
     if not isinstance(fitted, TransformedStandardiser):
         raise InputError(f"{source}: no map was fitted")
     width = train.shape[1]
     mapped = replace(fitted, shift=plain.shift, scale=plain.scale, inner=Standardiser(np.zeros(width), np.ones(width)))
-    return replace(mapped, inner=fit_columns(replace_standardiser(train, mapped), source))
+    return replace(mapped, inner=fit_columns(replace_standardiser(train, mapped), source, labels))
 
 
 def _places(transform: Wanted, names: Names, columns: int, source: str) -> Sequence[int]:
-    return [place_of(column, names, columns, source, "data.transform") for column in transform]
+    return [place_of_label(column, names, columns, source, "data.transform") for column in transform]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sparseflows.data.tables.choosing import called
+from sparseflows.data.tables.choosing import called, label
 from sparseflows.data.tables.tabular import Names
 from sparseflows.data.transforms.maps import Map, Power
 
@@ -75,7 +75,7 @@ def _is_date(column: Array) -> bool:
 
 def _is_key(place: int, names: Names) -> bool:
     """Whether the name of a column says that it numbers rows."""
-    name = "" if names is None else names[place].strip().lower()
+    name = str(label(place, names)).strip().lower()
     return name in KEYS or name.endswith(("_id", " id", ".id")) or name.startswith("unnamed: ")
 
 

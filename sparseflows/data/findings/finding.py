@@ -10,7 +10,7 @@ import numpy as np
 from sparseflows.data.findings.columns import angles, counting, heavy_tails
 from sparseflows.data.findings.dependence import dependent_columns
 from sparseflows.data.findings.repeats import repeated_rows
-from sparseflows.data.tables.choosing import quoted
+from sparseflows.data.tables.choosing import label, quoted
 from sparseflows.data.tables.copies import groups_of, row_hashes
 from sparseflows.data.tables.tabular import Names, recurring
 
@@ -69,7 +69,7 @@ def findings(
         transformed: places of the columns that are seen through a map, whose shape is no matter then.
         copies: how many rows are copies of others, and of how many, where these rows are a choice of more.
     """
-    own = [str(k + 1) for k in range(rows.shape[1])] if names is None else list(names)
+    own = [str(label(place, names)) for place in range(rows.shape[1])]
     first = np.unique(groups_of([row_hashes(rows)]), return_index=True)[1]
     different = rows[np.sort(first)]
     recurs = recurring(different, names)

@@ -14,6 +14,8 @@ NAMED = 6  # columns that a message names before it counts the rest
 LONGEST = 40  # letters of a name that a message shows
 
 Place = str | int
+Labels = Sequence[Place] | None
+"""The columns of a table by name; those of a file without names by their places in it, from 1; None: 1, 2, 3, …"""
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,15 @@ class Choice:
     notes: tuple[str, ...] = field(default=())
 
 
-def called(place: int, names: Sequence[str] | None) -> str:
-    """What a message calls a column: `column 'age'`, or `column 3` (from 1) where there are no names."""
-    return f"column {place + 1}" if names is None else f"column '{short(names[place])}'"
+def label(place: int, names: Labels) -> Place:
+    """The name of a column, or where it has none its place in the file, from 1."""
+    return place + 1 if names is None else names[place]
+
+
+def called(place: int, names: Labels) -> str:
+    """What a message calls a column: `column 'age'`, or `column 3` (from 1, in the file) where it has no name."""
+    found = label(place, names)
+    return f"column {found}" if isinstance(found, int) else f"column '{short(found)}'"
 
 
 def short(name: str) -> str:
@@ -77,6 +85,24 @@ def listed(words: Sequence[str]) -> str:
     """The first few words, and how many more there are."""
     more = f" and {len(words) - NAMED} more" if len(words) > NAMED else ""
     return ", ".join(word if len(word) <= 4 * LONGEST else f"{word[: 4 * LONGEST]}…" for word in words[:NAMED]) + more
+
+
+def place_of_label(wanted: Place, labels: Labels, columns: int, source: str, setting: str) -> int:
+    """The place, from 0, among the columns of a table of the one that a setting means by its name, or by its place in
+    the file where it has none.
+
+    Raises:
+        InputError: no such column.
+    """
+    known = [label(place, labels) for place in range(columns)]
+    named = not known or isinstance(known[0], str)
+    found = str(wanted) if named else int(wanted) if str(wanted).isdecimal() else None
+    if found in known:
+        return known.index(found)
+    raise InputError(
+        f"{source}: {setting} says '{wanted}', but no column that is trained on {'is called' if named else 'has'} that"
+        f"{suggest(wanted, list(map(str, known))) if named else ' place'} (there are: {listed(list(map(str, known)))})"
+    )
 
 
 def place_of(wanted: Place, names: Sequence[str] | None, columns: int, source: str, setting: str) -> int:

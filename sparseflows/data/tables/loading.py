@@ -9,15 +9,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sparseflows.data.files.reading import FilePath, counted, existing_file, one_line, read_npy
+from sparseflows.data.files.reading import FilePath, existing_file, one_line, read_npy
 from sparseflows.data.tables.choosing import (
     Choice,
     Expected,
+    Labels,
     Reading,
     Sheet,
     called,
     choose,
     choose_expected,
+    label,
     other_columns,
     quoted,
 )
@@ -45,12 +47,19 @@ class Table:
         names: of the columns; None where the file has none.
         notes: what was decided in reading it, one line each.
         decided: what makes these numbers others than an earlier reader would have found in the same file.
+        labels: places of the columns in the file, from 1, where they have no names and some were left out.
     """
 
     values: Array
     names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
     decided: tuple[str, ...] = ()
+    labels: Labels = None
+
+    @property
+    def called(self) -> Labels:
+        """The names, or the places in the file."""
+        return self.names if self.names is not None else self.labels
 
 
 def load_table(path: FilePath, reading: Reading = DEFAULT) -> Table:
@@ -64,7 +73,7 @@ def load_table(path: FilePath, reading: Reading = DEFAULT) -> Table:
         InputError: the file cannot be read, a column holds no numbers, or its table cannot be trained on (`validate`).
     """
     table = _read(path, reading, lambda sheet: choose(sheet, reading, str(path)), None)
-    return replace(table, values=validate(table.values, str(path), table.names, copy=False))
+    return replace(table, values=validate(table.values, str(path), table.called, copy=False))
 
 
 def load_points(path: FilePath, expected: Expected, reading: Reading = DEFAULT) -> Table:
@@ -80,7 +89,7 @@ def load_points(path: FilePath, expected: Expected, reading: Reading = DEFAULT) 
     """
     strict = replace(reading, missing="never")
     table = _read(path, strict, lambda sheet: choose_expected(sheet, reading, expected, str(path)), expected)
-    return replace(table, values=finite_matrix(table.values, str(path), table.names, copy=False))
+    return replace(table, values=finite_matrix(table.values, str(path), table.called, copy=False))
 
 
 def _read(path: FilePath, reading: Reading, chooser: Chooser, expected: Expected | None) -> Table:
@@ -105,8 +114,9 @@ def _of_array(file: Path, reading: Reading, chooser: Chooser) -> Table:
     values = real_matrix(read_npy(file), str(file), copy=False)
     choice = chooser(Sheet(None, ((NUMBER, ""),) * values.shape[1]))
     taken = values if choice.places == tuple(range(values.shape[1])) else values[:, list(choice.places)]
-    values, notes = _without_missing(taken, reading, None, str(file))
-    return Table(values, None, (*choice.notes, *notes))
+    labels = [place + 1 for place in choice.places]
+    values, notes = _without_missing(taken, reading, labels, str(file))
+    return Table(values, None, (*choice.notes, *notes), labels=labels)
 
 
 def _of_text(file: Path, reading: Reading, chooser: Chooser, expected: Expected | None) -> Table:
@@ -134,13 +144,14 @@ def _of_text(file: Path, reading: Reading, chooser: Chooser, expected: Expected 
         and (counting if expected else len(values) >= COUNTED_ROWS)
         and _counts(values[:, 0])
     ):
-        values = values[:, 1:]
+        values, cells = values[:, 1:], cells[1:]
         notes.append("left out column 1, which counts the rows as an index does (data.index: no keeps it)")
         decided.append("index")
     elif counting and expected is not None:
         raise other_columns(values.shape[1], expected, str(file))
-    values, said = _without_missing(values, reading, names, str(file))
-    return Table(values, names, (*notes, *said), tuple(decided))
+    labels = [cell + 1 for cell in cells]
+    values, said = _without_missing(values, reading, names or labels, str(file))
+    return Table(values, names, (*notes, *said), tuple(decided), labels)
 
 
 def _of_frame(file: Path, reading: Reading, chooser: Chooser) -> Table:
@@ -172,9 +183,9 @@ def _without_missing(values: Array, reading: Reading, names: Names, source: str)
         worst = int(shares.argmax())
         raise InputError(
             f"{source}: a value is missing in every row, in {shares[worst]:.0%} of them in {called(worst, names)}; "
-            f"leave it out with data.drop: [{quoted(names[worst]) if names else worst + 1}]"
+            f"leave it out with data.drop: [{quoted(str(label(worst, names)))}]"
         )
-    said = f"left out {gone:,} of {counted(len(values), 'row')} in which a value is missing (data.missing: drop)"
+    said = f"left out {gone:,} of {len(values):,} rows in which a value is missing (data.missing: drop)"
     return (values[whole], [said]) if gone else (values, [])
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparseflows.data.files.reading import mapped_array
+from sparseflows.data.tables.choosing import Labels
 from sparseflows.data.tables.copies import row_hashes
 from sparseflows.data.tables.tabular import Standardiser, refuse_constant_columns, refuse_few_rows
 from sparseflows.errors import InputError
@@ -193,7 +194,7 @@ def check_table(
     return hashes, missing
 
 
-def fit_columns(rows: MappedRows, source: str) -> Standardiser:
+def fit_columns(rows: MappedRows, source: str, names: Labels = None) -> Standardiser:
     """Mean and standard deviation (divisor N) of each column, in two passes over the blocks.
 
     Raises:
@@ -202,7 +203,7 @@ def fit_columns(rows: MappedRows, source: str) -> Standardiser:
     blocks = range(rows.blocks)
     lowest = np.min([rows.block(k).min(axis=0, initial=np.inf) for k in blocks], axis=0)
     highest = np.max([rows.block(k).max(axis=0, initial=-np.inf) for k in blocks], axis=0)
-    refuse_constant_columns(np.stack([lowest, highest]), source)
+    refuse_constant_columns(np.stack([lowest, highest]), source, names)
     mean = np.sum([rows.block(k).sum(axis=0) for k in blocks], axis=0) / len(rows)
     variance = np.sum([((rows.block(k) - mean) ** 2).sum(axis=0) for k in blocks], axis=0) / len(rows)
     return Standardiser(mean, np.sqrt(variance))

@@ -6,17 +6,16 @@ counted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from sparseflows.data.files.reading import counted
-from sparseflows.data.tables.choosing import called, listed
+from sparseflows.data.tables.choosing import Labels, called, listed
 from sparseflows.errors import InputError
 
-Names = Sequence[str] | None
+Names = Labels
 SPIKE_SHARE, SPIKE_COUNT = 0.01, 5  # a value above both is a spike
 FINE_GRID = 2**16  # distinct values of a grid finer than a flow resolves
 

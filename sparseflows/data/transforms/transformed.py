@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sparseflows.data.tables.choosing import called, place_of
+from sparseflows.data.tables.choosing import Labels, called, place_of_label
 from sparseflows.data.tables.tabular import Standardiser, refuse_constant_columns
 from sparseflows.data.transforms.maps import Circular, Log, Logit, Map, Power, Rank, map_from_dict
 from sparseflows.errors import InputError, lookup
@@ -40,7 +40,7 @@ class TransformedStandardiser(Standardiser):
         """
         return self.inner.apply(self.mapped(np.asarray(x, dtype=np.float64)))
 
-    def mapped(self, x: np.ndarray, names: Sequence[str] | None = None, source: str = "") -> np.ndarray:
+    def mapped(self, x: np.ndarray, names: Labels = None, source: str = "") -> np.ndarray:
         """What the maps give for own coordinates (…, D), (…, D); `names` and `source` are for the messages.
 
         Raises:
@@ -74,7 +74,7 @@ class TransformedStandardiser(Standardiser):
         return {**super().to_dict(), "transform": maps, "inner": self.inner.to_dict()}
 
 
-def refuse_beyond(x: np.ndarray, y: np.ndarray, place: int, one: Map, names: Sequence[str] | None, source: str) -> None:
+def refuse_beyond(x: np.ndarray, y: np.ndarray, place: int, one: Map, names: Labels, source: str) -> None:
     """Raise InputError where a map does not take a value (N,) of a column: what it gave for it, (N,), is not finite."""
     bad = ~np.isfinite(y)
     if not bad.any():
@@ -94,7 +94,7 @@ def refuse_beyond(x: np.ndarray, y: np.ndarray, place: int, one: Map, names: Seq
     raise InputError(f"{where} is too large to be mapped{more}; rescale the column")
 
 
-def fit_transformed(train: np.ndarray, wanted: Wanted, names: Sequence[str] | None, source: str) -> Standardiser:
+def fit_transformed(train: np.ndarray, wanted: Wanted, names: Labels, source: str) -> Standardiser:
     """The standardiser of training rows (N, D) with the maps that `data.transform` asks for; a plain one without any.
 
     Raises:
@@ -105,7 +105,7 @@ def fit_transformed(train: np.ndarray, wanted: Wanted, names: Sequence[str] | No
         return plain
     maps: dict[int, Map] = {}
     for column, kind in wanted.items():
-        place = place_of(column, names, train.shape[1], source, "data.transform")
+        place = place_of_label(column, names, train.shape[1], source, "data.transform")
         if place in maps:
             raise InputError(f"{source}: data.transform names {called(place, names)} twice; name each column once")
         try:
