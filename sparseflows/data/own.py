@@ -29,7 +29,7 @@ from sparseflows.data.tables.mapped import (
 )
 from sparseflows.data.tables.tabular import Names, Standardiser
 from sparseflows.data.text.cells import NUMBER
-from sparseflows.data.transforms.transformed import TransformedStandardiser, Wanted, fit_transformed
+from sparseflows.data.transforms.transformed import TransformedStandardiser, Wanted, fit_transformed, refuse_unmappable
 from sparseflows.errors import InputError
 from sparseflows.rng import numpy_generator
 
@@ -72,6 +72,7 @@ def table_splits(
         decided.append("copies")
     places = _places(transform, table.called, values.shape[1], source)
     warnings = findings(values, table.called, transformed=places)
+    refuse_unmappable(values, transform, table.called, source)
     train, validation, test = split_groups(groups, *fractions, split_by)
     refuse_too_many(n_train, len(train), TABLE)
     train = train[:n_train]
@@ -130,11 +131,16 @@ def large_splits(
     places = _places(transform, in_file, whole.shape[1], str(file))
     counted = (0 if reading.copies == "drop" else copies, len(groups))
     warnings = findings(some, in_file, transformed=places, copies=counted)
+    validation, test = (MappedRows(file, labels, part, standardiser, columns=columns) for part in (VALIDATION, TEST))
+    if isinstance(standardiser, TransformedStandardiser):
+        for part in (validation, test):  # a value that a map does not take is refused now, not amid a run
+            for number in range(part.blocks):
+                part.block(number)
     return Splits(
         TABLE,
         replace_standardiser(train, standardiser) if isinstance(train, MappedRows) else standardiser.apply(train),
-        MappedRows(file, labels, VALIDATION, standardiser, columns=columns),
-        MappedRows(file, labels, TEST, standardiser, columns=columns),
+        validation,
+        test,
         standardiser,
         warnings=tuple(warnings),
         notes=tuple(notes),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ from sparseflows.data.splits import known_sets, prepared_folder
 from sparseflows.errors import InputError, lookup
 from sparseflows.experiment.folder.sequences import stages
 from sparseflows.experiment.splitting import splits_of
-from sparseflows.specs import NetworkSpec, Spec, TrainSpec
+from sparseflows.specs import DataSpec, NetworkSpec, Spec, TrainSpec
 from sparseflows.specs.methods import METHODS
 
 
@@ -40,8 +43,7 @@ def plan(spec: Spec) -> dict[str, Any]:
         rows, height, width, classes = training_shape(Path(data.path))
         dim, rows = height * width, rows - round(rows * data.val_fraction)
     elif data.path is not None:
-        splits = splits_of(data, data.path, data.seed_for(spec.seeds[0]))
-        (rows, dim), notes = splits.train.shape, (*splits.warnings, *splits.notes)
+        rows, dim, notes = _table(data.model_dump_json(), data.seed_for(spec.seeds[0]), _stamp(data.path))
     if known.kind == "bundled" and rows is not None:
         rows -= round(rows * data.val_fraction) + round(rows * data.test_fraction)  # as `tabular.split`
     if known.kind != "toy" and rows is not None and data.n_train is not None and data.n_train > rows:
@@ -63,6 +65,22 @@ def plan(spec: Spec) -> dict[str, Any]:
         "steps_retrain": steps(spec.retrain_spec()) if spec.prune.methods else None,
         "notes": list(notes),
     }
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    """What changes with a file; nothing where there is none, which is for whoever reads it to say."""
+    with contextlib.suppress(OSError, ValueError):
+        found = os.stat(path)
+        return found.st_size, found.st_mtime_ns
+    return 0, 0
+
+
+@functools.lru_cache(maxsize=1)
+def _table(document: str, seed: int, stamp: tuple[int, int]) -> tuple[int, int, tuple[str, ...]]:
+    """Training rows and columns of the user's table, and what is to be known about it; points of a sweep share it."""
+    data = DataSpec.model_validate_json(document)
+    splits = splits_of(data, data.path, seed)
+    return *splits.train.shape, (*splits.warnings, *splits.notes)
 
 
 def check_keep_ratios(spec: Spec, dim: int | None, classes: int | None) -> None:

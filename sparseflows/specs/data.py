@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from sparseflows.specs.later import LATER
 from sparseflows.specs.section import Fraction, Section, Seed
@@ -64,6 +64,26 @@ class DataSpec(Section):
         description="column of a table → log, power, rank, {logit: [low, high]} or {circular: [low, high]}: a map that "
         "the flow sees it through",
     )
+
+    @field_validator("header", "index", mode="before")
+    @classmethod
+    def _is_a_choice(cls, value: Any, info: ValidationInfo) -> Any:
+        if value != "auto" and not isinstance(value, bool):
+            raise ValueError(f"{info.field_name} is auto, yes or no, not {str(value)[:60]!r}")
+        return value
+
+    @field_validator("columns", "drop", mode="before")
+    @classmethod
+    def _lists_columns(cls, value: Any, info: ValidationInfo) -> Any:
+        listed = [value] if isinstance(value, str | int) else value
+        wrong = not isinstance(listed, list) or next(
+            (repr(one) for one in listed if type(one) not in (str, int) or one == "" or (one != str(one) and one < 0)),
+            "",
+        )
+        if wrong:
+            given = str(value) if wrong is True else wrong
+            raise ValueError(f"{info.field_name} is a list of columns, by name or place from 1, not {given[:60]}")
+        return listed
 
     @field_validator("transform", mode="before")
     @classmethod

@@ -71,7 +71,7 @@ def findings(
     """
     own = [str(label(place, names)) for place in range(rows.shape[1])]
     first = np.unique(groups_of([row_hashes(rows)]), return_index=True)[1]
-    different = rows[np.sort(first)]
+    different = rows if len(first) == len(rows) else rows[np.sort(first)]
     recurs = recurring(different, names)
     if len(recurs) == rows.shape[1]:  # rows are equal because their values are few
         different, recurs = rows, recurring(rows, names)

@@ -12,6 +12,7 @@ from sparseflows.data.files.reading import counted
 from sparseflows.errors import InputError
 
 Hashes = NDArray[np.uint64]
+BLOCK_CELLS = 1 << 17  # hashed at once, within the caches
 
 # The finaliser of MurmurHash3 (Appleby 2008), and an odd number for each column, from the golden ratio.
 _MIX = (np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53))
@@ -33,8 +34,13 @@ def row_hashes(rows: np.ndarray) -> Hashes:
 
     Two of N different rows have the same with a probability of N²/2⁶⁵, 3·10⁻⁸ of a million; they would share a part.
     """
+    found = np.empty(len(rows), dtype=np.uint64)
+    several = max(1, BLOCK_CELLS // rows.shape[1])
     with np.errstate(over="ignore"):
-        return np.add.reduce(cell_hashes(np.ascontiguousarray(rows)), axis=1)
+        for first in range(0, len(rows), several):
+            block = np.ascontiguousarray(rows[first : first + several])
+            found[first : first + several] = np.add.reduce(cell_hashes(block), axis=1)
+    return found
 
 
 def groups_of(blocks: Iterable[Hashes]) -> NDArray[np.int64]:

@@ -94,6 +94,20 @@ def refuse_beyond(x: np.ndarray, y: np.ndarray, place: int, one: Map, names: Lab
     raise InputError(f"{where} is too large to be mapped{more}; rescale the column")
 
 
+def refuse_unmappable(rows: np.ndarray, wanted: Wanted, names: Labels, source: str) -> None:
+    """Refuse rows (N, D) of a whole table that a map without anything to fit does not take, by their place in it.
+
+    Raises:
+        InputError: no such column, or a value beyond the range of its map.
+    """
+    for column, kind in wanted.items():
+        place = place_of_label(column, names, rows.shape[1], source, "data.transform")
+        if kind == "log" or (isinstance(kind, Mapping) and "logit" in kind):
+            one = _fitted(rows[:, place], kind)
+            with np.errstate(all="ignore"):
+                refuse_beyond(rows[:, place], one.apply(rows[:, place]), place, one, names, source)
+
+
 def fit_transformed(train: np.ndarray, wanted: Wanted, names: Labels, source: str) -> Standardiser:
     """The standardiser of training rows (N, D) with the maps that `data.transform` asks for; a plain one without any.
 
