@@ -21,7 +21,7 @@ class TransformedStandardiser(Standardiser):
     """Between own coordinates x and the flow's, w: y = map(x) column by column, then w = (y − inner shift)/inner scale.
 
     `shift` and `scale` are still those of x: standardised coordinates are z = (x − shift)/scale with or without maps,
-    and so are the densities that are reported, log p(z) = log p(w) + `log_slope`(w). Runs with and without a transform
+    and so are the densities that are reported, log p(z) = log p(w) + log |dw/dz|. Runs with and without a transform
     are compared in the same coordinates.
 
     Attributes:
