@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparseflows.data.files.reading import one_line
 from sparseflows.data.text.cells import MISSING_MARKS
 from sparseflows.data.text.layout import BLANKS, Layout, lines_of
 from sparseflows.data.text.opened import HEAD, opened_text
-from sparseflows.data.text.scan import scan
+from sparseflows.data.text.scan import Scan, numbers, scan
 from sparseflows.errors import InputError
 
 BLOCK_CELLS = 1 << 19  # cells read at once
@@ -53,14 +52,20 @@ def parse(file: Path, head: str, layout: Layout, chosen: Sequence[int], missing:
     _refuse_faults(file, lines_of(head), layout, chosen, missing)
     try:
         found = _quick(file, layout, chosen)
-    except (ValueError, OverflowError) as error:  # pandas's own errors are ValueErrors
-        if isinstance(error, InputError):
-            raise
-        _scan_file(file, layout, chosen, missing)
-        raise InputError(f"{file}: cannot be read as a table ({one_line(error)})") from error
-    if np.isnan(found).any():  # missing cells, or those of a short line
-        _scan_file(file, layout, chosen, missing)
-    return found
+        gone = int(np.isnan(found).any(axis=1).sum())
+    except InputError:
+        raise
+    except (ValueError, OverflowError):  # pandas's own errors are ValueErrors
+        found, gone = None, 0
+    if found is not None and gone == 0:
+        return found
+    # A missing cell, a short line, a bad cell, or what pandas does not know: a comment between rows.
+    with opened_text(file) as stream:
+        known = _refuse_faults(file, stream, layout, chosen, missing)
+    if found is not None and known.missing == gone:
+        return found
+    with opened_text(file) as stream:
+        return numbers(stream, layout, chosen)
 
 
 def _quick(file: Path, layout: Layout, chosen: Sequence[int]) -> NDArray[np.float64]:
@@ -85,7 +90,6 @@ def _quick(file: Path, layout: Layout, chosen: Sequence[int]) -> NDArray[np.floa
                 dtype=types,
                 na_values=marks,
                 keep_default_na=False,
-                comment="#",
                 skipinitialspace=True,
                 float_precision="round_trip",
                 chunksize=max(1, BLOCK_CELLS // layout.width),
@@ -100,14 +104,10 @@ def _quick(file: Path, layout: Layout, chosen: Sequence[int]) -> NDArray[np.floa
     return found
 
 
-def _scan_file(file: Path, layout: Layout, chosen: Sequence[int], missing: str) -> None:
-    with opened_text(file) as stream:
-        _refuse_faults(file, stream, layout, chosen, missing)
-
-
-def _refuse_faults(file: Path, lines: Iterable[str], layout: Layout, chosen: Sequence[int], missing: str) -> None:
+def _refuse_faults(file: Path, lines: Iterable[str], layout: Layout, chosen: Sequence[int], missing: str) -> Scan:
     found = scan(lines, layout, chosen)
     if found.missing and missing != "drop":
         raise InputError(f"{file}: {found.first_missing}; drop the row or fill it in{REMEDIES[missing]}")
     if found.fault:
         raise InputError(f"{file}: {found.fault}")
+    return found
