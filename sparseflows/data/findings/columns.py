@@ -19,7 +19,7 @@ KEYS = frozenset(
     ["id", "index", "idx", "row", "rows", "rownames", "rowid", "nr", "no", "no.", "number", "key", "level_0"]
 )
 LEAST_ROWS = 50  # fewer show no shape
-SQUEEZED, SPREAD = 0.25, 0.6  # interquartile ranges in standard deviations; that of a Gaussian is 1.35
+SQUEEZED, SPREAD = 0.3, 0.6  # interquartile ranges in standard deviations; that of a Gaussian is 1.35
 AT_END, EDGE, EDGE_SHARE = 0.02, 0.05, 0.25  # of a circle's length; of what an even density has there
 CIRCLES = (
     (0.0, 2 * math.pi, "an angle"),

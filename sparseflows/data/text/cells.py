@@ -26,7 +26,7 @@ INSTEAD = {
     BOOLEAN: "two values have no density",
     DATE: "or turn them into numbers, such as days since the first",
     THOUSANDS: "or write them without: 1234.5",
-    TEXT: "or write one file for each",
+    TEXT: "a flow takes numbers",
 }
 
 COMMA_NUMBER = re.compile(r"[+-]?(\d+,\d*|,\d+)([eE][+-]?\d+)?")

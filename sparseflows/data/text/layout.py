@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from sparseflows.data.files.reading import is_number
 from sparseflows.data.text.cells import (
     COMMA_NUMBER,
+    MISSING,
     NUMBER,
     THOUSANDS,
     decimal_mark,
-    is_missing,
     kind_of,
     kind_of_column,
     points_group_digits,
@@ -161,7 +161,7 @@ def _separator(lines: Sequence[str]) -> str:
         if marked and not all(COMMA_NUMBER.fullmatch(cell) or is_number(cell) for cell in rows[0]):
             continue
         decimal = decimal_mark(cells, separator)
-        known = sum(kind_of(cell, decimal) == NUMBER or is_missing(cell) for cell in cells) / len(cells)
+        known = sum(kind_of(cell, decimal) in (NUMBER, THOUSANDS, MISSING) for cell in cells) / len(cells)
         even = count / len(below) if width > 1 else 0.0
         # A header agrees with its rows, or lacks the cell above the names of rows.
         header = len(rows[0]) in (width, width - 1, width + 1)

@@ -357,6 +357,15 @@ def test_stranger_files(tmp_path, name, content):
     np.testing.assert_array_equal(load_table(path).values, ROWS)
 
 
+@pytest.mark.parametrize(
+    "text", ["a;b\n1.950,00;-4,50\n-12,25;5.750,50\n", "a\tb\n1,950.00\t-4.50\n-12.25\t5,750.50\n"]
+)
+def test_thousands_and_decimal_marks_together(tmp_path, text):
+    path = tmp_path / "r.csv"
+    path.write_text(text)
+    assert "thousands" in refusal(path)
+
+
 @pytest.mark.parametrize("text", ["a;b\n950;1\n1,234;2\n12,000;3\n", "a;b\n950;1\n1.234;2\n12.000;3\n"])
 def test_separators_of_thousands_that_could_be_decimal_marks(tmp_path, text):
     path = tmp_path / "r.csv"
