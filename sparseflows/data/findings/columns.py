@@ -82,8 +82,8 @@ def _is_key(place: int, names: Names) -> bool:
 def heavy_tails(rows: Array, names: Names, spiked: Sequence[int]) -> Iterator[Found]:
     """Columns of rows (N, D) whose bulk is squeezed when they are divided by their standard deviation.
 
-    Measured of 2,000 rows: a Gaussian's middle half spans 1.35 standard deviations, an exponential's 1.10, that of a
-    lognormal with σ = 1 about 0.7, with σ = 2 about 0.1 and with σ = 3 below 0.02.
+    Measured, medians of 20 draws of 2,000 rows: a Gaussian's middle half spans 1.34 standard deviations, an
+    exponential's 1.12, that of a lognormal with σ = 1, 1.5, 2 and 3 spans 0.69, 0.29, 0.11 and 0.009.
     """
     if len(rows) < LEAST_ROWS:
         return
