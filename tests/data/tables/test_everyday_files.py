@@ -389,3 +389,25 @@ def test_points_with_a_missing_value_have_another_remedy(tmp_path):
         load_points(path, Expected(2), Reading(missing="drop"))
     assert "line 7, column 2 ('b'): a value is missing" in str(caught.value)
     assert "data.missing" not in str(caught.value)
+
+
+# --- whatever a DataFrame writes
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("decimal", [".", ","])
+@pytest.mark.parametrize("index", [False, True])
+@pytest.mark.parametrize("header", ["names", "numbers", "none"])
+@pytest.mark.parametrize("rows", [12, 3000])
+def test_all_that_to_csv_writes_gives_the_same_array(tmp_path, separator, decimal, index, header, rows):
+    if separator == decimal:
+        pytest.skip("not told apart by anyone")
+    values = np.random.default_rng(rows).normal(size=(rows, 3)) * [1, 1e-3, 1e5]
+    frame = pd.DataFrame(values, columns=["a", "b", "c"] if header == "names" else None)
+    path = tmp_path / ("r.tsv.gz" if separator == "\t" else "r.csv")
+    frame.to_csv(path, sep=separator, decimal=decimal, index=index, header=header != "none", encoding="utf-8-sig")
+    table = load_table(path)
+    np.testing.assert_array_equal(table.values, values)
+    assert table.names == {"names": ("a", "b", "c"), "numbers": ("0", "1", "2"), "none": None}[header]
+    assert any("data.index" in note for note in table.notes) == index
+    assert table.decided == ("header",) * (header == "numbers") + ("index",) * index
