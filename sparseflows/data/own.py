@@ -13,7 +13,7 @@ from sparseflows.data.findings.finding import findings
 from sparseflows.data.known import TABLE
 from sparseflows.data.parts import Splits, refuse_too_many
 from sparseflows.data.tables.choosing import Reading, Sheet, choose, place_of_label
-from sparseflows.data.tables.copies import groups_of, row_hashes, split_groups
+from sparseflows.data.tables.copies import any_copies, groups_of, row_hashes, split_groups
 from sparseflows.data.tables.loading import Table
 from sparseflows.data.tables.mapped import (
     LEFT_OUT,
@@ -102,20 +102,22 @@ def large_splits(
     in_file = [place + 1 for place in chosen]
     columns = None if chosen == tuple(range(width)) else chosen
     hashes, missing = check_table(file, columns, reading.missing == "drop")
-    groups = groups_of([hashes[~missing]])
-    count = int(groups.max()) + 1
-    notes, decided, copies = [], [], len(groups) - count
+    kept = np.flatnonzero(~missing) if missing.any() else slice(None)
+    notes, decided, used = [], [], int((~missing).sum())
+    groups = groups_of([hashes[kept]]) if any_copies(hashes[kept]) else None
+    count = used if groups is None else int(groups.max()) + 1
+    copies = used - count
     labels = np.full(rows, LEFT_OUT, dtype=np.uint8)
     if missing.any():
         notes.append(
             f"left out {int(missing.sum()):,} of {rows:,} rows in which a value is missing (data.missing: drop)"
         )
     by_group = assign(count, *fractions, numpy_generator(seed, f"data/{TABLE}/split"))
-    labels[~missing] = by_group[groups]
-    if copies and reading.copies == "drop":
-        first = np.zeros(len(groups), dtype=bool)
-        first[np.unique(groups, return_index=True)[1]] = True
-        labels[np.flatnonzero(~missing)[~first]] = LEFT_OUT
+    labels[kept] = by_group if groups is None else by_group[groups]
+    if groups is not None and reading.copies == "drop":
+        again = np.ones(used, dtype=bool)
+        again[np.unique(groups, return_index=True)[1]] = False
+        labels[np.arange(rows)[kept][again]] = LEFT_OUT
         notes.append(f"left out {copies:,} of {rows:,} rows that are copies of others (data.copies: drop)")
     elif copies:
         decided.append("copies")
@@ -125,11 +127,10 @@ def large_splits(
         train = some_of(train, n_train, TABLE, numpy_generator(seed, f"data/{TABLE}/n_train"))
     source = f"{TABLE}, {len(train)} training rows"
     standardiser = _standardiser_of(train, transform, in_file, source, seed)
-    used = np.flatnonzero(labels != LEFT_OUT)
-    looked = numpy_generator(seed, f"data/{TABLE}/look").integers(len(used), size=min(len(used), LOOKED_THROUGH))
-    some = MappedRows(file, columns=columns)[np.unique(used[np.sort(looked)])]
+    looked = np.unique(numpy_generator(seed, f"data/{TABLE}/look").integers(rows, size=min(rows, LOOKED_THROUGH)))
+    some = MappedRows(file, columns=columns)[looked[labels[looked] != LEFT_OUT]]
     places = _places(transform, in_file, whole.shape[1], str(file))
-    counted = (0 if reading.copies == "drop" else copies, len(groups))
+    counted = (0 if reading.copies == "drop" else copies, used)
     warnings = findings(some, in_file, transformed=places, copies=counted)
     validation, test = (MappedRows(file, labels, part, standardiser, columns=columns) for part in (VALIDATION, TEST))
     if isinstance(standardiser, TransformedStandardiser):

@@ -70,14 +70,15 @@ def findings(
         copies: how many rows are copies of others, and of how many, where these rows are a choice of more.
     """
     own = [str(label(place, names)) for place in range(rows.shape[1])]
-    first = np.unique(groups_of([row_hashes(rows)]), return_index=True)[1]
-    different = rows if len(first) == len(rows) else rows[np.sort(first)]
+    groups = groups_of([row_hashes(rows)])
+    count = int(groups.max()) + 1
+    different = rows if count == len(rows) else rows[np.sort(np.unique(groups, return_index=True)[1])]
     recurs = recurring(different, names)
     if len(recurs) == rows.shape[1]:  # rows are equal because their values are few
         different, recurs = rows, recurring(rows, names)
     spiked = [place for place, _ in recurs]
     some = different[:: max(1, -(-len(different) // LOOKED_AT))]
-    known = copies or (len(rows) - len(first), len(rows))
+    known = copies or (len(rows) - count, len(rows))
     found = [said for _, said in recurs] + repeated_rows(some, spiked, remedies.drop_copies, known)
     for finding in (*dependent_columns(some, names, spiked), *counting(some, names, spiked)):
         found.append(f"{finding.said}; {remedies.drop([own[finding.place]])} leaves it out")

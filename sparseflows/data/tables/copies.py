@@ -43,10 +43,21 @@ def row_hashes(rows: np.ndarray) -> Hashes:
     return found
 
 
+def any_copies(hashes: Hashes) -> bool:
+    """Whether two of the hashes (N,) are the same; a sixteenth of them is sorted at a time, to spare memory."""
+    for sixteenth in range(16):
+        some = np.sort(hashes[hashes >> np.uint64(60) == sixteenth])
+        if (some[1:] == some[:-1]).any():
+            return True
+    return False
+
+
 def groups_of(blocks: Iterable[Hashes]) -> NDArray[np.int64]:
     """For every row the number of its group (N,): copies of one another share one. Groups are numbered as they first
     occur, so without copies row k is group k."""
     hashes = np.concatenate(list(blocks))
+    if not any_copies(hashes):
+        return np.arange(len(hashes))
     _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
     order = np.empty(len(first), dtype=np.int64)
     order[np.argsort(first)] = np.arange(len(first))

@@ -31,8 +31,9 @@ class Header:
 def find_header(rows: Sequence[Sequence[str]], above: Sequence[str] | None, decimal: str, wanted: str | bool) -> Header:
     """The header of a table.
 
-    The first line is one if a cell of it is text. Where all are numbers, it is one if they count the columns: 0, 1, 2,
-    …, or any whole numbers one after another above columns of fractions, or above a first column without a name.
+    The first line is one if a cell of it is text. Where all are whole numbers, it is one if they count on by one (three
+    or more, and no row below is the same; two above columns of fractions), if three or more rise above columns of
+    fractions, and if they stand behind a first cell without a name above what names rows.
 
     Args:
         rows: the cells of the first lines.
@@ -70,20 +71,23 @@ def _of_numbers(names: tuple[str, ...], below: Sequence[Sequence[str]], decimal:
     named_rows = unnamed > 0 and is_index([row[0] for row in below if row])
     if named_rows and len(set(cells)) == len(cells):
         return Header(names, True, True)
-    fractions = _all_fractions([row[unnamed:] for row in below])
+    if unnamed or len(set(cells)) < len(cells):
+        return Header(None, False)
+    fractions = _all_fractions(below)
     shown = ",".join(names[:6]) + (",…" if len(names) > 6 else "")
-    if unnamed == 0 and counts:
-        # One column that is called 0 is told by the fractions below it; another number alone is none.
-        certain = fractions and (len(numbers) > 1 or numbers[0] == 0)
-        if certain or (numbers[0] == 0 and len(numbers) >= AT_LEAST):
-            said = f"the first line, {shown}, is taken for column numbers; data.header: no reads it as a row"
-            return Header(names, True, True, (said,))
-        if numbers[0] == 0 and len(numbers) > 1:
-            said = f"the first line, {shown}, is read as a row like those below; data.header: yes takes it for names"
-            return Header(None, False, False, (said,))
-    elif unnamed == 0 and fractions and len(set(cells)) == len(cells) and len(cells) > 1:
-        said = f"the first line, {shown}, is read as a row, though it alone has no fractions; data.header: yes takes it"
-        return Header(None, False, False, (f"{said} for names",))
+    several, from_0 = len(numbers) >= AT_LEAST, numbers[0] == 0
+    # One column that is called 0 is told by the fractions below it; another number alone is none.
+    above_fractions = fractions and (
+        (counts and (len(numbers) > 1 or from_0)) or (several and numbers == sorted(numbers))
+    )
+    if above_fractions or (
+        counts and several and not any([cell.strip() for cell in row] == list(names) for row in below)
+    ):
+        said = f"the first line, {shown}, is taken for column numbers; data.header: no reads it as a row"
+        return Header(names, True, True, (said,))
+    if len(numbers) > 1 and (fractions or (counts and from_0)):
+        said = f"the first line, {shown}, is read as a row like those below; data.header: yes takes it for names"
+        return Header(None, False, False, (said,))
     return Header(None, False)
 
 

@@ -239,6 +239,33 @@ def test_what_was_decided_can_be_decided_otherwise(tmp_path):
     assert load_table(path, Reading(header=True)).names == ("0", "1")
 
 
+WHOLE = "".join(f"{a},{b},{c}\n" for a, b, c in np.random.default_rng(0).integers(0, 90, (30, 3)))
+FRACTIONS = "".join(f"{a},{b},{c}\n" for a, b, c in np.random.default_rng(0).normal(size=(30, 3)))
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "noted"),
+    [
+        ("0,1,2\n" + WHOLE, ("0", "1", "2"), True),
+        ("2019,2020,2021\n" + WHOLE, ("2019", "2020", "2021"), True),
+        ("2019,2020,2021\n" + FRACTIONS, ("2019", "2020", "2021"), True),
+        ("400,420,450\n" + FRACTIONS, ("400", "420", "450"), True),  # wavelengths
+        ("0,1,2\n" + "1,2,0\n0,1,2\n2,1,0\n" * 5, None, True),  # ranks
+        ("7,3,5\n" + FRACTIONS, None, True),
+        ("7,3,5\n" + WHOLE, None, False),
+        (WHOLE, None, False),
+        (FRACTIONS, None, False),
+    ],
+)
+def test_first_lines_of_numbers(tmp_path, text, names, noted):
+    path = tmp_path / "r.csv"
+    path.write_text(text)
+    table = load_table(path)
+    assert table.names == names
+    assert len(table.values) == text.count("\n") - (names is not None)
+    assert any("data.header" in note for note in table.notes) == noted
+
+
 def test_a_first_column_that_counts_the_rows_is_an_index_without_a_header_too(tmp_path):
     rng = np.random.default_rng(0)
     rows, path = rng.normal(size=(20, 2)), tmp_path / "r.csv"
