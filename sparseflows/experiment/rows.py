@@ -38,6 +38,20 @@ def prepare(spec: Spec) -> tuple[dict[int, Splits], str | None]:
     return {seed: made[data.seed_for(seed)] for seed in spec.seeds}, _known_by(digest(data), any_rows)
 
 
+def read_otherwise(stored: str | None, found: str | None) -> str:
+    """What to say where a run's file is the same, but another version of the program read it otherwise; else nothing.
+
+    Args:
+        stored: what its data were known by when the run began.
+        found: what they are known by now.
+    """
+    before, now = (str(digest).partition(" ") for digest in (stored, found))
+    if stored is None or before[0] != now[0] or before == now:
+        return ""
+    how = " and ".join(filter(None, (before[2].strip("()"), now[2].strip("()")))) or "nothing"
+    return f"the version that began this run read it otherwise ({how})"
+
+
 def _known_by(file_digest: str | None, splits: Splits) -> str | None:
     """The digest of a file and what was decided in reading it; the digest alone where nothing was."""
     return file_digest if not splits.decided else f"{file_digest} ({', '.join(splits.decided)})"
@@ -97,7 +111,9 @@ def _load(document: str, here: Path, data_digest: str | None) -> Splits:
         found = splits_of(data, path, data.seed)
         known = _known_by(known, found)
     if known != data_digest:
-        raise InputError(f"{path}: not the data that this run began with; start the run anew with the same command")
+        otherwise = read_otherwise(data_digest, known)
+        why = otherwise or "not the data that this run began with"
+        raise InputError(f"{path}: {why}; start the run anew with the same command")
     return found or splits_of(data, path, data.seed)
 
 

@@ -160,3 +160,17 @@ def test_a_run_is_known_by_what_was_decided_in_reading_its_file(folder, call):
     frame()[["pay", "size"]].to_csv(folder / "bare.csv", index=False)
     _, known = prepare(load_spec(param(folder, "bare", path=str(folder / "bare.csv"), drop=[])))
     assert len(known) == 64
+
+
+def test_a_run_of_an_earlier_version_says_why_it_cannot_be_gone_on_with(logged):
+    from analysis.runs.study import Study
+
+    run = json.loads((logged / "run.json").read_text())
+    plain = run | {"data": run["data"].partition(" ")[0]}
+    try:
+        (logged / "run.json").write_text(json.dumps(plain))
+        with pytest.raises(ValueError, match=r"read it otherwise \(index\); run logged again"):
+            _ = Study.open(logged).splits
+    finally:
+        (logged / "run.json").write_text(json.dumps(run))
+    assert Study.open(logged).splits.columns == ("pay", "size")
