@@ -127,8 +127,10 @@ def _of_text(file: Path, reading: Reading, chooser: Chooser, expected: Expected 
     if layout.names is None and expected is not None and expected.names is not None and reading.header == "auto":
         named = find_layout(head, str(file), True, reading.index)  # names may be numbers
         layout = named if set(expected.names) <= set(named.names or ()) else layout
+    if "header" in layout.decided and expected is not None and not set(layout.names or ()) & set(expected.names or ()):
+        layout = replace(layout, names=None)  # numbers of columns are no names to find others by
     counting = expected is not None and layout.names is None and len(layout.places) == expected.columns + 1
-    chosen_by_place = bool(reading.columns or reading.drop)
+    chosen_by_place = any(str(one).isdecimal() for one in (*reading.columns, *reading.drop))
     if counting and not chosen_by_place:  # an index before the columns of the run, perhaps
         choice = Choice(tuple(range(len(layout.places))))
     else:

@@ -308,6 +308,12 @@ def test_columns_to_score_are_found_by_name(tmp_path):
     assert one.values.tolist() == [[0, 1]]
 
 
+def test_files_without_names_are_taken_by_place(tmp_path):
+    numbered = pd.DataFrame(ROWS)
+    for text in (numbered.to_csv(header=False), numbered.to_csv(index=False), numbered.to_csv()):
+        np.testing.assert_array_equal(points(tmp_path, text, drop=("who",)).values, ROWS)
+
+
 def test_columns_that_the_run_left_out_may_be_there(tmp_path):
     text = FRAME.assign(who="bob").to_csv()
     np.testing.assert_array_equal(points(tmp_path, text, drop=("who",)).values, ROWS)
