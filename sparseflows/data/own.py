@@ -77,8 +77,7 @@ def table_splits(
     refuse_too_many(n_train, len(train), TABLE)
     train = train[:n_train]
     standardiser = fit_transformed(values[train], transform, table.called, f"{TABLE}, {len(train)} training rows")
-    if isinstance(standardiser, TransformedStandardiser):
-        standardiser.mapped(values, table.called, source)
+    standardiser.check(values, table.called, source)
     return Splits.standardised(
         TABLE,
         standardiser,

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparseflows.data.tables.choosing import Expected
-from sparseflows.data.tables.loading import load_points
+from sparseflows.data.tables.loading import Table, load_points
 from sparseflows.data.tables.tabular import Standardiser
 from sparseflows.errors import InputError, RunError
 from sparseflows.experiment.folder.folder import RunFolder
@@ -54,7 +54,8 @@ def score_points(
     folder = _open(run)
     own = _read_points(folder, points)
     flow, precision, standardiser = _load(folder, stage, tol, dtype)
-    rows = standardiser.apply(own)
+    standardiser.check(own.values, own.called, str(points))
+    rows = standardiser.apply(own.values)
     from sparseflows.evaluation.likelihood import likelihood, standard_error
 
     found = likelihood(flow, rows, flow.solver, precision).require(f"{folder.path}: the likelihood of {points}")
@@ -78,14 +79,15 @@ def score_points(
 def carry_points(run: Path, stage: str, points: Path, to: str, tol: float | None, dtype: str | None) -> Array:
     """Rows of a file carried to `noise` (from the data's own coordinates) or to `data` (into them): (N, D)."""
     folder = _open(run)
-    rows = _read_points(folder, points, to == "data")
+    own = _read_points(folder, points, to == "data")
     # Not the run's own precision: there and back, float32 loses a hundred times what the tolerance allows.
     flow, precision, standardiser = _load(folder, stage, tol, dtype or "float64")
     from sparseflows.evaluation.sampling import carry
 
     if to == "noise":
-        return carry(flow, standardiser.apply(rows), dtype=precision)
-    return standardiser.invert(carry(flow, rows, reverse=True, dtype=precision))
+        standardiser.check(own.values, own.called, str(points))
+        return carry(flow, standardiser.apply(own.values), dtype=precision)
+    return standardiser.invert(carry(flow, own.values, reverse=True, dtype=precision))
 
 
 def column_names(run: Path) -> tuple[str, ...] | None:
@@ -94,14 +96,14 @@ def column_names(run: Path) -> tuple[str, ...] | None:
     return None if names is None else tuple(names)
 
 
-def _read_points(folder: RunFolder, points: Path, noise: bool = False) -> Array:
-    """Rows (N, D) of a file in the run's columns, found by their names where both have any; those of noise by place."""
+def _read_points(folder: RunFolder, points: Path, noise: bool = False) -> Table:
+    """The rows of a file in the run's columns, found by their names where both have any; those of noise by place."""
     kept = folder.read_data()
     names = None if noise or kept.get("columns") is None else tuple(kept["columns"])
     table = load_points(points, Expected(len(kept["shift"]), names), reading_of(folder.spec.data))
     for note in table.notes:
         print(f"note: {note}", file=sys.stderr)
-    return table.values
+    return table
 
 
 def _open(run: Path) -> RunFolder:

@@ -145,7 +145,7 @@ def test_points_that_a_map_does_not_take(logged, folder, call):
     frame(5).assign(pay=[1, 2, -3, 4, 5]).to_csv(folder / "below.csv")
     said = call("score", logged, folder / "below.csv")
     assert said.status == 2
-    assert "-3 has no logarithm" in said.err
+    assert "below.csv: row 3, column 'pay': -3 has no logarithm" in said.err
 
 
 def test_the_flow_alone_has_no_density_in_the_datas_coordinates(logged):

@@ -211,6 +211,9 @@ class Standardiser:
         """Standardised coordinates (…, D) to own ones."""
         return z * self.scale + self.shift
 
+    def check(self, x: np.ndarray, names: Names, source: str) -> None:
+        """Refuse rows (N, D) in own coordinates that cannot be standardised, by place; here all can."""
+
     def log_slope(self, rows: np.ndarray) -> np.ndarray:
         """log |dw/dz| (N,) between the flow's coordinates, at rows (N, D) of them, and the standardised ones: here they
         are the same, so 0; columns seen through maps have another (`transforms.transformed`)."""

@@ -53,6 +53,14 @@ class TransformedStandardiser(Standardiser):
             refuse_beyond(x[..., place], y[..., place], place, one, names, source)
         return y
 
+    def check(self, x: np.ndarray, names: Labels, source: str) -> None:
+        """Refuse rows (N, D) in own coordinates with a value beyond the range of its map.
+
+        Raises:
+            InputError: there is one; `names` and `source` are for the message.
+        """
+        self.mapped(x, names, source)
+
     def invert(self, z: np.ndarray) -> np.ndarray:
         """The flow's coordinates (…, D) to own ones (…, D)."""
         x = self.inner.invert(np.asarray(z, dtype=np.float64))
