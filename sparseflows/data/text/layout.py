@@ -90,18 +90,23 @@ def find_layout(text: str, source: str, header: str | bool = "auto", index: str 
         InputError: no lines.
     """
     numbered = [(k, line) for k, line in enumerate(lines_of(text), 1) if line.strip()]
-    filled = [(k, line) for k, line in numbered if not is_comment(line)][:SHOWN]
-    given = _EXCELS.fullmatch(filled[0][1].strip()) if len(filled) > 1 else None
-    filled = filled[1:] if given else filled
+    everything = [(k, line) for k, line in numbered if not is_comment(line)]
+    given = _EXCELS.fullmatch(everything[0][1].strip()) if len(everything) > 1 else None
+    everything = everything[1:] if given else everything
+    filled = everything[:SHOWN]
     if not filled:
         return Layout(",", ".", 0, 0, None, (), (), (), (), ())
     separator = given[1] if given else _separator([line for _, line in filled])
     try:
         rows = list(split_lines([line for _, line in filled], separator))
+        # Fractions may be rare: the decimal mark is looked for in all that is here.
+        cells = [
+            cell for row in split_lines([line for _, line in everything[1:] or everything], separator) for cell in row
+        ]
     except csv.Error as error:
         raise InputError(f"{source}: line {filled[0][0]}: {error}") from None
     last = filled[_lines_of_first(filled, separator) - 1][0]  # of the first row
-    decimal = decimal_mark((cell for row in rows[1:] or rows for cell in row), separator)
+    decimal = decimal_mark(cells, separator)
     comment = [line.lstrip()[1:] for k, line in numbered if is_comment(line) and k < filled[0][0]][-1:]
     above = next(split_lines(comment, separator), None) if comment else None
     found = find_header(rows, above, decimal, header)
@@ -114,7 +119,7 @@ def find_layout(text: str, source: str, header: str | bool = "auto", index: str 
     empty = _empty_end(names, body, width)
     places = tuple(k for k in range(width) if k not in left_out and k not in empty)
     index_names = tuple((names[k] or "without a name") if names else f"column {k + 1}" for k in sorted(left_out))
-    notes = [*found.notes, *notes, *_said_of_commas(body, decimal)]
+    notes = [*found.notes, *notes, *_said_of_commas(cells, decimal)]
     decided = [*(["header"] if found.by_numbers else []), *(["index"] if left_out else [])]
     return Layout(
         separator,
@@ -243,8 +248,8 @@ def _index_places(
     return found, [f"left out {said[0]} {shown}, … as {said[1]}"]
 
 
-def _said_of_commas(body: Sequence[Sequence[str]], decimal: str) -> list[str]:
+def _said_of_commas(cells: Sequence[str], decimal: str) -> list[str]:
     if decimal == ".":
         return []
-    cell = next(cell.strip() for row in body for cell in row if COMMA_NUMBER.fullmatch(cell.strip()))
+    cell = next(cell.strip() for cell in cells if COMMA_NUMBER.fullmatch(cell.strip()))
     return [f"the comma is read as the decimal mark: {cell} is {float(cell.replace(',', '.', 1)):g}"]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparseflows.data.files.reading import counted
-from sparseflows.data.text.cells import THOUSANDS, is_missing, is_value, kind_of
+from sparseflows.data.text.cells import COMMA_NUMBER, THOUSANDS, is_missing, is_value, kind_of
 from sparseflows.data.text.layout import BLANKS, Layout, is_comment
 
 
@@ -109,6 +109,8 @@ def _no_number(cell: str, layout: Layout) -> str:
     shown = repr(cell[:40])
     if kind_of(cell, layout.decimal) == THOUSANDS:
         return f"{shown} has a thousands separator; write numbers without, as 1234.5"
+    if layout.decimal == "." and layout.separator != "," and COMMA_NUMBER.fullmatch(cell.strip()):
+        return f"{shown} has a decimal comma, and the numbers above have none; write decimal points throughout"
     if layout.separator == "," and "," in cell:
         return f"{shown} has a comma in it; write a decimal point, or separate cells by ';'"
     between = {"\t": "tabs", BLANKS: "blanks", ",": "commas"}.get(layout.separator, f"'{layout.separator}'")

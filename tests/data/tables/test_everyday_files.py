@@ -407,6 +407,14 @@ def test_separators_of_thousands_that_could_be_decimal_marks(tmp_path, text):
     assert "thousands" in refusal(path)
 
 
+def test_decimal_commas_that_come_late(tmp_path):
+    path = tmp_path / "r.csv"
+    path.write_text("a;b\n" + "".join(f"{k % 7};{k % 11}\n" for k in range(5000)) + "1,5;2\n")
+    assert load_table(path).values[-1].tolist() == [1.5, 2]
+    path.write_text("a;b\n" + "".join(f"{k % 7};{k % 11}\n" for k in range(90_000)) + "1,5;2\n")
+    assert "line 90002, column 1 ('a'): '1,5' has a decimal comma" in refusal(path)
+
+
 def test_a_column_that_is_always_missing(tmp_path):
     path = tmp_path / "r.csv"
     path.write_text("a,b,c\n" + "".join(f"{x},,{y}\n" for x, y in ROWS))
