@@ -19,6 +19,10 @@ class InputError(SparseFlowsError, ValueError):
     exit_code = 2
 
 
+class DataWarning(UserWarning):
+    """Something about the rows that makes their likelihood mean little."""
+
+
 class RunError(SparseFlowsError, RuntimeError):
     """The input was fine, the work failed."""
 

@@ -100,12 +100,15 @@ class Study:
 
     @cached_property
     def _splits(self) -> dict[int, Splits]:
-        from sparseflows.experiment.rows import prepare
+        from sparseflows.experiment.rows import prepare, read_otherwise
 
         splits, fingerprint = prepare(self.folder.spec)
         if not self.folder.began_with(fingerprint):
             data = self.folder.spec.data
             place = data.path or f"data/{data.name}"
+            otherwise = read_otherwise(self.folder.data_digest(), fingerprint)
+            if otherwise:
+                raise InputError(f"{place}: {otherwise}; run {self.folder.spec.name} again")
             raise InputError(f"{place}: not the rows that {self.path} was trained on; put the file back")
         return {seed: _in_memory(one) for seed, one in splits.items()}
 

@@ -74,7 +74,8 @@ def _compute(study: Study, seed: int, split: int, progress: Progress) -> Result:
         np.asarray(subset(rows, at_most, split, name))
         for rows, name in ((splits.validation, "validation"), (splits.test, "test"))
     )
-    fitted = fit_baselines(np.asarray(splits.train), validation, test, split, progress.step)
+    slope = splits.standardiser.log_slope
+    fitted = fit_baselines(np.asarray(splits.train), validation, test, split, progress.step, slope)
     sizes = {"n_train": len(splits.train), "n_test": len(splits.test), "n_scored": len(test)}
     return Result({"baselines": [asdict(one) for one in fitted]} | sizes)
 

@@ -5,7 +5,7 @@ Pure: rows in, numbers out, randomness from a seed. NLLs are in nats, in the coo
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ FIT_ROWS = 50_000
 REGULARISER = 1e-4  # added to every component's variances: a component may not shrink onto a repeated value
 _SINGULAR = 1e-12  # smallest over largest eigenvalue
 _CHUNK = 65_536
+LogProb = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -158,28 +159,36 @@ def fit_baselines(
     test: np.ndarray,
     seed: int,
     report: Report = lambda step, total: None,
+    log_slope: LogProb | None = None,
 ) -> list[Baseline]:
     """Both baselines, fitted to `train` (N, D), scored on `validation` and `test`, all in the NLL's coordinates.
 
-    `seed` is that of the mixture's beginnings, and of the choice of its rows; `report` hears of the mixtures' progress.
+    `seed` is that of the mixture's beginnings, and of the choice of its rows; `report` hears of the mixtures' progress;
+    `log_slope`, (B, D) → (B,), is added to log densities: that of the maps which columns are seen through.
     """
+
+    def score(model: Gaussian | Chosen) -> tuple[float, float, float | None]:
+        if log_slope is None:
+            return _scores(model.log_prob, validation, test)
+        return _scores(lambda rows: model.log_prob(rows) + log_slope(rows), validation, test)
+
     gaussian = fit_gaussian(np.asarray(train, dtype=np.float64))
     note = (f"its covariance is singular: {gaussian.ridge:.1e} added to the variances",) if gaussian.ridge else ()
     mixture = fit_mixture(train, seed, report=report)
     choice = f"{mixture.components} component{'s' * (mixture.components > 1)}, {mixture.covariance} covariance"
     return [
-        Baseline(GAUSSIAN, gaussian.params, *_scores(gaussian, validation, test), len(train), "", note),
-        Baseline(MIXTURE, mixture.params, *_scores(mixture, validation, test), mixture.n_fit, choice, mixture.notes),
+        Baseline(GAUSSIAN, gaussian.params, *score(gaussian), len(train), "", note),
+        Baseline(MIXTURE, mixture.params, *score(mixture), mixture.n_fit, choice, mixture.notes),
     ]
 
 
-def _scores(model: Gaussian | Chosen, *parts: np.ndarray) -> tuple[float, float, float | None]:
+def _scores(log_prob: LogProb, *parts: np.ndarray) -> tuple[float, float, float | None]:
     """NLL of the validation rows and of the test rows, and the standard error of the latter."""
-    validation, test = (_in_chunks(model, rows) for rows in parts)
+    validation, test = (_in_chunks(log_prob, rows) for rows in parts)
     se = float(test.std(ddof=1)) / math.sqrt(len(test)) if len(test) > 1 else None
     return -float(validation.mean()), -float(test.mean()), se
 
 
-def _in_chunks(model: Gaussian | Chosen, rows: np.ndarray) -> np.ndarray:
+def _in_chunks(log_prob: LogProb, rows: np.ndarray) -> np.ndarray:
     starts = range(0, len(rows), _CHUNK)
-    return np.concatenate([model.log_prob(np.asarray(rows[k : k + _CHUNK], dtype=np.float64)) for k in starts])
+    return np.concatenate([log_prob(np.asarray(rows[k : k + _CHUNK], dtype=np.float64)) for k in starts])

@@ -1,6 +1,7 @@
 """The command line. PyTorch is imported inside the commands: help and refused input answer at once."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,7 +20,7 @@ ParamFile = Annotated[Path, typer.Argument(metavar="PARAM.yaml", help="A param f
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that 'sparseflows run' wrote.")]
 PointsFile = Annotated[
     Path,
-    typer.Argument(metavar="DATA.npy", help="Points (N, D), .npy or .csv, in the data's own coordinates."),
+    typer.Argument(metavar="DATA.npy", help="Points (N, D), .npy or .csv or the like, in the data's own coordinates."),
 ]
 Settings = Annotated[
     list[str] | None,
@@ -28,7 +29,7 @@ Settings = Annotated[
 Stage = Annotated[
     str, typer.Option("--stage", help="<method>-s<seed>/<k>, e.g. dense-s0/0; best: lowest validation NLL.")
 ]
-Output = Annotated[Path, typer.Option("-o", "--output", metavar="FILE.npy", help="Where to write.")]
+Output = Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Where to write, .npy or .csv.")]
 Tolerance = Annotated[
     float | None,
     typer.Option("--tol", help="rtol = atol of the solver, 1e-12 to 1e-2. [the run's evaluate section]"),
@@ -172,9 +173,9 @@ def sample(
     Example: sparseflows sample runs/quick --stage structured-s0/2 -n 10000 -o samples.npy
     """
     _check_output(output)
-    from sparseflows.experiment.inference import draw_samples
+    from sparseflows.experiment.inference import column_names, draw_samples
 
-    _save(output, draw_samples(run, stage, n, seed))
+    _save(output, draw_samples(run, stage, n, seed), column_names(run))
 
 
 @app.command(rich_help_panel=USE)
@@ -190,7 +191,7 @@ def score(
     dtype: Precision = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="FILE.npy", help="Write log p of every row, (N,), nats."),
+        typer.Option("-o", "--output", metavar="FILE", help="Write log p of every row, (N,), nats, .npy or .csv."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -206,7 +207,7 @@ def score(
 
     values, summary = score_points(run, stage, points, coordinates, tol, dtype)
     if output is not None:
-        _save(output, values)
+        _save(output, values, ("log_prob",))
     error = "" if summary["nll_se"] is None else f" ± {summary['nll_se']:.4f}"
     rows = f"{summary['n']:,} rows, {coordinates} coordinates (NFE {summary['nfe']})"
     print_result(summary if as_json else f"NLL {summary['nll']:.4f}{error} nats over {rows}")
@@ -229,9 +230,10 @@ def map_points(
     """
     _check_output(output)
     _check_tolerance(tol)
-    from sparseflows.experiment.inference import carry_points
+    from sparseflows.experiment.inference import carry_points, column_names
 
-    _save(output, carry_points(run, stage, points, to, tol, dtype))
+    names = column_names(run) if to == "data" else None
+    _save(output, carry_points(run, stage, points, to, tol, dtype), names)
 
 
 def _check_tolerance(tol: float | None) -> None:
@@ -241,8 +243,8 @@ def _check_tolerance(tol: float | None) -> None:
 
 def _check_output(path: Path) -> None:
     """Refuse an output that could not be written, before the work is done."""
-    if path.suffix != ".npy":
-        raise InputError(f"{path}: results are NumPy arrays; give a name that ends in .npy")
+    if path.suffix not in (".npy", ".csv"):
+        raise InputError(f"{path}: results are NumPy arrays or text; give a name that ends in .npy or .csv")
     try:
         if path.is_dir():
             raise InputError(f"{path}: is a folder; name a file in it")
@@ -252,14 +254,24 @@ def _check_output(path: Path) -> None:
         raise InputError(f"{path}: cannot be written ({error.strerror}); give another name") from None
 
 
-def _save(path: Path, array: Any) -> None:
+def _save(path: Path, array: Any, names: Sequence[str] | None = None) -> None:
+    """Write an array, as text with its columns' names above it where there are any."""
+    import csv
     import io
 
     import numpy as np
 
     from sparseflows.files import write_whole
 
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    write_whole(path, buffer.getvalue())
+    if path.suffix == ".csv":
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        if names is not None:
+            writer.writerow(names)
+        writer.writerows(np.reshape(array, (len(array), -1)).tolist())  # repr, so that every bit comes back
+        write_whole(path, text.getvalue())
+    else:
+        buffer = io.BytesIO()
+        np.save(buffer, array, allow_pickle=False)
+        write_whole(path, buffer.getvalue())
     print(f"wrote {path} {array.shape}", file=sys.stderr)

@@ -36,5 +36,5 @@ def known_sets() -> list[KnownSet]:
         *tables,
         *benchmarks,
         KnownSet(IDX, "folder", None, None, "images and labels of your own in MNIST's format (data.path)"),
-        KnownSet(TABLE, "file", None, None, "a .npy or .csv file of your own (data.path)"),
+        KnownSet(TABLE, "file", None, None, "a file of your own, such as .npy or .csv (data.path)"),
     ]

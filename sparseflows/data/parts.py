@@ -32,6 +32,9 @@ class Splits:
         notes: what a reader of the results should know, one line each.
         labels_train, labels_validation: as `labels_test`.
         classes: how many there are, where labels are known.
+        columns: their names, where the file has any.
+        decided: what makes these rows others than an earlier version read from the same file; part of what a run is
+            known by.
     """
 
     name: str
@@ -48,6 +51,8 @@ class Splits:
     labels_train: np.ndarray | None = None
     labels_validation: np.ndarray | None = None
     classes: int | None = None
+    columns: tuple[str, ...] | None = None
+    decided: tuple[str, ...] = ()
 
     @classmethod
     def standardised(

@@ -10,28 +10,19 @@ from sparseflows.data.benchmarks.prepared import open_prepared
 from sparseflows.data.files.reading import fingerprint
 from sparseflows.data.images.labelled import idx_splits, labelled_splits
 from sparseflows.data.known import TABLE, KnownSet, known_sets
+from sparseflows.data.own import large_splits, some_of, table_splits
 from sparseflows.data.parts import Splits, refuse_too_many
 from sparseflows.data.tables.bundled import BUNDLED
-from sparseflows.data.tables.mapped import (
-    IN_MEMORY_BYTES,
-    TEST,
-    TRAIN,
-    VALIDATION,
-    MappedRows,
-    Rows,
-    assign,
-    check_table,
-    fit_columns,
-    is_large,
-)
-from sparseflows.data.tables.tabular import Standardiser, load_table, recurring_columns, split
+from sparseflows.data.tables.choosing import Reading
+from sparseflows.data.tables.loading import DEFAULT, load_table
+from sparseflows.data.tables.mapped import IN_MEMORY_BYTES, MappedRows, is_large
+from sparseflows.data.tables.tabular import Standardiser, recurring_columns, split
 from sparseflows.data.toy.toy import TOYS, Modes, Toy
+from sparseflows.data.transforms.transformed import Wanted
 from sparseflows.errors import InputError, lookup
 from sparseflows.rng import numpy_generator
 
 __all__ = ["KnownSet", "Splits", "fingerprint", "known_sets", "make_splits", "with_labels"]
-
-LOOKED_THROUGH = 200_000  # rows of a large file that are searched for recurring values
 
 
 def make_splits(
@@ -41,16 +32,18 @@ def make_splits(
     val_fraction: float = 0.1,
     test_fraction: float = 0.1,
     seed: int = 0,
+    reading: Reading = DEFAULT,
+    transform: Wanted | None = None,
 ) -> Splits:
     """Training, validation and test rows of a known set.
 
     Toy sets are drawn: `n_train` points (default: the set's own number), and half as many, independently,
     to validate and to test; one scalar mean and deviation standardise both coordinates. Tables are
-    shuffled, split by the fractions, cut to the first `n_train` training rows (default: all) and
-    standardised by column. Benchmark sets come from the folder that `sparseflows data prepare` made, split
-    and standardised already; with `n_train`, that many seeded training rows of it. Images with labels are
-    split as tables are (`idx`: the published test set stays the test set) and standardised by one scalar. The rows of
-    a large .npy file stay on disk.
+    shuffled, split by the fractions, cut to the first `n_train` training rows (default: all), seen through the maps of
+    `transform` and standardised by column; rows that are copies of one another share a part. Benchmark sets come from
+    the folder that `sparseflows data prepare` made, split and standardised already; with `n_train`, that many seeded
+    training rows of it. Images with labels are split as tables are (`idx`: the published test set stays the test set)
+    and standardised by one scalar. The rows of a large .npy file stay on disk.
 
     Args:
         name: one of `known_sets()`.
@@ -59,6 +52,8 @@ def make_splits(
         n_train: training rows.
         val_fraction, test_fraction: shares of a table's rows; unused for toy and benchmark sets.
         seed: of the draw or of the split and the dequantisation.
+        reading: how the file of `table` is read.
+        transform: maps that columns of `table` are seen through.
 
     Raises:
         InputError: an unknown name; a path missing or not wanted; a file or table that `load_table` refuses;
@@ -86,13 +81,13 @@ def make_splits(
         return idx_splits(Path(path), n_train, val_fraction, split_by)
     if path is not None:
         if is_large(Path(path)):
-            return _large_splits(Path(path), n_train, fractions, seed, split_by)
-        return _table_splits(name, load_table(path), n_train, fractions, split_by)
+            return large_splits(Path(path), n_train, fractions, seed, reading, transform or {})
+        return table_splits(load_table(path, reading), path, n_train, fractions, split_by, reading, transform or {})
     bundled = BUNDLED[name]
     rows = bundled.load(numpy_generator(seed, f"data/{name}/dequantise"))
     if bundled.labels is not None and bundled.classes is not None:
         return labelled_splits(name, rows, bundled.labels(), bundled.classes, n_train, fractions, split_by)
-    return _table_splits(name, rows, n_train, fractions, split_by)
+    return _bundled_splits(name, rows, n_train, fractions, split_by)
 
 
 def with_labels(splits: Splits) -> np.ndarray:
@@ -147,14 +142,14 @@ def _standardised_modes(modes: Modes, standardiser: Standardiser) -> Modes:
     return Modes(standardiser.apply(modes.means), modes.covariances / np.outer(scale, scale))
 
 
-def _table_splits(
-    name: str, array: np.ndarray, n_train: int | None, fractions: tuple[float, float], split_by: np.random.Generator
+def _bundled_splits(
+    name: str, rows: np.ndarray, n_train: int | None, fractions: tuple[float, float], split_by: np.random.Generator
 ) -> Splits:
-    train, validation, test = split(array, *fractions, split_by)
+    train, validation, test = split(rows, *fractions, split_by)
     refuse_too_many(n_train, len(train), name)
     train = train[:n_train]
     standardiser = Standardiser.fit_columns(train, f"{name}, {len(train)} training rows")
-    warnings = tuple(recurring_columns(array))
+    warnings = tuple(recurring_columns(rows))
     return Splits.standardised(name, standardiser, (train, validation, test), warnings=warnings)
 
 
@@ -167,7 +162,7 @@ def _prepared_splits(name: str, folder: Path, n_train: int | None, seed: int) ->
     )
     notes = list(manifest.notes)
     if n_train is not None:
-        train = _some(train, n_train, name, numpy_generator(seed, f"data/{name}/n_train"))
+        train = some_of(train, n_train, name, numpy_generator(seed, f"data/{name}/n_train"))
         notes.append(f"trained on {n_train:,} of {manifest.rows['train']:,} rows")
     # The parts are standardised as they were published, and that is the set's own coordinates.
     columns = len(manifest.columns)
@@ -180,33 +175,3 @@ def _prepared_splits(name: str, folder: Path, n_train: int | None, seed: int) ->
         sample=manifest.sample or (n_train is not None and n_train < manifest.rows["train"]),
         notes=tuple(notes),
     )
-
-
-def _large_splits(
-    file: Path, n_train: int | None, fractions: tuple[float, float], seed: int, split_by: np.random.Generator
-) -> Splits:
-    check_table(file)
-    total = MappedRows(file).shape[0]
-    labels = assign(total, *fractions, split_by)
-    train: Rows = MappedRows(file, labels, TRAIN)
-    if n_train is not None:
-        train = _some(train, n_train, TABLE, numpy_generator(seed, f"data/{TABLE}/n_train"))
-    source = f"{TABLE}, {len(train)} training rows"
-    standardiser = (
-        fit_columns(train, source) if isinstance(train, MappedRows) else Standardiser.fit_columns(train, source)
-    )
-    looked = np.sort(numpy_generator(seed, f"data/{TABLE}/look").integers(total, size=min(total, LOOKED_THROUGH)))
-    return Splits(
-        TABLE,
-        MappedRows(file, labels, TRAIN, standardiser) if isinstance(train, MappedRows) else standardiser.apply(train),
-        MappedRows(file, labels, VALIDATION, standardiser),
-        MappedRows(file, labels, TEST, standardiser),
-        standardiser,
-        warnings=tuple(recurring_columns(MappedRows(file)[np.unique(looked)])),
-    )
-
-
-def _some(rows: Rows, n: int, name: str, generator: np.random.Generator) -> np.ndarray:
-    """A seeded choice of `n` of the rows (N, D), in their order: (n, D)."""
-    refuse_too_many(n, len(rows), name)
-    return np.asarray(rows[np.sort(generator.choice(len(rows), n, replace=False))])

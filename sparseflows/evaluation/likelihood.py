@@ -175,6 +175,11 @@ def evaluate(
     for result in found.values():
         if result.status is not Status.DONE:
             return result.status
+    # Where the flow sees columns through maps, back to the standardised coordinates of the columns themselves.
+    found = {
+        name: replace(result, log_prob=result.log_prob + splits.standardiser.log_slope(parts[name]))
+        for name, result in found.items()
+    }
     gap = None if splits.log_prob_true is None else splits.log_prob_true(test) - found["test"].log_prob
     return Evaluation(
         nll_val=found["validation"].nll,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparseflows.data.tables.tabular import Standardiser, load_points
+from sparseflows.data.tables.choosing import Expected
+from sparseflows.data.tables.loading import Table, load_points
+from sparseflows.data.tables.tabular import Standardiser
 from sparseflows.errors import InputError, RunError
 from sparseflows.experiment.folder.folder import RunFolder
+from sparseflows.experiment.splitting import reading_of
 
 if TYPE_CHECKING:
     from sparseflows.flow.model import Flow
@@ -48,16 +52,19 @@ def score_points(
         dtype: precision of the solve, or None for the run's own.
     """
     folder = _open(run)
-    own = load_points(points, len(folder.read_data()["shift"]))
+    own = _read_points(folder, points)
     flow, precision, standardiser = _load(folder, stage, tol, dtype)
-    rows = standardiser.apply(own)
+    standardiser.check(own.values, own.called, str(points))
+    rows = standardiser.apply(own.values)
     from sparseflows.evaluation.likelihood import likelihood, standard_error
 
     found = likelihood(flow, rows, flow.solver, precision).require(f"{folder.path}: the likelihood of {points}")
     if not np.isfinite(found.log_prob).all():
         row = int(np.argmin(np.isfinite(found.log_prob))) + 1
         raise RunError(f"{points}: log p of row {row} is not finite: it lies too far from the training data")
-    log_prob = found.log_prob - (standardiser.log_scale if coordinates == "data" else 0.0)
+    log_prob = (
+        found.log_prob + standardiser.log_slope(rows) - (standardiser.log_scale if coordinates == "data" else 0.0)
+    )
     error = standard_error(log_prob)
     summary = {
         "nll": float(-log_prob.mean()),
@@ -72,14 +79,31 @@ def score_points(
 def carry_points(run: Path, stage: str, points: Path, to: str, tol: float | None, dtype: str | None) -> Array:
     """Rows of a file carried to `noise` (from the data's own coordinates) or to `data` (into them): (N, D)."""
     folder = _open(run)
-    rows = load_points(points, len(folder.read_data()["shift"]))
+    own = _read_points(folder, points, to == "data")
     # Not the run's own precision: there and back, float32 loses a hundred times what the tolerance allows.
     flow, precision, standardiser = _load(folder, stage, tol, dtype or "float64")
     from sparseflows.evaluation.sampling import carry
 
     if to == "noise":
-        return carry(flow, standardiser.apply(rows), dtype=precision)
-    return standardiser.invert(carry(flow, rows, reverse=True, dtype=precision))
+        standardiser.check(own.values, own.called, str(points))
+        return carry(flow, standardiser.apply(own.values), dtype=precision)
+    return standardiser.invert(carry(flow, own.values, reverse=True, dtype=precision))
+
+
+def column_names(run: Path) -> tuple[str, ...] | None:
+    """The names of the columns that a run was trained on, where its file had any."""
+    names = RunFolder.open(run).read_data().get("columns")
+    return None if names is None else tuple(names)
+
+
+def _read_points(folder: RunFolder, points: Path, noise: bool = False) -> Table:
+    """The rows of a file in the run's columns, found by their names where both have any; those of noise by place."""
+    kept = folder.read_data()
+    names = None if noise or kept.get("columns") is None else tuple(kept["columns"])
+    table = load_points(points, Expected(len(kept["shift"]), names), reading_of(folder.spec.data))
+    for note in table.notes:
+        print(f"note: {note}", file=sys.stderr)
+    return table
 
 
 def _open(run: Path) -> RunFolder:

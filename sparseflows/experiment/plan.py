@@ -1,16 +1,18 @@
 """What a run would do, before PyTorch is loaded: `sparseflows check`, and the first moments of `run`."""
 
+import contextlib
+import functools
+import os
 from pathlib import Path
 from typing import Any
 
 from sparseflows.data.benchmarks.prepared import read_manifest
 from sparseflows.data.images.idx import training_shape
 from sparseflows.data.splits import known_sets, prepared_folder
-from sparseflows.data.tables.mapped import MappedRows, is_large
-from sparseflows.data.tables.tabular import load_table
 from sparseflows.errors import InputError, lookup
 from sparseflows.experiment.folder.sequences import stages
-from sparseflows.specs import Spec, TrainSpec
+from sparseflows.experiment.splitting import splits_of
+from sparseflows.specs import DataSpec, Spec, TrainSpec
 from sparseflows.specs.methods import METHODS
 
 
@@ -28,6 +30,7 @@ def plan(spec: Spec) -> dict[str, Any]:
     if known.kind not in ("file", "folder", "prepared") and data.path is not None:
         raise InputError(f"data set '{data.name}' takes no file: remove data.path, or set data.name to 'table'")
     dim, rows, classes = known.dimension, known.rows, known.classes
+    notes: tuple[str, ...] = ()
     if known.kind == "prepared":
         folder = prepared_folder(data.name, data.path)
         if folder.exists():
@@ -37,9 +40,8 @@ def plan(spec: Spec) -> dict[str, Any]:
         rows, height, width, classes = training_shape(Path(data.path))
         dim, rows = height * width, rows - round(rows * data.val_fraction)
     elif data.path is not None:
-        path = Path(data.path)
-        rows, dim = MappedRows(path).shape if is_large(path) else load_table(path).shape
-    if known.kind in ("bundled", "file") and rows is not None:
+        rows, dim, notes = _table(data.model_dump_json(), data.seed_for(spec.seeds[0]), _stamp(data.path))
+    if known.kind == "bundled" and rows is not None:
         rows -= round(rows * data.val_fraction) + round(rows * data.test_fraction)  # as `tabular.split`
     if known.kind != "toy" and rows is not None and data.n_train is not None and data.n_train > rows:
         raise InputError(f"data.n_train is {data.n_train}, but '{data.name}' has {rows} rows to train on")
@@ -58,7 +60,24 @@ def plan(spec: Spec) -> dict[str, Any]:
         "stages": len(stages(spec)),
         "steps_dense": steps(spec.train),
         "steps_retrain": steps(spec.retrain_spec()) if spec.prune.methods else None,
+        "notes": list(notes),
     }
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    """What changes with a file; nothing where there is none, which is for whoever reads it to say."""
+    with contextlib.suppress(OSError, ValueError):
+        found = os.stat(path)
+        return found.st_size, found.st_mtime_ns
+    return 0, 0
+
+
+@functools.lru_cache(maxsize=1)
+def _table(document: str, seed: int, stamp: tuple[int, int]) -> tuple[int, int, tuple[str, ...]]:
+    """Training rows and columns of the user's table, and what is to be known about it; points of a sweep share it."""
+    data = DataSpec.model_validate_json(document)
+    splits = splits_of(data, data.path, seed)
+    return *splits.train.shape, (*splits.warnings, *splits.notes)
 
 
 def check_keep_ratios(spec: Spec, dim: int | None, classes: int | None) -> None:
@@ -138,4 +157,5 @@ def plan_text(found: dict[str, Any]) -> str:
     ]
     if found["steps_retrain"] is not None:
         lines.append(f"steps, a retrain {say(found['steps_retrain'])}")
+    lines += [f"note: {note}" for note in found["notes"]]
     return "\n".join(lines)

@@ -181,7 +181,13 @@ class FlowDistribution(Distribution):
 
 def _statistics(flow: BaseFlow) -> tuple[Tensor, Tensor]:
     """Shift and scale of the data, (D,) float64."""
-    shift, scale = (getattr(flow.standardiser, name, None) for name in ("shift", "scale"))
+    statistics = flow.standardiser
+    if getattr(statistics, "maps", ()):
+        raise InputError(
+            'coordinates="data" of a flow that sees columns through maps (data.transform) is not to be had here; '
+            "`sparseflows score` and `sparseflows sample` work in the data's own coordinates"
+        )
+    shift, scale = getattr(statistics, "shift", None), getattr(statistics, "scale", None)
     if shift is None or scale is None:
         raise InputError(
             'coordinates="data" needs the statistics of the data, and this flow has no standardiser; '

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -12,8 +13,9 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
+from sparseflows.data.findings.finding import ESTIMATOR, findings
 from sparseflows.data.tables.tabular import Standardiser
-from sparseflows.errors import InputError
+from sparseflows.errors import DataWarning, InputError
 from sparseflows.evaluation.likelihood import likelihood, reporting_solver
 from sparseflows.evaluation.sampling import draw_again
 from sparseflows.flow.model import Flow
@@ -63,6 +65,9 @@ class SparseFlowDensity(DensityMixin, BaseEstimator):
         prune_ratio_: 1 − params_/params_dense_, the one reached.
         history_: one record for each 1/40 of each training: stage, step, loss, lr, nfe.
         n_features_in_, feature_names_in_: as scikit-learn has them.
+
+    Rows for which a density means little (repeated rows or values, columns that others determine, heavy tails, angles)
+    are told of by a `DataWarning`, before any training.
 
     `score` is the mean log density, in nats, as `sklearn.mixture.GaussianMixture` has it (the total of
     `sklearn.neighbors.KernelDensity` would weigh the folds of a cross-validation by their sizes): −NLL in the
@@ -128,7 +133,10 @@ class SparseFlowDensity(DensityMixin, BaseEstimator):
         """
         rows = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
         spec = settings_of(self, int(check_random_state(self.random_state).randint(MAX_SEED)))
-        self.standardiser_ = Standardiser.fit_columns(rows, "X")
+        names = getattr(self, "feature_names_in_", None)
+        self.standardiser_ = Standardiser.fit_columns(rows, "X", names)
+        for note in findings(rows, None if names is None else list(names), ESTIMATOR):
+            warnings.warn(f"X: {note}", DataWarning, stacklevel=2)
         rows = self.standardiser_.apply(rows)
         dense = untrained(spec, rows, self.field)
         fit = Fit(spec, *split(rows, self.validation_fraction, spec.seeds[0]), self._tell)

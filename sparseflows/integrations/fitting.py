@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from sparseflows.data.tables.copies import end_at, groups_of, row_hashes, shuffle_groups
 from sparseflows.data.whitening import whitening_matrix
 from sparseflows.errors import InputError, RunError
 from sparseflows.evaluation.likelihood import likelihood, selection_solver, subset
@@ -124,9 +125,16 @@ class Fit:
 
 
 def split(rows: Array, fraction: float, seed: int) -> tuple[Array, Array | None]:
-    """Rows (N, D) to train on, and those that choose the weights: a share of `fraction`; None where it is below two."""
+    """Rows (N, D) to train on, and those that choose the weights: a share of `fraction`; None where it is below two.
+
+    Copies of a row are together in one of them.
+    """
     held = round(fraction * len(rows))
     if held < 2:
         return rows, None
-    order = numpy_generator(seed, "estimator/validation").permutation(len(rows))
+    groups = groups_of([row_hashes(rows)])
+    order, ends = shuffle_groups(groups, numpy_generator(seed, "estimator/validation"))
+    held = end_at(ends, held)
+    if held == len(rows):
+        return rows, None
     return rows[order[held:]], rows[order[:held]]

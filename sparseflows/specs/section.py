@@ -13,7 +13,7 @@ Fraction = Annotated[float, Field(ge=0.01, le=0.8)]
 Width = Annotated[int, Field(ge=1, le=8192)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Steps = Annotated[int, Field(ge=1, le=10_000_000)]
-LATER = {"later": True}  # as Field(…, json_schema_extra=LATER)
+LATER: dict[str, Any] = {"later": True}  # as Field(…, json_schema_extra=LATER)
 
 
 class Section(BaseModel):

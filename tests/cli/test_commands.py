@@ -95,7 +95,7 @@ def test_an_unknown_stage_lists_the_known_ones(name, smallest, tmp_path, points)
 @pytest.mark.parametrize(
     ("name", "output", "message"),
     [
-        ("sample", "o.csv", "results are NumPy arrays; give a name that ends in .npy"),
+        ("sample", "o.txt", "results are NumPy arrays or text; give a name that ends in .npy or .csv"),
         ("score", "no/o.npy", "no such folder to write to"),
         ("map", "folder.npy", "is a folder; name a file in it"),
         ("score", "points.npy/o.npy", "no such folder to write to"),
@@ -126,7 +126,7 @@ def test_points_that_do_not_fit(name, smallest, tmp_path):
     for file, message in (
         ("three.npy", "has 3 columns, the flow was trained on 2; give the same columns in the same order"),
         ("nan.npy", "has 1 value NaN or infinite, the first in row 1, column 2; drop the rows or fill them in"),
-        ("text.csv", "line 2, column 2: 'x' is not a number; give comma-separated numbers"),
+        ("text.csv", "line 2, column 2: 'x' is not a number; give numbers, separated by commas as here"),
         ("none.npy", f"no such file (looked in {tmp_path})"),
     ):
         path = tmp_path / file

@@ -38,7 +38,8 @@ VALID = {
     "dtype": "float32",
     "threads": 1,
     "data": {"name": "moons", "path": None, "n_train": 8, "val_fraction": 0.1, "test_fraction": 0.1, "seed": 0,
-             "split_by_seed": False, "whiten": False},
+             "split_by_seed": False, "whiten": False, "header": "auto", "index": "auto", "columns": [], "drop": [],
+             "missing": "refuse", "copies": "together", "transform": {}},
     "flow": {"hidden": [4], "activation": "tanh", "time": "none", "blocks": 1, "train_end_time": False, "gain": 1.0,
              "base": "none"},
     "solve": {"method": "dopri5", "rtol": 1e-3, "atol": 1e-3, "steps": None, "max_nfe": 500, "divergence": "exact",
@@ -440,7 +441,7 @@ def workplace(tmp_path):
     np.save(tmp_path / "text.npy", np.array([["a", "b"]] * 40))
     (tmp_path / "text.csv").write_text("height,colour\n1,red\n2,blue\n3,red\n")
     (tmp_path / "ragged.csv").write_text("1,2\n3\n4,5\n")
-    (tmp_path / "points.txt").write_text("1 2\n")
+    (tmp_path / "points.dat").write_text("1 2\n")
     (tmp_path / "p.yaml").write_text(PLAIN % "moons")
     (tmp_path / "empty").mkdir()
     folder = RunFolder.claim(tmp_path, load_spec(tmp_path / "p.yaml"), None)
@@ -471,9 +472,9 @@ WITHOUT_TORCH = [
     ("run p.yaml --set data.name=table", "needs a file: set data.path"),
     (f"run p.yaml {TABLE}none.npy", "none.npy: no such file"),
     (f"run p.yaml {TABLE}empty", "empty: is a folder"),
-    (f"run p.yaml {TABLE}points.txt", "the suffix '.txt' is not known"),
+    (f"run p.yaml {TABLE}points.dat", "the suffix '.dat' is not known"),
     (f"run p.yaml {TABLE}nan.npy", "nan.npy: has 1 value NaN or infinite, the first in row 4, column 2"),
-    (f"run p.yaml {TABLE}text.csv", "text.csv: line 2, column 2: 'red' is not a number"),
+    (f"run p.yaml {TABLE}text.csv", "text.csv: column 'colour' holds text ('red')"),
     (f"run p.yaml {TABLE}text.npy", "text.npy: holds text"),
     (f"run p.yaml {TABLE}ragged.csv", "ragged.csv: line 2 has 1 cell, the first line has 2"),
     (f"run p.yaml {TABLE}wide.npy", "wide.npy: has 3 rows and 40 columns, fewer rows than columns"),
@@ -481,7 +482,7 @@ WITHOUT_TORCH = [
     (f"run p.yaml {TABLE}constant.npy", "constant.npy: constant in every row: column 2"),
     (f"run p.yaml {TABLE}points.npy", "5 rows split into 5 to train, 0 to validate"),
     (f"run p.yaml {TABLE}table.npy --set data.n_train=50", "data.n_train is 50, but 'table' has 32 training rows"),
-    (f"check p.yaml {TABLE}table.npy --set data.n_train=50", "data.n_train is 50, but 'table' has 32 rows"),
+    (f"check p.yaml {TABLE}table.npy --set data.n_train=50", "data.n_train is 50, but 'table' has 32 training rows"),
     ("run p.yaml --set prune.methods=[structured] --set prune.keep_ratios=[0.5,1.5]", "strictly between 0 and 1"),
     ("run p.yaml --set prune.methods=[structured] --set prune.keep_ratios=[0.2,0.5]", "keep_ratios must fall"),
     ("run p.yaml --set name=a/b", "letters, digits"),
@@ -494,7 +495,7 @@ WITHOUT_TORCH = [
     ("score a none.npy", "none.npy: no such file"),
     ("score a nan.npy", "nan.npy: has 1 value NaN or infinite"),
     ("score a three.npy", "three.npy: has 3 columns, the flow was trained on 2"),
-    ("score a text.csv", "text.csv: line 2, column 2: 'red' is not a number"),
+    ("score a text.csv", "text.csv: column 'colour' holds text ('red')"),
     ("score a points.npy --tol 1", "--tol 1: give a tolerance between 1e-12 and 1e-2"),
     ("score a points.npy --tol 0", "--tol 0: give a tolerance"),
     ("score a points.npy --tol -1e-3", "--tol -0.001: give a tolerance"),
@@ -502,7 +503,7 @@ WITHOUT_TORCH = [
     ("score a points.npy --tol tight", "--tol"),
     ("score a points.npy --dtype float16", "--dtype"),
     ("score a points.npy --coordinates polar", "--coordinates"),
-    ("score a points.npy -o scores.csv", "scores.csv: results are NumPy arrays; give a name that ends in .npy"),
+    ("score a points.npy -o scores.txt", "scores.txt: results are NumPy arrays or text; give a name that ends in .npy"),
     ("score a points.npy -o empty", "empty: results are NumPy arrays"),
     ("score a points.npy -o none/scores.npy", "none/scores.npy: no such folder to write to"),
     (f"score a points.npy -o {'x' * 300}.npy", "cannot be written (File name too long)"),
@@ -515,7 +516,7 @@ WITHOUT_TORCH = [
     ("map a points.npy -o z.npy", "Missing option '--to'"),
     ("map a points.npy --to sideways -o z.npy", "--to"),
     ("map a points.npy --to noise", "Missing option '-o'"),
-    ("map a points.npy --to noise -o z.csv", "z.csv: results are NumPy arrays"),
+    ("map a points.npy --to noise -o z.txt", "z.txt: results are NumPy arrays"),
     ("map a points.npy --to noise -o z.npy --tol 5", "--tol 5: give a tolerance"),
     ("map a three.npy --to data -o z.npy", "three.npy: has 3 columns"),
     ("map none points.npy --to data -o z.npy", "none: no such run folder"),

@@ -1,6 +1,7 @@
 """The scikit-learn estimator: its checks, its place among pipelines and searches, and what it estimates."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -15,11 +16,13 @@ from torch import nn
 
 import sparseflows
 from sparseflows import SparseFlowDensity
-from sparseflows.errors import InputError, RunError
+from sparseflows.errors import DataWarning, InputError, RunError
 from sparseflows.evaluation import sampling
 from sparseflows.flow.fields import AutogradField, MLPField
 from sparseflows.flow.solvers.ode import Solver
+from sparseflows.integrations.fitting import split
 from sparseflows.pruning.graph.groups import count_params
+from sparseflows.rng import numpy_generator
 
 MEAN, SCALE = np.array([1.0, -5.0]), np.array([0.5, 20.0])
 
@@ -269,3 +272,48 @@ def test_a_training_that_diverges_says_so():
 def test_it_is_public():
     assert sparseflows.SparseFlowDensity is SparseFlowDensity
     assert "SparseFlowDensity" in dir(sparseflows)
+
+
+# --- rows that are told of
+
+
+def test_rows_without_a_density_are_told_of_by_name_before_the_training():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"a": rng.normal(size=300), "pay": np.exp(3 * rng.normal(size=300))})
+    frame["copy"] = frame["a"]
+    with pytest.warns(DataWarning) as caught:
+        tiny().fit(pd.concat([frame, frame]))
+    told = " ".join(str(one.message) for one in caught if one.category is DataWarning)
+    for words in ("X: column 'copy' is a copy of column 'a'; leave it out of X", "column 'pay': heavy tails"):
+        assert words.split(";")[0] in told
+    assert "PowerTransformer() before the estimator in a pipeline" in told
+    assert "300 of 600 rows are copies" in told
+    assert "data." not in told  # there is no param file here
+
+
+def test_ordinary_rows_raise_no_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DataWarning)
+        tiny().fit(gaussian())
+
+
+def test_copies_do_not_choose_the_weights_that_were_trained_on_them():
+    rows = np.repeat(gaussian(100), 3, axis=0)
+    train, chosen_by = split(rows, 0.2, 0)
+    assert not {tuple(row) for row in train} & {tuple(row) for row in chosen_by}
+    assert len(chosen_by) == 60
+    once = gaussian(100)
+    order = numpy_generator(0, "estimator/validation").permutation(100)  # as ever, without copies
+    train, chosen_by = split(once, 0.2, 0)
+    np.testing.assert_array_equal(chosen_by, once[order[:20]])
+    np.testing.assert_array_equal(train, once[order[20:]])
+
+
+def test_columns_are_those_of_the_fit_by_name():
+    frame = pd.DataFrame(gaussian(), columns=["a", "b"])
+    density = tiny().fit(frame)
+    assert list(density.feature_names_in_) == ["a", "b"]
+    assert np.isfinite(density.score(frame))
+    for other in (frame[["b", "a"]], frame.rename(columns={"b": "c"}), frame.assign(c=1.0)):
+        with pytest.raises(ValueError, match="feature"):
+            density.score(other)

@@ -28,7 +28,10 @@ train: {epochs: 2}
 """
 PRUNED = BASE + "prune: {methods: [structured], keep_ratios: [0.5], retrain: {%s}}\n"
 KEYS = "data, device, dtype, evaluate, flow, format, name, network, prune, seeds, solve, threads, train"
-DATA_KEYS = "n_train, name, path, seed, split_by_seed, test_fraction, val_fraction, whiten"
+DATA_KEYS = (
+    "columns, copies, drop, header, index, missing, n_train, name, path, seed, split_by_seed, test_fraction, "
+    "transform, val_fraction, whiten"
+)
 FLOW_KEYS = "activation, base, blocks, gain, hidden, time, train_end_time"
 TRAIN_KEYS = (
     "batch, beta2, clip, ema, epochs, gamma, jacobian, kinetic, lr, milestones, objective, optimiser, schedule, "
@@ -537,7 +540,7 @@ def test_a_plan_of_a_toy_set(write):
     spec = load_spec(write(PRUNED % "epochs: 1"), ["seeds=[0, 1, 2]", "data.n_train=1000", "train.batch=64"])
     assert plan(spec) == {
         **{"name": "a", "dataset": "moons", "dim": 2, "train_rows": 1000, "params_dense": 8642},
-        **{"stages": 6, "steps_dense": 32, "steps_retrain": 16},
+        **{"stages": 6, "steps_dense": 32, "steps_retrain": 16, "notes": []},
     }
     assert plan_text(plan(spec)).splitlines() == [
         "dense params     8,642",

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparseflows.data.files.reading import mapped_array
+from sparseflows.data.tables.choosing import Labels
+from sparseflows.data.tables.copies import row_hashes
 from sparseflows.data.tables.tabular import Standardiser, refuse_constant_columns, refuse_few_rows
 from sparseflows.errors import InputError
 
@@ -15,7 +17,7 @@ Array = NDArray[np.float64]
 
 IN_MEMORY_BYTES = 2**28  # of a file; a smaller one is loaded whole
 BLOCK_BYTES = 2**20  # read at once; so little that it is standardised within the caches
-TRAIN, VALIDATION, TEST = 0, 1, 2
+TRAIN, VALIDATION, TEST, LEFT_OUT = 0, 1, 2, 3
 
 
 class MappedRows:
@@ -30,6 +32,7 @@ class MappedRows:
         part: the one that is meant.
         standardiser: applied to what is read; None: nothing is.
         block_rows: rows of the file that are read at once; None: 1 MiB of them.
+        columns: places of the columns that are in, from 0; None: all.
     """
 
     ndim = 2
@@ -41,24 +44,27 @@ class MappedRows:
         part: int = TRAIN,
         standardiser: Standardiser | None = None,
         block_rows: int | None = None,
+        columns: tuple[int, ...] | None = None,
     ) -> None:
-        self.file, self.labels, self.part, self.standardiser = file, labels, part, standardiser
+        self.file, self.labels, self.part, self.standardiser, self.columns = file, labels, part, standardiser, columns
         self._map = _open(file)
-        total, columns = self._map.shape
-        self.block_rows = block_rows or max(1, BLOCK_BYTES // (columns * self._map.itemsize))
+        total, width = self._map.shape
+        self.block_rows = block_rows or max(1, BLOCK_BYTES // (width * self._map.itemsize))
         edges = np.arange(0, total + self.block_rows, self.block_rows).clip(max=total)
         if labels is None:
             self._starts = edges
         else:
             counts = [np.count_nonzero(labels[a:b] == part) for a, b in pairwise(edges)]
             self._starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        self.shape = (int(self._starts[-1]), columns)
+        self.shape = (int(self._starts[-1]), width if columns is None else len(columns))
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("file", "labels", "part", "standardiser", "block_rows")}
+        return {
+            name: getattr(self, name) for name in ("file", "labels", "part", "standardiser", "block_rows", "columns")
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
@@ -74,11 +80,11 @@ class MappedRows:
 
     def block(self, number: int) -> Array:
         """The rows of one block, standardised."""
-        return self._standardised(self._map[self._in_block(number)])
+        return self._standardised(self._taken(self._in_block(number)))
 
     def read_block(self, number: int, into: np.ndarray) -> None:
         """Write the rows of one block, standardised, to `into` (rows of the block, D), of any precision."""
-        rows = self._map[self._in_block(number)]
+        rows = self._taken(self._in_block(number))
         into[:] = rows if self.standardiser is None else self.standardiser.apply(rows)
 
     def __getitem__(self, index: Any) -> Array:
@@ -92,7 +98,7 @@ class MappedRows:
             mine = numbers == number
             place = self._in_block(number)
             inside = wanted[mine] - self._starts[number]
-            found[mine] = self._map[place.start + inside if isinstance(place, slice) else place[inside]]
+            found[mine] = self._taken(place.start + inside if isinstance(place, slice) else place[inside])
         return self._standardised(found)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -103,6 +109,11 @@ class MappedRows:
         if self.labels is None:
             return slice(first, last)
         return first + np.flatnonzero(self.labels[first:last] == self.part)
+
+    def _taken(self, rows: slice | NDArray[np.int64]) -> np.ndarray:
+        """The columns that are in, of some rows of the file."""
+        found = self._map[rows]
+        return found if self.columns is None else found[:, list(self.columns)]
 
     def _standardised(self, rows: np.ndarray) -> Array:
         own = rows.astype(np.float64)
@@ -136,28 +147,52 @@ def assign(rows: int, val_fraction: float, test_fraction: float, generator: np.r
     return labels
 
 
-def check_table(file: Path) -> None:
-    """Refuse what `tabular.validate` refuses, in blocks; constant columns are seen to by `fit_columns`.
+def shape_of(file: Path) -> tuple[int, int]:
+    """Rows and columns of a .npy file.
 
     Raises:
-        InputError: not a 2-D table of real numbers, NaN or infinite values, fewer rows than columns.
+        InputError: not a 2-D table of real numbers.
     """
     table = _open(file)
     if table.dtype.kind not in "biuf":
         raise InputError(f"{file}: holds dtype {table.dtype}; give real numbers")
-    refuse_few_rows(table.shape, str(file))
-    rows = MappedRows(file)
+    return int(table.shape[0]), int(table.shape[1])
+
+
+def check_table(
+    file: Path, columns: tuple[int, ...] | None = None, drop_missing: bool = False
+) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+    """Refuse what `tabular.validate` refuses, in blocks; constant columns are seen to by `fit_columns`.
+
+    Returns:
+        A hash of every row (N,), and whether a value in it is missing (N,): never, unless such rows are to be dropped.
+
+    Raises:
+        InputError: not a 2-D table of real numbers, NaN or infinite values, fewer rows than columns.
+    """
+    shape_of(file)
+    rows = MappedRows(file, columns=columns)
+    hashes, missing = np.empty(len(rows), dtype=np.uint64), np.zeros(len(rows), dtype=bool)
     for number in range(rows.blocks):
-        bad = ~np.isfinite(rows.block(number))
+        block = rows.block(number)
+        first = number * rows.block_rows
+        inside = slice(first, first + len(block))
+        gone = np.isnan(block)
+        missing[inside] = gone.any(axis=1) if drop_missing else False
+        bad = ~np.isfinite(block) & ~(gone & drop_missing)
         if bad.any():
             row, column = np.argwhere(bad)[0]
+            place = column if columns is None else columns[column]
             raise InputError(
-                f"{file}: a value is NaN or infinite, the first in row {number * rows.block_rows + row + 1}, "
-                f"column {column + 1}; drop the rows or fill them in"
+                f"{file}: a value is NaN or infinite, the first in row {first + row + 1}, column {place + 1}; drop the "
+                "rows or fill them in (data.missing: drop leaves out those with NaN)"
             )
+        hashes[inside] = row_hashes(block)
+    refuse_few_rows((int((~missing).sum()), rows.shape[1]), str(file))
+    return hashes, missing
 
 
-def fit_columns(rows: MappedRows, source: str) -> Standardiser:
+def fit_columns(rows: MappedRows, source: str, names: Labels = None) -> Standardiser:
     """Mean and standard deviation (divisor N) of each column, in two passes over the blocks.
 
     Raises:
@@ -166,7 +201,7 @@ def fit_columns(rows: MappedRows, source: str) -> Standardiser:
     blocks = range(rows.blocks)
     lowest = np.min([rows.block(k).min(axis=0, initial=np.inf) for k in blocks], axis=0)
     highest = np.max([rows.block(k).max(axis=0, initial=-np.inf) for k in blocks], axis=0)
-    refuse_constant_columns(np.stack([lowest, highest]), source)
+    refuse_constant_columns(np.stack([lowest, highest]), source, names)
     mean = np.sum([rows.block(k).sum(axis=0) for k in blocks], axis=0) / len(rows)
     variance = np.sum([((rows.block(k) - mean) ** 2).sum(axis=0) for k in blocks], axis=0) / len(rows)
     return Standardiser(mean, np.sqrt(variance))

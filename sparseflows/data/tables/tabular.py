@@ -1,6 +1,7 @@
 """Tables: arrays that are checked, split and standardised.
 
-Rows and columns in messages are counted from 1, a header not counted.
+Columns in messages are called by their names, and counted from 1 where they have none, as rows are, a header not
+counted.
 """
 
 from __future__ import annotations
@@ -10,53 +11,31 @@ from typing import Any
 
 import numpy as np
 
-from sparseflows.data.files.reading import FilePath, counted, read_array
+from sparseflows.data.files.reading import counted
+from sparseflows.data.tables.choosing import Labels, called, listed
 from sparseflows.errors import InputError
 
-NAMED = 6  # columns that a message names before it counts the rest
+Names = Labels
 SPIKE_SHARE, SPIKE_COUNT = 0.01, 5  # a value above both is a spike
 FINE_GRID = 2**16  # distinct values of a grid finer than a flow resolves
 
 
-def load_table(path: FilePath) -> np.ndarray:
-    """The table (N, D) float64 in a .npy or .csv file, fit to train on.
-
-    Raises:
-        InputError: the file cannot be read (`reading.read_array`) or its table cannot be trained on
-            (`validate`).
-    """
-    return validate(read_array(path), str(path))
-
-
-def load_points(path: FilePath, columns: int) -> np.ndarray:
-    """Points (N, columns) float64 to score or to map; few rows and constant columns are fine here.
-
-    Raises:
-        InputError: as for `load_table`, or another number of columns.
-    """
-    points = _finite_matrix(read_array(path), str(path))
-    if points.shape[1] != columns:
-        raise InputError(
-            f"{path}: has {counted(points.shape[1], 'column')}, the flow was trained on {columns}; "
-            "give the same columns in the same order"
-        )
-    return points
-
-
-def validate(array: np.ndarray, source: str) -> np.ndarray:
+def validate(array: np.ndarray, source: str, names: Names = None, copy: bool = True) -> np.ndarray:
     """`array` as a float64 table (N, D) that a density can be fitted to.
 
     Args:
         array: booleans, integers or floating-point numbers, 2-D.
         source: where it came from, for the messages.
+        names: of the columns, for the messages.
+        copy: else float64 numbers are given as they came.
 
     Raises:
         InputError: not numbers, complex, not 2-D, empty, NaN or infinite values, fewer rows than columns,
             constant columns.
     """
-    table = _finite_matrix(array, source)
+    table = finite_matrix(array, source, names, copy, " (data.missing: drop leaves them out)")
     refuse_few_rows(table.shape, source)
-    refuse_constant_columns(table, source)
+    refuse_constant_columns(table, source, names)
     return table
 
 
@@ -70,8 +49,12 @@ def refuse_few_rows(shape: tuple[int, ...], source: str) -> None:
         )
 
 
-def _finite_matrix(array: np.ndarray, source: str) -> np.ndarray:
-    """The checks that points and tables share."""
+def real_matrix(array: np.ndarray, source: str, copy: bool = True) -> np.ndarray:
+    """`array` as a matrix (N, D) float64, NaN and infinite values let through; `copy` as in `validate`.
+
+    Raises:
+        InputError: not numbers, complex, not 2-D, empty.
+    """
     array = np.asarray(array)
     if array.dtype.kind not in "biuf":
         kind = {"c": "complex numbers", "O": "Python objects", "U": "text", "S": "text", "V": "records"}
@@ -85,29 +68,47 @@ def _finite_matrix(array: np.ndarray, source: str) -> np.ndarray:
     if array.size == 0:
         raise InputError(f"{source}: is empty (shape {array.shape}); give at least one row and one column")
     with np.errstate(over="ignore"):  # long doubles beyond float64 turn infinite and are refused below
-        matrix = array.astype(np.float64)
+        matrix: np.ndarray = array.astype(np.float64, copy=copy)
+    return matrix
+
+
+def finite_matrix(array: np.ndarray, source: str, names: Names = None, copy: bool = True, hint: str = "") -> np.ndarray:
+    """`array` as a matrix (N, D) float64 of finite numbers: the checks that points and tables share.
+
+    `hint` ends the message where it is NaN that is refused.
+
+    Raises:
+        InputError: as `real_matrix`; NaN or infinite values.
+    """
+    matrix = real_matrix(array, source, copy)
     bad = ~np.isfinite(matrix)
     if bad.any():
         row, column = np.argwhere(bad)[0]
+        remedy = "drop the rows or fill them in"
+        remedy += hint if np.isnan(matrix[bad]).all() else ""
         raise InputError(
             f"{source}: has {counted(int(bad.sum()), 'value')} NaN or infinite, the first in row {row + 1}, "
-            f"column {column + 1}; drop the rows or fill them in"
+            f"{called(int(column), names)}; {remedy}"
         )
     return matrix
 
 
-def refuse_constant_columns(table: np.ndarray, source: str) -> None:
+def refuse_constant_columns(table: np.ndarray, source: str, names: Names = None) -> None:
     """Raise InputError where a column of `table` (N, D) has one value only, and name it."""
     # Not by the standard deviation: that of a column of 0.1 is 1e-17.
     constant = np.flatnonzero(table.max(axis=0) == table.min(axis=0))
     if len(constant):
-        named = ", ".join(f"column {k + 1} (always {table[0, k]:g})" for k in constant[:NAMED])
-        more = f" and {len(constant) - NAMED} more" if len(constant) > NAMED else ""
-        raise InputError(f"{source}: constant in every row: {named}{more}; drop what never varies")
+        said = listed([f"{called(int(k), names)} (always {table[0, k]:g})" for k in constant])
+        raise InputError(f"{source}: constant in every row: {said}; drop what never varies")
 
 
-def recurring_columns(array: np.ndarray) -> list[str]:
-    """One warning for each column of `array` (N, D) whose values recur too often to have a density.
+def recurring_columns(array: np.ndarray, names: Names = None) -> list[str]:
+    """One warning for each column of `array` (N, D) whose values recur; see `recurring`."""
+    return [said for _, said in recurring(array, names)]
+
+
+def recurring(array: np.ndarray, names: Names = None) -> list[tuple[int, str]]:
+    """The columns of `array` (N, D) whose values recur too often to have a density, each with a warning.
 
     On a value that recurs, a likelihood grows without bound as the model narrows there. A column is named
     when one value holds more than 1 % of the rows and more than 5 of them (a spike), or when the distinct
@@ -129,11 +130,12 @@ def recurring_columns(array: np.ndarray) -> list[str]:
         if not (spike or grid):
             continue
         said = f"{len(values):,} distinct values in {rows:,} rows, " if grid else ""
-        found.append(
-            f"column {column + 1}: {said}{values[top]:g} in {share:.1%} of the rows, so no density there; "
+        warning = (
+            f"{called(column, names)}: {said}{values[top]:g} in {share:.1%} of the rows, so no density there; "
             "dequantise it (add uniform noise as wide as its step) or drop it, else the NLL may fall "
             "without limit"
         )
+        found.append((column, warning))
     return found
 
 
@@ -179,13 +181,13 @@ class Standardiser:
             raise InputError("shift and scale must be finite and scale above 0: rescale columns of extreme size")
 
     @classmethod
-    def fit_columns(cls, train: np.ndarray, source: str = "training rows") -> Standardiser:
+    def fit_columns(cls, train: np.ndarray, source: str = "training rows", names: Names = None) -> Standardiser:
         """Mean and standard deviation (divisor N) of each column of `train` (N, D): tables.
 
         Raises:
             InputError: a column is constant, or so large or small that its deviation is not finite or is 0.
         """
-        refuse_constant_columns(train, source)
+        refuse_constant_columns(train, source, names)
         with np.errstate(over="ignore", invalid="ignore"):
             return cls(train.mean(axis=0), train.std(axis=0))
 
@@ -209,6 +211,14 @@ class Standardiser:
         """Standardised coordinates (…, D) to own ones."""
         return z * self.scale + self.shift
 
+    def check(self, x: np.ndarray, names: Names, source: str) -> None:
+        """Refuse rows (N, D) in own coordinates that cannot be standardised, by place; here all can."""
+
+    def log_slope(self, rows: np.ndarray) -> np.ndarray:
+        """log |dw/dz| (N,) between the flow's coordinates, at rows (N, D) of them, and the standardised ones: here they
+        are the same, so 0; columns seen through maps have another (`transforms.transformed`)."""
+        return np.zeros(len(rows))
+
     @property
     def log_scale(self) -> float:
         """Σ log scale, in nats: log p(x) = log p(z) − log_scale."""
@@ -221,4 +231,4 @@ class Standardiser:
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> Standardiser:
         """The standardiser that `to_dict` wrote."""
-        return cls(np.array(state["shift"], dtype=np.float64), np.array(state["scale"], dtype=np.float64))
+        return Standardiser(np.array(state["shift"], dtype=np.float64), np.array(state["scale"], dtype=np.float64))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sparseflows.data.tables.tabular import Standardiser
+from sparseflows.data.transforms.transformed import standardiser_from_dict
 from sparseflows.distributed.processes import by_first
 from sparseflows.errors import DiskError, InputError
 from sparseflows.experiment.folder.identity import RUN, SPEC, create, identity, identity_of, read_run
@@ -152,7 +153,7 @@ class RunFolder(StageFiles):
             InputError: data.json is missing or damaged.
         """
         found = self.read_data()
-        return Standardiser.from_dict(found.get("seeds", {}).get(str(seed), found))
+        return standardiser_from_dict(found.get("seeds", {}).get(str(seed), found))
 
 
 def remove_litter(run: Path) -> None:

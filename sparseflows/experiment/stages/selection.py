@@ -32,7 +32,8 @@ def validation_loss(context: SeedContext, network: nn.Module) -> float:
         return context.processes.first(lambda: _validation_cross_entropy(context, network, solver))
     assert isinstance(network, Flow)
     rows = selection_rows(context)
-    return likelihood(network, rows, solver, context.spec.dtype, processes=context.processes).nll
+    found = likelihood(network, rows, solver, context.spec.dtype, processes=context.processes)
+    return found.nll - float(context.splits.standardiser.log_slope(rows).mean())
 
 
 def _validation_cross_entropy(context: SeedContext, network: nn.Module, solver: Solver) -> float:

@@ -13,16 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from sparseflows.data.files.reading import fingerprint, read_array
-from sparseflows.data.tables.tabular import (
-    Standardiser,
-    load_points,
-    load_table,
-    recurring_columns,
-    split,
-    validate,
-)
+from sparseflows.data.files.reading import fingerprint
+from sparseflows.data.tables import loading
+from sparseflows.data.tables.choosing import Expected
+from sparseflows.data.tables.tabular import Standardiser, recurring_columns, split, validate
 from sparseflows.errors import InputError
+
+
+def load_table(path):
+    return loading.load_table(path).values
+
+
+def load_points(path, columns):
+    return loading.load_points(path, Expected(columns)).values
 
 
 @pytest.fixture
@@ -105,12 +108,12 @@ def test_a_single_column_is_fine(tmp_path):
         ("1,2\n3,\n", ["line 2, column 2", "missing"]),
         ("1,\n3,4\n", ["line 1, column 2", "missing"]),
         ("1,NA\n3,4\n", ["line 1, column 2", "'NA'", "missing"]),
-        ("1;2\n3;4\n", ["line 2, column 1", "comma-separated"]),
+        ("1;2\n3;x\n", ["line 2, column 2", "separated by ';'"]),
         ("1,2\n3,1_000\n", ["line 2, column 2", "'1_000'"]),
-        ("1,2\n3,nan\n5,6\n", ["1 value NaN or infinite", "row 2, column 2"]),
-        ("a,b\n1,2\n3,1e999\n5,6\n", ["1 value NaN or infinite", "row 2, column 2"]),
+        ("1,2\n3,nan\n5,6\n", ["line 2, column 2", "'nan'", "data.missing: drop"]),
+        ("a,b\n1,2\n3,1e999\n5,6\n", ["1 value NaN or infinite", "row 2, column 'b'"]),
         ("", ["is empty"]),
-        ("a,b\n1,2\n1,3\n", ["column 1 (always 1)"]),
+        ("a,b\n1,2\n1,3\n", ["column 'a' (always 1)"]),
         (b"1,2\n\xff\xfe,3\n", ["UTF-8"]),
         ("1," + "9" * 200_000 + "x\n2,3\n", ["line 1"]),
     ],
@@ -130,10 +133,10 @@ def test_missing_file_and_folder(tmp_path):
     assert refusal(load_table, "x" * 5000 + ".npy")
 
 
-@pytest.mark.parametrize("name", ["rows.txt", "rows", "rows.npz", "rows.csv.gz"])
+@pytest.mark.parametrize("name", ["rows.dat", "rows", "rows.npz", "rows.gz"])
 def test_unknown_suffix(tmp_path, name):
     message = refusal(load_table, write(tmp_path, "1,2\n", name))
-    assert "give a .npy or a .csv file" in message
+    assert "give one of .npy, .csv" in message
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
@@ -152,27 +155,27 @@ def test_a_closed_file(tmp_path, rows):
 def test_truncated_npy(tmp_path, rows):
     whole = save(tmp_path, rows).read_bytes()
     for length in (0, 3, 8, 50, len(whole) - 8):
-        message = refusal(read_array, write(tmp_path, whole[:length], "cut.npy"))
+        message = refusal(load_table, write(tmp_path, whole[:length], "cut.npy"))
         assert "cut off" in message or ".npy format" in message
 
 
 def test_header_that_claims_too_much(tmp_path, rows):
     whole = save(tmp_path, rows).read_bytes()
     claimed = whole.replace(b"(40, 3), }", b"(9999999999999999, 3), }")[:-14]
-    refusal(read_array, write(tmp_path, claimed, "claim.npy"))
+    refusal(load_table, write(tmp_path, claimed, "claim.npy"))
 
 
 def test_other_formats_under_the_suffix(tmp_path, rows):
-    assert "numpy.save" in refusal(read_array, write(tmp_path, "1,2\n3,4\n", "text.npy"))
-    assert "numpy.save" in refusal(read_array, write(tmp_path, pickle.dumps([1]), "pickle.npy"))
+    assert "numpy.save" in refusal(load_table, write(tmp_path, "1,2\n3,4\n", "text.npy"))
+    assert "numpy.save" in refusal(load_table, write(tmp_path, pickle.dumps([1]), "pickle.npy"))
     np.savez(tmp_path / "many.npz", a=rows)
     (tmp_path / "many.npz").rename(tmp_path / "many.npy")
-    assert "archive" in refusal(read_array, tmp_path / "many.npy")
+    assert "archive" in refusal(load_table, tmp_path / "many.npy")
 
 
 def test_objects_are_not_unpickled(tmp_path):
     path = save(tmp_path, np.array([[Path("x"), 1], [2, 3]], dtype=object))
-    assert "Python objects" in refusal(read_array, path)
+    assert "Python objects" in refusal(load_table, path)
 
 
 # --- validation

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from sparseflows.experiment.folder.folder import RunFolder
 from sparseflows.experiment.folder.identity import create, identity
@@ -60,9 +60,20 @@ def test_but_it_counts_where_it_is_changed():
     assert known_by(changed[2])["images"] == known_by(validate(DOCUMENT, "test").evaluate) | {"max_rows": None}
 
 
-def test_every_setting_of_today_counts():
+def of_before(section):
+    """All settings but those that came later, section by section."""
+    marked = {name for name, field in type(section).model_fields.items() if field.json_schema_extra == LATER}
+    values = {name: getattr(section, name) for name in type(section).model_fields if name not in marked}
+    dumped = section.model_dump()
+    return {name: of_before(value) if isinstance(value, BaseModel) else dumped[name] for name, value in values.items()}
+
+
+def test_every_setting_of_before_counts():
     spec = validate(DOCUMENT, "test")
-    assert known_by(spec) == spec.model_dump()
+    assert known_by(spec) == of_before(spec)
+    assert "transform" not in known_by(spec)["data"]
+    named = spec.data.model_copy(update={"name": "table", "header": False})
+    assert known_by(named) == of_before(named) | {"header": False}
 
 
 @pytest.mark.parametrize("force", [False, True])

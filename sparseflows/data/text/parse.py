@@ -1,0 +1,113 @@
+"""The numbers of a text table, read by pandas in blocks, once its layout is known."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparseflows.data.text.cells import MISSING_MARKS
+from sparseflows.data.text.layout import BLANKS, Layout, lines_of
+from sparseflows.data.text.opened import HEAD, opened_text
+from sparseflows.data.text.scan import Scan, numbers, scan
+from sparseflows.errors import InputError
+
+BLOCK_CELLS = 1 << 19  # cells read at once
+REMEDIES = {"refuse": " (data.missing: drop leaves such rows out)", "never": ""}
+
+
+def head_of(file: Path) -> str:
+    """The first lines of a text file, whole: of a small file all of them.
+
+    Raises:
+        InputError: as `opened_text`.
+    """
+    with opened_text(file) as stream:
+        text = stream.read(HEAD)
+        if len(text) < HEAD:
+            return text
+        lines, _, rest = text.rpartition("\n")
+        return f"{lines}\n" if lines else rest + stream.readline()
+
+
+def parse(file: Path, head: str, layout: Layout, chosen: Sequence[int], missing: str) -> NDArray[np.float64]:
+    """The numbers (N, D) at the D `chosen` places of every row, NaN where a cell is missing.
+
+    Args:
+        file: of text.
+        head: what `head_of` gave.
+        layout: of the file.
+        chosen: which cells of a row.
+        missing: `drop` lets missing cells through, as NaN; `refuse` and `never` refuse them, with that remedy or
+            without.
+
+    Raises:
+        InputError: the first line or cell that does not fit, by its place.
+    """
+    _refuse_faults(file, lines_of(head), layout, chosen, missing)
+    try:
+        found = _quick(file, layout, chosen)
+        gone = int(np.isnan(found).any(axis=1).sum())
+    except InputError:
+        raise
+    except (ValueError, OverflowError):  # pandas's own errors are ValueErrors
+        found, gone = None, 0
+    if found is not None and gone == 0:
+        return found
+    # A missing cell, a short line, a bad cell, or what pandas does not know: a comment between rows.
+    with opened_text(file) as stream:
+        known = _refuse_faults(file, stream, layout, chosen, missing)
+    if found is not None and known.missing == gone:
+        return found
+    with opened_text(file) as stream:
+        return numbers(stream, layout, chosen)
+
+
+def _quick(file: Path, layout: Layout, chosen: Sequence[int]) -> NDArray[np.float64]:
+    """All rows by pandas; a missing cell is NaN, and so are those that a short line lacks."""
+    import pandas
+
+    found = np.empty((0, len(chosen)))
+    types: dict[int, Any] = {place: str for place in range(layout.width)}
+    types |= dict.fromkeys(chosen, np.float64)
+    marks = sorted({*MISSING_MARKS, *map(str.upper, MISSING_MARKS), *map(str.capitalize, MISSING_MARKS), "NaN", "NaT"})
+    with opened_text(file) as stream, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        lines = itertools.islice(stream, layout.skip)
+        for _ in lines:
+            pass
+        try:
+            blocks = pandas.read_csv(
+                stream,
+                sep=r"\s+" if layout.separator == BLANKS else layout.separator,
+                decimal=layout.decimal,
+                header=None,
+                dtype=types,
+                na_values=marks,
+                keep_default_na=False,
+                skipinitialspace=True,
+                float_precision="round_trip",
+                chunksize=max(1, BLOCK_CELLS // layout.width),
+            )
+            with blocks:
+                for block in blocks:
+                    # In place: joining the blocks at the end would hold them twice.
+                    found.resize((len(found) + len(block), len(chosen)), refcheck=False)
+                    found[-len(block) :] = block[list(chosen)].to_numpy(np.float64)
+        except pandas.errors.EmptyDataError:
+            pass
+    return found
+
+
+def _refuse_faults(file: Path, lines: Iterable[str], layout: Layout, chosen: Sequence[int], missing: str) -> Scan:
+    found = scan(lines, layout, chosen)
+    if found.missing and missing != "drop":
+        raise InputError(f"{file}: {found.first_missing}; drop the row or fill it in{REMEDIES[missing]}")
+    if found.fault:
+        raise InputError(f"{file}: {found.fault}")
+    return found

@@ -1,0 +1,117 @@
+"""The first fault of a text table, by line and column: a slow reading of lines that a quick one has stumbled on."""
+
+from __future__ import annotations
+
+import csv
+import math
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparseflows.data.files.reading import counted
+from sparseflows.data.text.cells import COMMA_NUMBER, THOUSANDS, is_missing, is_value, kind_of
+from sparseflows.data.text.layout import BLANKS, Layout, is_comment
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a reading of lines came to.
+
+    Attributes:
+        fault: the first one, in words; empty where there is none.
+        missing: rows in which a cell of the chosen columns is missing.
+        first_missing: where the first of them is, in words.
+    """
+
+    fault: str
+    missing: int = 0
+    first_missing: str = ""
+
+
+def scan(lines: Iterable[str], layout: Layout, chosen: Sequence[int]) -> Scan:
+    """Read lines of a table, header and all, for faults in the cells at the `chosen` places of each row."""
+    missing, first_missing = 0, ""
+    named = dict(zip(layout.places, layout.names or (), strict=False))
+    rows = _numbered(lines, layout)
+    while True:
+        try:
+            number, row = next(rows)
+        except StopIteration:
+            return Scan("", missing, first_missing)
+        except csv.Error as error:
+            return Scan(str(error), missing, first_missing)
+        if len(row) != layout.width:
+            return Scan(_ragged(number, len(row), layout), missing, first_missing)
+        gone = False
+        for place in chosen:
+            cell = row[place]
+            if is_missing(cell):
+                where = f"line {number}, column {place + 1}{_name(named, place)}: a value is missing ({cell!r})"
+                gone, first_missing = True, first_missing or where
+            elif not is_value(cell.strip(), layout.decimal):
+                where = f"line {number}, column {place + 1}{_name(named, place)}"
+                return Scan(f"{where}: {_no_number(cell, layout)}", missing, first_missing)
+        missing += gone
+
+
+def numbers(lines: Iterable[str], layout: Layout, chosen: Sequence[int]) -> NDArray[np.float64]:
+    """The numbers (N, D) in the cells at the D `chosen` places, NaN where one is missing, of lines without a fault.
+
+    It is slow, and takes all that `scan` takes: comments between rows, blanks around marks for what is missing.
+    """
+    found = array("d")
+    for _, row in _numbered(lines, layout):
+        for place in chosen:
+            cell = row[place].strip()
+            plain = cell.replace(",", ".", 1) if layout.decimal == "," else cell
+            found.append(math.nan if is_missing(cell) else float(plain))
+    return np.array(found, dtype=np.float64).reshape(-1, len(chosen))
+
+
+def _numbered(lines: Iterable[str], layout: Layout) -> Iterator[tuple[int, list[str]]]:
+    """The rows below the header with their numbers of lines, blank lines and comments passed over."""
+    at = 0
+
+    def below() -> Iterator[str]:
+        nonlocal at
+        for number, line in enumerate(lines, 1):
+            if number <= layout.skip or not line.strip() or is_comment(line):
+                continue
+            at = number
+            yield " ".join(line.split()) if layout.separator == BLANKS else line
+
+    reader = csv.reader(below(), delimiter=layout.separator, skipinitialspace=True)
+    while True:
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise csv.Error(f"line {at}: {error}") from None
+        yield at, row
+
+
+def _name(named: dict[int, str], place: int) -> str:
+    return f" ('{named[place]}')" if place in named else ""
+
+
+def _ragged(number: int, cells: int, layout: Layout) -> str:
+    said = f"line {number} has {counted(cells, 'cell')}, the first line has {layout.width}"
+    if layout.separator == "," and cells == 2 * layout.width:
+        return f"{said}; where the comma is a decimal mark, separate cells by ';' or tabs"
+    return f"{said}; every line needs as many"
+
+
+def _no_number(cell: str, layout: Layout) -> str:
+    shown = repr(cell[:40])
+    if kind_of(cell, layout.decimal) == THOUSANDS:
+        return f"{shown} has a thousands separator; write numbers without, as 1234.5"
+    if layout.decimal == "." and layout.separator != "," and COMMA_NUMBER.fullmatch(cell.strip()):
+        return f"{shown} has a decimal comma, and the numbers above have none; write decimal points throughout"
+    if layout.separator == "," and "," in cell:
+        return f"{shown} has a comma in it; write a decimal point, or separate cells by ';'"
+    between = {"\t": "tabs", BLANKS: "blanks", ",": "commas"}.get(layout.separator, f"'{layout.separator}'")
+    return f"{shown} is not a number; give numbers, separated by {between} as here"

@@ -1,0 +1,139 @@
+"""What is found about rows before a training, by column and with its remedy; and what is left in peace."""
+
+import numpy as np
+import pytest
+
+from sparseflows.data.findings.finding import ESTIMATOR, findings
+from sparseflows.data.toy.toy import TOYS
+from sparseflows.rng import numpy_generator
+
+N = 2000
+
+
+def rng():
+    return np.random.default_rng(0)
+
+
+def gaussian(columns=3, rows=N):
+    return rng().normal(size=(rows, columns))
+
+
+def one(rows, names=None, **options):
+    found = findings(rows, names, **options)
+    assert len(found) == 1, found
+    assert "\n" not in found[0]
+    return found[0]
+
+
+@pytest.mark.parametrize("rows", [30, 200, N, 20_000])
+def test_ordinary_columns_are_left_in_peace(rows):
+    g = rng()
+    shapes = [
+        g.normal(size=rows),
+        g.exponential(size=rows),
+        g.standard_t(4, size=rows),
+        g.uniform(size=rows),
+        g.gamma(2, size=rows),
+    ]
+    correlated = shapes[0] + 0.1 * g.normal(size=rows)
+    assert findings(np.stack([*shapes, correlated], axis=1), None) == []
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_toy_sets_are_left_in_peace(name):
+    assert findings(TOYS[name].sample(3000, numpy_generator(0, "test"))[0], None) == []
+
+
+@pytest.mark.parametrize(
+    ("last", "words"),
+    [
+        (lambda x: x[:, 1], ["column 'd' is a copy of column 'b'"]),
+        (lambda x: 2.54 * x[:, 1] + 3, ["column 'd' rises or falls exactly with column 'b'"]),
+        (lambda x: -np.exp(x[:, 0]), ["column 'd' rises or falls exactly with column 'a'"]),
+        # Equal but for the rows that were corrected.
+        (lambda x: np.where(rng().random(N) < 0.2, x[:, 2], x[:, 1]), ["'d' equals, in ", "of the rows, column 'b'"]),
+        (lambda x: x[:, 0] + x[:, 1], ["'d' is linear in others (1 × column 'a', 1 × column 'b')"]),
+        (lambda x: 2 * x[:, 0] - x[:, 2] + 1e-3 * x[::-1, 1], ["linear in others (2 × column 'a', -1 × column 'c')"]),
+        (lambda x: 100 - x.sum(axis=1), ["'d' and column 'a', column 'b', column 'c' add up to the same in every row"]),
+    ],
+)  # fmt: skip
+def test_columns_that_others_determine(last, words):
+    x = gaussian()
+    found = one(np.c_[x, last(x)], list("abcd"))
+    assert all(word in found for word in words), found
+    assert "data.drop: [d]" in found
+
+
+def test_shares_of_a_whole_written_in_percent():
+    shares = np.round(100 * rng().dirichlet([2, 3, 4], size=N), 2)
+    assert any("add up to the same" in found for found in findings(shares, None))
+
+
+def test_counters():
+    x = gaussian(1)[:, 0]
+    for column, word in ((np.arange(N), "rises by 1 from row to row"), (0.25 * np.arange(N)[::-1] + 7, "0.25"),
+                         (rng().permutation(N) + 5, "holds every step of 1 exactly once")):  # fmt: skip
+        found = one(np.c_[column, x], ["id", "x"])
+        assert found.startswith("column 'id': ")
+        assert word in found
+        assert "data.drop: [id]" in found
+
+
+@pytest.mark.parametrize(
+    ("column", "remedy"),
+    [
+        (lambda g: np.exp(3 * g.normal(size=N)), "{pay: log}"),
+        (lambda g: np.exp(3 * g.normal(size=N)) - 0.5, "{pay: power}"),
+        (lambda g: g.standard_cauchy(N), "{pay: rank}"),
+        (lambda g: np.r_[g.normal(size=N - 5), 1e4, 2e4, -3e4, 1e5, 5e5], "{pay: rank}"),
+    ],
+)
+def test_heavy_tails(column, remedy):
+    column = column(np.random.default_rng(1))
+    found = one(np.c_[column, gaussian(1)], ["pay", "x"])
+    assert "column 'pay': heavy tails" in found
+    assert f"data.transform: {remedy}" in found
+    assert findings(np.c_[column, gaussian(1)], ["pay", "x"], transformed=[0]) == []
+
+
+@pytest.mark.parametrize(
+    ("ends", "said"),
+    [((0, 2 * np.pi), "[0.0, 6.283185307179586]"), ((-np.pi, np.pi), "[-3.14"), ((0, 360), "[0.0, 360.0]"),
+     ((-180, 180), "[-180.0, 180.0]"), ((0, 24), "[0.0, 24.0]")],
+)  # fmt: skip
+def test_angles(ends, said):
+    column = rng().uniform(*ends, N)
+    found = one(np.c_[gaussian(1), column], ["x", "angle"])
+    assert "column 'angle': looks like" in found
+    assert f"data.transform: {{angle: {{circular: {said}" in found
+    middle = sum(ends) / 2 + (ends[1] - ends[0]) * np.clip(0.12 * gaussian(1)[:, 0], -0.49, 0.49)
+    assert findings(middle[:, None], None) == []  # nothing at the ends
+
+
+def test_rows_that_are_there_more_than_once():
+    x = gaussian()
+    assert "2,000 of 4,000 rows are copies of others" in one(np.r_[x, x])
+    assert "data.copies: drop" in one(np.r_[x, x])
+    assert "100 of 2,100 rows are copies" in one(np.r_[x, x[:100]])
+    assert "1,800 of 2,000 rows are copies" in one(np.tile(x[:200], (10, 1)))  # not: few values in every column
+    assert findings(np.r_[x, x[:2]], None) == []
+    assert "2,000 of 4,000 rows nearly repeat another" in one(np.r_[x, x + 1e-7 * x[::-1]])
+    assert "repeat another in all columns but one" in one(np.r_[x, np.c_[x[:, :2], rng().normal(size=N)]])
+    assert "drop all but the first" in one(np.r_[x, x], remedies=ESTIMATOR)
+
+
+def test_whole_numbers_are_named_once():
+    found = findings(rng().integers(0, 5, size=(N, 3)).astype(float), None)
+    assert [line.partition(":")[0] for line in found] == ["column 1", "column 2", "column 3"]
+
+
+def test_keys_and_dates_in_numbers():
+    x, g = gaussian(1)[:, 0], np.random.default_rng(1)
+    gaps = np.sort(g.choice(10 * N, N, replace=False)).astype(float)
+    assert "whole numbers that rise from row to row" in one(np.c_[gaps, x], ["n", "x"])
+    shuffled = g.permutation(gaps)
+    assert "a number for every row" in one(np.c_[shuffled, x], ["patient_id", "x"])
+    assert findings(np.c_[shuffled, x], ["income", "x"]) == []
+    days = 20_200_000 + 100 * g.integers(1, 13, 300) + g.integers(1, 29, 300) + 10_000 * g.integers(-90, 90, 300)
+    days = np.unique(days).astype(float)
+    assert "read as dates" in one(np.c_[days, x[: len(days)]], ["day", "x"])
