@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import importlib
 import os
 import resource
 import select
@@ -25,33 +26,35 @@ UNCAUGHT = 99  # status of a process that ended by an exception
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 PARENT_DIES = 1  # prctl's PR_SET_PDEATHSIG
 
+IMPORTED = (
+    "torch._dynamo",
+    "analysis.cli.app",
+    "analysis.cli.table",
+    "analysis.tables.nll",
+    "sparseflows.cli.app",
+    "sparseflows.cli.run",
+    "sparseflows.experiment.inference",
+    "sparseflows.experiment.loading",
+    "sparseflows.experiment.scheduling.run",
+    "sparseflows.experiment.status",
+    "sparseflows.experiment.sweep.run",
+    "sparseflows.data.recipes.power",
+    "sparseflows.data.recipes.gas",
+    "sparseflows.data.recipes.miniboone",
+)
+
 Before = Callable[[], None]
 
 
 def preload() -> None:
     """Import what the commands import late, and load the compiled engine."""
-    import multiprocessing.util  # noqa: F401
-
     import matplotlib
     import torch
-    import torch._dynamo
 
-    import analysis.analyses.writing
-    import analysis.cli.app
-    import analysis.cli.table
-    import analysis.tables.nll
-    import sparseflows.cli.app
-    import sparseflows.cli.run
-    import sparseflows.experiment.inference
-    import sparseflows.experiment.loading
-    import sparseflows.experiment.scheduling.run
-    import sparseflows.experiment.status
-    import sparseflows.experiment.sweep.run
-    from sparseflows.data.benchmarks.facts import BENCHMARKS
     from sparseflows.flow.compiled.build import why_not
 
-    for name in BENCHMARKS:
-        __import__(f"sparseflows.data.recipes.{name}")
+    for name in IMPORTED:
+        importlib.import_module(name)
     matplotlib.use("agg")
     torch.set_num_threads(1)
     why_not(torch.float32)

@@ -80,7 +80,9 @@ class Tally:
             lines.append(f"{kind:14}" + "".join(f"{n:14,}" for n in cells) + f"{self.seconds[kind] / sum(cells):10.2f}")
         sums = [sum(self.counts[kind, outcome] for kind in KINDS) for outcome in OUTCOMES]
         lines.append(f"{'all':14}" + "".join(f"{n:14,}" for n in sums))
-        lines.append(f"{self.cases:,} cases: {self.kills:,} kills, {self.inputs:,} damaged inputs, {self.faults} faults")
+        lines.append(
+            f"{self.cases:,} cases: {self.kills:,} kills, {self.inputs:,} damaged inputs, {self.faults} faults"
+        )
         return "\n".join(lines)
 
 

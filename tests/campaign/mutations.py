@@ -60,7 +60,11 @@ def truncate(content: bytes, random: Random) -> bytes:
     """The beginning only; often nearly all."""
     if not content:
         return content
-    return content[: -random.randint(1, min(64, len(content)))] if random.random() < 0.4 else content[: _at(content, random)]
+    return (
+        content[: -random.randint(1, min(64, len(content)))]
+        if random.random() < 0.4
+        else content[: _at(content, random)]
+    )
 
 
 def empty(content: bytes, random: Random) -> bytes:

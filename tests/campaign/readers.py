@@ -1,4 +1,4 @@
-"""A second, naive and strict reading of tables and param files, from the bytes alone; nothing of the package is used."""
+"""A second, naive and strict reading of tables and param files, from the bytes alone, without the package."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _csv(content: bytes) -> np.ndarray:
         text = content.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError:
         raise Unreadable("no text") from None
-    rows = [[_cell(one) for one in line.split(",")] for line in re.split(r"\r\n|\n|\r", text) if line.strip(" \t")]
+    rows = [[_cell(one) for one in line.split(",")] for line in re.split(r"\r\n|\n|\r", text) if line.strip()]
     if rows and any(not _NUMBER.fullmatch(cell) and not _is_missing(cell) for cell in rows[0]):
         head = rows.pop(0)
         if rows and len(rows[0]) != len(head):
@@ -49,8 +49,8 @@ def _csv(content: bytes) -> np.ndarray:
 
 
 def _cell(text: str) -> str:
-    text = text.strip(" \t")
-    return text[1:-1].strip(" \t") if len(text) > 1 and text[0] == text[-1] == '"' else text
+    text = text.strip()
+    return text[1:-1].strip() if len(text) > 1 and text[0] == text[-1] == '"' else text
 
 
 def _is_missing(cell: str) -> bool:
@@ -64,7 +64,9 @@ def _npy(content: bytes) -> np.ndarray:
     begin = 8 + struct.calcsize(kind)
     try:
         (length,) = struct.unpack(kind, content[8:begin])
-        header = ast.literal_eval(content[begin : begin + length].decode("utf-8" if content[6] == 3 else "latin1").strip())
+        header = ast.literal_eval(
+            content[begin : begin + length].decode("utf-8" if content[6] == 3 else "latin1").strip()
+        )
         descr, order, shape = header["descr"], header["fortran_order"], header["shape"]
         dtype = np.dtype(descr)
     except Exception:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tests.campaign.commands import UNCAUGHT, Ended
@@ -41,6 +42,15 @@ class Fault(Exception):
     def __init__(self, outcome: str, detail: str) -> None:
         super().__init__(detail)
         self.outcome, self.detail = outcome, detail
+
+
+@contextlib.contextmanager
+def after(what: str) -> Iterator[None]:
+    """Faults within say what had been done before."""
+    try:
+        yield
+    except Fault as fault:
+        raise Fault(fault.outcome, f"{fault.detail} (after {what})") from None
 
 
 def require(right: bool, what: str) -> None:
@@ -84,5 +94,5 @@ def _told_before(ended: Ended) -> bool:
 
 def shown(ended: Ended) -> str:
     """What a command said on standard error, its end, on one line."""
-    text = " | ".join(ended.err.strip().splitlines())
+    text = " | ".join(line.strip() for line in ended.err.splitlines() if line.strip(" ^~"))
     return text if len(text) <= SHOWN else f"… {text[-SHOWN:]}"

@@ -76,11 +76,17 @@ class World:
     experiments: dict[str, Experiment] = field(default_factory=dict)
     tables: dict[str, bytes] = field(default_factory=dict)
     points: Path = Path()
+    said: dict[str, Any] = field(default_factory=dict)  # what commands say of the undisturbed run
 
     @property
     def tiny(self) -> Experiment:
         """Flow matching on a toy set."""
         return self.experiments["tiny"]
+
+    @property
+    def read(self) -> Path:
+        """A copy of the undisturbed tiny run, for commands that write what they find into it."""
+        return self.folder / "read" / "tiny"
 
     @property
     def likelihood(self) -> Experiment:
@@ -110,6 +116,7 @@ def make_world(folder: Path) -> World:
         param = folder / f"{name}.yaml"
         param.write_text(text)
         world.experiments[name] = _undisturbed(folder, name, param)
+    shutil.copytree(world.tiny.run, folder / "read" / "tiny")
     (folder / "swept.yaml").write_text(SWEEP)
     _right(say(folder, "run", folder / "swept.yaml", "--out", folder / "good"))
     return world

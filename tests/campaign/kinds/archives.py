@@ -20,7 +20,7 @@ from tests.campaign.commands import say
 from tests.campaign.kinds.damage import damage
 from tests.campaign.mutations import mutated_bytes, mutated_text
 from tests.campaign.readers import Unreadable
-from tests.campaign.verdicts import REFUSED, Found, judge, require
+from tests.campaign.verdicts import REFUSED, Found, after, judge, require
 from tests.campaign.world import World
 from tests.support.data import naive_recipes as naive
 from tests.support.data import published_files as files
@@ -86,10 +86,11 @@ def prepared(world: World, random: Random, folder: Path) -> Found:
     path.write_text(PREPARED.replace("FOLDER", str(there)))
     asked = random.choice((("check", path), ("run", path, "--out", folder / "out")))
     ended = say(folder, *asked)
-    outcome = judge(ended)
-    if outcome != REFUSED and asked[0] == "run":
-        found, expected = (_stage(one / "prepared") for one in (folder / "out", param.parent / "out"))
-        require(found == expected, f"another run than of the good data, after {said}")
+    with after(said):
+        outcome = judge(ended)
+        if outcome != REFUSED and asked[0] == "run":
+            found, expected = (_stage(one / "prepared") for one in (folder / "out", param.parent / "out"))
+            require(found == expected, "another run than of the good data")
     return Found(outcome, f"{said}: {ended.last}", inputs=1)
 
 
@@ -218,7 +219,11 @@ def _power(content: bytes) -> tuple[np.ndarray, ...]:
             continue
         date, clock, *values = cells
         day, hours = [_numbers(one) for one in (date.split("/"), clock.split(":"))]
-        if len(day) != 3 or len(hours) != 3 or not (0 <= hours[0] <= 23 and 0 <= hours[1] <= 59 and 0 <= hours[2] <= 59):
+        if (
+            len(day) != 3
+            or len(hours) != 3
+            or not (0 <= hours[0] <= 23 and 0 <= hours[1] <= 59 and 0 <= hours[2] <= 59)
+        ):
             raise Unreadable("no time")
         rows.append([*_numbers(values), hours[0] * 60 + hours[1] + hours[2] / 60])
     return _made(naive.power, np.array(rows))

@@ -26,7 +26,7 @@ def failing(world: World, random: Random, folder: Path) -> Found:
     run = folder / "out" / experiment.run.name
     run.parent.mkdir()
     if random.random() < 0.25:
-        before = small_files(int(10 ** random.uniform(0, 4.5)))
+        before = small_files(int(10 ** random.uniform(3.6, 4.6)))  # what it says goes into files, too
     else:
         operation, for_good = random.randint(1, experiment.changes), random.random() < 0.6
         before = fail_at(operation, random.choice(CODES), for_good, run.parent)

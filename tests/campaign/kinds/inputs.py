@@ -51,7 +51,10 @@ def param_run(world: World, random: Random, folder: Path) -> Found:
     ended = process.end()
     outcome = judge(ended, (130,))
     require(checked != REFUSED or outcome == REFUSED, f"check refuses what run takes: {ended.last}")
-    require(ended.status != 2 or checked == REFUSED or _needs_data(ended.last), f"run refuses what check takes: {ended.last}")
+    require(
+        ended.status != 2 or checked == REFUSED or _needs_data(ended.last),
+        f"run refuses what check takes: {ended.last}",
+    )
     return Found(outcome, ended.last, inputs=1)
 
 
@@ -132,4 +135,3 @@ def _require_settings(content: bytes, resolved: dict[str, object]) -> None:
             node = node.get(part) if isinstance(node, dict) else None
         if key not in RESOLVED and not isinstance(node, list | dict):
             require(readers.says_the_same(text, node), f"{key}: {text[:60]!r} was taken for {node!r}")
-

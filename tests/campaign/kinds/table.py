@@ -26,7 +26,7 @@ class Kind:
 KINDS = {
     "kill": Kind(kills.at_a_moment, 3.0),
     "kill-change": Kind(kills.at_a_change, 3.0),
-    "kill-worker": Kind(kills.of_workers, 0.4),
+    "kill-worker": Kind(kills.of_workers, 0.15),
     "disk-fails": Kind(disks.failing, 2.0),
     "disk-full": Kind(disks.small_disk, 1.0, mounts=True),
     "read-only": Kind(disks.not_to_be_written, 1.0),
