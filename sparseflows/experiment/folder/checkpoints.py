@@ -69,7 +69,7 @@ class Checkpoints:
     def _load(self) -> Checkpoint | None:
         paths = self._newest_first()
         for index, path in enumerate(paths, 1):
-            content = path.read_bytes()
+            content = path.read_bytes() if path.is_file() else b""
             match = _NAME.fullmatch(path.name)
             if match and _digest(content) == match[4]:
                 found = _from_bytes(content)
@@ -84,6 +84,8 @@ class Checkpoints:
 
     def _drop(self, kept: int) -> None:
         for path in self._newest_first()[kept:]:
+            if path.is_dir():  # nothing that we have written
+                self._set_aside(path)
             path.unlink(missing_ok=True)
 
     def _newest_first(self) -> list[Path]:

@@ -130,6 +130,21 @@ def test_both_truncated(kept):
     assert kept.said[1].endswith("going on from the start of the stage")
 
 
+def test_a_folder_in_place_of_one_is_set_aside_and_not_removed(kept):
+    for step in (5, 10):
+        kept.at(step)
+    path = kept.path(10)
+    path.unlink()
+    (path / "mine").mkdir(parents=True)
+    assert kept.load_newest()["step"] == 5
+    assert (kept.folder / f"aside-{path.name}" / "mine").is_dir()
+    older = kept.path(5)
+    older.unlink()
+    older.mkdir()
+    kept.clear()
+    assert kept.names() == ["aside-stage-1-attempt-0-step-10", "aside-stage-1-attempt-0-step-5"]
+
+
 def test_no_code_is_run_on_loading(kept, monkeypatch):
     options = []
     load = torch.load
