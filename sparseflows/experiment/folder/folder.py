@@ -12,7 +12,16 @@ from typing import Any
 
 from sparseflows.data.tables.tabular import Standardiser
 from sparseflows.errors import DiskError, InputError
-from sparseflows.experiment.folder.identity import RUN, SPEC, check_format, create, identity, identity_of, places
+from sparseflows.experiment.folder.identity import (
+    RUN,
+    SPEC,
+    check_format,
+    create,
+    identity,
+    identity_of,
+    is_known_by,
+    places,
+)
 from sparseflows.experiment.folder.locks import Signature, hold_cascade, hold_folder, share_folder
 from sparseflows.experiment.folder.stage_files import (
     MASKS,
@@ -23,7 +32,7 @@ from sparseflows.experiment.folder.stage_files import (
     StageFiles,
     by_first,
 )
-from sparseflows.files import move_aside, write_whole
+from sparseflows.files import is_as_sealed, move_aside, sealed, write_whole
 from sparseflows.specs import Spec
 from sparseflows.specs.yaml import dump_spec, parse_yaml, validate
 
@@ -59,7 +68,13 @@ class RunFolder(StageFiles):
             document = None
         if not isinstance(document, dict):
             raise InputError(f"{path / SPEC}: damaged; not the settings of a run")
-        return cls(path, validate(document, str(path / SPEC)))
+        spec = validate(document, str(path / SPEC))
+        if not is_known_by(path, spec):
+            raise InputError(
+                f"{path / SPEC}: not the settings that the run began with, changed or damaged since; `sparseflows run` "
+                "with its param file writes them again"
+            )
+        return cls(path, spec)
 
     @classmethod
     def claim(cls, out: Path, spec: Spec, data_fingerprint: str | None, *, force: bool = False) -> RunFolder:
@@ -153,7 +168,7 @@ class RunFolder(StageFiles):
     @by_first
     def write_data(self, description: dict[str, Any]) -> None:
         """Keep the statistics of the data: `score`, `map` and `sample` need them, the rows they do not."""
-        write_whole(self.path / DATA, json.dumps(description, indent=1))
+        write_whole(self.path / DATA, json.dumps(sealed(description), indent=1))
 
     def read_data(self) -> dict[str, Any]:
         """What `write_data` kept."""
@@ -161,6 +176,8 @@ class RunFolder(StageFiles):
             found = dict(json.loads((self.path / DATA).read_text(encoding="utf-8")))
             if not {"shift", "scale"} <= set(found):
                 raise ValueError("no statistics in it")
+            if not is_as_sealed(found):
+                raise ValueError("not what was written")
             return found
         except (OSError, ValueError, TypeError) as error:
             raise InputError(f"{self.path / DATA}: missing or damaged ({error}); run the experiment again") from None

@@ -43,6 +43,12 @@ def identity_of(path: Path) -> str | None:
     return str(value)
 
 
+def is_known_by(path: Path, spec: Spec) -> bool:
+    """Whether the run folder at `path` began with the settings `spec`; folders that do not say: yes."""
+    stored = json.loads((path / RUN).read_text(encoding="utf-8"))
+    return not {"identity", "data"} <= set(stored) or identity(spec, stored["data"]) == stored["identity"]
+
+
 def check_format(path: Path) -> None:
     """Raise InputError where a run folder is of another version, or damaged."""
     try:

@@ -17,7 +17,7 @@ from sparseflows.distributed.processes import ALONE, Processes
 from sparseflows.errors import DiskError, RunError
 from sparseflows.experiment.folder.records import CASCADE, Record, to_csv
 from sparseflows.experiment.folder.sequences import stages
-from sparseflows.files import make_folder, move_aside, sha256, write_whole
+from sparseflows.files import is_as_sealed, make_folder, move_aside, sealed, sha256, write_whole
 from sparseflows.specs import Spec
 
 RESULTS, METRICS = "results.csv", "metrics.jsonl"
@@ -81,7 +81,7 @@ class StageFiles:
             write_whole(beside / name, content)
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in tensors.items()}
         document = {**vars(record), "metrics": metrics, "sha256": digests}
-        write_whole(beside / RECORD, json.dumps(document, indent=1))
+        write_whole(beside / RECORD, json.dumps(sealed(document), indent=1))
         try:
             os.rename(beside, final)
             _sync_folder(final.parent)
@@ -173,7 +173,7 @@ class StageFiles:
 def _document(folder: Path) -> dict[str, Any]:
     try:
         document = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        if {"status", "sha256", "metrics"} <= set(document):
+        if {"status", "sha256", "metrics"} <= set(document) and is_as_sealed(document):
             return dict(document)
     except (OSError, ValueError, TypeError):
         pass
