@@ -1,4 +1,4 @@
-"""A run folder, read: `spec.yaml` and `results.csv` become typed records.
+"""A run folder, read: `spec.yaml` and `results.csv` become typed records, held against those of the stages.
 
 Nothing here averages or formats. An empty cell is None, never a made-up number, and whatever is not as
 a run writes it is refused with its line and column: a table over misread rows would look fine.
@@ -6,13 +6,17 @@ a run writes it is refused with its line and column: a table over misread rows w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from sparseflows.errors import InputError
 from sparseflows.experiment.folder.records import DENSE, DONE, FAILED, read_csv, read_text
 from sparseflows.experiment.folder.records import Record as Stage
+from sparseflows.experiment.folder.sequences import stages as stages_of_run
+
+# All but the times, which are others where a stage was made again, and words.
+_NUMBERS = [field.name for field in fields(Stage) if field.name not in ("train_seconds", "reason")]
 
 __all__ = ["DENSE", "DONE", "FAILED", "Run", "Stage", "read_run"]
 
@@ -28,10 +32,11 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """Read one run folder.
+    """Read one run folder. Where it holds the stages themselves, not the tables alone, both must say the same.
 
     Raises:
-        InputError: no such folder, not a run folder, nothing finished yet, or a file that is malformed.
+        InputError: no such folder, not a run folder, nothing finished yet, a file that is malformed, or a row that is
+            not what its stage says.
     """
     if not folder.exists():
         raise InputError(f"{folder}: no such folder; give a folder that 'sparseflows run' wrote")
@@ -44,6 +49,8 @@ def read_run(folder: Path) -> Run:
         )
     spec = _read_spec(folder / "spec.yaml")
     stages = read_csv(folder / "results.csv")
+    if (folder / "run.json").is_file() and (folder / "cascades").is_dir():
+        stages = _with_the_stages(folder, stages)
     asked = spec.get("seeds")
     seeds = {seed for seed in asked if isinstance(seed, int)} if isinstance(asked, list) else set()
     return Run(
@@ -52,6 +59,33 @@ def read_run(folder: Path) -> Run:
         seeds=tuple(sorted(seeds | {stage.seed for stage in stages})),
         stages=tuple(stages),
     )
+
+
+def _with_the_stages(folder: Path, rows: list[Stage]) -> list[Stage]:
+    """The rows, each held against its stage's own record; stages that have no row yet are put among them."""
+    from sparseflows.experiment.folder.folder import RunFolder  # with pydantic, which `--help` does not wait for
+
+    run = RunFolder.open(folder)
+    records = {(record.cascade, record.stage): record for record in run.records()}
+    for row in rows:
+        record = records.get((row.cascade, row.stage))
+        differs = [name for name in _NUMBERS if record and _cell(row, name) != _cell(record, name)]
+        if differs:
+            raise InputError(
+                f"{folder / 'results.csv'}: {differs[0]} of {row.cascade}/{row.stage} is {_cell(row, differs[0])}, but "
+                f"the stage says {_cell(record, differs[0])}; `sparseflows run` with the same settings writes it again"
+            )
+    known = {(row.cascade, row.stage): row for row in rows}
+    if not records.keys() - known.keys():
+        return rows
+    order = [(name.cascade, name.stage) for name in stages_of_run(run.spec)]
+    return [row for place in order if (row := known.get(place, records.get(place))) is not None]
+
+
+def _cell(stage: Stage | None, name: str) -> object:
+    """A number of a stage; None where it is none."""
+    value = getattr(stage, name)
+    return None if value != value else value
 
 
 def _read_spec(path: Path) -> dict[str, Any]:

@@ -54,8 +54,8 @@ def _require_all_readable(run: RunFolder) -> None:
             run.peek(name.cascade, name.stage)
         except DamagedStage as damage:
             raise InputError(
-                f"{damage}, and it may be the best stage; name one with --stage, or let `sparseflows run` with the same "
-                "settings make it again"
+                f"{damage}, and it may be the best stage; name one with --stage, or let `sparseflows run` with the "
+                "same settings make it again"
             ) from None
 
 
