@@ -27,6 +27,7 @@ INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 PARENT_DIES = 1  # prctl's PR_SET_PDEATHSIG
 
 IMPORTED = (
+    "encodings.utf_8_sig",  # a user without rights may not find Python's own modules
     "torch._dynamo",
     "analysis.cli.app",
     "analysis.cli.table",

@@ -14,7 +14,7 @@ TRACEBACK, HANG, WRONG = "traceback", "hang", "wrong number"
 FAULTS = (TRACEBACK, HANG, WRONG)
 OUTCOMES = (RIGHT, REFUSED, NOTED, *FAULTS)
 
-SHOWN = 400  # characters of what was said
+SHOWN = 900  # characters of what was said
 REFUSAL = re.compile(r"sparseflows: \S[^\n]*")
 NOTES = ("note:", "damaged", "set aside", "missing", "out of memory", "another version", "cannot", "could not")
 
