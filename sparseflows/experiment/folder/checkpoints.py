@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from sparseflows.distributed.processes import ALONE, Processes
+from sparseflows.errors import DiskError
 from sparseflows.files import make_folder, write_whole
 
 Checkpoint = dict[str, Any]
@@ -86,7 +87,10 @@ class Checkpoints:
         for path in self._newest_first()[kept:]:
             if path.is_dir():  # nothing that we have written
                 self._set_aside(path)
-            path.unlink(missing_ok=True)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise DiskError(f"{path}: could not be removed ({error.strerror})") from error
 
     def _newest_first(self) -> list[Path]:
         found = []

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from sparseflows.errors import DiskError
 from sparseflows.experiment.folder.checkpoints import Checkpoints
 
 
@@ -143,6 +146,17 @@ def test_a_folder_in_place_of_one_is_set_aside_and_not_removed(kept):
     older.mkdir()
     kept.clear()
     assert kept.names() == ["aside-stage-1-attempt-0-step-10", "aside-stage-1-attempt-0-step-5"]
+
+
+def test_one_that_cannot_be_removed_is_an_error_of_the_disk(kept, monkeypatch):
+    def unlink(path, missing_ok=False):
+        raise OSError(30, "Read-only file system")
+
+    for step in (5, 10):
+        kept.at(step)
+    monkeypatch.setattr(Path, "unlink", unlink)
+    with pytest.raises(DiskError, match=r"stage-1-attempt-0-step-5-\w+\.pt: could not be removed \(Read-only"):
+        kept.at(15)
 
 
 def test_no_code_is_run_on_loading(kept, monkeypatch):
