@@ -1,5 +1,6 @@
 """One line for an error, and the exit status, whatever a command does."""
 
+import os
 import subprocess
 import sys
 
@@ -19,6 +20,7 @@ FAILURES = {
     "keyboard": KeyboardInterrupt(),
     "pipe": BrokenPipeError(),
     "bug": ZeroDivisionError("a bug"),
+    "disk": OSError(5, "Input/output error", "runs/x"),
     "exit": typer.Exit(3),
 }
 
@@ -43,6 +45,7 @@ def work(n: int = typer.Option(1, min=1)) -> None:
         ("interrupted", 130, "prog: interrupted; the same command goes on\n"),
         ("keyboard", 130, "prog: interrupted\n"),
         ("exit", 3, ""),
+        ("disk", 1, "prog: runs/x: Input/output error\n"),
     ],
 )
 def test_an_error_is_one_line_and_a_status(how, status, line, capsys):
@@ -100,3 +103,13 @@ def test_a_reader_that_leaves_is_no_error():
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode in (0, 1)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a file that is always full")
+def test_a_full_disk_under_standard_output_is_one_line():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "sparseflows", "data", "list"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 1
+    assert done.stderr == "sparseflows: standard output: No space left on device\n"
