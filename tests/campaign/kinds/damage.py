@@ -66,9 +66,9 @@ def swept(world: World, random: Random, folder: Path) -> Found:
         ended = say(folder, "run", world.folder / "swept.yaml", "--out", sweep.parent)
         outcome = judge(ended)
         if ended.status == 0:
-            expected = _rows_of(good / "results.csv")
+            expected = rows_of(good / "results.csv")
             places = [one for one in sweep.parent.glob("swept*") if (one / "results.csv").is_file()]
-            require(any(_rows_of(one / "results.csv") == expected for one in places), "results.csv differs")
+            require(any(rows_of(one / "results.csv") == expected for one in places), "results.csv differs")
     return Found(outcome, f"{said}: {ended.last}", inputs=1)
 
 
@@ -108,10 +108,10 @@ def _place_of(ended: Ended, run: Path) -> Path:
     return Path(lines[0].partition("results go to ")[2]) if lines else run
 
 
-def _rows_of(results: Path) -> list[list[str]]:
-    """Cells of a table, training times left out."""
+def rows_of(results: Path) -> list[list[str]]:
+    """Cells of a table, without training times and, of a sweep, the names of its points' folders."""
     head, *rows = [line.split(",") for line in results.read_text().splitlines()]
-    kept = [k for k, name in enumerate(head) if name != "train_seconds"]
+    kept = [k for k, name in enumerate(head) if name not in ("train_seconds", "point")]
     return [[row[k] for k in kept] for row in rows]
 
 

@@ -32,7 +32,7 @@ def at_a_moment(world: World, random: Random, folder: Path) -> Found:
         if not process.wait(delay):
             process.send(number)
             kills += 1
-        _ended_by_signal(process.end(), number)
+        ended_by_signal(process.end(), number)
         seen = nothing_lost(run, seen)
     return again(experiment, folder, run, seen, kills)
 
@@ -46,7 +46,7 @@ def at_a_change(world: World, random: Random, folder: Path) -> Found:
         before = die_at(operation, number, run.parent)
         ended = say(folder, "run", experiment.param, "--out", run.parent, before=before)
         kills += ended.status != 0
-        _ended_by_signal(ended, number)
+        ended_by_signal(ended, number)
         seen = nothing_lost(run, seen)
     return again(experiment, folder, run, seen, kills)
 
@@ -85,7 +85,7 @@ def one_of(world: World, random: Random) -> Experiment:
     return random.choice((world.tiny, world.tiny, world.likelihood))
 
 
-def _ended_by_signal(ended: Ended, number: int) -> None:
+def ended_by_signal(ended: Ended, number: int) -> None:
     if number == signal.SIGKILL:
         judge(ended, (-signal.SIGKILL,))
         return

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from tests.campaign.kinds import archives, damage, disks, inputs, kills
+from tests.campaign.kinds import archives, damage, disks, inputs, kills, others_killed
 from tests.campaign.verdicts import Found
 from tests.campaign.world import World
 
@@ -27,6 +27,9 @@ KINDS = {
     "kill": Kind(kills.at_a_moment, 3.0),
     "kill-change": Kind(kills.at_a_change, 3.0),
     "kill-worker": Kind(kills.of_workers, 0.15),
+    "kill-sweep": Kind(others_killed.sweep, 0.5),
+    "kill-prepare": Kind(others_killed.preparation, 1.0),
+    "kill-sample": Kind(others_killed.samples, 1.0),
     "disk-fails": Kind(disks.failing, 2.0),
     "disk-full": Kind(disks.small_disk, 1.0, mounts=True),
     "read-only": Kind(disks.not_to_be_written, 1.0),
