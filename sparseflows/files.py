@@ -89,7 +89,7 @@ def sealed(document: dict[str, Any]) -> dict[str, Any]:
 
 def is_as_sealed(document: dict[str, Any]) -> bool:
     """Whether a document is as `sealed` made it; older ones, without a digest, are taken as they are."""
-    return DIGEST not in document or sealed(document) == document
+    return DIGEST not in document or sealed(document)[DIGEST] == document[DIGEST]
 
 
 def move_aside(path: Path, pattern: str) -> Path:
