@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import gc
 import importlib
 import os
@@ -19,6 +20,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 HANG = 60.0  # seconds
 MEMORY = 6 << 30  # bytes of address space; a mutated width may ask for more
@@ -60,6 +62,7 @@ def preload() -> None:
     torch.set_num_threads(1)
     why_not(torch.float32)
     why_not(torch.float64)
+    _commands()
     gc.collect()
     gc.freeze()
 
@@ -133,11 +136,20 @@ class Command:
         return Ended(None if hung else self._status, out, err, time.monotonic() - self.began)
 
 
+@functools.cache
+def _commands() -> Any:
+    """The command line; made out of its functions once, which takes as long as a refusal."""
+    import typer
+
+    from sparseflows.cli.app import app
+
+    return typer.main.get_command(app)
+
+
 def command(*args: object) -> Callable[[], int]:
     """The work of `sparseflows ARGS…`."""
 
     def work() -> int:
-        from sparseflows.cli.app import app
         from sparseflows.cli.console import INTERRUPTED, run_app
 
         try:
@@ -145,7 +157,7 @@ def command(*args: object) -> Callable[[], int]:
         except KeyboardInterrupt:  # it came before the command began
             return INTERRUPTED
         try:
-            return run_app(app, "sparseflows", [str(arg) for arg in args])
+            return run_app(_commands(), "sparseflows", [str(arg) for arg in args])
         finally:
             signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
 
