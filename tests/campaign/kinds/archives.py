@@ -277,7 +277,7 @@ def _lines(content: bytes) -> list[str]:
 def _numbers(cells: list[str], width: int | None = None) -> list[float]:
     if not all(NUMBER.fullmatch(cell.strip()) for cell in cells) or width not in (None, len(cells)):
         raise Unreadable("a cell is no number, or there are too many")
-    values = [float(cell) for cell in cells]
+    values = [float(cell.strip()) for cell in cells]
     if not all(map(math.isfinite, values)):
         raise Unreadable("not finite")
     return values

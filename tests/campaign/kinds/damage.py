@@ -66,9 +66,10 @@ def swept(world: World, random: Random, folder: Path) -> Found:
         ended = say(folder, "run", world.folder / "swept.yaml", "--out", sweep.parent)
         outcome = judge(ended)
         if ended.status == 0:
-            expected = rows_of(good / "results.csv")
+            # A point that is no longer known as a run is made anew beside it, and both are listed.
+            expected = {*map(tuple, rows_of(good / "results.csv"))}
             places = [one for one in sweep.parent.glob("swept*") if (one / "results.csv").is_file()]
-            require(any(rows_of(one / "results.csv") == expected for one in places), "results.csv differs")
+            require(any({*map(tuple, rows_of(one / "results.csv"))} == expected for one in places), "other rows")
     return Found(outcome, f"{said}: {ended.last}", inputs=1)
 
 
