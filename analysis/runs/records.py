@@ -66,25 +66,24 @@ def _with_the_stages(folder: Path, rows: list[Stage]) -> list[Stage]:
     from sparseflows.experiment.folder.folder import RunFolder  # with pydantic, which `--help` does not wait for
 
     run = RunFolder.open(folder)
-    records = {(record.cascade, record.stage): record for record in run.records()}
+    records = {(one.cascade, one.stage): one for one in run.records()}
     for row in rows:
-        record = records.get((row.cascade, row.stage))
-        differs = [name for name in _NUMBERS if record and _cell(row, name) != _cell(record, name)]
+        record = records.pop((row.cascade, row.stage), None)
+        differs = [name for name in _NUMBERS if record is not None and _cell(row, name) != _cell(record, name)]
         if differs:
             raise InputError(
                 f"{folder / 'results.csv'}: {differs[0]} of {row.cascade}/{row.stage} is {_cell(row, differs[0])}, but "
                 f"the stage says {_cell(record, differs[0])}; `sparseflows run` with the same settings writes it again"
             )
-    known = {(row.cascade, row.stage): row for row in rows}
-    if not records.keys() - known.keys():
+    if not records:
         return rows
-    order = [(name.cascade, name.stage) for name in stages_of_run(run.spec)]
-    return [row for place in order if (row := known.get(place, records.get(place))) is not None]
+    order = {(name.cascade, name.stage): k for k, name in enumerate(stages_of_run(run.spec))}
+    return sorted([*rows, *records.values()], key=lambda one: order.get((one.cascade, one.stage), len(order)))
 
 
 def _cell(stage: Stage | None, name: str) -> object:
     """A number of a stage; None where it is none."""
-    value = getattr(stage, name)
+    value: object = getattr(stage, name)
     return None if value != value else value
 
 
