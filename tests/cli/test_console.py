@@ -113,3 +113,16 @@ def test_a_full_disk_under_standard_output_is_one_line():
         )
     assert done.returncode == 1
     assert done.stderr == "sparseflows: standard output: No space left on device\n"
+
+
+def test_ctrl_c_during_the_imports_is_one_line():
+    code = (
+        "import sys; from sparseflows.__main__ import main\n"
+        "class Slow:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'typer':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Slow()); sys.argv[1:] = ['data', 'list']; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "sparseflows: interrupted\n")
