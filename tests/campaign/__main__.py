@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -23,6 +24,9 @@ right number, or be refused in one line, or say what it left out; a traceback, a
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run; gives the exit status."""
     options = _options(arguments)
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell's background job would pass on that it is ignored
     from tests.campaign.commands import preload
     from tests.campaign.kinds.disks import can_mount
     from tests.campaign.kinds.table import KINDS

@@ -19,6 +19,7 @@ from tests.campaign.world import Experiment, World
 
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
 INTERRUPTED = 130
+IMPORTS = 60.0  # seconds, of three processes on a busy machine
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -67,7 +68,7 @@ def of_workers(world: World, random: Random, folder: Path) -> Found:
         if process.poll() is None:
             kills = _strike(process.pid, whom, random)
         try:
-            status = process.wait(HANG)
+            status = process.wait(IMPORTS + HANG)
         except subprocess.TimeoutExpired:
             process.kill()
             raise Fault(HUNG, f"--jobs 2, {whom} killed after {wait:.1f} s") from None
