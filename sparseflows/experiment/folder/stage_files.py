@@ -138,8 +138,16 @@ class StageFiles:
         """results.csv and metrics.jsonl, made anew from the stages that are there."""
         documents = list(self._documents())
         write_whole(self.path / RESULTS, to_csv(Record.from_dict(document) for document in documents))
-        lines = [json.dumps(_place(d) | metric) for d in documents for metric in d["metrics"]]
-        write_whole(self.path / METRICS, "".join(line + "\n" for line in lines))
+        write_whole(self.path / METRICS, "".join(f"{line}\n" for one in documents for line in _lines(one)))
+
+    def metric_lines(self) -> list[str]:
+        """The lines of metrics.jsonl, from the stages themselves.
+
+        Raises:
+            DamagedStage: the record of one is missing or not what was written.
+        """
+        folders = [self.stage(name.cascade, name.stage) for name in stages(self.spec)]
+        return [line for folder in folders if folder.is_dir() for line in _lines(_document(folder))]
 
     def settle(self) -> list[Record]:
         """`records`; the tables are made anew where they are of others: two workers may have written them at once."""
@@ -178,6 +186,11 @@ def _document(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, TypeError):
         pass
     raise DamagedStage(folder, RECORD)
+
+
+def _lines(document: dict[str, Any]) -> list[str]:
+    """What a stage has in metrics.jsonl."""
+    return [json.dumps(_place(document) | metric) for metric in document["metrics"]]
 
 
 def _place(document: dict[str, Any]) -> dict[str, Any]:
