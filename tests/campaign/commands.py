@@ -31,6 +31,8 @@ PARENT_DIES = 1  # prctl's PR_SET_PDEATHSIG
 IMPORTED = (
     "encodings.utf_8_sig",  # a user without rights may not find Python's own modules
     "torch._dynamo",
+    "pandas",
+    "analysis.runs.frame",
     "analysis.cli.app",
     "analysis.cli.table",
     "analysis.tables.nll",
@@ -95,6 +97,8 @@ class Command:
         log.mkdir(parents=True, exist_ok=True)
         name = f"{time.monotonic_ns()}"
         self._files = log / f"{name}.out", log / f"{name}.err"
+        for path in self._files:  # it may be killed before it could
+            path.touch()
         self.began = time.monotonic()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -176,7 +180,7 @@ def _live(work: Callable[[], int], files: tuple[Path, Path], before: Before | No
         os.setsid()
         ctypes.CDLL(None).prctl(PARENT_DIES, signal.SIGKILL)
         for number, path in enumerate(files, 1):
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
             os.dup2(descriptor, number)
             os.close(descriptor)
         sys.stdin = open(os.devnull)  # noqa: SIM115
