@@ -15,7 +15,7 @@ import secrets
 import shutil
 from pathlib import Path
 
-from sparseflows.errors import InputError
+from sparseflows.errors import DiskError, InputError
 from sparseflows.files import write_whole
 from sparseflows.specs import FORMAT, Spec
 from sparseflows.specs.later import known_by
@@ -72,6 +72,7 @@ def create(path: Path, spec: Spec, wanted: str, data_fingerprint: str | None) ->
 
     Raises:
         InputError: nothing can be written there.
+        DiskError: the disk is full.
     """
     beside = path.with_name(f".{path.name}-{secrets.token_hex(4)}.tmp")
     document = {"format": FORMAT, "identity": wanted, "data": data_fingerprint, "versions": _versions()}
@@ -81,6 +82,9 @@ def create(path: Path, spec: Spec, wanted: str, data_fingerprint: str | None) ->
         write_whole(beside / SPEC, dump_spec(spec))
         write_whole(beside / RUN, json.dumps(document, indent=1))
         os.rename(beside, path)
+    except DiskError:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
     except OSError as error:
         if os.path.exists(path):  # another process was quicker; whose it is, the caller looks up
             shutil.rmtree(beside, ignore_errors=True)

@@ -17,6 +17,7 @@ from tests.campaign.verdicts import Found, judge, require
 from tests.campaign.world import World, copied
 
 CODES = (errno.ENOSPC, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 UNMOUNT_LAZILY = 2
 
 
@@ -25,16 +26,19 @@ def failing(world: World, random: Random, folder: Path) -> Found:
     experiment = one_of(world, random)
     run = folder / "out" / experiment.run.name
     run.parent.mkdir()
+    code = random.choice(CODES)
     if random.random() < 0.25:
         before = small_files(int(10 ** random.uniform(3.6, 4.6)))  # what it says goes into files, too
     else:
         operation, for_good = random.randint(1, experiment.changes), random.random() < 0.6
-        before = fail_at(operation, random.choice(CODES), for_good, run.parent)
+        before = fail_at(operation, code, for_good, run.parent)
     ended = say(folder, "run", experiment.param, "--out", run.parent, before=before)
     outcome = judge(ended)
     seen = whole_stages(run)
     if ended.status == 0:
         require_numbers(run, experiment.numbers)
+    if code in NO_ROOM:  # it may still remove what it had begun
+        require(not list(run.parent.glob(".*.tmp")), "left behind a folder that it had begun to make")
     again(experiment, folder, run, seen)
     return Found(outcome, ended.last)
 
