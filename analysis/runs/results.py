@@ -14,7 +14,7 @@ import numpy as np
 
 from analysis.runs.progress import Progress
 from analysis.runs.study import Subject
-from sparseflows.errors import InputError, Interrupted, SparseFlowsError
+from sparseflows.errors import InputError, Interrupted, SparseFlowsError, is_out_of_memory
 from sparseflows.experiment.folder.records import DONE, FAILED
 from sparseflows.files import output_folder, write_whole
 from sparseflows.specs.later import known_by
@@ -117,7 +117,7 @@ def _one(
     except (SparseFlowsError, ArithmeticError, MemoryError, OSError, np.linalg.LinAlgError) as error:
         return Entry(subject, None, " ".join(str(error).split()) or type(error).__name__)
     except RuntimeError as error:
-        if "not enough memory" not in str(error) and "can't allocate memory" not in str(error):
+        if not is_out_of_memory(error):
             raise
         return Entry(subject, None, "out of memory")  # PyTorch has no exception of its own for that on a CPU
     write_result(path, result)

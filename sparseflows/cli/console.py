@@ -8,7 +8,7 @@ import os
 import sys
 from typing import Any
 
-from sparseflows.errors import Interrupted, SaidElsewhere, SparseFlowsError
+from sparseflows.errors import Interrupted, SaidElsewhere, SparseFlowsError, is_out_of_memory
 
 INTERRUPTED = Interrupted.exit_code
 
@@ -44,6 +44,8 @@ def run_app(app: Any, prog: str, args: list[str] | None = None) -> int:
                 print(message)
                 return 0
             return _say(prog, f"{message} (see '{prog} --help')", int(error.exit_code))
+        if is_out_of_memory(error):
+            return _say(prog, f"out of memory ({_short(error)}); give it fewer rows, or a smaller network", 1)
         raise
 
 
@@ -59,6 +61,10 @@ def _drop_unwritten() -> None:
     except OSError:
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:160] or type(error).__name__
 
 
 def _say(prog: str, message: str, status: int) -> int:

@@ -12,6 +12,7 @@ from sparseflows.errors import InputError, Interrupted, RunError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
+FEWER = "give it fewer rows, or a smaller network"
 FAILURES = {
     "input": InputError("data.csv: line 3: 'x' is not a number"),
     "run": RunError("the disk is full"),
@@ -20,6 +21,8 @@ FAILURES = {
     "keyboard": KeyboardInterrupt(),
     "pipe": BrokenPipeError(),
     "bug": ZeroDivisionError("a bug"),
+    "memory": MemoryError("Unable to allocate 1.49 GiB"),
+    "tensor": RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
     "disk": OSError(5, "Input/output error", "runs/x"),
     "exit": typer.Exit(3),
 }
@@ -46,6 +49,13 @@ def work(n: int = typer.Option(1, min=1)) -> None:
         ("keyboard", 130, "prog: interrupted\n"),
         ("exit", 3, ""),
         ("disk", 1, "prog: runs/x: Input/output error\n"),
+        ("memory", 1, f"prog: out of memory (Unable to allocate 1.49 GiB); {FEWER}\n"),
+        (
+            "tensor",
+            1,
+            "prog: out of memory (DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.); "
+            f"{FEWER}\n",
+        ),
     ],
 )
 def test_an_error_is_one_line_and_a_status(how, status, line, capsys):
