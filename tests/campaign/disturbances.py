@@ -47,6 +47,17 @@ def small_files(limit: int) -> Before:
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 
 
+def little_memory(more: int) -> Before:
+    """The process may take so many bytes more than it has."""
+
+    def act() -> None:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        (size,) = (int(line.split()[1]) for line in lines if line.startswith("VmSize:"))
+        resource.setrlimit(resource.RLIMIT_AS, (size * 1024 + more, resource.RLIM_INFINITY))
+
+    return act
+
+
 def nobody() -> None:
     """The user `nobody`, who may write only where everybody may."""
     os.setgroups([])

@@ -1,4 +1,4 @@
-"""Disks that fill up, fail, or may not be written to; clocks that jump; runs that share a folder."""
+"""Disks that fill up, fail, or may not be written to; too little memory; clocks that jump; runs that share a folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 
 from tests.campaign.commands import HANG, Command, Ended, command, say
-from tests.campaign.disturbances import dated, fail_at, nobody, small_files, turned_back
+from tests.campaign.disturbances import dated, fail_at, little_memory, nobody, small_files, turned_back
 from tests.campaign.kinds.kills import again, nothing_lost, one_of
 from tests.campaign.numbers import require_numbers, whole_stages
 from tests.campaign.verdicts import Found, judge, require
@@ -81,6 +81,17 @@ def not_to_be_written(world: World, random: Random, folder: Path) -> Found:
             path.chmod(0o755 if path.is_dir() else 0o644)
     require(_tree(run) == before, "the folder has changed")
     again(experiment, folder, run, {})
+    return Found(outcome, ended.last)
+
+
+def memory(world: World, random: Random, folder: Path) -> Found:
+    """A run gets only a few MiB of memory."""
+    experiment = one_of(world, random)
+    run = folder / "out" / experiment.run.name
+    before = little_memory(int(2 ** random.uniform(16, 25)))
+    ended = say(folder, "run", experiment.param, "--out", run.parent, before=before)
+    outcome = judge(ended)
+    again(experiment, folder, run, whole_stages(run))
     return Found(outcome, ended.last)
 
 
