@@ -13,7 +13,6 @@ from typing import Any
 from sparseflows.errors import InputError
 from sparseflows.experiment.folder.records import DENSE, DONE, FAILED, read_csv, read_text
 from sparseflows.experiment.folder.records import Record as Stage
-from sparseflows.experiment.folder.sequences import stages as stages_of_run
 
 # All but the times, which are others where a stage was made again, and words.
 _NUMBERS = [field.name for field in fields(Stage) if field.name not in ("train_seconds", "reason")]
@@ -63,7 +62,9 @@ def read_run(folder: Path) -> Run:
 
 def _with_the_stages(folder: Path, rows: list[Stage]) -> list[Stage]:
     """The rows, each held against its stage's own record; stages that have no row yet are put among them."""
-    from sparseflows.experiment.folder.folder import RunFolder  # with pydantic, which `--help` does not wait for
+    # With pydantic and NumPy, which `--help` does not wait for.
+    from sparseflows.experiment.folder.folder import RunFolder
+    from sparseflows.experiment.folder.sequences import stages as stages_of_run
 
     run = RunFolder.open(folder)
     records = {(one.cascade, one.stage): one for one in run.records()}
