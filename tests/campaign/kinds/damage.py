@@ -47,7 +47,7 @@ def _finished(world: World, experiment: Experiment, ended: Ended, run: Path, sco
     """The outcome of the run, its numbers held against the good one's."""
     outcome = judge(ended)
     if ended.status == 0:
-        place = _place_of(ended, run)
+        place = place_of(ended, run)
         require_numbers(place, experiment.numbers)
         if place != run:
             outcome = NOTED  # the folder was no longer known; a new one was made beside it
@@ -103,7 +103,7 @@ def _files(run: Path) -> list[Path]:
     return [path for path in found for _ in range(3 if path.parent == run else 1)]
 
 
-def _place_of(ended: Ended, run: Path) -> Path:
+def place_of(ended: Ended, run: Path) -> Path:
     """Where the run says that its results go to."""
     lines = [line for line in ended.err.splitlines() if "results go to " in line]
     return Path(lines[0].partition("results go to ")[2]) if lines else run

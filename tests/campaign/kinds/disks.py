@@ -5,12 +5,14 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import shutil
 import time
 from pathlib import Path
 from random import Random
 
 from tests.campaign.commands import HANG, Command, Ended, command, say
 from tests.campaign.disturbances import dated, fail_at, little_memory, nobody, small_files, turned_back
+from tests.campaign.kinds.damage import place_of
 from tests.campaign.kinds.kills import again, nothing_lost, one_of
 from tests.campaign.numbers import require_numbers, whole_stages
 from tests.campaign.verdicts import Found, judge, require
@@ -92,6 +94,29 @@ def memory(world: World, random: Random, folder: Path) -> Found:
     ended = say(folder, "run", experiment.param, "--out", run.parent, before=before)
     outcome = judge(ended)
     again(experiment, folder, run, whole_stages(run))
+    return Found(outcome, ended.last)
+
+
+def vanishing(world: World, random: Random, folder: Path) -> Found:
+    """The folder of a run, or a part of it, is removed or renamed while the run is at work."""
+    experiment = one_of(world, random)
+    run = folder / "out" / experiment.run.name
+    process = Command(command("run", experiment.param, "--out", run.parent), folder)
+    process.wait(random.uniform(0.0, experiment.seconds))
+    there = [path for path in (run.parent, run, run / "cascades", *run.glob("cascades/*")) if path.is_dir()]
+    if there and not process.wait(0):
+        gone = random.choice(there)
+        if random.random() < 0.5:
+            shutil.rmtree(gone, ignore_errors=True)
+        else:
+            gone.rename(folder / "elsewhere")
+    ended = process.end()
+    outcome = judge(ended)
+    second = say(folder, "run", experiment.param, "--out", run.parent)
+    judge(second)
+    require(second.status == 0, f"it does not finish any more: {second.last}")
+    # What was removed in part is no run folder any more: the run may have gone to another place.
+    require_numbers(place_of(second, run), experiment.numbers)
     return Found(outcome, ended.last)
 
 

@@ -34,6 +34,7 @@ KINDS = {
     "disk-full": Kind(disks.small_disk, 1.0, mounts=True),
     "read-only": Kind(disks.not_to_be_written, 1.0),
     "memory": Kind(disks.memory, 0.5),
+    "vanishing": Kind(disks.vanishing, 1.0),
     "clock": Kind(disks.clock, 0.5),
     "together": Kind(disks.together, 1.0),
     "damage-read": Kind(damage.read, 12.0),
