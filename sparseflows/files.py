@@ -63,13 +63,15 @@ def write_whole(path: Path, content: str | bytes) -> None:
             beside.unlink()
 
 
-def make_folder(path: Path) -> None:
-    """Make `path` and what is missing above it.
+def make_folder(path: Path, within: Path | None = None) -> None:
+    """Make `path` and what is missing above it; with `within`, a folder that has to be there, below that.
 
     Raises:
-        DiskError: the disk is full, or not to be written to.
+        DiskError: the disk is full, or not to be written to, or went away.
     """
     try:
+        if within is not None:
+            os.stat(within)
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DiskError(f"{path}: could not be made ({error.strerror})") from error

@@ -62,7 +62,7 @@ class Checkpoints:
 
     def _save(self, checkpoint: Checkpoint, attempt: int) -> None:
         content = _bytes({**checkpoint, "attempt": attempt, "layout": LAYOUT})
-        make_folder(self.folder)
+        make_folder(self.folder, within=self.folder.parent)
         name = f"stage-{self.stage}-attempt-{attempt}-step-{checkpoint['step']}-{_digest(content)}.pt"
         write_whole(self.folder / name, content)
         self._drop(2)

@@ -150,6 +150,7 @@ class RunFolder(StageFiles):
     @contextlib.contextmanager
     def hold(self, cascade: str, describe: Callable[[], Signature] = dict, wait: bool = True) -> Iterator[bool]:
         """Hold a cascade against other workers; see `locks.hold_cascade`."""
+        self.require_there()
         with contextlib.ExitStack() as held:
             hold = hold_cascade(self.cascade(cascade), describe, wait)
             yield self.processes.first(lambda: held.enter_context(hold))

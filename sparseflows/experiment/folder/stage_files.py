@@ -15,6 +15,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sparseflows.distributed.processes import ALONE, Processes
 from sparseflows.errors import DiskError, RunError
+from sparseflows.experiment.folder.identity import RUN
 from sparseflows.experiment.folder.records import CASCADE, Record, to_csv
 from sparseflows.experiment.folder.sequences import stages
 from sparseflows.files import is_as_sealed, make_folder, move_aside, sealed, sha256, write_whole
@@ -71,8 +72,15 @@ class StageFiles:
         return self.cascade(cascade) / "stages" / str(stage)
 
     @by_first
+    def require_there(self) -> None:
+        """Raise DiskError where the run folder was moved or removed: what is made in its place is no run folder."""
+        if not (self.path / RUN).is_file():
+            raise DiskError(f"{self.path}: no longer there; was it moved or removed while the run was at work?")
+
+    @by_first
     def write_stage(self, record: Record, tensors: dict[str, bytes], metrics: list[dict[str, Any]]) -> None:
         """Put a stage in its place in one rename, then refresh results.csv and metrics.jsonl."""
+        self.require_there()
         final = self.stage(record.cascade, record.stage)
         beside = final.with_name(f".writing-{record.stage}")
         shutil.rmtree(beside, ignore_errors=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -276,3 +277,29 @@ def test_a_whitened_run_is_put_to_use_in_the_datas_own_coordinates(wine, stage, 
     scaled = splits.standardiser.apply(np.load(samples))
     assert abs(scaled.mean(0)).max() < 0.3
     assert abs(np.corrcoef(scaled, rowvar=False) - np.corrcoef(splits.train, rowvar=False)).max() < 0.35
+
+
+@pytest.mark.parametrize("gone", ["the folder", "a cascade"])
+def test_a_folder_that_is_removed_while_a_run_works_ends_it_in_one_line(param, tmp_path, call, monkeypatch, gone):
+    from sparseflows.experiment.folder.folder import RunFolder
+
+    write, run = RunFolder.write_stage, tmp_path / "tiny"
+
+    def remove_and_write(self, record, tensors, metrics):
+        if record.cascade == "structured-s0" and record.stage == 3:
+            shutil.rmtree(run if gone == "the folder" else run / "cascades" / "unstructured-s0")
+        write(self, record, tensors, metrics)
+
+    monkeypatch.setattr(RunFolder, "write_stage", remove_and_write)
+    said = call("run", param, "--out", tmp_path)
+    monkeypatch.undo()
+    assert (said.status, said.out) == (1, "")
+    why = {
+        "the folder": "no longer there; was it moved or removed while the run was at work?",
+        "a cascade": "unstructured-s0/1 and 2 more stages were removed while the run was at work; the same command "
+        "makes them again",
+    }
+    assert said.err.splitlines()[-1] == f"sparseflows: {run}: {why[gone]}"
+    assert run.exists() == (gone == "a cascade")
+    assert call("run", param, "--out", tmp_path).status == 0
+    assert (run / "run.json").is_file()
