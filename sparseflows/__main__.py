@@ -6,10 +6,13 @@ import sys
 
 def main() -> None:
     """Run the command line and exit with its status."""
-    from sparseflows.cli.app import app
-    from sparseflows.cli.console import run_app
-
     signal.signal(signal.SIGTERM, _as_ctrl_c)
+    try:
+        from sparseflows.cli.app import app
+        from sparseflows.cli.console import run_app
+    except KeyboardInterrupt:  # before there is anyone else to say it
+        print("sparseflows: interrupted", file=sys.stderr)
+        sys.exit(130)
     sys.exit(run_app(app, "sparseflows"))
 
 

@@ -31,6 +31,14 @@ class DiskError(RunError):
     """A file could not be written: whatever comes next on that disk would fail as well."""
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there is no memory left: Python's own, or PyTorch's, which has none for a CPU."""
+    told = ("can't allocate memory", "not enough memory", "out of memory", "can't start new thread")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in told)
+    )
+
+
 def suggest(name: object, known: list[str]) -> str:
     """`"; did you mean 'tanh'?"` where a known name is close to `name`, else an empty string."""
     close = difflib.get_close_matches(str(name), known, n=1)

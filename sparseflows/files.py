@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
+import json
 import os
 import secrets
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sparseflows.errors import DiskError, InputError
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 # None on Windows.
 fcntl = importlib.import_module("fcntl") if importlib.util.find_spec("fcntl") else None
+DIGEST = "digest"  # the key of a sealed document
 ASK_EVERY = 0.05  # seconds, for a lock that another holds
 
 
@@ -60,13 +62,15 @@ def write_whole(path: Path, content: str | bytes) -> None:
             beside.unlink()
 
 
-def make_folder(path: Path) -> None:
-    """Make `path` and what is missing above it.
+def make_folder(path: Path, within: Path | None = None) -> None:
+    """Make `path` and what is missing above it; with `within`, a folder that has to be there, below that.
 
     Raises:
-        DiskError: the disk is full, or not to be written to.
+        DiskError: the disk is full, or not to be written to, or went away.
     """
     try:
+        if within is not None:
+            os.stat(within)
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DiskError(f"{path}: could not be made ({error.strerror})") from error
@@ -76,6 +80,17 @@ def sha256(path: Path) -> str:
     """The digest of a file, as hexadecimal digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sealed(document: dict[str, Any]) -> dict[str, Any]:
+    """A JSON document with the digest of its content, so that a changed digit in its file is seen."""
+    text = json.dumps({key: value for key, value in document.items() if key != DIGEST}, sort_keys=True)
+    return document | {DIGEST: hashlib.sha256(text.encode()).hexdigest()}
+
+
+def is_as_sealed(document: dict[str, Any]) -> bool:
+    """Whether a document is as `sealed` made it; older ones, without a digest, are taken as they are."""
+    return DIGEST not in document or sealed(document)[DIGEST] == document[DIGEST]
 
 
 def move_aside(path: Path, pattern: str) -> Path:

@@ -14,7 +14,7 @@ from analysis.tables.rows import to_csv
 from analysis.tables.sheet import Sheet
 from analysis.tables.text import text
 from sparseflows.errors import InputError
-from sparseflows.experiment.folder.folder import METRICS
+from sparseflows.experiment.folder.folder import DamagedStage
 from sparseflows.experiment.folder.records import CASCADE, cascade_name
 
 
@@ -52,11 +52,11 @@ def command(runs: Sequence[Path], as_json: bool, out: Path | None) -> None:
 
 
 def _bounds(study: Study) -> list[LayerBound]:
-    path = study.path / METRICS
+    # Not from metrics.jsonl: the stages' own records have a digest.
     try:
-        bounds = bounds_of(path.read_text(encoding="utf-8").splitlines())
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{path}: missing or damaged ({error}); `sparseflows run` makes it again") from None
+        bounds = bounds_of(study.folder.metric_lines())
+    except DamagedStage as damage:
+        raise InputError(f"{damage}; `sparseflows run` with the same settings makes it again") from None
     if not bounds:
         raise InputError(f"{study.path}: no stage was pruned by sipp or pfp; only they promise an error")
     return bounds

@@ -1,16 +1,19 @@
-"""A run folder, read: `spec.yaml` and `results.csv` become typed records.
+"""A run folder, read: `spec.yaml` and `results.csv` become typed records, held against those of the stages.
 
 Nothing here averages or formats. An empty cell is None, never a made-up number, and whatever is not as
 a run writes it is refused with its line and column: a table over misread rows would look fine.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from sparseflows.errors import InputError
 from sparseflows.experiment.folder.records import CASCADE, DENSE, DONE, FAILED, read_csv, read_text
 from sparseflows.experiment.folder.records import Record as Stage
+
+# All but the times, which are others where a stage was made again, and words.
+_NUMBERS = [field.name for field in fields(Stage) if field.name not in ("train_seconds", "reason")]
 
 __all__ = ["CASCADE", "DENSE", "DONE", "FAILED", "NO_REASON", "Run", "Stage", "read_run", "selected_by"]
 
@@ -38,10 +41,11 @@ def selected_by(stage: Stage) -> float:
 
 
 def read_run(folder: Path) -> Run:
-    """Read one run folder.
+    """Read one run folder. Where it holds the stages themselves, not the tables alone, both must say the same.
 
     Raises:
-        InputError: no such folder, not a run folder, nothing finished yet, or a file that is malformed.
+        InputError: no such folder, not a run folder, nothing finished yet, a file that is malformed, or a row that is
+            not what its stage says.
     """
     if not folder.exists():
         raise InputError(f"{folder}: no such folder; give a folder that 'sparseflows run' wrote")
@@ -59,6 +63,8 @@ def read_run(folder: Path) -> Run:
     if not isinstance(spec, dict):
         raise InputError(f"{path}: should hold settings by name (name, seeds, data, …), not {type(spec).__name__}")
     stages = read_csv(folder / "results.csv")
+    if (folder / "run.json").is_file() and (folder / "cascades").is_dir():
+        stages = _with_the_stages(folder, stages)
     asked = spec.get("seeds")
     seeds = {seed for seed in asked if isinstance(seed, int)} if isinstance(asked, list) else set()
     return Run(
@@ -67,3 +73,31 @@ def read_run(folder: Path) -> Run:
         seeds=tuple(sorted(seeds | {stage.seed for stage in stages})),
         stages=tuple(stages),
     )
+
+
+def _with_the_stages(folder: Path, rows: list[Stage]) -> list[Stage]:
+    """The rows, each held against its stage's own record; stages that have no row yet are put among them."""
+    # With pydantic and NumPy, which `--help` does not wait for.
+    from sparseflows.experiment.folder.folder import RunFolder
+    from sparseflows.experiment.folder.sequences import stages as stages_of_run
+
+    run = RunFolder.open(folder)
+    records = {(one.cascade, one.stage): one for one in run.records()}
+    for row in rows:
+        record = records.pop((row.cascade, row.stage), None)
+        differs = [name for name in _NUMBERS if record is not None and _cell(row, name) != _cell(record, name)]
+        if differs:
+            raise InputError(
+                f"{folder / 'results.csv'}: {differs[0]} of {row.cascade}/{row.stage} is {_cell(row, differs[0])}, but "
+                f"the stage says {_cell(record, differs[0])}; `sparseflows run` with the same settings writes it again"
+            )
+    if not records:
+        return rows
+    order = {(name.cascade, name.stage): k for k, name in enumerate(stages_of_run(run.spec))}
+    return sorted([*rows, *records.values()], key=lambda one: order.get((one.cascade, one.stage), len(order)))
+
+
+def _cell(stage: Stage | None, name: str) -> object:
+    """A number of a stage; None where it is none."""
+    value: object = getattr(stage, name)
+    return None if value != value else value

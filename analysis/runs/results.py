@@ -12,7 +12,7 @@ import numpy as np
 
 from analysis.runs.progress import Progress
 from analysis.runs.study import Subject
-from sparseflows.errors import InputError, SparseFlowsError
+from sparseflows.errors import InputError, SparseFlowsError, is_out_of_memory
 from sparseflows.experiment.folder.records import DONE, FAILED
 from sparseflows.files import output_folder, write_whole
 from sparseflows.specs.section import known_by
@@ -93,7 +93,7 @@ def each_stage(
         except (SparseFlowsError, ArithmeticError, MemoryError, OSError, np.linalg.LinAlgError) as error:
             return Entry(subject, None, in_one_line(error))
         except RuntimeError as error:
-            if "not enough memory" not in str(error) and "can't allocate memory" not in str(error):
+            if not is_out_of_memory(error):
                 raise
             return Entry(subject, None, "out of memory")  # PyTorch has no exception of its own for that on a CPU
         write_result(path, result)

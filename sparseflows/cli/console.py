@@ -1,10 +1,12 @@
 """What both command lines share: one line for an error, and the exit status."""
 
+import contextlib
 import json
+import os
 import sys
 from typing import Any
 
-from sparseflows.errors import Interrupted, SaidElsewhere, SparseFlowsError
+from sparseflows.errors import Interrupted, SaidElsewhere, SparseFlowsError, is_out_of_memory
 
 INTERRUPTED = Interrupted.exit_code
 
@@ -16,6 +18,7 @@ def run_app(app: Any, prog: str, args: list[str] | None = None) -> int:
     """
     try:
         status = app(args=args, prog_name=prog, standalone_mode=False)
+        sys.stdout.flush()  # a full disk is told now, not while Python ends
         if status == INTERRUPTED:  # Typer's own way to pass Ctrl-C on: without a word
             return _say(prog, "interrupted", INTERRUPTED)
         return int(status) if isinstance(status, int) else 0
@@ -28,6 +31,9 @@ def run_app(app: Any, prog: str, args: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has left, as in `… | head`
         sys.stderr.close()
         return 1
+    except OSError as error:  # a disk that fails is no bug: a traceback would explain nothing
+        _drop_unwritten()
+        return _say(prog, f"{error.filename or 'standard output'}: {error.strerror or error}", 1)
     except Exception as error:
         # Typer's own errors (a missing argument, an unknown option) know their message and status.
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):
@@ -36,12 +42,27 @@ def run_app(app: Any, prog: str, args: list[str] | None = None) -> int:
                 print(message)
                 return 0
             return _say(prog, f"{message} (see '{prog} --help')", int(error.exit_code))
+        if is_out_of_memory(error):
+            return _say(prog, f"out of memory ({_short(error)}); give it fewer rows, or a smaller network", 1)
         raise
 
 
 def print_result(result: Any) -> None:
     """Text as it is, anything else as one JSON document, on standard output."""
     print(result if isinstance(result, str) else json.dumps(result, indent=1, allow_nan=False))
+
+
+def _drop_unwritten() -> None:
+    """What standard output does not take is forgotten: Python would try once more while it ends, and complain."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:160] or type(error).__name__
 
 
 def _say(prog: str, message: str, status: int) -> int:

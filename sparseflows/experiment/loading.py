@@ -9,6 +9,7 @@ from sparseflows.errors import InputError
 from sparseflows.evaluation.likelihood import reporting_solver
 from sparseflows.experiment.folder.folder import MASKS, MODEL, DamagedStage, RunFolder
 from sparseflows.experiment.folder.records import DONE, Record
+from sparseflows.experiment.folder.sequences import stages
 from sparseflows.experiment.networks import from_tensors
 from sparseflows.flow.model import Flow
 from sparseflows.pruning.graph.masks import Masks
@@ -27,6 +28,7 @@ def find(run: RunFolder, stage: str = "best") -> Record:
     if stage == "best":
         if not done:
             raise InputError(f"{run.path}: every stage failed ({records[0].reason}); change the settings and run again")
+        _require_all_readable(run)
         record = min(done, key=_validation)
     else:
         named = {f"{r.cascade}/{r.stage}": r for r in records}
@@ -41,6 +43,18 @@ def find(run: RunFolder, stage: str = "best") -> Record:
     except DamagedStage as damage:
         raise InputError(f"{damage}; `sparseflows run` with the same settings makes it again") from None
     return record
+
+
+def _require_all_readable(run: RunFolder) -> None:
+    """Raise InputError where a stage is damaged: it may be the best."""
+    for name in stages(run.spec):
+        try:
+            run.peek(name.cascade, name.stage)
+        except DamagedStage as damage:
+            raise InputError(
+                f"{damage}, and it may be the best stage; name one with --stage, or let `sparseflows run` with the "
+                "same settings make it again"
+            ) from None
 
 
 def _validation(record: Record) -> float:

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from sparseflows.files import sealed
+
 COLUMNS = (
     *("dataset", "objective", "protocol", "method", "seed", "stage", "status", "reason", "keep_ratio_target"),
     *("prune_ratio", "params", "params_dense", "nll_val", "nll_test", "nll_test_se", "n_test", "nll_train"),
@@ -128,7 +130,7 @@ def fail_stage() -> Callable[[Path, str, str], None]:
         folder = run / "cascades" / cascade / "stages" / stage
         record = json.loads((folder / "record.json").read_text())
         record |= {"status": "failed", "reason": reason, "sha256": {}, "nll_val": None}
-        (folder / "record.json").write_text(json.dumps(record))
+        (folder / "record.json").write_text(json.dumps(sealed(record)))
         for tensors in folder.glob("*.safetensors"):
             tensors.unlink()
 

@@ -1,5 +1,6 @@
 """One line for an error, and the exit status, whatever a command does."""
 
+import os
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ from sparseflows.errors import InputError, Interrupted, RunError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
+FEWER = "give it fewer rows, or a smaller network"
 FAILURES = {
     "input": InputError("data.csv: line 3: 'x' is not a number"),
     "run": RunError("the disk is full"),
@@ -19,6 +21,9 @@ FAILURES = {
     "keyboard": KeyboardInterrupt(),
     "pipe": BrokenPipeError(),
     "bug": ZeroDivisionError("a bug"),
+    "memory": MemoryError("Unable to allocate 1.49 GiB"),
+    "tensor": RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+    "disk": OSError(5, "Input/output error", "runs/x"),
     "exit": typer.Exit(3),
 }
 
@@ -43,6 +48,14 @@ def work(n: int = typer.Option(1, min=1)) -> None:
         ("interrupted", 130, "prog: interrupted; the same command goes on\n"),
         ("keyboard", 130, "prog: interrupted\n"),
         ("exit", 3, ""),
+        ("disk", 1, "prog: runs/x: Input/output error\n"),
+        ("memory", 1, f"prog: out of memory (Unable to allocate 1.49 GiB); {FEWER}\n"),
+        (
+            "tensor",
+            1,
+            "prog: out of memory (DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.); "
+            f"{FEWER}\n",
+        ),
     ],
 )
 def test_an_error_is_one_line_and_a_status(how, status, line, capsys):
@@ -100,3 +113,26 @@ def test_a_reader_that_leaves_is_no_error():
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode in (0, 1)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a file that is always full")
+def test_a_full_disk_under_standard_output_is_one_line():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "sparseflows", "data", "list"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 1
+    assert done.stderr == "sparseflows: standard output: No space left on device\n"
+
+
+def test_ctrl_c_during_the_imports_is_one_line():
+    code = (
+        "import sys; from sparseflows.__main__ import main\n"
+        "class Slow:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'typer':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Slow()); sys.argv[1:] = ['data', 'list']; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "sparseflows: interrupted\n")

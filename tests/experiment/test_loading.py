@@ -172,3 +172,22 @@ def test_the_public_names():
     assert all(getattr(sparseflows, name) is not None for name in sparseflows.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = sparseflows.nothing
+
+
+@pytest.mark.parametrize("damage", ["gone", "a digit"])
+def test_another_stage_is_not_taken_for_the_best_where_one_is_damaged(run, damage):
+    path = run / "cascades/unstructured-s0/stages/1/record.json"
+    text = path.read_text()
+    path.unlink() if damage == "gone" else path.write_text(text.replace('"nll_val": ', '"nll_val": 1'))
+    message = refusal(load, run)
+    assert message.startswith(f"{path}: missing or damaged, and it may be the best stage; name one with --stage")
+    load(run, "dense-s0/0")
+
+
+def test_changed_settings_are_not_taken_for_those_of_the_run(run, run_again, numbers, finished):
+    path = run / "spec.yaml"
+    path.write_text(path.read_text().replace("rtol: 1.0e-05", "rtol: 1.0e-06", 1))
+    assert refusal(load, run).startswith(f"{path}: not the settings that the run began with, changed or damaged since;")
+    assert run_again(run).status == 0
+    load(run)
+    assert numbers(run) == numbers(finished)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from sparseflows.distributed.processes import ALONE, Processes, by_first
+from sparseflows.errors import DiskError
 from sparseflows.files import make_folder, write_whole
 
 Checkpoint = dict[str, Any]
@@ -44,7 +45,7 @@ class Checkpoints:
     def save(self, checkpoint: Checkpoint, attempt: int) -> None:
         """Write one, then drop all but the newest two."""
         content = _bytes({**checkpoint, "attempt": attempt, "layout": LAYOUT})
-        make_folder(self.folder)
+        make_folder(self.folder, within=self.folder.parent)
         name = f"stage-{self.stage}-attempt-{attempt}-step-{checkpoint['step']}-{_digest(content)}.pt"
         write_whole(self.folder / name, content)
         self._drop(2)
@@ -65,7 +66,7 @@ class Checkpoints:
     def _load(self) -> Checkpoint | None:
         paths = self._newest_first()
         for index, (path, digest) in enumerate(paths, 1):
-            content = path.read_bytes()
+            content = path.read_bytes() if path.is_file() else b""
             if _digest(content) == digest:
                 found = _from_bytes(content)
                 if found.get("layout") == LAYOUT:
@@ -79,7 +80,12 @@ class Checkpoints:
 
     def _drop(self, kept: int) -> None:
         for path, _ in self._newest_first()[kept:]:
-            path.unlink(missing_ok=True)
+            if path.is_dir():  # nothing that we have written
+                self._set_aside(path)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise DiskError(f"{path}: could not be removed ({error.strerror})") from error
 
     def _newest_first(self) -> list[tuple[Path, str]]:
         """Each with its digest."""

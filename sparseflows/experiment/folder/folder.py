@@ -14,10 +14,10 @@ from sparseflows.data.tables.tabular import Standardiser
 from sparseflows.data.transforms.transformed import standardiser_from_dict
 from sparseflows.distributed.processes import by_first
 from sparseflows.errors import DiskError, InputError
-from sparseflows.experiment.folder.identity import RUN, SPEC, create, identity, identity_of, read_run
+from sparseflows.experiment.folder.identity import RUN, SPEC, create, identity, identity_of, is_known_by, read_run
 from sparseflows.experiment.folder.locks import Signature, hold_cascade, hold_folder, share_folder
 from sparseflows.experiment.folder.stage_files import MASKS, METRICS, MODEL, RESULTS, DamagedStage, StageFiles
-from sparseflows.files import move_aside, write_whole
+from sparseflows.files import is_as_sealed, move_aside, sealed, write_whole
 from sparseflows.specs import Spec
 from sparseflows.specs.yaml import dump_spec, parse_yaml, validate
 
@@ -53,7 +53,13 @@ class RunFolder(StageFiles):
             document = None
         if not isinstance(document, dict):
             raise InputError(f"{path / SPEC}: damaged; not the settings of a run")
-        return cls(path, validate(document, str(path / SPEC)))
+        spec = validate(document, str(path / SPEC))
+        if not is_known_by(path, spec):
+            raise InputError(
+                f"{path / SPEC}: not the settings that the run began with, changed or damaged since; `sparseflows run` "
+                "with its param file writes them again"
+            )
+        return cls(path, spec)
 
     @classmethod
     def claim(cls, out: Path, spec: Spec, data_fingerprint: str | None, *, force: bool = False) -> RunFolder:
@@ -117,6 +123,7 @@ class RunFolder(StageFiles):
     @contextlib.contextmanager
     def hold(self, cascade: str, describe: Callable[[], Signature] = dict, wait: bool = True) -> Iterator[bool]:
         """Hold a cascade against other workers; see `locks.hold_cascade`."""
+        self.require_there()
         with contextlib.ExitStack() as held:
             hold = hold_cascade(self.cascade(cascade), describe, wait)
             yield self.processes.first(lambda: held.enter_context(hold))
@@ -134,7 +141,7 @@ class RunFolder(StageFiles):
     @by_first
     def write_data(self, description: dict[str, Any]) -> None:
         """Keep the statistics of the data: `score`, `map` and `sample` need them, the rows they do not."""
-        write_whole(self.path / DATA, json.dumps(description, indent=1))
+        write_whole(self.path / DATA, json.dumps(sealed(description), indent=1))
 
     def read_data(self) -> dict[str, Any]:
         """What `write_data` kept."""
@@ -142,6 +149,8 @@ class RunFolder(StageFiles):
             found = dict(json.loads((self.path / DATA).read_text(encoding="utf-8")))
             if not {"shift", "scale"} <= set(found):
                 raise ValueError("no statistics in it")
+            if not is_as_sealed(found):
+                raise ValueError("not what was written")
             return found
         except (OSError, ValueError, TypeError) as error:
             raise InputError(f"{self.path / DATA}: missing or damaged ({error}); run the experiment again") from None

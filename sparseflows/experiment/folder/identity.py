@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from sparseflows.errors import InputError
+from sparseflows.errors import DiskError, InputError
 from sparseflows.files import write_whole
 from sparseflows.specs import FORMAT, Spec
 from sparseflows.specs.section import known_by
@@ -36,6 +36,12 @@ def identity_of(path: Path) -> str | None:
         InputError: it is one of another version, or damaged.
     """
     return str(read_run(path).get("identity")) if os.path.isfile(path / RUN) else None
+
+
+def is_known_by(path: Path, spec: Spec) -> bool:
+    """Whether the run folder at `path` began with the settings `spec`; folders that do not say: yes."""
+    stored = read_run(path)
+    return not {"identity", "data"} <= set(stored) or identity(spec, stored["data"]) == stored["identity"]
 
 
 def read_run(path: Path) -> dict[str, Any]:
@@ -62,6 +68,7 @@ def create(path: Path, spec: Spec, wanted: str, data_fingerprint: str | None) ->
 
     Raises:
         InputError: nothing can be written there.
+        DiskError: the disk is full.
     """
     beside = path.with_name(f".{path.name}-{secrets.token_hex(4)}.tmp")
     document = {"format": FORMAT, "identity": wanted, "data": data_fingerprint, "versions": _versions()}
@@ -70,6 +77,9 @@ def create(path: Path, spec: Spec, wanted: str, data_fingerprint: str | None) ->
         write_whole(beside / SPEC, dump_spec(spec))
         write_whole(beside / RUN, json.dumps(document, indent=1))
         os.rename(beside, path)
+    except DiskError:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
     except OSError as error:
         if os.path.exists(path):  # another process was quicker; whose it is, the caller looks up
             shutil.rmtree(beside, ignore_errors=True)

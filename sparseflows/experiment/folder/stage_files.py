@@ -14,9 +14,10 @@ from typing import Any
 
 from sparseflows.distributed.processes import ALONE, Processes, by_first
 from sparseflows.errors import DiskError, RunError
+from sparseflows.experiment.folder.identity import RUN
 from sparseflows.experiment.folder.records import Record, place_of, to_csv
 from sparseflows.experiment.folder.sequences import stages
-from sparseflows.files import make_folder, move_aside, sha256, write_whole
+from sparseflows.files import is_as_sealed, make_folder, move_aside, sealed, sha256, write_whole
 from sparseflows.specs import Spec
 
 RESULTS, METRICS = "results.csv", "metrics.jsonl"
@@ -51,8 +52,15 @@ class StageFiles:
         return self.cascade(cascade) / "stages" / str(stage)
 
     @by_first
+    def require_there(self) -> None:
+        """Raise DiskError where the run folder was moved or removed: what is made in its place is no run folder."""
+        if not (self.path / RUN).is_file():
+            raise DiskError(f"{self.path}: no longer there; was it moved or removed while the run was at work?")
+
+    @by_first
     def write_stage(self, record: Record, tensors: dict[str, bytes], metrics: list[dict[str, Any]]) -> None:
         """Put a stage in its place in one rename, then refresh results.csv and metrics.jsonl."""
+        self.require_there()
         final = self.stage(record.cascade, record.stage)
         beside = final.with_name(f".writing-{record.stage}")
         shutil.rmtree(beside, ignore_errors=True)
@@ -61,7 +69,7 @@ class StageFiles:
             write_whole(beside / name, content)
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in tensors.items()}
         document = {**vars(record), "metrics": metrics, "sha256": digests}
-        write_whole(beside / RECORD, json.dumps(document, indent=1))
+        write_whole(beside / RECORD, json.dumps(sealed(document), indent=1))
         try:
             os.rename(beside, final)
             _sync_folder(final.parent)
@@ -113,8 +121,16 @@ class StageFiles:
         """results.csv and metrics.jsonl, made anew from the stages that are there."""
         documents = list(self._documents())
         write_whole(self.path / RESULTS, to_csv(Record.from_dict(document) for document in documents))
-        lines = [json.dumps(place_of(d) | metric) for d in documents for metric in d["metrics"]]
-        write_whole(self.path / METRICS, "".join(line + "\n" for line in lines))
+        write_whole(self.path / METRICS, "".join(f"{line}\n" for one in documents for line in _lines(one)))
+
+    def metric_lines(self) -> list[str]:
+        """The lines of metrics.jsonl, from the stages themselves.
+
+        Raises:
+            DamagedStage: the record of one is missing or not what was written.
+        """
+        folders = [self.stage(name.cascade, name.stage) for name in stages(self.spec)]
+        return [line for folder in folders if folder.is_dir() for line in _lines(_document(folder))]
 
     def settle(self) -> list[Record]:
         """`records`; the tables are made anew where they are of others: two workers may have written them at once."""
@@ -146,9 +162,14 @@ class StageFiles:
 def _document(folder: Path) -> dict[str, Any]:
     with contextlib.suppress(OSError, ValueError, TypeError):
         document = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        if {"status", "sha256", "metrics"} <= set(document):
+        if {"status", "sha256", "metrics"} <= set(document) and is_as_sealed(document):
             return dict(document)
     raise DamagedStage(folder, RECORD)
+
+
+def _lines(document: dict[str, Any]) -> list[str]:
+    """What a stage has in metrics.jsonl."""
+    return [json.dumps(place_of(document) | metric) for metric in document["metrics"]]
 
 
 def _sync_folder(path: Path) -> None:

@@ -6,8 +6,10 @@ from concurrent.futures.process import BrokenProcessPool
 import torch
 
 from sparseflows.data.splits import Splits
+from sparseflows.errors import RunError
 from sparseflows.experiment.folder.folder import RunFolder
 from sparseflows.experiment.folder.records import Record
+from sparseflows.experiment.folder.sequences import stages
 from sparseflows.experiment.monitoring.progress import Progress
 from sparseflows.experiment.rows import describe
 from sparseflows.experiment.scheduling.dispatch import run_tasks
@@ -38,6 +40,9 @@ def run_experiment(
         progress: who is told.
         workers, lost: who works, and what `workers.connected()` gave; the call is made within.
         log: names of the loggers that every process is to have; see `logger_names`.
+
+    Raises:
+        RunError: workers are lost again and again, the disk is full, or somebody removes what was made.
     """
     if workers.share_memory:
         check_device(run.processes.device(spec.device))
@@ -51,6 +56,12 @@ def run_experiment(
     finally:
         progress.close()
     run.write_results()
+    gone = [name.label for name in stages(spec) if not run.stage(name.cascade, name.stage).is_dir()]
+    if gone:
+        raise RunError(
+            f"{run.path}: {gone[0]} and {len(gone) - 1} more stages were removed while the run was at work; the same "
+            "command makes them again"
+        )
     return run.records()
 
 

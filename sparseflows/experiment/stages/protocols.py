@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from sparseflows.errors import DiskError
 from sparseflows.evaluation.classification import labelled_subset
 from sparseflows.evaluation.likelihood import subset
 from sparseflows.experiment.folder.records import CASCADE, Record
@@ -46,8 +47,7 @@ class Sequence:
         """Make every stage that is not there yet, each from the last good one it can stand on."""
         context = self.context
         dense = dense_stage(context.seed)
-        record = context.run.read_stage(dense.cascade, 0)
-        last_good = dense if record and record.done else None
+        last_good = dense if self._made(dense).done else None
         for name in stages_of(context.spec, context.seed, self.protocol, self.method):
             record = find_stage(context, name) or self._make(name, last_good)
             if record.done and self.protocol in (CASCADE, GRADUAL, CONTROL):
@@ -153,13 +153,10 @@ class Sequence:
         """The stage whose architecture is trained again: the cascade's, or else the one-shot's."""
         protocol = CASCADE if CASCADE in self.context.spec.prune.protocols else ONE_SHOT
         source = StageName(self.method, self.context.seed, name.stage, name.keep_ratio, protocol)
-        record = self.context.run.read_stage(source.cascade, source.stage)
-        return source if record and record.done else None
+        return source if self._made(source).done else None
 
     def _steps_behind(self, name: StageName) -> int:
-        record = self.context.run.read_stage(name.cascade, name.stage)
-        if record is None:
-            return 0
+        record = self._made(name)
         return record.train_steps or 0 if record.steps_total is None else record.steps_total
 
     def _steps_of_pruned(self, name: StageName) -> int:
@@ -168,6 +165,14 @@ class Sequence:
         steps = spec.train.steps_for(self._rows())[0]
         retrained = {CASCADE, GRADUAL, CONTROL} & set(spec.prune.protocols)
         return steps + (name.stage * spec.retrain_spec().steps_for(self._rows())[0] if retrained else 0)
+
+    def _made(self, name: StageName) -> Record:
+        """The record of a stage that this sequence stands on, made before it; one that is gone has not failed."""
+        record = self.context.run.read_stage(name.cascade, name.stage)
+        if record is None:
+            folder = self.context.run.stage(name.cascade, name.stage)
+            raise DiskError(f"{folder}: no longer there; was it moved or removed while the run was at work?")
+        return record
 
 
 def make_dense(context: SeedContext) -> Record:

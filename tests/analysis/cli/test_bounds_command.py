@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import pytest
 from support.small_runs import call, train
@@ -36,6 +37,21 @@ def test_text_json_and_csv_say_the_same(run, capsys):
     assert said.strip() == (run / "analysis" / "bounds.txt").read_text().strip()
     assert "on the sample 10 of 10 layers kept their promise" in said
     assert "one_shot.pfp-s0/2" in said
+
+
+def test_what_is_damaged_is_not_read(run, tmp_path, capsys):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    before = call(capsys, "bounds", run, "--json").out
+    path = copy / "metrics.jsonl"
+    path.write_text(path.read_text().replace('"observed": 0', '"observed": 1'))
+    assert json.loads(call(capsys, "bounds", copy, "--json").out)["layers"] == json.loads(before)["layers"]
+    record = copy / "cascades/one_shot.pfp-s0/stages/2/record.json"
+    record.write_text(record.read_text().replace('"observed": 0', '"observed": 1'))
+    said = call(capsys, "bounds", copy)
+    assert (said.status, said.out) == (2, "")
+    assert said.err == (
+        f"analysis: {record}: missing or damaged; `sparseflows run` with the same settings makes it again\n"
+    )
 
 
 def test_a_run_without_promises_is_refused(tmp_path, capsys):

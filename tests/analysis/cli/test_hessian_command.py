@@ -18,6 +18,9 @@ from analysis.curvature import stage as stage_module
 from analysis.plots.spectrum import spectrum_figure
 from sparseflows.cli.console import run_app
 from sparseflows.errors import RunError
+from sparseflows.experiment.folder.identity import identity
+from sparseflows.files import sealed
+from sparseflows.specs.yaml import load_spec
 
 QUICK = ["--subset", "20", "--tol", "1e-3", "--threads", "1"]
 KEYS = {
@@ -156,15 +159,21 @@ def test_nothing_at_all(tiny_run, monkeypatch, capsys):
     assert {path.name for path in (tiny_run / "analysis").iterdir()} == {"hessian.json", "hessian.csv"}
 
 
-def edit_spec(run: Path, old: str, new: str) -> None:
+def edit_spec(run: Path, *changes: tuple[str, str]) -> None:
+    """Make the run one that began with other settings."""
     text = (run / "spec.yaml").read_text()
-    assert text.count(old) == 1
-    (run / "spec.yaml").write_text(text.replace(old, new))
+    for old, new in changes:
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    (run / "spec.yaml").write_text(text)
+    known = json.loads((run / "run.json").read_text())
+    known["identity"] = identity(load_spec(run / "spec.yaml"), known["data"])
+    (run / "run.json").write_text(json.dumps(known))
 
 
 def many_params(run: Path) -> None:
     path = run / "cascades/dense-s0/stages/0/record.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"params": 20_000}))
+    path.write_text(json.dumps(sealed(json.loads(path.read_text()) | {"params": 20_000})))
 
 
 WRONG = {
@@ -178,7 +187,7 @@ WRONG = {
     "no time input": (
         ["--loss", "flow_matching"],
         "flow_matching needs",
-        lambda run: (edit_spec(run, "time: concat", "time: none"), edit_spec(run, "flow_matching", "nll")),
+        lambda run: edit_spec(run, ("time: concat", "time: none"), ("flow_matching", "nll")),
     ),
     "out is a file": (["--out", __file__], "cannot write here", None),
 }

@@ -137,3 +137,25 @@ def test_refuses_what_is_not_text(make_run, rows_of):
     (run / "results.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="not UTF-8"):
         read_run(run)
+
+
+def test_a_row_that_is_not_what_its_stage_says_is_refused(tiny_run):
+    before = read_run(tiny_run).stages
+    nll = before[1].nll_test
+    edit(tiny_run, f",{nll},", ",1.25,")
+    with pytest.raises(InputError, match=rf"nll_test of unstructured-s0/1 is 1\.25, but the stage says {nll}; "):
+        read_run(tiny_run)
+
+
+def test_a_stage_without_a_row_is_read_from_its_own_record(tiny_run):
+    before = read_run(tiny_run).stages
+    path = tiny_run / "results.csv"
+    head, dense, _, *others = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([head, dense, *others]))
+    assert read_run(tiny_run).stages == before
+
+
+def test_a_row_stands_where_its_stage_is_damaged(tiny_run):
+    before = read_run(tiny_run).stages
+    (tiny_run / "cascades/unstructured-s0/stages/1/record.json").write_text("{")
+    assert read_run(tiny_run).stages == before

@@ -23,6 +23,7 @@ from sparseflows.cli.app import app
 from sparseflows.cli.console import run_app
 from sparseflows.experiment.folder.checkpoints import Checkpoints
 from sparseflows.experiment.monitoring.loggers import Loggers
+from sparseflows.files import sealed
 
 SETTINGS = {
     "name": "tiny",
@@ -229,7 +230,7 @@ def test_classifiers_and_failures(tmp_path, monkeypatch):
     failed = type(record)(**{**vars(record), "status": "failed", "reason": "too wild", "accuracy_test": float("nan")})
     stage = folder / "cascades/unstructured-s0/stages/1/record.json"
     document = json.loads(stage.read_text())
-    stage.write_text(json.dumps(document | vars(failed) | {"accuracy_test": None, "sha256": {}}))
+    stage.write_text(json.dumps(sealed(document | vars(failed) | {"accuracy_test": None, "sha256": {}})))
     Loggers(folder, {"tensorboard": TensorBoard(folder)}).end(failed, None)  # without a begin
     readers = read(folder)
     assert text_of(readers["unstructured-s0/1"], "status") == "failed: too wild"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from sparseflows.errors import DiskError
 from sparseflows.experiment.folder.checkpoints import Checkpoints
 
 
@@ -128,6 +131,32 @@ def test_both_truncated(kept):
     assert [line.split(":")[0] for line in kept.said] == [str(path) for path in paths]
     assert kept.said[0].endswith("going on from the one before")
     assert kept.said[1].endswith("going on from the start of the stage")
+
+
+def test_a_folder_in_place_of_one_is_set_aside_and_not_removed(kept):
+    for step in (5, 10):
+        kept.at(step)
+    path = kept.path(10)
+    path.unlink()
+    (path / "mine").mkdir(parents=True)
+    assert kept.load_newest()["step"] == 5
+    assert (kept.folder / f"aside-{path.name}" / "mine").is_dir()
+    older = kept.path(5)
+    older.unlink()
+    older.mkdir()
+    kept.clear()
+    assert kept.names() == ["aside-stage-1-attempt-0-step-10", "aside-stage-1-attempt-0-step-5"]
+
+
+def test_one_that_cannot_be_removed_is_an_error_of_the_disk(kept, monkeypatch):
+    def unlink(path, missing_ok=False):
+        raise OSError(30, "Read-only file system")
+
+    for step in (5, 10):
+        kept.at(step)
+    monkeypatch.setattr(Path, "unlink", unlink)
+    with pytest.raises(DiskError, match=r"stage-1-attempt-0-step-5-\w+\.pt: could not be removed \(Read-only"):
+        kept.at(15)
 
 
 def test_no_code_is_run_on_loading(kept, monkeypatch):

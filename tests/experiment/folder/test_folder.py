@@ -311,6 +311,17 @@ def test_damaged_statistics_of_the_data_are_named(folder, content):
     assert "run the experiment again" in message
 
 
+def test_a_changed_digit_in_the_statistics_of_the_data_is_seen(run, call, tmp_path):
+    path = run / "data.json"
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps(document | {"shift": [0.5, 0.25]}))
+    said = call("sample", run, "-n", "2", "-o", tmp_path / "x.npy")
+    assert (said.status, said.out) == (2, "")
+    assert said.err == f"sparseflows: {path}: missing or damaged (not what was written); run the experiment again\n"
+    path.write_text(json.dumps({key: value for key, value in document.items() if key != "digest"}))  # an older run's
+    assert call("sample", run, "-n", "2", "-o", tmp_path / "x.npy").status == 0
+
+
 def test_where_nothing_can_be_written(tmp_path, call, param):
     (tmp_path / "file").touch()
     for out in (tmp_path / "file", tmp_path / "file" / "below", "/proc/nothing"):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 from pydantic import BaseModel, Field
 
+from sparseflows.errors import DiskError
 from sparseflows.experiment.folder.folder import RunFolder
 from sparseflows.experiment.folder.identity import create, identity
 from sparseflows.specs import EvaluateSpec, Spec
@@ -83,6 +86,16 @@ def test_a_folder_of_before_is_found_by_the_settings_of_later(tmp_path, force):
     assert (tmp_path / "known" / "spec.yaml").read_text() == dump_spec(spec)
     assert RunFolder.claim(tmp_path, later(), None, force=force).path == tmp_path / "known"
     assert (tmp_path / "known.old-1").exists() == force
+
+
+def test_a_disk_that_is_full_at_once_is_left_as_it_was(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DiskError, match=r"spec\.yaml: could not be written \(No space left on device\)"):
+        create(tmp_path / "known", validate(DOCUMENT, "test"), KNOWN_AS, None)
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_fcntl_a_run_runs_and_bars_others(tmp_path):

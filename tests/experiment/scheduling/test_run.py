@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -275,3 +276,40 @@ def test_a_whitened_run_is_put_to_use_in_the_datas_own_coordinates(wine, stage, 
     scaled = splits.standardiser.apply(np.load(samples))
     assert abs(scaled.mean(0)).max() < 0.3
     assert abs(np.corrcoef(scaled, rowvar=False) - np.corrcoef(splits.train, rowvar=False)).max() < 0.35
+
+
+NO_LONGER = "no longer there; was it moved or removed while the run was at work?"
+
+
+@pytest.mark.parametrize(
+    ("gone", "before", "place", "why"),
+    [
+        ("", "structured-s0/3", "", NO_LONGER),
+        ("cascades/dense-s0/stages/0", "unstructured-s0/3", "/cascades/dense-s0/stages/0", NO_LONGER),
+        (
+            "cascades/unstructured-s0",
+            "structured-s0/3",
+            "",
+            "unstructured-s0/1 and 2 more stages were removed while the run was at work; the same command makes them "
+            "again",
+        ),
+    ],
+)
+def test_what_is_removed_while_a_run_works_ends_it_in_one_line(
+    param, tmp_path, call, monkeypatch, numbers, finished, gone, before, place, why
+):
+    write, run = RunFolder.write_stage, tmp_path / "tiny"
+
+    def remove_and_write(self, record, tensors, metrics):
+        if f"{record.cascade}/{record.stage}" == before:
+            shutil.rmtree(run / gone)
+        write(self, record, tensors, metrics)
+
+    monkeypatch.setattr(RunFolder, "write_stage", remove_and_write)
+    said = call("run", param, "--out", tmp_path)
+    monkeypatch.undo()
+    assert (said.status, said.out) == (1, "")
+    assert said.err.splitlines()[-1] == f"sparseflows: {run}{place}: {why}"
+    assert run.exists() == bool(gone)
+    assert call("run", param, "--out", tmp_path).status == 0
+    assert numbers(run) == numbers(finished)
