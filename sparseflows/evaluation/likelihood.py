@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass, replace
 
@@ -16,6 +15,7 @@ from sparseflows.data.tables.mapped import MappedRows, Rows
 from sparseflows.distributed.processes import ALONE, Processes
 from sparseflows.errors import RunError
 from sparseflows.flow.base import BaseFlow
+from sparseflows.flow.calls import deep_copy
 from sparseflows.flow.fields import MLPField
 from sparseflows.flow.smaller.compact import AnyFlow
 from sparseflows.flow.solvers.ode import Solver, Status
@@ -77,7 +77,7 @@ def rows_per_chunk(flow: BaseFlow, dim: int) -> int:
 def as_dtype(flow: AnyFlow, dtype: torch.dtype | str) -> AnyFlow:
     """`flow` itself where it has that precision already, else a copy in it."""
     wanted = getattr(torch, dtype) if isinstance(dtype, str) else dtype
-    return flow if all(p.dtype == wanted for p in flow.parameters()) else copy.deepcopy(flow).to(wanted)
+    return flow if all(p.dtype == wanted for p in flow.parameters()) else deep_copy(flow).to(wanted)
 
 
 def selection_solver(settings: EvaluateSpec) -> Solver:

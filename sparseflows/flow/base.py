@@ -5,13 +5,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from sparseflows.errors import InputError
+from sparseflows.flow.calls import values_of_made_tensors
 from sparseflows.flow.divergence import DivergenceKind, DivergenceRule, Drawer, divergence_rule
 from sparseflows.flow.fields import Field, MLPField, as_field
 from sparseflows.flow.solvers.ode import Solver, Status
@@ -228,6 +231,12 @@ class BaseFlow(nn.Module):
         matrix = self.whitening.to(points.dtype)
         moved = torch.linalg.solve(matrix, points.T).T if reverse else points @ matrix.T
         return moved, torch.linalg.slogdet(matrix).logabsdet
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        new = memo[id(self)] = type(self).__new__(type(self))
+        memo.update(values_of_made_tensors(self))
+        new.__setstate__(copy.deepcopy(vars(self), memo))
+        return new
 
     def _check(self, points: Tensor) -> None:
         if points.ndim != 2 or len(points) == 0 or (self.dim is not None and points.shape[1] != self.dim):

@@ -30,21 +30,29 @@ STATUSES = (Status.DONE, Status.NON_FINITE, Status.NON_FINITE, Status.OUT_OF_STE
 def takes(field: object, points: Tensor, exact: bool) -> bool:
     """Whether the engine is there and can evaluate `field` at `points` (B, D), with the `exact` trace.
 
-    Not what PyTorch only pretends to compute: transforms of `torch.func`, traces, exports.
+    Not what PyTorch only pretends to compute (transforms of `torch.func`, traces, exports), and not a field whose call
+    does more than its tensors say (hooks, parametrizations).
     """
     if type(field) is not MLPField or type(points) is not Tensor:
         return False
-    layers = field.linear_layers()
-    weight = layers[0].weight
     return (
-        points.device.type == weight.device.type == "cpu"
-        and type(weight) is nn.Parameter
-        and weight.dtype == points.dtype
-        and not torch._C._functorch.is_functorch_wrapped_tensor(points)
+        field.is_plain()
+        and all(_readable(tensor, points.dtype) for tensor in (points, *field.tensors()))
         and not torch.jit.is_tracing()
-        and all(len(layer.bias) <= WIDEST for layer in layers[:-1])
+        and max(field.hidden, default=0) <= WIDEST
         and (not exact or field.dim <= MOST_DIMS)
         and library(points.dtype) is not None
+    )
+
+
+def _readable(tensor: Tensor, dtype: torch.dtype) -> bool:
+    """Whether the engine can read the memory of `tensor` as numbers of that precision."""
+    return (
+        type(tensor) in (Tensor, nn.Parameter)
+        and tensor.device.type == "cpu"
+        and tensor.layout is torch.strided
+        and tensor.dtype == dtype
+        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
     )
 
 

@@ -54,7 +54,7 @@ class BlockStructure(ctypes.Structure):
         lengths = doubles(steps)
         kept: list[Any] = [widths, pointers, targets, lengths]
         gradients = []
-        for place, tensor in enumerate(layer._parameters[name] for layer in layers for name in TENSORS):
+        for place, tensor in enumerate(tensor for layer in layers for tensor in layer.tensors()):
             if tensor is None:
                 continue
             kept.append(tensor.detach().contiguous())

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from sparseflows.errors import InputError
-from sparseflows.flow.activations import ACTIVATIONS
+from sparseflows.flow.activations import ACTIVATIONS, Activation
+from sparseflows.flow.calls import is_plain
 from sparseflows.flow.fields import TENSORS, Layer, MLPField, gaussian_velocity
 from sparseflows.flow.smaller.compact import AnyFlow, compact, with_fields
 
@@ -57,7 +58,7 @@ def sparsity(weight: Tensor) -> float:
 
 
 def _sparse_field(field: nn.Module, threshold: float) -> nn.Module:
-    if not isinstance(field, MLPField) or not field.hidden:
+    if not isinstance(field, MLPField) or not field.hidden or not field.is_plain():
         return field
     sparse = [sparsity(layer.weight) > threshold for layer in field.linear_layers()]
     return SparseField(field, sparse) if any(sparse) else field
@@ -115,10 +116,14 @@ class SparseLayer(nn.Module):
 
 
 class _Matrices(NamedTuple):
-    """What a field multiplies by: the matrix of every layer, and for each input the first two together."""
+    """What a field multiplies by: the matrix of every layer, and for each input the first two together.
+
+    `state` says of which tensors, and of which of their versions, they were made.
+    """
 
     matrices: list[Tensor]
     paths: list[Tensor]
+    state: tuple[tuple[int, int], ...]
 
 
 class SparseField(nn.Module):
@@ -132,7 +137,6 @@ class SparseField(nn.Module):
     def __init__(self, field: MLPField, sparse: list[bool]) -> None:
         super().__init__()
         self.dim, self.time, self.base, self.activation = field.dim, field.time, field.base, field.activation
-        self._sigma = ACTIVATIONS[field.activation]
         self.layers = nn.ModuleList(SparseLayer(*both) for both in zip(field.linear_layers(), sparse, strict=True))
         self._matrices: _Matrices | None = None
         self.register_load_state_dict_post_hook(_forget)
@@ -141,6 +145,10 @@ class SparseField(nn.Module):
     def hidden(self) -> list[int]:
         """Neurons of each hidden layer."""
         return [layer.shape[0] for layer in self.sparse_layers()[:-1]]
+
+    @property
+    def _sigma(self) -> Activation:
+        return ACTIVATIONS[self.activation]
 
     def sparse_layers(self) -> list[SparseLayer]:
         """The layers in order, typed."""
@@ -213,9 +221,16 @@ class SparseField(nn.Module):
         return pushed
 
     def _multiplied(self) -> _Matrices:
-        if self._matrices is None:
-            layers = self.sparse_layers()
-            self._matrices = _Matrices([layer.matrix() for layer in layers], paths(layers[0], layers[1]))
+        layers = self.sparse_layers()
+        state = tuple((id(layer.values), layer.values._version) for layer in layers)
+        if self._matrices is None or self._matrices.state != state:
+            for layer in layers:
+                if not is_plain(layer, SparseLayer) or "values" not in dict(layer.named_parameters()):
+                    raise InputError(
+                        "a layer of this sparse flow has hooks, masks or parametrizations, which it cannot carry out; "
+                        "put them on the flow that it was made from, then to_sparse()"
+                    )
+            self._matrices = _Matrices([layer.matrix() for layer in layers], paths(layers[0], layers[1]), state)
         return self._matrices
 
     def _with_base(self, t: Tensor, z: Tensor, f: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparseflows.flow.divergence import exact, hutchinson
 from sparseflows.flow.fields import MLPField
 from sparseflows.flow.solvers.mlp_kernel import Evaluated, MLPKernel, Weights
 from sparseflows.flow.solvers.ode import Solution, Status
@@ -53,8 +54,24 @@ def solve_on_grid(
         solver: the method, and what it remembers.
         probes: (B, D) of Hutchinson's estimate; None for the exact trace.
     """
+    if not field.is_plain():
+        end, trace, _ = _walk(_Called(field, end_time, probes), 1.0, points, slice(None), steps, solver, keep=False)
+        return end, trace
     end, trace = _GridSolve.apply(points, end_time, MLPKernel(field, probes), steps, solver, *field.tensors())
     return end, trace
+
+
+class _Called:
+    """Evaluations dz/dτ of a field that hooks or parametrizations have a say in: by calling it, and by autograd."""
+
+    def __init__(self, field: MLPField, end_time: Tensor, probes: Tensor | None) -> None:
+        self.field, self.end_time, self.probes = field, end_time, probes
+
+    def forward(self, tau: float, z: Tensor, rows: slice = slice(None)) -> Evaluated:
+        """T·f (B, D) and T·tr ∂f/∂z (B,) at t = τT and z (B, D), with the probes of `rows`."""
+        t = self.end_time * tau
+        here = exact(self.field, t, z) if self.probes is None else hutchinson(self.field, t, z, self.probes[rows])
+        return Evaluated(self.end_time * here.velocity, self.end_time * here.trace, tau, [])
 
 
 @dataclass
@@ -104,7 +121,13 @@ def _tiles(rows: int, tile: int) -> list[slice]:
 
 
 def _walk(
-    kernel: MLPKernel, end_time: float, z: Tensor, rows: slice, steps: Steps, solver: GridSolver, keep: bool
+    kernel: MLPKernel | _Called,
+    end_time: float,
+    z: Tensor,
+    rows: slice,
+    steps: Steps,
+    solver: GridSolver,
+    keep: bool,
 ) -> tuple[Tensor, Tensor, list[list[_Stage]]]:
     tableau, tape = solver.tableau, list[list[_Stage]]()
     trace = torch.zeros_like(z[:, 0])
@@ -183,7 +206,11 @@ def choose_grid(
         probes: as in `solve_on_grid`.
         max_nfe: evaluations after which the choice is given up.
     """
-    kernel, whole = MLPKernel(field, probes), float(end_time.detach())
+    kernel: MLPKernel | _Called
+    if field.is_plain():
+        kernel, whole = MLPKernel(field, probes), float(end_time.detach())
+    else:
+        kernel, whole = _Called(field, end_time, probes), 1.0
     z, trace = points, torch.zeros_like(points[:, 0])
     here = kernel.forward(0.0, z)
     tau, step, nfe = 0.0, min(1.0, first_step), 1

@@ -17,6 +17,7 @@ from torchdiffeq import odeint, odeint_adjoint
 
 from sparseflows.distributed.processes import ALONE, Processes
 from sparseflows.errors import InputError, RunError, lookup
+from sparseflows.flow.solvers.adjoint import checked_rates, once_differentiable
 from sparseflows.specs.choices import FIXED, GRADIENTS, SOLVERS
 
 State = tuple[Tensor, ...]
@@ -122,11 +123,16 @@ class Solution:
 
 
 class Counted(nn.Module):
-    """The right-hand side with its evaluations counted and capped (a module: the adjoint wants one)."""
+    """The right-hand side with its evaluations counted and capped (a module: the adjoint wants one).
 
-    def __init__(self, function: Callable[[Tensor, State], State], max_nfe: int) -> None:
+    The first evaluation looks whether the rates depend on anything trainable beside `reach`; None asks nothing.
+    """
+
+    def __init__(
+        self, function: Callable[[Tensor, State], State], max_nfe: int, reach: Sequence[Tensor] | None = None
+    ) -> None:
         super().__init__()
-        self.function, self.max_nfe = function, max_nfe
+        self.function, self.max_nfe, self.reach = function, max_nfe, reach
         self.nfe = 0
         self.last: State = ()
         self.steps: list[float] = []
@@ -136,7 +142,10 @@ class Counted(nn.Module):
         if self.nfe >= self.max_nfe:
             raise SolveFailed(Status.OUT_OF_STEPS, self.nfe)
         self.nfe += 1
-        rates = self.function(t, state)
+        if self.reach is None:
+            rates = self.function(t, state)
+        else:
+            rates, self.reach = checked_rates(self.function, t, state, self.reach), None
         self.last = tuple(tensor.detach() for tensor in (*state, *rates))  # a field may give numbers for NaN
         return rates
 
@@ -200,7 +209,9 @@ def solve(
         The state at the end. A solve that fails comes back with its status; only the backward pass of the
         adjoint, which has no caller to come back to, raises: `SolveFailed`, or torchdiffeq's AssertionError.
     """
-    counted = (Stepping if solver.steps is None else Counted)(function, solver.max_nfe)
+    adjoint = solver.gradient == "adjoint" and torch.is_grad_enabled()
+    kind = Stepping if solver.steps is None else Counted
+    counted = kind(function, solver.max_nfe, parameters if adjoint else None)
     times = ends_of_time(state, reverse)
     there: dict[str, Any]
     back: dict[str, Any]
@@ -214,12 +225,11 @@ def solve(
     arguments = {"rtol": solver.rtol, "atol": solver.atol, "method": solver.method, "options": there}
 
     def integrate() -> State:
-        if solver.gradient == "adjoint" and torch.is_grad_enabled():
+        if adjoint:
             arguments["adjoint_params"] = tuple(parameters)
             path = odeint_adjoint(counted, state, times, adjoint_options=dict(back), **arguments)
-        else:
-            path = odeint(counted, state, times, **arguments)
-        return last_of(path)
+            return tuple(once_differentiable(tensor) for tensor in last_of(path))
+        return last_of(odeint(counted, state, times, **arguments))
 
     return attempt(counted, state, integrate)
 
