@@ -52,7 +52,8 @@ def _one_tangent(call: Callable[[Tensor, Tensor], Tensor], t: Tensor, z: Tensor,
     if torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0:
         value, tangent = torch.func.jvp(lambda y: call(t, y), (z,), (v,))[:2]
         return value, tangent
-    with forward_ad.dual_level():
+    # Enabled by hand: within an autograd.Function, as torchdiffeq's adjoint is, tangents are dropped without a word.
+    with forward_ad._set_fwd_grad_enabled(True), forward_ad.dual_level():
         value, tangent = forward_ad.unpack_dual(call(t, forward_ad.make_dual(z, v)))
     return value, torch.zeros_like(value) if tangent is None else tangent
 

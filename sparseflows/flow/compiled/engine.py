@@ -114,6 +114,7 @@ def carry(
     exact: bool = True,
     probes: Tensor | None = None,
     reverse: bool = False,
+    by_row: bool = False,
 ) -> Solution:
     """Carry points (B, D) through a block by adaptive solves, each tile of rows with steps of its own; no gradient.
 
@@ -126,13 +127,15 @@ def carry(
         exact: take the exact trace; without it and without probes, none.
         probes: (B, D) of Hutchinson's estimate.
         reverse: from T to 0.
+        by_row: a row that fails fails alone, and all others are carried to their end.
     """
     start, probes, kind = points.detach().contiguous(), _contiguous(probes), _kind(probes, exact)
     share = max(ROWS_OF_A_THREAD, -(-len(start) // torch.get_num_threads()))
     runs = [slice(first, first + share) for first in range(0, len(start), share)]
 
     def one(rows: slice) -> Solution:
-        return _carry(field, end_time, start[rows], solver, kind, None if probes is None else probes[rows], reverse)
+        own = None if probes is None else probes[rows]
+        return _carry(field, end_time, start[rows], solver, kind, own, reverse, by_row=by_row)
 
     if len(runs) == 1:
         return one(runs[0])
@@ -142,6 +145,7 @@ def carry(
         tuple(torch.cat(tensors) for tensors in zip(*(part.state for part in parts), strict=True)),
         max(part.nfe for part in parts),
         next((part.status for part in parts if part.status is not Status.DONE), Status.DONE),
+        failed=torch.cat([part.failed for part in parts if part.failed is not None]) if by_row else None,
     )
 
 
@@ -171,19 +175,25 @@ def _carry(
     reverse: bool,
     tile: int = TILE,
     first_step: float = FIRST_STEP,
+    by_row: bool = False,
 ) -> Solution:
     ends, traces = torch.empty_like(start), torch.zeros_like(start[:, 0])
     block, method = BlockStructure.of(field, end_time), TableauStructure.of(TABLEAUS[solver.method])
-    control = ControlStructure.of(solver, first_step, reverse)
+    control = ControlStructure.of(solver, first_step, reverse, len(start) if by_row else None)
     status = _engine(start.dtype).carry(
         ctypes.byref(block), kind, ctypes.byref(method), ctypes.byref(control), pointer(start),
         pointer(probes), ctypes.c_long(len(start)), tile, pointer(ends), pointer(traces),
     )  # fmt: skip
     _require_memory(status == NO_MEMORY)
-    found = STATUSES[status]
-    if found is Status.DONE and not bool(torch.isfinite(ends).all() & torch.isfinite(traces).all()):
+    found, failed = STATUSES[status], None
+    finite = torch.isfinite(ends).all(1) & torch.isfinite(traces)
+    if control.statuses is not None:
+        ended = control.statuses.masked_fill((control.statuses == 0) & ~finite, STATUSES.index(Status.NON_FINITE))
+        failed = ended != 0
+        found = STATUSES[int(ended[failed][0])] if bool(failed.any()) else Status.DONE
+    elif found is Status.DONE and not bool(finite.all()):
         found = Status.NON_FINITE
-    return Solution((ends, traces), control.nfe, found, tuple(control.lengths[: control.taken]))
+    return Solution((ends, traces), control.nfe, found, tuple(control.lengths[: control.taken]), failed)
 
 
 def _engine(dtype: torch.dtype) -> Any:

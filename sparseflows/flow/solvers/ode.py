@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torchdiffeq import odeint, odeint_adjoint
 from sparseflows.distributed.processes import ALONE, Processes
 from sparseflows.errors import InputError, RunError, lookup
 from sparseflows.flow.solvers.adjoint import checked_rates, once_differentiable
+from sparseflows.flow.solvers.by_row import RowWatch, finite_rows
 from sparseflows.specs.choices import FIXED, GRADIENTS, SOLVERS
 
 State = tuple[Tensor, ...]
@@ -36,8 +38,9 @@ class Status(enum.Enum):
 class SolveFailed(RunError):
     """A solve that did not reach its end, where no value can be given back."""
 
-    def __init__(self, status: Status, nfe: int) -> None:
-        super().__init__(f"{status.value} (after {nfe} evaluations of the field)")
+    def __init__(self, status: Status, nfe: int, what: str = "") -> None:
+        where = f"{what} cannot be solved: " if what else ""
+        super().__init__(f"{where}{status.value} (after {nfe} evaluations of the field)")
         self.status, self.nfe = status, nfe
 
 
@@ -108,12 +111,15 @@ class Solution:
         nfe: evaluations spent, the largest of a tile of rows where tiles are solved by themselves.
         status: why it ended.
         steps: lengths of the steps that an adaptive method took, in order; empty for a fixed one, and for tiles.
+        failed: where rows were solved by themselves, which of them did not reach the end (B,); `status` is then that of
+            the first. None: all rows share `status`.
     """
 
     state: State
     nfe: int
     status: Status
     steps: tuple[float, ...] = ()
+    failed: Tensor | None = None
 
     def require(self) -> Solution:
         """Itself, or `SolveFailed`."""
@@ -158,6 +164,23 @@ class Stepping(Counted):
         self.steps.append(float(step.detach()))
 
 
+class Watched(Stepping):
+    """The same under a `RowWatch`, which learns what is tried and what is kept."""
+
+    def __init__(self, function: Callable[[Tensor, State], State], max_nfe: int, watch: RowWatch) -> None:
+        super().__init__(partial(watch.rates, function), max_nfe)
+        self.watch = watch
+
+    def callback_step(self, t: Tensor, state: State, step: Tensor) -> None:
+        """Note a step () that torchdiffeq tries from t () on; it calls this before each."""
+        self.watch.begin_step(float(step))
+
+    def callback_accept_step(self, t: Tensor, state: State, step: Tensor) -> None:
+        """Note a step () that torchdiffeq keeps from t () on."""
+        super().callback_accept_step(t, state, step)
+        self.watch.accept_step()
+
+
 def ends_of_time(state: State, reverse: bool) -> Tensor:
     """Times (2,) of a solve, scalars of the state's precision at least: 0 and 1, or 1 and 0.
 
@@ -195,6 +218,7 @@ def solve(
     *,
     reverse: bool = False,
     parameters: Sequence[Tensor] = (),
+    by_row: bool = False,
 ) -> Solution:
     """Integrate d state/dt = function(t, state) over t from 0 to 1, or from 1 to 0.
 
@@ -204,6 +228,8 @@ def solve(
         solver: method, tolerances, cap, kind of gradient.
         reverse: from 1 to 0 instead.
         parameters: what the adjoint is to give gradients for (backpropagation finds them itself).
+        by_row: a row that fails is set aside and told by `Solution.failed`, and the others are carried on (`by_row`);
+            without gradients.
 
     Returns:
         The state at the end. A solve that fails comes back with its status; only the backward pass of the
@@ -212,6 +238,10 @@ def solve(
     adjoint = solver.gradient == "adjoint" and torch.is_grad_enabled()
     kind = Stepping if solver.steps is None else Counted
     counted = kind(function, solver.max_nfe, parameters if adjoint else None)
+    watch = None
+    if by_row and solver.steps is None:
+        watch = RowWatch(len(state[0]), state[0], solver.norm == "batch")
+        counted = Watched(function, solver.max_nfe, watch)
     times = ends_of_time(state, reverse)
     there: dict[str, Any]
     back: dict[str, Any]
@@ -222,6 +252,8 @@ def solve(
         there, back = {"step_t": times[1:].clone()}, {"step_t": -times[:1] if reverse else times[:1].clone()}
         if solver.norm == "rows":
             there["norm"] = _worst_row
+        if watch is not None:
+            there["norm"] = watch.norm
     arguments = {"rtol": solver.rtol, "atol": solver.atol, "method": solver.method, "options": there}
 
     def integrate() -> State:
@@ -231,7 +263,19 @@ def solve(
             return tuple(once_differentiable(tensor) for tensor in last_of(path))
         return last_of(odeint(counted, state, times, **arguments))
 
-    return attempt(counted, state, integrate)
+    solution = attempt(counted, state, integrate)
+    return _with_failed(solution, state, watch) if by_row else solution
+
+
+def _with_failed(solution: Solution, start: State, watch: RowWatch | None) -> Solution:
+    if solution.state is start:  # the solve as a whole did not end
+        return replace(solution, failed=torch.ones_like(start[0][:, 0], dtype=torch.bool))
+    failed = ~finite_rows(solution.state)
+    status = Status.NON_FINITE if bool(failed.any()) else Status.DONE
+    if watch is not None and bool(watch.failed.any()):
+        status = Status.NON_FINITE if watch.infinite or bool(failed.any()) else Status.UNDERFLOW
+        failed = failed | watch.failed
+    return replace(solution, failed=failed, status=status)
 
 
 def attempt(counted: Counted, state: State, integrate: Callable[[], State]) -> Solution:
