@@ -242,6 +242,19 @@ class BaseFlow(nn.Module):
         moved = torch.linalg.solve(matrix, points.T).T if reverse else points @ matrix.T
         return moved, torch.linalg.slogdet(matrix).logabsdet
 
+    def __repr__(self) -> str:
+        solver = self.solver
+        steps = f"{solver.steps} steps" if solver.steps else f"rtol {solver.rtol:g}, atol {solver.atol:g}"
+        parts = [
+            f"{sum(parameter.numel() for parameter in self.parameters()):,} params",
+            *dict.fromkeys(map(_described, self.fields())),
+            f"{solver.method}, {steps}",
+            *(["whitens first"] if self.whitening is not None else []),
+            *(["of standardised data"] if self.standardiser is not None else []),
+        ]
+        blocks = f", {len(self.blocks)} blocks" if len(self.blocks) > 1 else ""
+        return f"{type(self).__name__}(D = {self.dim or '?'}{blocks}: {'; '.join(parts)})"
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         new = memo[id(self)] = type(self).__new__(type(self))
         memo.update(values_of_made_tensors(self))
@@ -252,6 +265,16 @@ class BaseFlow(nn.Module):
         if points.ndim != 2 or len(points) == 0 or (self.dim is not None and points.shape[1] != self.dim):
             wanted = f"(B, {self.dim})" if self.dim else "(B, D)"
             raise InputError(f"points have shape {tuple(points.shape)}; the flow takes {wanted}, B at least 1")
+
+
+def _described(field: nn.Module) -> str:
+    """`MLP 2-64-64-2, tanh, time concat`, or the name of a field of one's own."""
+    if not isinstance(field, MLPField):
+        return type(getattr(field, "module", field)).__name__
+    widths = "-".join(map(str, (field.dim, *field.hidden, field.dim)))
+    return f"MLP {widths}, {field.activation}, time {field.time}" + (
+        "" if field.is_plain() else ", with hooks or masks"
+    )
 
 
 def _none_of(points: Tensor) -> Tensor:

@@ -93,6 +93,13 @@ class Solver:
                 f"steps goes with the fixed-step methods ({', '.join(FIXED)}) and with them only; "
                 f"method is {self.method}"
             )
+        for name in ("rtol", "atol"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise InputError(f"{name} is {getattr(self, name)}; a tolerance is a finite number above 0")
+        for name in ("steps", "max_nfe"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise InputError(f"{name} is {value!r}; it is a whole number from 1 on")
         if self.processes.several and self.norm != "batch":
             raise InputError("a batch that several processes share is solved with the norm 'batch'")
 
