@@ -27,6 +27,8 @@ _PUBLIC = {
     "Spec": "sparseflows.specs",
     "load_spec": "sparseflows.specs.yaml",
     "load_sweep": "sparseflows.experiment.sweep.points",
+    "save": "sparseflows.networks.saving",
+    "load_file": "sparseflows.networks.saving",
     "load": "sparseflows.experiment.loading",
     "load_network": "sparseflows.experiment.loading",
     "load_masks": "sparseflows.experiment.loading",

@@ -116,7 +116,7 @@ def exact_divergence(field: Field, t: Tensor, z: Tensor) -> Divergence:
 
     The Frobenius norm is left out (0).
     """
-    if not isinstance(field, MLPField) or not field.hidden:
+    if not isinstance(field, MLPField) or not field.hidden or not field.is_plain():
         return exact(field, t, z)
     *inner, last = field.linear_layers()
     h, u = z, torch.eye(z.shape[1], dtype=z.dtype, device=z.device).unsqueeze(1)

@@ -10,6 +10,7 @@ import typer
 from sparseflows.cli.console import print_result
 from sparseflows.cli.data import Json, data_app
 from sparseflows.cli.groups import DATA, EXPERIMENTS, USE, InGroups, add_installed
+from sparseflows.cli.rows import score_text, tell_rows
 from sparseflows.errors import InputError, Interrupted
 
 app = typer.Typer(cls=InGroups, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -38,6 +39,7 @@ Precision = Annotated[
     Literal["float32", "float64"] | None,
     typer.Option("--dtype", help="Precision of the solve. [map: float64; else as above]"),
 ]
+Strict = Annotated[bool, typer.Option("--strict", help="Exit 1 where a row has no finite result.")]
 
 
 @app.callback()
@@ -175,7 +177,10 @@ def sample(
     _check_output(output)
     from sparseflows.experiment.inference import column_names, draw_samples
 
-    _save(output, draw_samples(run, stage, n, seed), column_names(run))
+    samples, lost = draw_samples(run, stage, n, seed)
+    if lost:
+        print(f"note: {lost:,} draws ran off to infinity and were drawn again", file=sys.stderr)
+    _save(output, samples, column_names(run))
 
 
 @app.command(rich_help_panel=USE)
@@ -193,9 +198,13 @@ def score(
         Path | None,
         typer.Option("-o", "--output", metavar="FILE", help="Write log p of every row, (N,), nats, .npy or .csv."),
     ] = None,
+    strict: Strict = False,
     as_json: Json = False,
 ) -> None:
     """Print the NLL of a file's rows under a stage: exact divergence, adaptive solver, nats.
+
+    Each row has its own outcome: one that fails is solved again by itself, in float64; one beyond all numbers has
+    log p -inf, one that cannot be solved NaN. They are counted on standard error.
 
     \b
     Example: sparseflows score runs/quick points.npy --coordinates data -o log_prob.npy
@@ -208,9 +217,8 @@ def score(
     values, summary = score_points(run, stage, points, coordinates, tol, dtype)
     if output is not None:
         _save(output, values, ("log_prob",))
-    error = "" if summary["nll_se"] is None else f" ± {summary['nll_se']:.4f}"
-    rows = f"{summary['n']:,} rows, {coordinates} coordinates (NFE {summary['nfe']})"
-    print_result(summary if as_json else f"NLL {summary['nll']:.4f}{error} nats over {rows}")
+    print_result(summary if as_json else score_text(summary, coordinates))
+    tell_rows(values, strict)
 
 
 @app.command(name="map", rich_help_panel=USE)
@@ -222,6 +230,7 @@ def map_points(
     stage: Stage = "best",
     tol: Tolerance = None,
     dtype: Precision = None,
+    strict: Strict = False,
 ) -> None:
     """Carry points through a stage: x (the data's own coordinates) to noise z, or noise to data.
 
@@ -232,8 +241,9 @@ def map_points(
     _check_tolerance(tol)
     from sparseflows.experiment.inference import carry_points, column_names
 
-    names = column_names(run) if to == "data" else None
-    _save(output, carry_points(run, stage, points, to, tol, dtype), names)
+    carried = carry_points(run, stage, points, to, tol, dtype)
+    _save(output, carried, column_names(run) if to == "data" else None)
+    tell_rows(carried, strict)
 
 
 def _check_tolerance(tol: float | None) -> None:

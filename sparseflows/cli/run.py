@@ -145,6 +145,8 @@ def run_sweep_of(sweep: Sweep, options: RunOptions) -> None:
     seconds = {"work_seconds": round(results.work, 3), "wall_seconds": round(results.wall, 3)}
     result = {"sweep": str(folder.path), "runs": runs, "failed": failed} | seconds
     print_result(result if options.as_json else sweep_text(sweep, results, folder.path))
+    if not any(record.done for records in results.records for record in records):
+        raise RunError(f"{folder.path}: no stage was done; the reasons are in each point's results.csv")
     if results.stopped:
         raise RunError(f"{folder.path}: {results.stopped} of the cascades could not be carried out; see the list above")
 
@@ -152,6 +154,8 @@ def run_sweep_of(sweep: Sweep, options: RunOptions) -> None:
 def _print_records(folder: Path, records: list[Record], as_json: bool) -> None:
     result = {"run": str(folder), "stages": [_plain(record) for record in records]}
     print_result(result if as_json else results_text(records, folder))
+    if not any(record.done for record in records):
+        raise RunError(f"{folder}: no stage was done; the reasons are in results.csv, the first: {records[0].reason}")
 
 
 def _note(notes: Iterable[str]) -> None:

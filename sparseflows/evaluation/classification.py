@@ -1,6 +1,5 @@
 """Accuracy and cross-entropy of a classifier: the one place that computes the reported ones."""
 
-import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +12,7 @@ from sparseflows.data.splits import Splits
 from sparseflows.data.tables.mapped import Rows
 from sparseflows.errors import InputError
 from sparseflows.evaluation.likelihood import reporting_solver
+from sparseflows.flow.calls import deep_copy
 from sparseflows.flow.solvers.ode import Solver, Status
 from sparseflows.rng import numpy_generator
 from sparseflows.specs import EvaluateSpec
@@ -46,7 +46,7 @@ def logits_of(network: nn.Module, rows: NDArray[np.float64], solver: Solver, dty
     A copy is used, as it is at rest (batch norm by its running statistics) and in the precision `dtype`.
     """
     wanted = getattr(torch, dtype)
-    at_rest = copy.deepcopy(network).eval().to(wanted)
+    at_rest = deep_copy(network).eval().to(wanted)
     points = torch.as_tensor(rows, dtype=wanted, device=next(at_rest.parameters()).device)
     parts, nfe, status = [], 0, Status.DONE
     for part in points.split(CHUNK):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass, replace
 
@@ -16,7 +15,9 @@ from sparseflows.data.tables.mapped import MappedRows, Rows
 from sparseflows.distributed.processes import ALONE, Processes
 from sparseflows.errors import RunError
 from sparseflows.flow.base import BaseFlow
+from sparseflows.flow.calls import deep_copy
 from sparseflows.flow.fields import MLPField
+from sparseflows.flow.rows import carry_rows
 from sparseflows.flow.smaller.compact import AnyFlow
 from sparseflows.flow.solvers.ode import Solver, Status
 from sparseflows.rng import numpy_generator
@@ -29,12 +30,13 @@ SELECTION_TOLERANCE = 1e-4  # of the validation NLL that picks weights within a 
 
 @dataclass(frozen=True)
 class Likelihood:
-    """log p of some rows by an adaptive solver with the exact divergence.
+    """log p of some rows by an adaptive solver with the exact divergence; each row has its own outcome.
 
     Attributes:
-        log_prob: (N,), nats, standardised coordinates.
+        log_prob: (N,), nats, standardised coordinates: NaN for a row that cannot be solved, −inf for one beyond all
+            numbers.
         nfe: evaluations of the field in one solve (the largest over the chunks).
-        status: how the solves ended; the values count only where it is DONE.
+        status: how the first unsolved row ended; DONE where there is none.
     """
 
     log_prob: Array
@@ -42,19 +44,43 @@ class Likelihood:
     status: Status
 
     @property
+    def finite(self) -> Array:
+        """log p (n,) of the rows that have one."""
+        return self.log_prob[np.isfinite(self.log_prob)]
+
+    @property
+    def rows_unsolved(self) -> int:
+        """Rows that could not be solved."""
+        return int(np.isnan(self.log_prob).sum())
+
+    @property
+    def rows_infinite(self) -> int:
+        """Rows beyond all numbers, with log p = −inf."""
+        return int(np.isneginf(self.log_prob).sum())
+
+    @property
+    def usable(self) -> bool:
+        """Whether enough of the rows have a number: at least half."""
+        return 2 * len(self.finite) >= len(self.log_prob)
+
+    @property
     def nll(self) -> float:
-        """−mean log p, nats."""
-        return float(-self.log_prob.mean())
+        """−mean log p, nats, over the rows that have one; NaN where none has."""
+        return float(-self.finite.mean()) if len(self.finite) else math.nan
 
     @property
     def se(self) -> float:
-        """Standard error of `nll` over the rows; NaN for a single row."""
-        return standard_error(self.log_prob)
+        """Standard error of `nll` over its rows; NaN for a single row."""
+        return standard_error(self.finite)
 
     def require(self, what: str) -> Likelihood:
         """Itself, or a RunError that says what cannot be computed, and why."""
         if self.status is not Status.DONE:
-            raise RunError(f"{what} cannot be computed: {self.status.value}")
+            first = int(np.isnan(self.log_prob).argmax()) + 1
+            raise RunError(
+                f"{what} of {self.rows_unsolved:,} of {len(self.log_prob):,} rows (the first: {first}) cannot be "
+                f"computed: {self.status.value}"
+            )
         return self
 
 
@@ -77,7 +103,7 @@ def rows_per_chunk(flow: BaseFlow, dim: int) -> int:
 def as_dtype(flow: AnyFlow, dtype: torch.dtype | str) -> AnyFlow:
     """`flow` itself where it has that precision already, else a copy in it."""
     wanted = getattr(torch, dtype) if isinstance(dtype, str) else dtype
-    return flow if all(p.dtype == wanted for p in flow.parameters()) else copy.deepcopy(flow).to(wanted)
+    return flow if all(p.dtype == wanted for p in flow.parameters()) else deep_copy(flow).to(wanted)
 
 
 def selection_solver(settings: EvaluateSpec) -> Solver:
@@ -100,7 +126,7 @@ def likelihood(
     chunk: int | None = None,
     processes: Processes = ALONE,
 ) -> Likelihood:
-    """Exact log p of `rows` (N, D), in standardised coordinates.
+    """Exact log p of `rows` (N, D), in standardised coordinates; rows that fail are solved again (`flow.rows`).
 
     Args:
         flow: of any precision; it is evaluated in `dtype`.
@@ -114,15 +140,16 @@ def likelihood(
     points = as_points(precise, rows)
 
     def solve(part: Tensor) -> Likelihood:
-        result = precise.transform(part, solver=solver)
+        result = carry_rows(precise, part, solver)
         return Likelihood(result.log_prob().double().cpu().numpy(), result.nfe, result.status)
 
     chunks = points.split(chunk or rows_per_chunk(precise, points.shape[1]))
-    parts = list(processes.spread(solve, chunks, lambda found: found.status is not Status.DONE))
-    nfe, status = max(found.nfe for found in parts), parts[-1].status
-    if status is not Status.DONE:
-        return Likelihood(np.full(len(rows), np.nan), nfe, status)
-    return Likelihood(np.concatenate([found.log_prob for found in parts]), nfe, Status.DONE)
+    parts = list(processes.spread(solve, chunks, lambda found: found.rows_unsolved == len(found.log_prob)))
+    log_prob = np.full(len(rows), np.nan)  # where a whole chunk failed, those after it were not tried
+    solved = np.concatenate([found.log_prob for found in parts])
+    log_prob[: len(solved)] = solved
+    status = next((found.status for found in parts if found.status is not Status.DONE), Status.DONE)
+    return Likelihood(log_prob, max(found.nfe for found in parts), status)
 
 
 def reporting_solver(settings: EvaluateSpec) -> Solver:
@@ -142,7 +169,10 @@ def subset(rows: Rows, at_most: int | None, seed: int, purpose: str) -> Array:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one stage's row of results.csv says of its likelihood. None: does not apply."""
+    """What one stage's row of results.csv says of its likelihood. None: does not apply.
+
+    Where test rows are unsolved or infinite, `nll_test`, its error and the KL gap are over the others.
+    """
 
     nll_val: float
     nll_test: float
@@ -152,6 +182,8 @@ class Evaluation:
     kl_gap: float | None
     kl_gap_se: float | None
     nfe: int
+    rows_unsolved: int
+    rows_infinite: int
 
 
 def evaluate(
@@ -162,7 +194,7 @@ def evaluate(
     The KL gap is the mean over the test rows of log p_true − log p_flow, a paired difference.
 
     Returns:
-        The numbers, or the status of the solve that failed.
+        The numbers, or the status of the solve where most of its rows have none.
     """
     solver = reporting_solver(settings)
     test = subset(splits.test, settings.max_rows, data_seed, "test")
@@ -173,14 +205,16 @@ def evaluate(
     }
     found = {name: likelihood(flow, rows, solver, settings.dtype, processes=processes) for name, rows in parts.items()}
     for result in found.values():
-        if result.status is not Status.DONE:
-            return result.status
+        if not result.usable:
+            return result.status if result.status is not Status.DONE else Status.NON_FINITE
     # Where the flow sees columns through maps, back to the standardised coordinates of the columns themselves.
     found = {
         name: replace(result, log_prob=result.log_prob + splits.standardiser.log_slope(parts[name]))
         for name, result in found.items()
     }
-    gap = None if splits.log_prob_true is None else splits.log_prob_true(test) - found["test"].log_prob
+    gap = None
+    if splits.log_prob_true is not None:
+        gap = (splits.log_prob_true(test) - found["test"].log_prob)[np.isfinite(found["test"].log_prob)]
     return Evaluation(
         nll_val=found["validation"].nll,
         nll_test=found["test"].nll,
@@ -190,4 +224,6 @@ def evaluate(
         kl_gap=None if gap is None else float(gap.mean()),
         kl_gap_se=None if gap is None else standard_error(gap),
         nfe=found["test"].nfe,
+        rows_unsolved=found["test"].rows_unsolved,
+        rows_infinite=found["test"].rows_infinite,
     )

@@ -17,15 +17,19 @@ from sparseflows.data.tables.tabular import Standardiser
 from sparseflows.errors import InputError, RunError
 from sparseflows.experiment.folder.folder import RunFolder
 from sparseflows.experiment.splitting import reading_of
+from sparseflows.rng import derived_seed
 
 if TYPE_CHECKING:
     from sparseflows.flow.model import Flow
 
 Array = NDArray[np.float64]
+REDRAWS = 20  # of samples that run off, before it is given up
 
 
-def draw_samples(run: Path, stage: str, n: int, seed: int) -> Array:
-    """n samples (n, D) in the data's own coordinates; equal seeds give equal samples.
+def draw_samples(run: Path, stage: str, n: int, seed: int) -> tuple[Array, int]:
+    """n samples (n, D) in the data's own coordinates, and how many draws ran off and were drawn again.
+
+    Equal seeds give equal samples.
 
     Raises:
         InputError: not a run folder, no such stage.
@@ -34,14 +38,26 @@ def draw_samples(run: Path, stage: str, n: int, seed: int) -> Array:
     folder = _open(run)
     flow, _, standardiser = _load(folder, stage, None, None)
     from sparseflows.evaluation.sampling import carry, noise_rows
+    from sparseflows.flow.draws import RUN_OFF
 
-    return standardiser.invert(carry(flow, noise_rows(n, len(standardiser.shift), seed), reverse=True))
+    drawn, lost = carry(flow, noise_rows(n, len(standardiser.shift), seed), reverse=True), 0
+    for again in range(REDRAWS):
+        off = ~(np.abs(drawn).max(1) <= RUN_OFF)
+        if not off.any():
+            return standardiser.invert(drawn), lost
+        count = int(off.sum())
+        more = noise_rows(count, drawn.shape[1], derived_seed(seed, f"sample/again/{again}"))
+        drawn[off], lost = carry(flow, more, reverse=True), lost + count
+    raise RunError(f"{folder.path}: {int(off.sum())} of {n} samples run off to infinity each time they are drawn")
 
 
 def score_points(
     run: Path, stage: str, points: Path, coordinates: str, tol: float | None, dtype: str | None
 ) -> tuple[Array, dict[str, Any]]:
-    """log p (N,) of a file's rows, and `nll, nll_se, n, nfe, log_scale`.
+    """log p (N,) of a file's rows, and `nll, nll_se, n, nfe, log_scale, rows_infinite, rows_unsolved, nll_finite`.
+
+    A row beyond all numbers has −inf, one that cannot be solved NaN. `nll` is over all rows: None where one of them
+    is infinite or unsolved; `nll_finite` is over the others.
 
     Args:
         run: run folder.
@@ -56,28 +72,32 @@ def score_points(
     flow, precision, standardiser = _load(folder, stage, tol, dtype)
     standardiser.check(own.values, own.called, str(points))
     rows = standardiser.apply(own.values)
-    from sparseflows.evaluation.likelihood import likelihood, standard_error
+    from sparseflows.evaluation.likelihood import Likelihood, likelihood
 
-    found = likelihood(flow, rows, flow.solver, precision).require(f"{folder.path}: the likelihood of {points}")
-    if not np.isfinite(found.log_prob).all():
-        row = int(np.argmin(np.isfinite(found.log_prob))) + 1
-        raise RunError(f"{points}: log p of row {row} is not finite: it lies too far from the training data")
+    found = likelihood(flow, rows, flow.solver, precision)
     log_prob = (
         found.log_prob + standardiser.log_slope(rows) - (standardiser.log_scale if coordinates == "data" else 0.0)
     )
-    error = standard_error(log_prob)
+    shown = Likelihood(log_prob, found.nfe, found.status)
+    whole = len(shown.finite) == len(log_prob)
     summary = {
-        "nll": float(-log_prob.mean()),
-        "nll_se": error if math.isfinite(error) else None,
+        "nll": shown.nll if whole else None,
+        "nll_se": shown.se if whole and math.isfinite(shown.se) else None,
         "n": len(log_prob),
         "nfe": found.nfe,
         "log_scale": standardiser.log_scale,
+        "rows_infinite": shown.rows_infinite,
+        "rows_unsolved": shown.rows_unsolved,
+        "nll_finite": shown.nll if len(shown.finite) else None,
     }
     return log_prob, summary
 
 
 def carry_points(run: Path, stage: str, points: Path, to: str, tol: float | None, dtype: str | None) -> Array:
-    """Rows of a file carried to `noise` (from the data's own coordinates) or to `data` (into them): (N, D)."""
+    """Rows of a file carried to `noise` (from the data's own coordinates) or to `data` (into them): (N, D).
+
+    A row that cannot be solved is NaN, one beyond all numbers infinite.
+    """
     folder = _open(run)
     own = _read_points(folder, points, to == "data")
     # Not the run's own precision: there and back, float32 loses a hundred times what the tolerance allows.

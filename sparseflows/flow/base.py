@@ -3,15 +3,21 @@
 `Flow`, the public class, adds what is made from such a chain (`flow.model`); what is made from it needs no more.
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from sparseflows.errors import InputError
+from sparseflows.flow.calls import values_of_made_tensors
 from sparseflows.flow.divergence import DivergenceKind, DivergenceRule, Drawer, divergence_rule
+from sparseflows.flow.draws import draw
 from sparseflows.flow.fields import Field, MLPField, as_field
+from sparseflows.flow.inputs import as_rows
+from sparseflows.flow.rows import carried
 from sparseflows.flow.solvers.ode import Solver, Status
 from sparseflows.flow.transform import Transformed, standard_normal_log_prob, transform
 from sparseflows.rng import torch_generator
@@ -77,6 +83,7 @@ class BaseFlow(nn.Module):
         noise: str | Drawer = "rademacher",
         generator: torch.Generator | None = None,
         regularise: bool = False,
+        by_row: bool = False,
     ) -> Transformed:
         """Carry points (B, D) from data to noise, or from noise to data with `reverse`; never raises on failure.
 
@@ -88,6 +95,8 @@ class BaseFlow(nn.Module):
             noise: of hutchinson: rademacher, gaussian, or a function that draws; once a block and solve.
             generator: of hutchinson's noise.
             regularise: accumulate the RNODE integrals too.
+            by_row: rows that fail are told by `Transformed.failed`, and all others are carried to their end; without
+                gradients. (`flow.rows.carry_rows` solves them again.)
 
         Returns:
             Points, integrals and NFE summed over the blocks, and the status of the first block that failed.
@@ -96,7 +105,7 @@ class BaseFlow(nn.Module):
         self._check(points)
         zeros = torch.zeros_like(points[:, 0])
         start, log_det = (points, 0.0) if reverse else self.whiten(points)
-        total = Transformed(start, zeros + log_det, zeros, zeros, 0, Status.DONE)
+        total = Transformed(start, zeros + log_det, zeros, zeros, 0, Status.DONE, _none_of(points) if by_row else None)
         for block in reversed(self.chain()) if reverse else self.chain():
             field = block.field
             assert isinstance(field, Field)
@@ -110,16 +119,10 @@ class BaseFlow(nn.Module):
                 regularise=regularise,
                 # Not the block's: T goes in by itself, and the adjoint would count s = √T twice.
                 parameters=tuple(p for p in block.field.parameters() if p.requires_grad),
+                by_row=by_row,
             )
-            total = Transformed(
-                step.points,
-                total.trace + step.trace,
-                total.kinetic + step.kinetic,
-                total.jacobian + step.jacobian,
-                total.nfe + step.nfe,
-                step.status,
-            )
-            if step.status is not Status.DONE:
+            total = total.followed_by(step)
+            if total.status is not Status.DONE and not by_row:
                 return total
         if not reverse:
             return total
@@ -128,27 +131,32 @@ class BaseFlow(nn.Module):
 
     def log_prob(
         self,
-        points: Tensor,
+        points: Any,
         *,
         solver: Solver | None = None,
         divergence: DivergenceKind = "exact",
         noise: str = "rademacher",
         generator: torch.Generator | None = None,
         chunk: int | None = None,
+        on_failure: str = "raise",
     ) -> Tensor:
-        """log p(x) in nats for points (B, D): (B,).
+        """log p(x) in nats for points (B, D): (B,); of one row (D,): ().
 
         Args:
-            points: in the flow's own (standardised) coordinates.
+            points: in the flow's own (standardised) coordinates; arrays and other precisions are converted.
             solver: instead of the flow's own.
             divergence: exact, or hutchinson for an unbiased estimate.
             noise: of hutchinson.
             generator: of hutchinson's noise.
             chunk: rows solved together; None solves all at once. An adaptive solver chooses its steps for
                 each chunk, so values agree to its tolerance, not to the last bit.
+            on_failure: `raise`, or `nan`: rows that cannot be solved are NaN, all others have their value. Without
+                gradients a row that fails is first solved again by itself, in float64 (`flow.rows.carry_rows`). A row
+                beyond all numbers has −inf either way.
 
         Raises:
-            SolveFailed: the solver did not reach the end.
+            InputError: other shapes, no numbers, or NaN (unless `on_failure` is nan).
+            SolveFailed: the solver did not reach the end; it says for which rows.
 
         Example:
             dz/dt = A z for a diagonal A, whose log-determinant is the sum of the diagonal.
@@ -160,36 +168,41 @@ class BaseFlow(nn.Module):
             >>> round(flow.log_prob(origin).item(), 4)  # -log(2 pi) + 0.25
             -1.5879
         """
-        self._check(points)
-        parts = []
-        for part in points.split(chunk or len(points)):
-            result = self.transform(part, solver=solver, divergence=divergence, noise=noise, generator=generator)
-            parts.append(result.require().log_prob())
-        return torch.cat(parts)
+        rows, alone = as_rows(self, points)
+        how: dict[str, Any] = {"divergence": divergence, "noise": noise, "generator": generator}
+        parts = [
+            carried(self, part, on_failure, solver or self.solver, **how).log_prob()
+            for part in rows.split(chunk or len(rows))
+        ]
+        found = torch.cat(parts)
+        return found[0] if alone else found
 
-    def to_noise(self, points: Tensor, *, solver: Solver | None = None) -> Tensor:
-        """z(T) (B, D) for x (B, D)."""
-        return self.transform(points, solver=solver, divergence=None).require().points
+    def to_noise(self, points: Any, *, solver: Solver | None = None, on_failure: str = "raise") -> Tensor:
+        """z(T) (B, D) for x (B, D), or (D,) for (D,); `points` and `on_failure` as in `log_prob`."""
+        rows, alone = as_rows(self, points)
+        found = carried(self, rows, on_failure, solver or self.solver, divergence=None).points
+        return found[0] if alone else found
 
-    def to_data(self, noise: Tensor, *, solver: Solver | None = None) -> Tensor:
-        """x (B, D) for z(T) (B, D)."""
-        return self.transform(noise, reverse=True, solver=solver, divergence=None).require().points
+    def to_data(self, noise: Any, *, solver: Solver | None = None, on_failure: str = "raise") -> Tensor:
+        """x (B, D) for z(T) (B, D), or (D,) for (D,); `noise` and `on_failure` as `points` in `log_prob`."""
+        rows, alone = as_rows(self, noise)
+        found = carried(self, rows, on_failure, solver or self.solver, reverse=True, divergence=None).points
+        return found[0] if alone else found
 
     @torch.no_grad()
     def sample(
         self, n: int, *, generator: torch.Generator | None = None, dim: int | None = None, solver: Solver | None = None
     ) -> Tensor:
-        """n samples (n, D) in the flow's own coordinates."""
-        return self.to_data(self.draw_noise((n, self.dimension(dim)), generator), solver=solver)
+        """n samples (n, D) in the flow's own coordinates; draws that run off are drawn again, with a warning."""
+        return draw(self, n, generator, dim, solver or self.solver, None).samples
 
     @torch.no_grad()
     def sample_and_log_prob(
         self, n: int, *, generator: torch.Generator | None = None, dim: int | None = None, solver: Solver | None = None
     ) -> tuple[Tensor, Tensor]:
         """n samples (n, D) and their log p (n,), from one solve: log p(x) = log N(z) + ∫₀ᵀ tr dt."""
-        noise = self.draw_noise((n, self.dimension(dim)), generator)
-        result = self.transform(noise, reverse=True, solver=solver).require()
-        return result.points, standard_normal_log_prob(noise) + result.trace
+        found = draw(self, n, generator, dim, solver or self.solver, "exact")
+        return found.samples, standard_normal_log_prob(found.noise) + found.trace
 
     def dimension(self, dim: int | None = None) -> int:
         """D, as the fields, the whitening or the standardiser say it, or else `dim`.
@@ -227,10 +240,43 @@ class BaseFlow(nn.Module):
         moved = torch.linalg.solve(matrix, points.T).T if reverse else points @ matrix.T
         return moved, torch.linalg.slogdet(matrix).logabsdet
 
+    def __repr__(self) -> str:
+        solver = self.solver
+        steps = f"{solver.steps} steps" if solver.steps else f"rtol {solver.rtol:g}, atol {solver.atol:g}"
+        parts = [
+            f"{sum(parameter.numel() for parameter in self.parameters()):,} params",
+            *dict.fromkeys(map(_described, self.fields())),
+            f"{solver.method}, {steps}",
+            *(["whitens first"] if self.whitening is not None else []),
+            *(["of standardised data"] if self.standardiser is not None else []),
+        ]
+        blocks = f", {len(self.blocks)} blocks" if len(self.blocks) > 1 else ""
+        return f"{type(self).__name__}(D = {self.dim or '?'}{blocks}: {'; '.join(parts)})"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        new = memo[id(self)] = type(self).__new__(type(self))
+        memo.update(values_of_made_tensors(self))
+        new.__setstate__(copy.deepcopy(vars(self), memo))
+        return new
+
     def _check(self, points: Tensor) -> None:
         if points.ndim != 2 or len(points) == 0 or (self.dim is not None and points.shape[1] != self.dim):
             wanted = f"(B, {self.dim})" if self.dim else "(B, D)"
             raise InputError(f"points have shape {tuple(points.shape)}; the flow takes {wanted}, B at least 1")
+
+
+def _described(field: nn.Module) -> str:
+    """`MLP 2-64-64-2, tanh, time concat`, or the name of a field of one's own."""
+    if not isinstance(field, MLPField):
+        return type(getattr(field, "module", field)).__name__
+    widths = "-".join(map(str, (field.dim, *field.hidden, field.dim)))
+    return f"MLP {widths}, {field.activation}, time {field.time}" + (
+        "" if field.is_plain() else ", with hooks or masks"
+    )
+
+
+def _none_of(points: Tensor) -> Tensor:
+    return torch.zeros(len(points), dtype=torch.bool, device=points.device)
 
 
 def seeded_initialise(flow: BaseFlow, seed: int, gain: float = 1.0) -> None:

@@ -12,6 +12,8 @@ from torch.distributions import Distribution, constraints
 
 from sparseflows.errors import InputError
 from sparseflows.flow.base import BaseFlow
+from sparseflows.flow.draws import draw
+from sparseflows.flow.inputs import check_on_failure
 from sparseflows.flow.solvers.ode import Solver
 from sparseflows.flow.transform import standard_normal_log_prob
 from sparseflows.specs.choices import Coordinates
@@ -40,6 +42,7 @@ class FlowDistribution(Distribution):
         generator: of all draws; None takes PyTorch's own.
         chunk: rows solved together; None solves all at once.
         validate_args: as everywhere in `torch.distributions`; None takes the default that is set there.
+        on_failure: of rows whose log p cannot be solved: `raise`, or `nan` (see `Flow.log_prob`).
 
     Raises:
         InputError: unknown coordinates, `data` of a flow without a standardiser, or a dimension that is missing or
@@ -74,16 +77,13 @@ class FlowDistribution(Distribution):
         generator: torch.Generator | None = None,
         chunk: int | None = None,
         validate_args: bool | None = None,
+        on_failure: str = "raise",
     ) -> None:
         if coordinates not in ("standardised", "data"):
             raise InputError(f"unknown coordinates '{coordinates}' (known: data, standardised)")
-        self.flow, self.coordinates, self.solver, self.chunk, self.generator = (
-            flow,
-            coordinates,
-            solver,
-            chunk,
-            generator,
-        )
+        self.flow, self.coordinates, self.solver, self.chunk = flow, coordinates, solver, chunk
+        check_on_failure(on_failure)
+        self.generator, self.on_failure = generator, on_failure
         self._statistics = _statistics(flow) if coordinates == "data" else None
         super().__init__(Size(), Size((flow.dimension(dim),)), validate_args=validate_args)
 
@@ -91,7 +91,7 @@ class FlowDistribution(Distribution):
         """Independent copies, in `batch_shape`; the flow is shared."""
         shape = torch.empty(self.batch_shape).expand(torch.Size(batch_shape)).shape  # refuses what does not fit
         new = cast(FlowDistribution, self._get_checked_instance(FlowDistribution, _instance))
-        for name in ("flow", "coordinates", "solver", "chunk", "generator", "_statistics"):
+        for name in ("flow", "coordinates", "solver", "chunk", "generator", "on_failure", "_statistics"):
             setattr(new, name, getattr(self, name))
         super(FlowDistribution, new).__init__(shape, self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
@@ -104,14 +104,11 @@ class FlowDistribution(Distribution):
 
         Raises:
             ValueError: a value of another shape, or NaN, where arguments are validated.
-            InputError: another precision than the flow's.
-            SolveFailed: the solver did not reach the end.
+            SolveFailed: the solver did not reach the end, unless `on_failure` is nan.
         """
         if self._validate_args:
             self._validate_sample(value)
-        own = next(self.flow.parameters(), value).dtype
-        if value.dtype != own:
-            raise InputError(f"value has dtype {value.dtype}, the flow {own}; convert one: value.to({own})")
+        value = value.to(next(self.flow.parameters(), value).dtype)
         shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
         points, log_scale = value.reshape(-1, value.shape[-1]), 0.0
         if self._statistics is not None:
@@ -119,7 +116,7 @@ class FlowDistribution(Distribution):
             points, log_scale = (points - shift) / scale, float(scale.log().sum())
         if len(points) == 0:
             return points.sum(-1).view(value.shape[:-1]).expand(shape)
-        found = self.flow.log_prob(points, solver=self.solver, chunk=self.chunk) - log_scale
+        found = self.flow.log_prob(points, solver=self.solver, chunk=self.chunk, on_failure=self.on_failure) - log_scale
         return found.view(value.shape[:-1]).expand(shape)
 
     def rsample(self, sample_shape: Sequence[int] = Size()) -> Tensor:
@@ -133,11 +130,20 @@ class FlowDistribution(Distribution):
         if len(rows) == 0:
             return noise
         parts = [self.flow.to_data(part, solver=self.solver) for part in rows.split(self.chunk or len(rows))]
-        samples = torch.cat(parts).view(shape)
+        return self._in_coordinates(torch.cat(parts).view(shape))
+
+    def _in_coordinates(self, samples: Tensor) -> Tensor:
         if self._statistics is not None:
             shift, scale = (tensor.to(samples) for tensor in self._statistics)
             samples = samples * scale + shift
         return samples
+
+    def sample(self, sample_shape: Sequence[int] = Size()) -> Tensor:
+        """Samples of sample_shape + batch_shape + (D,), without gradients; draws that run off are drawn again."""
+        shape = self._extended_shape(Size(sample_shape))
+        solver = self.solver or self.flow.solver
+        drawn = draw(self.flow, math.prod(shape[:-1]), self.generator, shape[-1], solver, None, self.chunk)
+        return self._in_coordinates(drawn.samples.view(shape))
 
     def entropy(self) -> Tensor:
         """−E log p in nats, of the batch shape, by Monte Carlo over 4,096 samples; see `entropy_with_error`."""

@@ -48,7 +48,7 @@ def exact(field: Field, t: Tensor, z: Tensor) -> Divergence:
 
 def exact_trace(field: Field, t: Tensor, z: Tensor) -> Divergence:
     """`exact` at t () and z (B, D) but for the Frobenius norm (0): a perceptron of few hidden layers is cheaper."""
-    if type(field) is not MLPField or len(field.layers) > MOST_HIDDEN + 1 or t.ndim:
+    if type(field) is not MLPField or len(field.layers) > MOST_HIDDEN + 1 or t.ndim or not field.is_plain():
         return exact(field, t, z)
     sigma = ACTIVATIONS[field.activation]
     *inner, last = field.linear_layers()

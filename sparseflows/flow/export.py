@@ -1,7 +1,6 @@
 """A flow's vector field in formats that other programs run: PyTorch's exported programs, and ONNX."""
 
 import contextlib
-import copy
 import importlib.util
 import logging
 import warnings
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sparseflows.errors import InputError, RunError
+from sparseflows.flow.calls import deep_copy
 from sparseflows.flow.fields import MLPField
 from sparseflows.flow.model import Flow
 from sparseflows.flow.smaller.sparse import SparseField
@@ -119,7 +119,8 @@ def _field(flow: Flow, block: int) -> MLPField:
         raise InputError("a sparse flow cannot be exported; export the flow that it was made from, or its compact()")
     if not isinstance(field, MLPField):
         raise InputError(f"block {block} is a {type(field).__name__}; an MLPField can be exported")
-    return copy.deepcopy(field).cpu().eval()
+    plain = None if field.is_plain() else field.plain_copy()
+    return (plain or deep_copy(field)).cpu().eval()
 
 
 def _target(path: Path | str) -> Path:

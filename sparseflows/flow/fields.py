@@ -4,6 +4,8 @@ A field returns f(t, z) from `forward` and, from `tangents`, f together with (�
 tangents in the same pass: the layers are shared, so D tangents cost D + 1 evaluations and no graph.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from itertools import pairwise
@@ -13,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sparseflows.errors import lookup
-from sparseflows.flow.activations import ACTIVATIONS
+from sparseflows.errors import InputError, lookup
+from sparseflows.flow.activations import ACTIVATIONS, Activation
+from sparseflows.flow.calls import deep_copy, is_plain, is_same_function, tangents_of_call
 from sparseflows.specs.choices import BASES, TIMES
 
 
@@ -112,7 +115,7 @@ class MLPField(nn.Module):
     ) -> None:
         super().__init__()
         self.dim, self.time, self.base, self.activation = dim, time, base, activation
-        self._sigma = lookup("activation", activation, ACTIVATIONS)
+        lookup("activation", activation, ACTIVATIONS)
         lookup("time conditioning", time, TIMES)
         lookup("base", base, BASES)
         widths = [dim, *hidden, dim]
@@ -126,9 +129,43 @@ class MLPField(nn.Module):
         """Neurons of each hidden layer, as they are now."""
         return [layer.bias.shape[0] for layer in self.linear_layers()[:-1]]
 
+    @property
+    def _sigma(self) -> Activation:
+        return ACTIVATIONS[self.activation]
+
     def linear_layers(self) -> list[Layer]:
-        """The layers in order, typed."""
-        return [layer for layer in self.layers if isinstance(layer, Layer)]
+        """The layers in order, typed.
+
+        Raises:
+            InputError: something else was put among them, which the field's formulas do not know.
+        """
+        found = [layer for layer in self.layers if isinstance(layer, Layer)]
+        if len(found) != len(self.layers):
+            other = next(layer for layer in self.layers if not isinstance(layer, Layer))
+            raise InputError(
+                f"a {type(other).__name__} stands among the layers of an MLPField, which takes `Layer`s only; "
+                "write a field of your own, f(t, z), with it"
+            )
+        return found
+
+    def is_plain(self) -> bool:
+        """Whether a call of the field runs these formulas on its tensors and nothing else (see `calls.is_plain`)."""
+        return is_plain(self, MLPField) and all(is_plain(layer, Layer) for layer in self.layers)
+
+    @torch.no_grad()
+    def plain_copy(self) -> MLPField | None:
+        """A plain field of its own with the weights that a call uses: masks and parametrizations carried out.
+
+        None where a call does something else than those weights say, as under a hook that scales an output.
+        """
+        called = deep_copy(self).eval()
+        like = next(called.parameters())
+        called(like.new_zeros(()), like.new_zeros(1, self.dim))  # hooks that compute a weight now have
+        new = MLPField(self.dim, self.hidden, self.activation, self.time, self.base).to(like)
+        for own, given in zip(new.tensors(), called.tensors(), strict=True):
+            own.copy_(given)
+        same = is_same_function(called, new, like, self.dim)
+        return new.train(self.training).requires_grad_(like.requires_grad) if same else None
 
     def tensors(self) -> list[Tensor]:
         """The tensors of all layers, in order, in the shapes of `Layer.tensors`: what gradients are by."""
@@ -156,7 +193,12 @@ class MLPField(nn.Module):
         return f if self.base == "none" else f + gaussian_velocity(t) * z
 
     def tangents(self, t: Tensor, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """f(t, z) (B, D) and (∂f/∂z)v (K, B, D), for t () or (B, 1), z (B, D) and v (K, B or 1, D)."""
+        """f(t, z) (B, D) and (∂f/∂z)v (K, B, D), for t () or (B, 1), z (B, D) and v (K, B or 1, D).
+
+        In one pass where the field is plain; where hooks or parametrizations have a say, by calling it K times.
+        """
+        if not self.is_plain():
+            return tangents_of_call(self, t, z, v)
         *inner, last = self.linear_layers()
         h, u = z, v
         for layer in inner:
@@ -196,7 +238,7 @@ class LinearField(nn.Module):
 
 
 class AutogradField(nn.Module):
-    """Any module f(t, z), its tangents by forward-mode differentiation (`torch.func.jvp`)."""
+    """Any module f(t, z), its tangents by forward-mode differentiation (`calls.tangents_of_call`)."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -215,8 +257,7 @@ class AutogradField(nn.Module):
 
     def tangents(self, t: Tensor, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """f(t, z) (B, D) and (∂f/∂z)v (K, B, D), for t () or (B, 1), z (B, D) and v (K, B or 1, D), in K passes."""
-        pushed = [torch.func.jvp(lambda y: self(t, y), (z,), (row.expand_as(z),)) for row in v]
-        return pushed[0][0], torch.stack([both[1] for both in pushed])
+        return tangents_of_call(self, t, z, v)
 
 
 def as_field(module: nn.Module) -> nn.Module:

@@ -154,14 +154,21 @@ class SparseFlowDensity(DensityMixin, BaseEstimator):
     def score_samples(self, X: ArrayLike) -> Array:
         """log p of rows X (N, D), (N,), in nats, in the coordinates of X.
 
+        −inf for a row beyond all numbers; NaN, with a warning, for one that cannot be solved.
+
         Raises:
             ValueError: rows that are not those of the fit.
-            RunError: a solve failed; the rows lie too far from those of the fit.
         """
         check_is_fitted(self)
         rows = validate_data(self, X, dtype=np.float64, reset=False)
         rows = self.standardiser_.apply(rows)
-        found = likelihood(self.flow_, rows, self.flow_.solver).require("X: the densities")
+        found = likelihood(self.flow_, rows, self.flow_.solver)
+        if found.rows_unsolved:
+            warnings.warn(
+                f"log p of {found.rows_unsolved} of {len(rows)} rows cannot be computed ({found.status.value}); "
+                "it is NaN there",
+                stacklevel=2,
+            )
         return found.log_prob - self.standardiser_.log_scale
 
     def score(self, X: ArrayLike, y: object = None) -> float:
@@ -179,7 +186,11 @@ class SparseFlowDensity(DensityMixin, BaseEstimator):
         if not isinstance(n_samples, int | np.integer) or n_samples < 1:
             raise InputError(f"n_samples={n_samples!r}; give a whole number from 1 on")
         draws = check_random_state(random_state)
-        drawn = draw_again(self.flow_, self.n_features_in_, int(n_samples), lambda: int(draws.randint(MAX_SEED)))
+        drawn, lost = draw_again(self.flow_, self.n_features_in_, int(n_samples), lambda: int(draws.randint(MAX_SEED)))
+        if lost:
+            warnings.warn(
+                f"{lost} draws ran off on their way to {n_samples} samples and were drawn again", stacklevel=2
+            )
         return self.standardiser_.invert(drawn)
 
     def _tell(self, stage: int, state: Pruned[Flow], outcome: Outcome) -> None:

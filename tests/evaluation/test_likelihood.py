@@ -12,6 +12,7 @@ from torch import nn
 
 from sparseflows.data.splits import Splits, make_splits
 from sparseflows.data.tables.tabular import Standardiser
+from sparseflows.errors import RunError
 from sparseflows.evaluation.likelihood import (
     TRAIN_ROWS,
     Evaluation,
@@ -125,9 +126,13 @@ def test_a_failed_solve_is_a_value(first):
     rows[0 if first else 5] = 6.0
     found = likelihood(Flow(Trap()), rows, Solver(), chunk=2)
     assert found.status is Status.NON_FINITE
-    assert found.log_prob.shape == (6,)
-    assert np.isnan(found.log_prob).all()
+    np.testing.assert_array_equal(np.isnan(found.log_prob), rows[:, 0] > 5)  # the row beside it is solved
+    np.testing.assert_allclose(found.finite, -math.log(2 * math.pi), atol=1e-12)
+    assert (found.rows_unsolved, found.rows_infinite) == (1, 0)
+    assert found.nll == pytest.approx(math.log(2 * math.pi))
     assert found.nfe > 0
+    with pytest.raises(RunError, match=r"the NLL of 1 of 6 rows \(the first: [16]\)"):
+        found.require("the NLL")
     assert likelihood(Flow(Trap()), np.zeros((6, 2)), Solver()).status is Status.DONE
     engine = likelihood(mlp_flow(), rows, Solver(max_nfe=9))
     assert engine.status is Status.OUT_OF_STEPS
@@ -272,12 +277,17 @@ def test_max_rows_caps_every_part():
 
 
 @pytest.mark.parametrize("part", ["train", "validation", "test"])
-def test_a_failed_evaluation_is_its_status(part):
+def test_rows_without_a_number_are_counted_and_too_many_are_a_failure(part):
     splits = gaussian_splits()
     rows = getattr(splits, part).copy()
     rows[3, 1] = np.nan
     found = evaluate(identity_flow(), replace(splits, **{part: rows}), EvaluateSpec(), 0)
-    assert found is Status.NON_FINITE
+    assert (found.rows_unsolved, found.rows_infinite) == (int(part == "test"), 0)
+    rest = np.delete(rows, 3, axis=0)
+    assert evaluate(identity_flow(), replace(splits, **{part: rest}), EvaluateSpec(), 0).nll_test == found.nll_test
+    rows[::2] = np.nan
+    rows[1] = np.nan
+    assert evaluate(identity_flow(), replace(splits, **{part: rows}), EvaluateSpec(), 0) is Status.NON_FINITE
     assert evaluate(mlp_flow(), splits, EvaluateSpec(max_nfe=10), 0) is Status.OUT_OF_STEPS
 
 

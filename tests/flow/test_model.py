@@ -164,10 +164,8 @@ def test_second_derivatives_of_an_mlp_flow():
 def test_the_adjoint_says_that_it_has_no_second_derivative():
     flow = mlp_flow()
     loss = flow.log_prob(normal(4, 2), solver=Solver(gradient="adjoint")).mean()
-    first = torch.autograd.grad(loss, list(flow.parameters()), create_graph=True)
-    total = sum(g.sum() for g in first)
-    with pytest.raises(RuntimeError):
-        torch.autograd.grad(total, list(flow.parameters()))
+    with pytest.raises(InputError, match="backprop"):
+        torch.autograd.grad(loss, list(flow.parameters()), create_graph=True)
 
 
 @pytest.mark.parametrize(
@@ -489,7 +487,7 @@ def test_blocks_are_drawn_apart_and_from_the_seed():
 
 
 @pytest.mark.parametrize("call", ["log_prob", "to_noise", "to_data", "transform"])
-@pytest.mark.parametrize("shape", [(), (2,), (0, 2), (5, 1), (5, 3), (5, 2, 2)])
+@pytest.mark.parametrize("shape", [(), (3,), (0, 2), (5, 1), (5, 3), (5, 2, 2)])
 def test_wrong_shapes_are_refused(call, shape):
     with pytest.raises(InputError) as caught:
         getattr(mlp_flow(dtype=torch.float32), call)(torch.zeros(shape))

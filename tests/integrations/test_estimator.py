@@ -157,7 +157,8 @@ def test_lost_samples_are_drawn_again_and_at_last_given_up(monkeypatch):
         return found
 
     monkeypatch.setattr(sampling, "draw_standardised", drawn)
-    assert np.isfinite(density.sample(4, random_state=0)).all()
+    with pytest.warns(UserWarning, match="3 draws ran off"):
+        assert np.isfinite(density.sample(4, random_state=0)).all()
     assert calls == [4, 2, 1]
     monkeypatch.setattr(sampling, "draw_standardised", lambda flow, dim, n, seed: np.full((n, dim), np.nan))
     with pytest.raises(RunError, match="3 of 3 samples run off to infinity"):
@@ -256,8 +257,8 @@ def test_rows_that_are_refused():
     with pytest.raises(InputError, match="n_samples=0"):
         density.sample(0)
     density.flow_.solver = Solver(max_nfe=8)
-    with pytest.raises(RunError, match="the densities cannot be computed: the solver ran out of steps"):
-        density.score_samples(gaussian(3))
+    with pytest.warns(UserWarning, match="3 of 3 rows cannot be computed"):
+        assert np.isnan(density.score_samples(gaussian(3))).all()
 
 
 def test_a_training_that_diverges_says_so():

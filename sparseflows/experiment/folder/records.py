@@ -19,7 +19,7 @@ DONE: Final = "done"
 FAILED: Final = "failed"
 DENSE, CASCADE = "dense", "cascade"
 AS_WRITTEN = "it should be as the run wrote it"
-LATER = ("loss_val", "steps_total")  # columns that older runs lack
+LATER = ("loss_val", "steps_total", "rows_unsolved", "rows_infinite")  # columns that older runs lack
 
 Text = Annotated[str, Field(min_length=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -36,6 +36,7 @@ class Record:
     NLLs and KL gaps are in nats and standardised coordinates; `prune_ratio` = 1 − params / params_dense is
     the one reached; `nfe` is of one solve of log p; `train_seconds` is summed over resumptions; `loss` is a
     classifier's mean cross-entropy in nats; `steps_total` counts all training behind the stage's weights.
+    `rows_unsolved` and `rows_infinite` count test rows without a finite log p, which `nll_test` leaves out.
 
     The bounds are those that a file is held to when it is read; making a record checks nothing.
     """
@@ -66,6 +67,8 @@ class Record:
     train_seconds: AtLeast0 | None = None
     loss_val: Finite | None = None
     steps_total: Whole | None = None
+    rows_unsolved: Whole | None = None
+    rows_infinite: Whole | None = None
 
     @property
     def cascade(self) -> str:

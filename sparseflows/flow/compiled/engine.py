@@ -28,21 +28,29 @@ STATUSES = (Status.DONE, Status.NON_FINITE, Status.NON_FINITE, Status.OUT_OF_STE
 def takes(field: object, points: Tensor, exact: bool) -> bool:
     """Whether the engine is there and can evaluate `field` at `points` (B, D), with the `exact` trace.
 
-    Not what PyTorch only pretends to compute: transforms of `torch.func`, traces, exports.
+    Not what PyTorch only pretends to compute (transforms of `torch.func`, traces, exports), and not a field whose call
+    does more than its tensors say (hooks, parametrizations).
     """
     if type(field) is not MLPField or type(points) is not Tensor:
         return False
-    layers = field.linear_layers()
-    weight = layers[0].weight
     return (
-        points.device.type == weight.device.type == "cpu"
-        and type(weight) is nn.Parameter
-        and weight.dtype == points.dtype
-        and not torch._C._functorch.is_functorch_wrapped_tensor(points)
+        field.is_plain()
+        and all(_readable(tensor, points.dtype) for tensor in (points, *field.tensors()))
         and not torch.jit.is_tracing()
-        and all(len(layer.bias) <= WIDEST for layer in layers[:-1])
+        and max(field.hidden, default=0) <= WIDEST
         and (not exact or field.dim <= MOST_DIMS)
         and library(points.dtype) is not None
+    )
+
+
+def _readable(tensor: Tensor, dtype: torch.dtype) -> bool:
+    """Whether the engine can read the memory of `tensor` as numbers of that precision."""
+    return (
+        type(tensor) in (Tensor, nn.Parameter)
+        and tensor.device.type == "cpu"
+        and tensor.layout is torch.strided
+        and tensor.dtype == dtype
+        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
     )
 
 
@@ -104,6 +112,7 @@ def carry(
     exact: bool = True,
     probes: Tensor | None = None,
     reverse: bool = False,
+    by_row: bool = False,
 ) -> Solution:
     """Carry points (B, D) through a block by adaptive solves, each tile of rows with steps of its own; no gradient.
 
@@ -116,6 +125,7 @@ def carry(
         exact: take the exact trace; without it and without probes, none.
         probes: (B, D) of Hutchinson's estimate.
         reverse: from T to 0.
+        by_row: a row that fails fails alone, and all others are carried to their end.
     """
     start, kind = points.detach().contiguous(), _kind(probes, exact)
     share = max(ROWS_OF_A_THREAD, -(-len(start) // torch.get_num_threads()))
@@ -123,7 +133,7 @@ def carry(
 
     def one(rows: slice) -> Solution:
         own = None if probes is None else probes[rows].contiguous()
-        return _carry(field, end_time, start[rows], solver, kind, own, reverse)
+        return _carry(field, end_time, start[rows], solver, kind, own, reverse, by_row=by_row)
 
     if len(runs) == 1:
         return one(runs[0])
@@ -133,6 +143,7 @@ def carry(
         tuple(torch.cat(tensors) for tensors in zip(*(part.state for part in parts), strict=True)),
         max(part.nfe for part in parts),
         next((part.status for part in parts if part.status is not Status.DONE), Status.DONE),
+        failed=torch.cat([part.failed for part in parts if part.failed is not None]) if by_row else None,
     )
 
 
@@ -157,19 +168,25 @@ def _carry(
     reverse: bool,
     tile: int = TILE,
     first_step: float = FIRST_STEP,
+    by_row: bool = False,
 ) -> Solution:
     ends, traces = torch.empty_like(start), torch.zeros_like(start[:, 0])
     block, method = BlockStructure.of(field, end_time), TableauStructure.of(TABLEAUS[solver.method])
-    control = ControlStructure.of(solver, first_step, reverse)
+    control = ControlStructure.of(solver, first_step, reverse, len(start) if by_row else None)
     status = _engine(start.dtype).carry(
         ctypes.byref(block), kind, ctypes.byref(method), ctypes.byref(control), pointer(start),
         pointer(probes), ctypes.c_long(len(start)), tile, pointer(ends), pointer(traces),
     )  # fmt: skip
     _require_memory(status == NO_MEMORY)
-    found = STATUSES[status]
-    if found is Status.DONE and not bool(torch.isfinite(ends).all() & torch.isfinite(traces).all()):
+    found, failed = STATUSES[status], None
+    finite = torch.isfinite(ends).all(1) & torch.isfinite(traces)
+    if control.statuses is not None:
+        ended = control.statuses.masked_fill((control.statuses == 0) & ~finite, STATUSES.index(Status.NON_FINITE))
+        failed = ended != 0
+        found = STATUSES[int(ended[failed][0])] if bool(failed.any()) else Status.DONE
+    elif found is Status.DONE and not bool(finite.all()):
         found = Status.NON_FINITE
-    return Solution((ends, traces), control.nfe, found, tuple(control.lengths[: control.taken]))
+    return Solution((ends, traces), control.nfe, found, tuple(control.lengths[: control.taken]), failed)
 
 
 def _engine(dtype: torch.dtype) -> Any:

@@ -217,6 +217,8 @@ typedef struct {
     long nfe;     /* out: the largest number of evaluations over the tiles */
     double *steps; /* out, NULL where nobody asks: the lengths of the last tile's steps, `room` of them at most */
     int room, taken;
+    int *status; /* out, NULL: the first tile that fails ends the call. Else how each row ended: those of a tile that
+                    failed are solved again one by one, and a row that fails alone leaves the point that it had reached */
 } Control;
 
 /* The size of a step's error in units of the tolerance. Values and error: r rows of `pad` coordinates, dim of them in
@@ -247,7 +249,7 @@ static double error_size(const Control *control, int r, int dim, int pad, const 
 int carry(Block *block, int kind, const Tableau *tableau, Control *control, const REAL *points, const REAL *probes,
           long rows, int tile, REAL *ends, REAL *traces) {
     FLUSH_DENORMALS
-    enum { MOST = 16 };
+    enum { MOST = 16, MOST_SPENT = 64 };
     Arena arena = {0};
     const int s = tableau->stages;
     const double whole = block->end_time;
@@ -266,12 +268,14 @@ int carry(Block *block, int kind, const Tableau *tableau, Control *control, cons
     }
     const double smallest = sizeof(REAL) == 4 ? 1e-7 : 1e-14;
     REAL *entered = passed[0].entered;
-    long most = control->nfe = 0;
-    for (long first = 0; first < rows; first += tile) {
-        const int r = rows - first < tile ? (int)(rows - first) : tile;
-        const long size = (long)r * f.pad;
+    long most = control->nfe = 0, alone = 0, spent = 0; /* rows before `alone` go one by one; `spent` of them took all steps */
+    const double first_step = control->first;
+    for (long first = 0, r; first < rows; first += r) {
+        r = first < alone ? 1 : rows - first < tile ? rows - first : tile;
+        const long size = r * f.pad;
+        int status = DONE;
         long nfe = 1;
-        double done = 0, step = fmin(1, control->first);
+        double done = 0, step = fmin(1, first < alone ? first_step : control->first);
         int infinite = 0;
         control->taken = 0;
         load(&f, points, probes, first, r, entered);
@@ -296,7 +300,7 @@ int carry(Block *block, int kind, const Tableau *tableau, Control *control, cons
                 combine(trace_error, trace_error, slope, tableau->error, s + 1, signed_step, r);
                 combine(trace_next, trace, slope, tableau->b, s, signed_step, r);
             }
-            const double found = error_size(control, r, f.dim, f.pad, z, z_next, error, trace, trace_next,
+            const double found = error_size(control, (int)r, f.dim, f.pad, z, z_next, error, trace, trace_next,
                                             kind == VALUE ? NULL : trace_error);
             infinite = !(found < INFINITY);
             const int good = !infinite && found <= 1;
@@ -312,11 +316,27 @@ int carry(Block *block, int kind, const Tableau *tableau, Control *control, cons
             factor = factor > 5 ? 5 : factor < 0.2 ? 0.2 : factor;
             if (!good && factor > 0.9) factor = 0.9;
             step *= factor;
-            if (step < smallest) return infinite ? NON_FINITE : UNDERFLOW;
-            if (done < 1 && nfe + s > control->max_nfe) return OUT_OF_STEPS;
+            if (step < smallest) status = infinite ? NON_FINITE : UNDERFLOW;
+            else if (done < 1 && nfe + s > control->max_nfe) status = OUT_OF_STEPS;
+            if (status != DONE) break;
             if (step > 1 - done) step = 1 - done;
         }
         if (nfe > most) most = nfe;
+        if (status != DONE) {
+            if (!control->status) return status;
+            control->first = first_step;
+            if (r > 1) {
+                alone = first + r, r = 0;
+                continue;
+            }
+            if (status == OUT_OF_STEPS && ++spent > MOST_SPENT && spent > first / 4) { /* it is not single rows */
+                for (long j = first; j < rows; j++) control->status[j] = status;
+                control->nfe = most;
+                return DONE;
+            }
+        }
+        if (control->status)
+            for (long j = 0; j < r; j++) control->status[first + j] = status;
         unload(&f, z, first, r, ends);
         if (traces) memcpy(traces + first, trace, r * sizeof(REAL));
     }

@@ -54,7 +54,7 @@ class BlockStructure(ctypes.Structure):
         lengths = doubles(steps)
         kept: list[Any] = [widths, pointers, targets, lengths]
         gradients = []
-        for place, tensor in enumerate(layer._parameters[name] for layer in layers for name in TENSORS):
+        for place, tensor in enumerate(tensor for layer in layers for tensor in layer.tensors()):
             if tensor is None:
                 continue
             kept.append(tensor.detach().contiguous())
@@ -98,20 +98,25 @@ class ControlStructure(ctypes.Structure):
 
     _fields_ = _members(
         "double rtol atol", "long max_nfe", "int by_row reverse", "double first", "long nfe", "pointer steps",
-        "int room taken",
+        "int room taken", "pointer status",
     )  # fmt: skip
     lengths: Any
+    statuses: Tensor | None
 
     @classmethod
-    def of(cls, solver: Solver, first_step: float, reverse: bool) -> ControlStructure:
-        """The control of a solve by `solver` that tries `first_step` first."""
+    def of(cls, solver: Solver, first_step: float, reverse: bool, rows: int | None = None) -> ControlStructure:
+        """The control of a solve by `solver` that tries `first_step` first; of `rows`, each ends by itself.
+
+        Their `statuses` are int32 (rows,).
+        """
+        statuses = None if rows is None else torch.zeros(rows, dtype=torch.int32)
         lengths = (ctypes.c_double * solver.max_nfe)()
         by_row = int(solver.norm == "rows")
         found = cls(
             solver.rtol, solver.atol, solver.max_nfe, by_row, int(reverse), first_step, 0, ctypes.addressof(lengths),
-            solver.max_nfe, 0,
+            solver.max_nfe, 0, pointer(statuses),
         )  # fmt: skip
-        found.lengths = lengths
+        found.lengths, found.statuses = lengths, statuses
         return found
 
 

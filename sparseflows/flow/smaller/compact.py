@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sparseflows.flow.activations import ACTIVATIONS
 from sparseflows.flow.base import BaseFlow
+from sparseflows.flow.calls import deep_copy
 from sparseflows.flow.fields import Layer, MLPField
 
 AnyFlow = TypeVar("AnyFlow", bound=BaseFlow)
@@ -20,7 +21,9 @@ def compact(flow: AnyFlow) -> AnyFlow:
 
     A neuron goes where no path of nonzero weights leads from it to the output. One that sees neither z nor t
     is constant: what it sends on is added to the biases that read it, then it goes too. A layer all of whose
-    neurons would go keeps one, which nothing reads. Fields that are no `MLPField` are copied as they are.
+    neurons would go keeps one, which nothing reads. Masks and parametrizations of `torch.nn.utils` are carried
+    out first. Fields that are no `MLPField`, and those with hooks that compute more than a weight, are copied as
+    they are.
 
     Args:
         flow: masked or not; it is left as it is.
@@ -28,8 +31,14 @@ def compact(flow: AnyFlow) -> AnyFlow:
     Returns:
         A flow of the same class, blocks, end times, whitening, solver and standardiser.
     """
-    fields = [compact_field(f) if isinstance(f, MLPField) else copy.deepcopy(f) for f in flow.fields()]
-    return with_fields(flow, fields)
+    return with_fields(flow, [_compact(field) for field in flow.fields()])
+
+
+def _compact(field: nn.Module) -> nn.Module:
+    plain = field
+    if isinstance(field, MLPField) and not field.is_plain():
+        plain = field.plain_copy() or field
+    return compact_field(plain) if isinstance(plain, MLPField) and plain.is_plain() else deep_copy(field)
 
 
 @torch.no_grad()

@@ -8,7 +8,6 @@ meets its operands there. (`F.linear` with a CSR weight, and one product for all
 
 from __future__ import annotations
 
-import functools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -17,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from sparseflows.errors import InputError
-from sparseflows.flow.activations import ACTIVATIONS
+from sparseflows.flow.activations import ACTIVATIONS, Activation
+from sparseflows.flow.calls import is_plain
 from sparseflows.flow.fields import TENSORS, Layer, MLPField, gaussian_velocity
 from sparseflows.flow.smaller.compact import AnyFlow, compact, with_fields
 
@@ -57,7 +57,7 @@ def sparsity(weight: Tensor) -> float:
 
 
 def _sparse_field(field: nn.Module, threshold: float) -> nn.Module:
-    if not isinstance(field, MLPField) or not field.hidden:
+    if not isinstance(field, MLPField) or not field.hidden or not field.is_plain():
         return field
     sparse = [sparsity(layer.weight) > threshold for layer in field.linear_layers()]
     return SparseField(field, sparse) if any(sparse) else field
@@ -125,14 +125,18 @@ class SparseField(nn.Module):
     def __init__(self, field: MLPField, sparse: list[bool]) -> None:
         super().__init__()
         self.dim, self.time, self.base, self.activation = field.dim, field.time, field.base, field.activation
-        self._sigma = ACTIVATIONS[field.activation]
         self.layers = nn.ModuleList(SparseLayer(*both) for both in zip(field.linear_layers(), sparse, strict=True))
+        self._made: tuple[list[tuple[int, int]], tuple[list[Tensor], list[Tensor]]] | None = None
         self.register_load_state_dict_post_hook(_forget)
 
     @property
     def hidden(self) -> list[int]:
         """Neurons of each hidden layer."""
         return [layer.shape[0] for layer in self.sparse_layers()[:-1]]
+
+    @property
+    def _sigma(self) -> Activation:
+        return ACTIVATIONS[self.activation]
 
     def sparse_layers(self) -> list[SparseLayer]:
         """The layers in order, typed."""
@@ -151,7 +155,7 @@ class SparseField(nn.Module):
     def tangents(self, t: Tensor, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """f(t, z) (B, D) and (∂f/∂z)v (K, B, D), for z (B, D) and v (K, B or 1, D). Raises as `forward`."""
         self._refuse_gradients(t, z, v)
-        shortcuts = self._multiplied[1] if _are_units(v) else ()
+        shortcuts = self._multiplied()[1] if _are_units(v) else ()
         values, columns = [], []
         for clock, points, rows in self._tiles(t, z):
             slopes: list[Tensor] = []
@@ -174,7 +178,7 @@ class SparseField(nn.Module):
     def _values(self, t: Tensor, h: Tensor, slopes: list[Tensor] | None = None) -> tuple[Tensor, Tensor | None]:
         """f (D, b) and the last layer's gate; ∂h/∂(W h) of every hidden layer, (n, b), is added to `slopes`."""
         *inner, last = self.sparse_layers()
-        *matrices, closing = self._multiplied[0]
+        *matrices, closing = self._multiplied()[0]
         for layer, matrix in zip(inner, matrices, strict=True):
             gate = layer.gate(t)
             x = layer.value(t, h, matrix, gate)
@@ -187,7 +191,7 @@ class SparseField(nn.Module):
 
     def _pushed(self, slopes: list[Tensor], v: Tensor, shortcuts: Sequence[Tensor]) -> Tensor:
         """(K, D, b): the tangents v (K, 1 or b, D) pushed through all layers, but for the last one's gate."""
-        matrices = self._multiplied[0]
+        matrices = self._multiplied()[0]
         pushed = v.new_empty(len(v), self.dim, slopes[0].shape[1])
         scratch = [torch.empty_like(slope) for slope in slopes]
         shared = matrices[0] @ v[:, 0].T.contiguous() if v.shape[1] == 1 and not shortcuts else None  # (n, K)
@@ -204,11 +208,23 @@ class SparseField(nn.Module):
                 u = multiply(matrices[index + 1], outputs[index], outputs[index + 1])
         return pushed
 
-    @functools.cached_property
     def _multiplied(self) -> tuple[list[Tensor], list[Tensor]]:
-        """The matrix of every layer, and for each input the first two together."""
+        """The matrix of every layer, and for each input the first two together; kept until a value changes.
+
+        Raises:
+            InputError: a layer has hooks, masks or parametrizations.
+        """
         layers = self.sparse_layers()
-        return [layer.matrix() for layer in layers], paths(layers[0], layers[1])
+        state = [(id(layer.values), layer.values._version) for layer in layers]
+        if self._made is None or self._made[0] != state:
+            for layer in layers:
+                if not is_plain(layer, SparseLayer) or "values" not in dict(layer.named_parameters()):
+                    raise InputError(
+                        "a layer of this sparse flow has hooks, masks or parametrizations, which it cannot carry out; "
+                        "put them on the flow that it was made from, then to_sparse()"
+                    )
+            self._made = state, ([layer.matrix() for layer in layers], paths(layers[0], layers[1]))
+        return self._made[1]
 
     def _with_base(self, t: Tensor, z: Tensor, f: Tensor) -> Tensor:
         return f if self.base == "none" else f + gaussian_velocity(t) * z
@@ -227,12 +243,13 @@ class SparseField(nn.Module):
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_multiplied"}
+        return self.__dict__ | {"_made": None}
 
 
 def _forget(field: nn.Module, keys: object = None) -> None:
     """After a state was loaded: the matrices are those of the state before."""
-    field.__dict__.pop("_multiplied", None)
+    assert isinstance(field, SparseField)
+    field._made = None
 
 
 def _are_units(v: Tensor) -> bool:

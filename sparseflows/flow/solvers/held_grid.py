@@ -7,11 +7,13 @@ caches. The gradient is that of the discretised solve: the adjoint of every Rung
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sparseflows.flow.divergence import exact, hutchinson
 from sparseflows.flow.fields import MLPField
 from sparseflows.flow.solvers.mlp_kernel import Evaluated, MLPKernel, Weights
 from sparseflows.flow.solvers.ode import Solution, Status
@@ -44,10 +46,27 @@ def solve_on_grid(
         tile: rows that are walked together.
     """
     settings = (steps, tableau, recompute, tile)
+    if not field.is_plain():
+        how = {"end_time": 1.0, "steps": steps, "tableau": tableau, "keep": False, "recompute": False}
+        end, trace, _ = _walk(SimpleNamespace(kernel=_Called(field, end_time, probes), **how), points, slice(None))
+        return end, trace
     found: tuple[Tensor, Tensor] = _GridSolve.apply(
         points, end_time, MLPKernel(field, probes), settings, *field.tensors()
     )
     return found
+
+
+class _Called:
+    """Evaluations dz/dτ of a field that hooks or parametrizations have a say in: by calling it, and by autograd."""
+
+    def __init__(self, field: MLPField, end_time: Tensor, probes: Tensor | None) -> None:
+        self.field, self.end_time, self.probes = field, end_time, probes
+
+    def forward(self, tau: float, z: Tensor, rows: slice = slice(None)) -> Evaluated:
+        """T·f (B, D) and T·tr ∂f/∂z (B,) at t = τT and z (B, D), with the probes of `rows`."""
+        t = self.end_time * tau
+        here = exact(self.field, t, z) if self.probes is None else hutchinson(self.field, t, z, self.probes[rows])
+        return Evaluated(self.end_time * here.velocity, self.end_time * here.trace, tau, [])
 
 
 @dataclass
@@ -162,7 +181,11 @@ def choose_grid(
         first_step: to try first, over τ: that of the grid before is a good one.
         max_nfe: evaluations after which the choice is given up.
     """
-    kernel, whole = MLPKernel(field, probes), float(end_time.detach())
+    kernel: MLPKernel | _Called
+    if field.is_plain():
+        kernel, whole = MLPKernel(field, probes), float(end_time.detach())
+    else:
+        kernel, whole = _Called(field, end_time, probes), 1.0
     z, trace = points, torch.zeros_like(points[:, 0])
     here = kernel.forward(0.0, z)
     tau, step, nfe = 0.0, min(1.0, first_step), 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from torchdiffeq import odeint, odeint_adjoint
 
 from sparseflows.distributed.processes import ALONE, Processes
 from sparseflows.errors import InputError, RunError, lookup
+from sparseflows.flow.solvers.adjoint import checked_rates, once_differentiable
+from sparseflows.flow.solvers.by_row import RowWatch, finite_rows
 from sparseflows.specs.choices import FIXED, GRADIENTS, SOLVERS
 
 State = tuple[Tensor, ...]
@@ -35,8 +38,9 @@ class Status(enum.Enum):
 class SolveFailed(RunError):
     """A solve that did not reach its end, where no value can be given back."""
 
-    def __init__(self, status: Status, nfe: int) -> None:
-        super().__init__(f"{status.value} (after {nfe} evaluations of the field)")
+    def __init__(self, status: Status, nfe: int, what: str = "") -> None:
+        where = f"{what} cannot be solved: " if what else ""
+        super().__init__(f"{where}{status.value} (after {nfe} evaluations of the field)")
         self.status, self.nfe = status, nfe
 
 
@@ -89,6 +93,13 @@ class Solver:
                 f"steps goes with the fixed-step methods ({', '.join(FIXED)}) and with them only; "
                 f"method is {self.method}"
             )
+        for name in ("rtol", "atol"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise InputError(f"{name} is {getattr(self, name)}; a tolerance is a finite number above 0")
+        for name in ("steps", "max_nfe"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise InputError(f"{name} is {value!r}; it is a whole number from 1 on")
         if self.processes.several and self.norm != "batch":
             raise InputError("a batch that several processes share is solved with the norm 'batch'")
 
@@ -107,12 +118,15 @@ class Solution:
         nfe: evaluations spent, the largest of a tile of rows where tiles are solved by themselves.
         status: why it ended.
         steps: lengths of the steps that an adaptive method took, in order; empty for a fixed one, and for tiles.
+        failed: where rows were solved by themselves, which of them did not reach the end (B,); `status` is then that of
+            the first. None: all rows share `status`.
     """
 
     state: State
     nfe: int
     status: Status
     steps: tuple[float, ...] = ()
+    failed: Tensor | None = None
 
     def require(self) -> Solution:
         """Itself, or `SolveFailed`."""
@@ -122,11 +136,16 @@ class Solution:
 
 
 class Counted(nn.Module):
-    """The right-hand side with its evaluations counted and capped (a module: the adjoint wants one)."""
+    """The right-hand side with its evaluations counted and capped (a module: the adjoint wants one).
 
-    def __init__(self, function: Callable[[Tensor, State], State], max_nfe: int) -> None:
+    The first evaluation looks whether the rates depend on anything trainable beside `reach`; None asks nothing.
+    """
+
+    def __init__(
+        self, function: Callable[[Tensor, State], State], max_nfe: int, reach: Sequence[Tensor] | None = None
+    ) -> None:
         super().__init__()
-        self.function, self.max_nfe = function, max_nfe
+        self.function, self.max_nfe, self.reach = function, max_nfe, reach
         self.nfe = 0
         self.last: State = ()
         self.steps: list[float] = []
@@ -136,7 +155,10 @@ class Counted(nn.Module):
         if self.nfe >= self.max_nfe:
             raise SolveFailed(Status.OUT_OF_STEPS, self.nfe)
         self.nfe += 1
-        rates = self.function(t, state)
+        if self.reach is None:
+            rates = self.function(t, state)
+        else:
+            rates, self.reach = checked_rates(self.function, t, state, self.reach), None
         self.last = tuple(tensor.detach() for tensor in (*state, *rates))  # a field may give numbers for NaN
         return rates
 
@@ -147,6 +169,23 @@ class Stepping(Counted):
     def callback_accept_step(self, t: Tensor, state: State, step: Tensor) -> None:
         """Note a step () that torchdiffeq keeps from t () on; it calls this after each."""
         self.steps.append(float(step.detach()))
+
+
+class Watched(Stepping):
+    """The same under a `RowWatch`, which learns what is tried and what is kept."""
+
+    def __init__(self, function: Callable[[Tensor, State], State], max_nfe: int, watch: RowWatch) -> None:
+        super().__init__(partial(watch.rates, function), max_nfe)
+        self.watch = watch
+
+    def callback_step(self, t: Tensor, state: State, step: Tensor) -> None:
+        """Note a step () that torchdiffeq tries from t () on; it calls this before each."""
+        self.watch.begin_step(float(step))
+
+    def callback_accept_step(self, t: Tensor, state: State, step: Tensor) -> None:
+        """Note a step () that torchdiffeq keeps from t () on."""
+        super().callback_accept_step(t, state, step)
+        self.watch.accept_step()
 
 
 def ends_of_time(state: State, reverse: bool) -> Tensor:
@@ -186,6 +225,7 @@ def solve(
     *,
     reverse: bool = False,
     parameters: Sequence[Tensor] = (),
+    by_row: bool = False,
 ) -> Solution:
     """Integrate d state/dt = function(t, state) over t from 0 to 1, or from 1 to 0.
 
@@ -195,12 +235,20 @@ def solve(
         solver: method, tolerances, cap, kind of gradient.
         reverse: from 1 to 0 instead.
         parameters: what the adjoint is to give gradients for (backpropagation finds them itself).
+        by_row: a row that fails is set aside and told by `Solution.failed`, and the others are carried on (`by_row`);
+            without gradients.
 
     Returns:
         The state at the end. A solve that fails comes back with its status; only the backward pass of the
         adjoint, which has no caller to come back to, raises: `SolveFailed`, or torchdiffeq's AssertionError.
     """
-    counted = (Stepping if solver.steps is None else Counted)(function, solver.max_nfe)
+    adjoint = solver.gradient == "adjoint" and torch.is_grad_enabled()
+    kind = Stepping if solver.steps is None else Counted
+    counted = kind(function, solver.max_nfe, parameters if adjoint else None)
+    watch = None
+    if by_row and solver.steps is None:
+        watch = RowWatch(len(state[0]), state[0], solver.norm == "batch")
+        counted = Watched(function, solver.max_nfe, watch)
     times = ends_of_time(state, reverse)
     there: dict[str, Any]
     back: dict[str, Any]
@@ -211,17 +259,30 @@ def solve(
         there, back = {"step_t": times[1:].clone()}, {"step_t": -times[:1] if reverse else times[:1].clone()}
         if solver.norm == "rows":
             there["norm"] = _worst_row
+        if watch is not None:
+            there["norm"] = watch.norm
     arguments = {"rtol": solver.rtol, "atol": solver.atol, "method": solver.method, "options": there}
 
     def integrate() -> State:
-        if solver.gradient == "adjoint" and torch.is_grad_enabled():
+        if adjoint:
             arguments["adjoint_params"] = tuple(parameters)
             path = odeint_adjoint(counted, state, times, adjoint_options=dict(back), **arguments)
-        else:
-            path = odeint(counted, state, times, **arguments)
-        return last_of(path)
+            return tuple(once_differentiable(tensor) for tensor in last_of(path))
+        return last_of(odeint(counted, state, times, **arguments))
 
-    return attempt(counted, state, integrate)
+    solution = attempt(counted, state, integrate)
+    return _with_failed(solution, state, watch) if by_row else solution
+
+
+def _with_failed(solution: Solution, start: State, watch: RowWatch | None) -> Solution:
+    if solution.state is start:  # the solve as a whole did not end
+        return replace(solution, failed=torch.ones_like(start[0][:, 0], dtype=torch.bool))
+    failed = ~finite_rows(solution.state)
+    status = Status.NON_FINITE if bool(failed.any()) else Status.DONE
+    if watch is not None and bool(watch.failed.any()):
+        status = Status.NON_FINITE if watch.infinite or bool(failed.any()) else Status.UNDERFLOW
+        failed = failed | watch.failed
+    return replace(solution, failed=failed, status=status)
 
 
 def attempt(counted: Counted, state: State, integrate: Callable[[], State]) -> Solution:

@@ -72,6 +72,12 @@ def known_dim(flow: Flow) -> int | None:
 
 
 def _field_chain(block: int, field: MLPField) -> Chain:
+    if not field.is_plain():
+        raise InputError(
+            f"block {block}: its weights are masked, computed or hooked by PyTorch's own means; make them its own "
+            "before it is pruned: torch.nn.utils.prune.remove, torch.nn.utils.parametrize.remove_parametrizations, or "
+            "flow.compact()"
+        )
     sigma, links = ACTIVATIONS[field.activation].value, []
     for index, layer in enumerate(field.linear_layers()):
         name = f"blocks.{block}.field.layers.{index}"

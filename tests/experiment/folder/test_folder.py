@@ -34,6 +34,8 @@ COLUMNS = (
         "train_seconds",
         "loss_val",
         "steps_total",
+        "rows_unsolved",
+        "rows_infinite",
     ),
 )
 LABELS = ["dense-s0/0", *(f"{method}-s0/{k}" for method in ("unstructured", "structured") for k in (1, 2, 3))]

@@ -307,12 +307,12 @@ def test_stages_that_fail_end_without_a_network(spies, selecting, tmp_path, call
         return lambda *arguments: replace(found(*arguments), value=found(*arguments).value * math.nan)
 
     monkeypatch.setattr(stage_module, "build_objective", never)
-    assert call("run", selecting, "--out", tmp_path, "--log", "spying:spy").status == 0
+    assert call("run", selecting, "--out", tmp_path, "--log", "spying:spy").status == 1
     ends = [(record.status, network) for kind, record, *network in spies[0].calls if kind == "end"]
     assert ends == [("failed", [None])] * 3
     assert spies[0].labels("begin") == ["dense-s0/0"] * 3  # three attempts; the others had nothing to begin with
     assert {row["status"] for row in rows(tmp_path / "tiny")} == {"failed"}
-    assert call("run", selecting, "--out", tmp_path, "--log", "spying:other").status == 0
+    assert call("run", selecting, "--out", tmp_path, "--log", "spying:other").status == 1
     assert [(one[1].status, one[2]) for one in spies[1].calls if one[0] == "end"] == [("failed", None)] * 3
 
 

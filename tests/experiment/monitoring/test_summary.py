@@ -29,7 +29,13 @@ def test_one_line_a_stage():
         "structured-s0/1            999  98.2 %           -0.333    0.250 ± 0.062      ",
         "structured-s0/2      failed: the solver ran out of steps",
         "nats, standardised coordinates, ± standard error over the test rows; written to runs/a",
+        "1 of 3 stages failed",
     ]
+
+
+def test_rows_that_the_nll_leaves_out_are_named():
+    records = [record_of("dense", 0, params=9, prune_ratio=0.0, nll_test=0.5, rows_unsolved=2, rows_infinite=1)]
+    assert any("dense-s0/0" in line and "3 test rows" in line for line in results_text(records, Path("a")).splitlines())
 
 
 def test_the_table_of_a_run_holds_what_results_csv_holds(undisturbed, rows):

@@ -1,0 +1,52 @@
+"""What the commands say of rows without a number: how many, the first of them, and an error where one is asked for."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from sparseflows.errors import RunError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SHOWN = 5  # rows named
+
+
+def score_text(summary: dict[str, Any], coordinates: str) -> str:
+    """The line that `score` prints, for the document that it prints with --json."""
+    without = summary["rows_infinite"] + summary["rows_unsolved"]
+    end = f"{coordinates} coordinates (NFE {summary['nfe']})"
+    if not without:
+        error = "" if summary["nll_se"] is None else f" ± {summary['nll_se']:.4f}"
+        return f"NLL {summary['nll']:.4f}{error} nats over {summary['n']:,} rows, {end}"
+    whole = "unknown" if summary["rows_unsolved"] else "inf"
+    rest = summary["n"] - without
+    over = "no row has a number" if not rest else f"{summary['nll_finite']:.4f} nats over the {rest:,} others"
+    return f"NLL {whole} over all {summary['n']:,} rows, {without:,} of which have no finite log p; {over}, {end}"
+
+
+def tell_rows(values: np.ndarray, strict: bool) -> None:
+    """Count the rows of (N,) or (N, D) that are not finite on standard error, with the first of them.
+
+    Raises:
+        RunError: there are some, and it is to be `strict`.
+    """
+    import numpy as np
+
+    rows = values.reshape(len(values), -1)
+    unsolved = np.isnan(rows).any(1)
+    infinite = np.isinf(rows).any(1) & ~unsolved
+    said = [
+        f"{int(which.sum()):,} of {len(rows):,} rows {what} (from 1: {_places(np.flatnonzero(which) + 1)})"
+        for which, what in ((infinite, "lie beyond all numbers"), (unsolved, "cannot be solved"))
+        if which.any()
+    ]
+    if said and strict:
+        raise RunError(f"{'; '.join(said)}; without --strict they are -inf and NaN")
+    for one in said:
+        print(f"note: {one}", file=sys.stderr)
+
+
+def _places(rows: np.ndarray) -> str:
+    return ", ".join(map(str, rows[:SHOWN])) + (", …" if len(rows) > SHOWN else "")

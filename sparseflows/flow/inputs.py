@@ -1,0 +1,92 @@
+"""What a person gives a flow becomes points in its precision, or one sentence says what would be right."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparseflows.errors import InputError
+from sparseflows.specs.choices import FIXED
+
+if TYPE_CHECKING:
+    from sparseflows.flow.base import BaseFlow
+
+ON_FAILURE = ("raise", "nan")
+
+
+def as_rows(flow: BaseFlow, points: Any) -> tuple[Tensor, bool]:
+    """Points (B, D) in the flow's precision, and whether one row (D,) was given alone.
+
+    NumPy arrays, lists, data frames and whole numbers are converted, and so is another precision; a tensor stays on its
+    device and keeps its graph.
+
+    Raises:
+        InputError: no numbers, or another shape than the flow takes.
+    """
+    tensor = points if isinstance(points, Tensor) else _tensor(points, flow.like().device)
+    if tensor.is_complex() or tensor.dtype is torch.bool:
+        raise InputError(f"points have dtype {tensor.dtype}; the flow takes real numbers")
+    own = next((p.dtype for p in flow.parameters() if p.is_floating_point()), None)
+    tensor = tensor.to(own or (tensor.dtype if tensor.is_floating_point() else torch.get_default_dtype()))
+    alone = tensor.ndim == 1 and len(tensor) == flow.dim
+    if alone:
+        tensor = tensor.unsqueeze(0)
+    if tensor.ndim != 2 or len(tensor) == 0 or (flow.dim is not None and tensor.shape[1] != flow.dim):
+        wanted = f"(B, {flow.dim})" if flow.dim else "(B, D)"
+        raise InputError(f"points have shape {tuple(tensor.shape)}; the flow takes {wanted}, B at least 1")
+    return tensor, alone
+
+
+def _tensor(points: Any, device: torch.device) -> Tensor:
+    try:
+        array = np.asarray(points)
+        if array.dtype.kind not in "fiub":
+            array = array.astype(np.float64)
+        return torch.as_tensor(array, device=device)
+    except (TypeError, ValueError) as error:
+        kind = type(points).__name__
+        raise InputError(f"points are a {kind} without numbers only ({error}); give a tensor or array (B, D)") from None
+
+
+def check_on_failure(on_failure: str) -> None:
+    """Check the name of what is done with rows that cannot be solved.
+
+    Raises:
+        InputError: it is none.
+    """
+    if on_failure not in ON_FAILURE:
+        raise InputError(f"unknown on_failure '{on_failure}' (known: {', '.join(ON_FAILURE)})")
+
+
+def check_count(n: Any) -> int:
+    """The number of samples that was asked for.
+
+    Raises:
+        InputError: it is no whole number from 0 on.
+    """
+    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 0:
+        raise InputError(f"n is {n!r}; a number of samples is a whole number, 0 or more")
+    return int(n)
+
+
+def check_transforms(method: str) -> None:
+    """Check that no transform of `torch.func` is at work that the solver `method` cannot pass through.
+
+    Raises:
+        InputError: vmap (jacfwd and hessian use it), since a solve depends on the numbers of all rows; any other with
+            an adaptive method, since torchdiffeq's have a step of their own that `torch.func` refuses.
+    """
+    stack = torch._C._functorch.get_interpreter_stack() or []
+    if any(level.key() == torch._C._functorch.TransformType.Vmap for level in stack):
+        raise InputError(
+            "a flow takes all rows (B, D) at once and cannot be mapped over them (torch.func.vmap, jacfwd, hessian); "
+            "give it the batch, and take torch.autograd.grad of the sum of log_prob: a row's part depends on it alone"
+        )
+    if stack and method not in FIXED:
+        raise InputError(
+            f"torch.func's transforms do not pass through {method}; take torch.autograd.grad (with create_graph=True "
+            f"for a second derivative), or a solver of fixed steps: Solver('rk4', steps=40)"
+        )

@@ -1,0 +1,186 @@
+"""Each row has its own outcome: those that fail in a solve are solved again, apart from the others and more exactly."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from sparseflows.errors import InputError
+from sparseflows.flow.divergence import DivergenceKind
+from sparseflows.flow.inputs import check_on_failure, check_transforms
+from sparseflows.flow.solvers.ode import SolveFailed, Solver, Status
+from sparseflows.flow.transform import Transformed, standard_normal_log_prob
+from sparseflows.specs.choices import FIXED
+
+if TYPE_CHECKING:
+    from sparseflows.flow.base import BaseFlow
+
+# A path that was beyond this when it stopped runs off the numbers: log N(z) is -inf long before (1.3e154), while a path
+# that explodes at a finite time stops by its steps, some ten powers of ten from where it began.
+BEYOND = 1e100
+OTHER_METHOD = "dopri8"
+FEW = 32  # rows that are tried again however many of all rows they are
+SHOWN = 5  # rows named in a message
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Points (B, D) carried one way, row by row.
+
+    Attributes:
+        points: (B, D) where they arrived; NaN for a row that cannot be solved, infinite for one that runs off.
+        trace: (B,) ∫₀ᵀ tr ∂f/∂z dt; NaN and 0 for those.
+        unsolved: (B,) bool, rows that no solve carried to the end.
+        infinite: (B,) bool, rows beyond all numbers: their log p is −inf.
+        nfe: evaluations of the field in the solve of all rows.
+        status: how the first unsolved row ended; DONE where there is none.
+    """
+
+    points: Tensor
+    trace: Tensor
+    unsolved: Tensor
+    infinite: Tensor
+    nfe: int
+    status: Status
+
+    def log_prob(self) -> Tensor:
+        """log p (B,) in nats of rows that were carried from data to noise: NaN where unsolved, −inf where infinite."""
+        return standard_normal_log_prob(self.points) + self.trace
+
+    def require(self) -> Rows:
+        """Itself where every row was solved.
+
+        Raises:
+            SolveFailed: rows are unsolved; it says how many, and which are the first.
+        """
+        if bool(self.unsolved.any()):
+            places = self.unsolved.nonzero().flatten().tolist()
+            shown = ", ".join(str(place) for place in places[:SHOWN]) + (", …" if len(places) > SHOWN else "")
+            raise SolveFailed(self.status, self.nfe, f"{len(places)} of {len(self.points)} rows (from 0: {shown})")
+        return self
+
+
+@torch.no_grad()
+def carry_rows(
+    flow: BaseFlow,
+    points: Tensor,
+    solver: Solver,
+    *,
+    reverse: bool = False,
+    divergence: DivergenceKind | None = "exact",
+    noise: str = "rademacher",
+    generator: torch.Generator | None = None,
+) -> Rows:
+    """Carry points (B, D) from data to noise, or back with `reverse`; what fails is solved again by itself.
+
+    A row that the solve of all cannot carry is solved once more in float64, and then by another method. Where most rows
+    fail it is the flow's fault, and nothing is tried again.
+
+    Args:
+        flow: in any precision.
+        points: (B, D); rows with NaN are unsolved, rows with an infinite entry are infinite.
+        solver: of the first solve; the others keep its tolerances.
+        reverse: noise to data.
+        divergence: exact, hutchinson, or None to leave the trace out.
+        noise: of hutchinson.
+        generator: of hutchinson's noise.
+    """
+    options = {"reverse": reverse, "divergence": divergence, "noise": noise, "generator": generator}
+    finite = torch.isfinite(points).all(1)
+    ends, trace = points.clone(), torch.zeros_like(points[:, 0])
+    left, nfe, status = finite.nonzero().flatten(), 0, Status.DONE
+    if len(left):
+        found = flow.transform(points[left], solver=solver, by_row=True, **options)  # type: ignore[arg-type]
+        nfe, status = found.nfe, found.status
+        left = _keep(found, left, ends, trace)
+    if len(left) <= max(FEW, len(points) // 2):
+        for precise, again in _attempts(flow, solver, points.dtype):
+            if not len(left):
+                break
+            try:
+                start = points[left].double()
+                found = precise.transform(start, solver=again, by_row=True, **options)  # type: ignore[arg-type]
+            except (RuntimeError, TypeError):  # a field that is written for one precision
+                continue
+            left = _keep(found, left, ends, trace)
+    lost = torch.zeros_like(finite)
+    lost[left] = True
+    infinite = torch.isinf(points).any(1) | torch.isinf(ends).any(1) | (lost & (ends.abs().amax(1) >= BEYOND))
+    unsolved = (lost & ~infinite) | torch.isnan(points).any(1)
+    ends[infinite], trace[infinite] = torch.inf, 0.0
+    ends[unsolved], trace[unsolved] = torch.nan, torch.nan
+    if not bool(unsolved.any()):
+        status = Status.DONE
+    return Rows(ends, trace, unsolved, infinite, nfe, status if status is not Status.DONE else _of_input(unsolved))
+
+
+def carried(
+    flow: BaseFlow, rows: Tensor, on_failure: str, solver: Solver, *, reverse: bool = False, **how: Any
+) -> Transformed | Rows:
+    """Rows (B, D) carried, with their graph where gradients are enabled, and what `on_failure` says of the others.
+
+    Args:
+        flow: the flow.
+        rows: (B, D).
+        on_failure: `raise`, or `nan` for the rows that cannot be solved.
+        solver: how to solve. With gradients no row is solved again.
+        reverse: noise to data.
+        how: `divergence`, `noise`, `generator` of `carry_rows`.
+
+    Raises:
+        InputError: NaN among the rows, where that is not allowed for.
+        SolveFailed: a row that cannot be solved, where that is not allowed for.
+    """
+    check_on_failure(on_failure)
+    check_transforms(solver.method)
+    graph = torch.is_grad_enabled() or solver.processes.several
+    if on_failure == "raise" and not torch._C._functorch.is_functorch_wrapped_tensor(rows):
+        check_rows(rows)
+    if graph and on_failure == "raise":
+        return flow.transform(rows, reverse=reverse, solver=solver, **how).require()
+    alone = carry_rows(flow, rows, solver, reverse=reverse, **how)
+    if not graph:
+        return alone.require() if on_failure == "raise" else alone
+    good = ~(alone.unsolved | alone.infinite)
+    if not bool(good.any()):
+        return alone
+    solved = flow.transform(rows[good], reverse=reverse, solver=solver, **how).require()
+    points = alone.points.index_put((good,), solved.points)
+    return replace(alone, points=points, trace=alone.trace.index_put((good,), solved.trace))
+
+
+def check_rows(points: Tensor) -> None:
+    """Check that points (B, D) hold no NaN.
+
+    Raises:
+        InputError: they do; it names the first row.
+    """
+    wrong = torch.isnan(points).any(1)
+    if bool(wrong.any()):
+        row = int(wrong.nonzero()[0])
+        raise InputError(f"row {row} (from 0) of the points holds NaN; drop it or fill it in, or take on_failure='nan'")
+
+
+def _of_input(unsolved: Tensor) -> Status:
+    return Status.NON_FINITE if bool(unsolved.any()) else Status.DONE
+
+
+def _attempts(flow: BaseFlow, solver: Solver, dtype: torch.dtype) -> Iterator[tuple[BaseFlow, Solver]]:
+    precise = flow if dtype is torch.float64 else copy.deepcopy(flow).double()
+    if dtype is not torch.float64:
+        yield precise, solver
+    if solver.method not in (*FIXED, OTHER_METHOD):
+        yield precise, replace(solver, method=OTHER_METHOD)
+
+
+def _keep(found: Transformed, rows: Tensor, ends: Tensor, trace: Tensor) -> Tensor:
+    """Write what was found of `rows` (n,) into ends (B, D) and trace (B,); the rows that failed."""
+    assert found.failed is not None
+    ends[rows] = found.points.to(ends)
+    trace[rows] = found.trace.to(trace)
+    return rows[found.failed]
