@@ -10,7 +10,7 @@ from analysis.runs.groups import grouped
 from analysis.runs.records import CASCADE, DENSE, FAILED, NO_REASON, Run, Stage
 from analysis.tables.numbers import Mean, mean_in
 
-R = TypeVar("R", bound="StageRow")
+T = TypeVar("T", bound="StageRow")
 
 OVER_SEEDS = "seeds"
 OVER_TEST_SET = "test set"
@@ -143,7 +143,7 @@ def mean_of(values: Iterable[float | None]) -> float | None:
     return statistics.fmean(known) if known else None
 
 
-def mark_best(rows: Sequence[R], rank: Callable[[R], tuple[float, float]]) -> tuple[R, ...]:
+def mark_best(rows: Sequence[T], rank: Callable[[T], tuple[float, float]]) -> tuple[T, ...]:
     """The rows, the first of lowest rank marked; a rank of infinity is that of a row that has nothing to compare."""
     best = min((row for row in rows if rank(row)[0] < math.inf), key=rank, default=None)
     return tuple(replace(row, best=row is best) for row in rows)
