@@ -14,7 +14,7 @@ State = tuple[Tensor, ...]
 
 
 def once_differentiable(tensor: Tensor) -> Tensor:
-    """`tensor` (...) itself, whose gradient refuses to be made with `create_graph=True`.
+    """`tensor` (…) itself, whose gradient refuses to be made with `create_graph=True`.
 
     Raises:
         InputError: in the backward pass, where a graph of the gradient is asked for.
