@@ -82,7 +82,9 @@ class Fit:
         for stage, ratio in enumerate(settings.keep_ratios, 1):
             (method,), target = settings.methods, round(ratio * count_params(dense))
             sample = self._sample(method)
-            state = self._trained(stage, partial(prune, method, state, dense, target, sample=sample, seed=seed))
+            state = self._trained(
+                stage, partial(prune, method, state, dense, target, sample=sample, seed=seed, nearest=True)
+            )
         return state
 
     def _trained(self, stage: int, start: Callable[[], Pruned[Flow]]) -> Pruned[Flow]:

@@ -2,10 +2,10 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, cast
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparseflows.errors import InputError, lookup
 from sparseflows.pruning.cutting.removal import compensate
@@ -16,6 +16,7 @@ from sparseflows.pruning.graph.groups import (
     count_params,
     hidden_layers,
     least_params,
+    params_counter,
     removable_layers,
     weight_names,
 )
@@ -25,7 +26,7 @@ from sparseflows.pruning.scoring.bounds import Promise
 from sparseflows.pruning.scoring.criteria import score
 from sparseflows.pruning.scoring.criteria.pfp import choose_by_pfp
 from sparseflows.pruning.scoring.criteria.sipp import Sipp
-from sparseflows.specs.methods import METHODS
+from sparseflows.specs.methods import METHODS, Kind, Method
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,14 @@ class Pruned(Generic[Network]):
         dense_masks: what is left of the *dense* network, in the dense network's shapes: can be applied to any
             network of that architecture.
         promises: of sipp and pfp: what each layer's error was promised to stay below, and what it is.
+        asked: the params that were asked for; None where nothing was. What came of it is `params`.
     """
 
     flow: Network
     masks: Masks | None
     dense_masks: Masks
     promises: tuple[Promise, ...] = ()
+    asked: int | None = None
 
     @property
     def params(self) -> int:
@@ -67,6 +70,7 @@ def prune(
     floor: float = 0.0,
     compensated: bool = False,
     seed: int = 0,
+    nearest: bool = False,
 ) -> Pruned[Network]:
     """One step of a cascade: `state` pruned to `target` params.
 
@@ -74,17 +78,19 @@ def prune(
         method: one of `METHODS`; `unstructured` is magnitude, `structured` is neuron_l1.
         state: the stage before; left as it is.
         dense: the dense network, for the shapes of `dense_masks`.
-        target: params to keep; the nearest that leaves no layer empty is taken where that is more.
+        target: params to keep, at most those of `state`. Whole neurons come as near as one neuron allows.
         allocation: uniform or global. By default weights are ranked globally, neurons uniformly; pfp has an
             allocation of its own, by the error that it promises.
         sample: of the methods that look at data.
         floor: share of each layer's weights or neurons that stays whatever their score.
         compensated: give the biases that read removed neurons those neurons' mean activation on the sample.
         seed: of the methods that draw.
+        nearest: where the target cannot be reached, take what comes nearest and leaves no layer empty (`Pruned.asked`
+            and `params` say both numbers) instead of refusing it.
 
     Raises:
-        InputError: an unknown method or allocation, a method that needs data without data, or a network that cannot
-            be followed.
+        InputError: an unknown method or allocation, a method that needs data without data, a network that cannot be
+            followed, or a target that cannot be reached; it names the nearest that can.
 
     Example:
         >>> from sparseflows.flow.build import build_flow
@@ -100,6 +106,46 @@ def prune(
     if (chosen.needs_data or compensated) and sample is None:
         who = f"method '{method}'" if chosen.needs_data else "compensation of biases"
         raise InputError(f"{who} looks at data; give sample=Sample(rows, …)")
+    if not nearest:
+        _check_target(state, target, chosen.kind)
+    found = _pruned(chosen, state, dense, target, allocation, sample, floor, compensated, seed)
+    if not nearest and abs(found.params - target) > _grain(state.flow):
+        raise InputError(
+            f"{target:,} params cannot be reached by {method}: the nearest is {found.params:,}; ask for that, or take "
+            "nearest=True"
+        )
+    return replace(found, asked=target)
+
+
+def _check_target(state: Pruned[Network], target: int, kind: Kind) -> None:
+    if isinstance(target, bool) or not isinstance(target, int) or target < 1:
+        raise InputError(f"target is {target!r}; it is a number of params to keep, a whole number from 1 on")
+    if target > state.params:
+        raise InputError(f"target is {target:,}, but the network has {state.params:,} params; ask for fewer")
+    least = least_params(state.flow, kind)
+    if target < least:
+        left = "one neuron a layer" if kind == "neurons" else "one path of weights"
+        raise InputError(f"{target:,} params would empty a layer: the nearest is {least:,}, with {left}; ask for that")
+
+
+def _grain(network: nn.Module) -> int:
+    """How far from a target pruning may end: by what the largest neuron takes along, as dead ones do, too."""
+    sizes, params = [layer.size for layer in hidden_layers(network)], params_counter(network)
+    fewer = [[size - (place == index) for place, size in enumerate(sizes)] for index in range(len(sizes))]
+    return max((params(sizes) - params(some) for some in fewer), default=1)
+
+
+def _pruned(
+    chosen: Method,
+    state: Pruned[Network],
+    dense: Network,
+    target: int,
+    allocation: str | None,
+    sample: Sample | None,
+    floor: float,
+    compensated: bool,
+    seed: int,
+) -> Pruned[Network]:
     network = copy.deepcopy(state.flow)
     if chosen.kind == "neurons":
         least = floor_of([layer.size for layer in removable_layers(dense)], floor)

@@ -1,6 +1,7 @@
 """One step of a cascade, by method: what comes out, and that what went in stays as it was."""
 
 import copy
+import re
 
 import pytest
 import torch
@@ -9,12 +10,14 @@ from support.naive_pruning import TIMES, make_flow, points, velocities
 
 import sparseflows
 from sparseflows.errors import InputError
+from sparseflows.flow.build import build_flow
 from sparseflows.flow.fields import AutogradField, LinearField
 from sparseflows.flow.model import Flow
 from sparseflows.pruning.graph.groups import count_params
 from sparseflows.pruning.graph.masks import Masks
 from sparseflows.pruning.methods import METHODS, Pruned, prune, unpruned
 from sparseflows.pruning.observing.observe import Sample
+from sparseflows.specs import FlowSpec
 
 RATIOS = (0.7, 0.5, 0.3, 0.15)
 SAMPLE = Sample(points(rows=5))
@@ -137,3 +140,23 @@ def test_the_public_names():
     dense = make_flow()
     small = sparseflows.shrink(dense, [torch.arange(6) < 3, torch.arange(5) < 2])
     assert next(small.fields()).hidden == [3, 2]
+
+
+@pytest.mark.parametrize("method", ["unstructured", "structured"])
+def test_targets_that_cannot_be_reached_are_refused_with_the_nearest(method):
+    dense = build_flow(FlowSpec(hidden=[16, 16], activation="tanh"), seed=0)  # 354 params
+    state = unpruned(dense)
+    for wrong, words in ((0, "from 1 on"), (-3, "from 1 on"), (2.5, "whole number"), (True, "whole number")):
+        with pytest.raises(InputError, match=words):
+            prune(method, state, dense, wrong)
+    with pytest.raises(InputError, match="has 354 params; ask for fewer"):
+        prune(method, state, dense, 10**6)
+    with pytest.raises(InputError, match=r"the nearest is (\d+)") as caught:
+        prune(method, state, dense, 1)
+    nearest = int(re.search(r"nearest is (\d+)", str(caught.value))[1])
+    found = prune(method, state, dense, 1, nearest=True)
+    assert found.asked == 1
+    assert abs(found.params - nearest) <= 8  # of weights, biases that stay
+    again = prune(method, state, dense, 150)
+    assert again.asked == 150
+    assert abs(again.params - 150) <= (16 + 3 if method == "structured" else 1)

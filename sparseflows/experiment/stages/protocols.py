@@ -98,6 +98,7 @@ class Sequence:
             floor=settings.floor,
             compensated=settings.compensate and kind == "neurons",
             seed=_draw(self.context.seed, f"prune/{name.purpose}"),
+            nearest=True,
         )
 
     def _again(self, source: StageName) -> Pruned[nn.Module]:
