@@ -22,7 +22,7 @@ from tests.campaign.verdicts import HANG, NOTED, REFUSED, RIGHT, TRACEBACK, WRON
 
 ROOT = Path(__file__).resolve().parents[2]
 # Those of tables are left out of the short form while `.npy` files that go on after their last row are taken.
-SHORT = [kind for kind in KINDS if kind not in ("table-score", "table-check", "prepared", "kill-worker")]
+SHORT = [kind for kind in KINDS if kind not in ("kill-worker",)]
 
 
 def test_a_seed_gives_the_same_cases_and_the_same_mutations():

@@ -34,7 +34,25 @@ def read_npy(file: Path) -> np.ndarray:
     if not isinstance(array, np.ndarray):
         array.close()
         raise InputError(f"{file}: is an archive of arrays (.npz); save one array with numpy.save")
+    _check_length(file, array)
     return array
+
+
+def _check_length(file: Path, array: np.ndarray, remedy: str = "; write it with numpy.save again") -> None:
+    """Check that the .npy file ends where its header says: NumPy reads what that says and drops the rest in silence.
+
+    Raises:
+        InputError: it goes on.
+    """
+    with file.open("rb") as stream:
+        version = np.lib.format.read_magic(stream)
+        length = int.from_bytes(stream.read(2 if version == (1, 0) else 4), "little")
+        wanted = stream.tell() + length + array.nbytes
+    there = file.stat().st_size
+    if there != wanted:
+        raise InputError(
+            f"{file}: holds {there:,} bytes, but its header says {array.shape} of {array.dtype}, {wanted:,}{remedy}"
+        )
 
 
 def fingerprint(path: FilePath, advance: Callable[[int], None] = lambda count: None) -> str:
@@ -66,8 +84,9 @@ def mapped_array(file: Path, remedy: str = "") -> np.ndarray:
     """
     try:
         array: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:
         raise InputError(f"{file}: cannot be read, perhaps cut off ({one_line(error)}){remedy}") from error
+    _check_length(file, array, remedy)
     return array
 
 
