@@ -16,10 +16,10 @@ from typing import TypeVar
 import numpy as np
 import torch
 from scipy.sparse.linalg import LinearOperator
-from torch import Tensor
+from torch import Tensor, nn
 
 from analysis.curvature.losses import MeanLoss
-from sparseflows.errors import RunError
+from sparseflows.errors import InputError, RunError
 from sparseflows.flow.model import Flow
 
 TRIAL_TERMS = 8  # of the loss, to see what one term's graph takes
@@ -30,13 +30,19 @@ T = TypeVar("T")
 
 
 class Survivors:
-    """The surviving params of a flow (they need gradients) as one vector of length P, and where each tensor lies in it.
+    """The surviving params of a flow as one vector of length P, and where each tensor lies in it.
 
-    `kept` says by parameter name where an entry survives, True or False; names left out survive whole.
+    Frozen params (`requires_grad=False`) are none of them. `kept` says by parameter name where an entry survives, True
+    or False; names left out survive whole.
+
+    Raises:
+        InputError: no param is left.
     """
 
     def __init__(self, flow: Flow, kept: Mapping[str, Tensor]) -> None:
-        self.parameters = dict(flow.named_parameters())
+        self.parameters = {name: p for name, p in flow.named_parameters() if p.requires_grad}
+        if not self.parameters:
+            raise InputError("all params of this flow are frozen, so its loss has no Hessian; flow.requires_grad_()")
         survive = [kept.get(name, torch.ones_like(p, dtype=torch.bool)) for name, p in self.parameters.items()]
         self._counts = [int(one.sum()) for one in survive]
         self._index = torch.cat([one.flatten() for one in survive]).nonzero().flatten()  # among all params, in a row
@@ -88,6 +94,7 @@ class HessianOperator(LinearOperator):
     `products` counts the vectors multiplied, `chunk` the terms of a chunk; `bytes_a_term` is what one's graph takes.
 
     Raises:
+        InputError: batch norm in training mode.
         RunError: the loss or its gradient is not finite, or not the same twice.
     """
 
@@ -101,6 +108,12 @@ class HessianOperator(LinearOperator):
         on_product: Callable[[int], None] | None = None,
     ) -> None:
         super().__init__(np.dtype(np.float64), (survivors.size, survivors.size))
+        for name, part in flow.named_modules():
+            if part.training and isinstance(part, nn.modules.batchnorm._NormBase):
+                raise InputError(
+                    f"'{name}' ({type(part).__name__}) is in training mode: what it makes of a row depends on the rows "
+                    "beside it, and so would the Hessian; call flow.eval()"
+                )
         self.flow, self.loss, self.survivors = flow, loss, survivors
         self._parameters = list(survivors.parameters.values())
         self.on_product = on_product or (lambda products: None)

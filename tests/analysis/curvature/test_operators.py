@@ -19,7 +19,7 @@ from analysis.curvature.losses import NLL, FlowMatchingLoss, MeanLoss
 from analysis.curvature.operators import HessianOperator, Survivors
 from analysis.curvature.spectrum import kappa_exact
 from analysis.runs.memory import peak_mib, reset_peak
-from sparseflows.errors import RunError
+from sparseflows.errors import InputError, RunError
 from sparseflows.flow.fields import LinearField
 from sparseflows.flow.model import Flow
 from sparseflows.flow.solvers.ode import Solver
@@ -413,3 +413,32 @@ def test_scalar_params_only():
     flow, x = Flow(Growth()), rows()
     hessian = matrix_of(operator_of(flow, NLL.of(flow, x, 1e-8)))
     assert hessian.item() == pytest.approx(2 * np.exp(0.6) * float(x.square().sum(1).mean()), rel=1e-6)
+
+
+def test_frozen_params_are_no_part_of_the_hessian():
+    flow = tiny_flow()
+    whole = matrix_of(operator_of(flow, NLL(rows(), COARSE)))
+    names = [name for name, _ in flow.named_parameters()]
+    sizes = [flow.get_parameter(name).numel() for name in names]
+    flow.get_parameter(names[1]).requires_grad_(False)
+    free = np.concatenate([np.full(size, name != names[1]) for name, size in zip(names, sizes, strict=True)])
+    found = matrix_of(operator_of(flow, NLL(rows(), COARSE)))
+    assert difference(found, whole[np.ix_(free, free)]) < 1e-12  # the principal submatrix
+    flow.requires_grad_(False)
+    with pytest.raises(InputError, match="frozen"):
+        operator_of(flow, NLL(rows(), COARSE))
+
+
+def test_batch_norm_in_training_mode_is_named():
+    class Normed(nn.Module):
+        dim = 2
+
+        def __init__(self):
+            super().__init__()
+            self.norm, self.layer = nn.BatchNorm1d(2, dtype=torch.float64), nn.Linear(2, 2, dtype=torch.float64)
+
+        def forward(self, t, z):
+            return self.layer(self.norm(z))
+
+    with pytest.raises(InputError, match=r"norm' \(BatchNorm1d\) is in training mode"):
+        operator_of(Flow(Normed()), NLL(rows(), COARSE))
