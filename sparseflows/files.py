@@ -8,7 +8,9 @@ import importlib.util
 import json
 import os
 import secrets
+import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +76,29 @@ def make_folder(path: Path, within: Path | None = None) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DiskError(f"{path}: could not be made ({error.strerror})") from error
+
+
+def folder_at_once(path: Path, contents: Mapping[str, str]) -> None:
+    """Make a folder that holds `contents`, by name of file, whole or not at all; nothing where `path` is there by then.
+
+    Raises:
+        InputError: nothing can be written there.
+        DiskError: the disk is full.
+    """
+    beside = path.with_name(f".{path.name}-{secrets.token_hex(4)}.tmp")
+    try:
+        beside.mkdir(parents=True)
+        for name, content in contents.items():
+            write_whole(beside / name, content)
+        os.rename(beside, path)
+    except DiskError:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    except OSError as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        if not os.path.exists(path):  # else another process was quicker; whose it is, the caller looks up
+            said = f"{path}: cannot write a folder here ({error.strerror}); give another with --out"
+            raise InputError(said) from None
 
 
 def sha256(path: Path) -> str:

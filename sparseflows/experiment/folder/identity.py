@@ -9,13 +9,11 @@ import functools
 import hashlib
 import json
 import os
-import secrets
-import shutil
 from pathlib import Path
 from typing import Any
 
-from sparseflows.errors import DiskError, InputError
-from sparseflows.files import write_whole
+from sparseflows.errors import InputError
+from sparseflows.files import folder_at_once
 from sparseflows.specs import FORMAT, Spec
 from sparseflows.specs.section import known_by
 from sparseflows.specs.yaml import dump_spec
@@ -70,23 +68,8 @@ def create(path: Path, spec: Spec, wanted: str, data_fingerprint: str | None) ->
         InputError: nothing can be written there.
         DiskError: the disk is full.
     """
-    beside = path.with_name(f".{path.name}-{secrets.token_hex(4)}.tmp")
     document = {"format": FORMAT, "identity": wanted, "data": data_fingerprint, "versions": _versions()}
-    try:
-        beside.mkdir(parents=True)
-        write_whole(beside / SPEC, dump_spec(spec))
-        write_whole(beside / RUN, json.dumps(document, indent=1))
-        os.rename(beside, path)
-    except DiskError:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
-    except OSError as error:
-        if os.path.exists(path):  # another process was quicker; whose it is, the caller looks up
-            shutil.rmtree(beside, ignore_errors=True)
-            return
-        raise InputError(
-            f"{path}: cannot write a run folder here ({error.strerror}); give another with --out"
-        ) from None
+    folder_at_once(path, {SPEC: dump_spec(spec), RUN: json.dumps(document, indent=1)})
 
 
 @functools.cache

@@ -20,7 +20,7 @@ from sparseflows.experiment.folder.locks import hold_folder
 from sparseflows.experiment.folder.records import Record
 from sparseflows.experiment.folder.sequences import stages
 from sparseflows.experiment.sweep.points import Sweep
-from sparseflows.files import move_aside, write_whole
+from sparseflows.files import folder_at_once, move_aside, write_whole
 
 _NONE = ""
 
@@ -49,23 +49,19 @@ class SweepFolder:
         if force and os.path.exists(path):
             with cls(path).lock():
                 move_aside(path, OLD)
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            if not cls.is_one(path):
-                write_whole(path / SWEEP_INDEX, json.dumps({"name": sweep.name, "identity": wanted, "points": {}}))
-        except OSError as error:
-            raise InputError(
-                f"{path}: cannot write a folder here ({error.strerror}); give another with --out"
-            ) from None
+        index = json.dumps({"name": sweep.name, "identity": wanted, "points": {}})
+        if not cls.is_one(path):
+            folder_at_once(path, {SWEEP_INDEX: index})
+        if cls._identity_of(path) not in (wanted, _NONE):
+            return cls.claim(out, sweep)  # another process was quicker
         return cls(path)
 
     @classmethod
     def _identity_of(cls, path: Path) -> str:
         """What the sweep in `path` is known by; _NONE where nothing is there, or an index that is damaged."""
-        if not os.path.exists(path):
-            return _NONE
         if not cls.is_one(path):
-            return "something else"
+            free = not os.path.exists(path) or (path.is_dir() and not any(path.iterdir()))
+            return _NONE if free else "something else"
         try:
             return str(json.loads((path / SWEEP_INDEX).read_text(encoding="utf-8"))["identity"])
         except (OSError, ValueError, TypeError, KeyError):

@@ -331,7 +331,7 @@ def test_where_nothing_can_be_written(tmp_path, call, param):
         assert said.status == 2
         assert said.out == ""
         assert said.err.count("\n") == 1
-        assert said.err.startswith(f"sparseflows: {out}/tiny: cannot write a run folder here (")
+        assert said.err.startswith(f"sparseflows: {out}/tiny: cannot write a folder here (")
         assert said.err.endswith("); give another with --out\n")
 
 
