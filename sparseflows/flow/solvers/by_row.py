@@ -75,7 +75,7 @@ class RowWatch:
             slow = squares > self._bound(squares)
             self._drop(slow)
             squares = squares.masked_fill(slow, 0.0)
-        return (squares.mean() if self.over_batch else squares.max()).sqrt()
+        return _over_batch(state, finite & ~self.failed) if self.over_batch else squares.max().sqrt()
 
     def _bound(self, squares: Tensor) -> float:
         if self._step < self._least:
@@ -94,3 +94,10 @@ class RowWatch:
 def finite_rows(state: State) -> Tensor:
     """Rows (B,) all of whose tensors (B, ...) are finite."""
     return torch.stack([torch.isfinite(tensor.reshape(len(tensor), -1)).all(1) for tensor in state]).all(0)
+
+
+def _over_batch(state: State, rows: Tensor) -> Tensor:
+    """torchdiffeq's own norm () of a batch, of the rows (B,) that count: the largest root mean square of a tensor."""
+    if not bool(rows.any()):
+        return state[0].new_zeros(())
+    return torch.stack([tensor[rows].square().mean() for tensor in state]).max().sqrt()
