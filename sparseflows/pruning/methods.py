@@ -123,7 +123,7 @@ def _check_target(state: Pruned[Network], target: int, kind: Kind) -> None:
     if target > state.params:
         raise InputError(f"target is {target:,}, but the network has {state.params:,} params; ask for fewer")
     least = least_params(state.flow, kind)
-    if target < least:
+    if target < least < state.params:
         left = "one neuron a layer" if kind == "neurons" else "one path of weights"
         raise InputError(f"{target:,} params would empty a layer: the nearest is {least:,}, with {left}; ask for that")
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from support.flops import flops
 
 from analysis import cost
 from sparseflows.errors import RunError
@@ -27,9 +27,7 @@ def all_kept(flow):
 
 def counted(function):
     """Multiply-adds by PyTorch's own counter, which takes one for two operations."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        function()
-    return counter.get_total_flops() / 2
+    return flops(function) / 2
 
 
 @pytest.mark.parametrize("time", TIMES)

@@ -95,7 +95,7 @@ def test_neurons_go_to_within_one_of_the_target(method, name):
 
 @pytest.mark.parametrize(("method", "name"), rotating(ALL, MODULES))
 def test_a_ratio_that_would_empty_a_layer_keeps_one_neuron_of_each(method, name):
-    module, _, pruned = pruned_to(method, name, 0.001)
+    module, _, pruned = pruned_to(method, name, 0.001, nearest=True)
     kept = [int(pruned.dense_masks[link.weight].flatten(1).any(1).sum()) for link in follow(module)[:-1]]
     assert kept == [1] * len(kept)
     if METHODS[method].kind == "neurons":
@@ -204,7 +204,7 @@ def test_weights_uniformly_or_globally(name):
 
 @pytest.mark.parametrize(("method", "name"), rotating(NEURONS, MODULES))
 def test_a_floor_of_neurons(method, name):
-    module, _, pruned = pruned_to(method, name, 0.01, floor=0.4)
+    module, _, pruned = pruned_to(method, name, 0.01, floor=0.4, nearest=True)
     for kept, whole in zip(sizes_of(pruned.flow), sizes_of(module), strict=True):
         assert kept == math.ceil(0.4 * whole)
 
@@ -223,7 +223,8 @@ def test_a_floor_counts_the_neurons_of_the_dense_network(method):
     module = make("mlp")
     state = unpruned(module)
     for ratio in (0.7, 0.4, 0.1):
-        state = prune(method, state, module, round(ratio * total_of(module)), sample=sample_of("mlp"), floor=0.4)
+        target = round(ratio * total_of(module))
+        state = prune(method, state, module, target, sample=sample_of("mlp"), floor=0.4, nearest=True)
     assert sizes_of(state.flow) == [math.ceil(0.4 * 7), math.ceil(0.4 * 5)]
 
 
@@ -304,7 +305,7 @@ def test_the_hybrid_takes_no_weight_back():
 @pytest.mark.parametrize("method", ALL)
 def test_a_ratio_that_would_empty_a_flow_keeps_one_neuron_of_each_layer(method):
     flow = make_flow((6, 5), activation="relu", time="concat")
-    pruned = prune(method, unpruned(flow), flow, 1, sample=Sample(points(rows=4)))
+    pruned = prune(method, unpruned(flow), flow, 1, sample=Sample(points(rows=4)), nearest=True)
     for index in (0, 1):
         assert int(pruned.dense_masks[f"blocks.0.field.layers.{index}.weight"].any(1).sum()) >= 1
     assert int(pruned.dense_masks["blocks.0.field.layers.2.weight"].any(0).sum()) >= 1

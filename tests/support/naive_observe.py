@@ -1,12 +1,13 @@
 """What is observed of a network, done again one example at a time: autograd by weights and by gates, and captures."""
 
 import copy
+import itertools
 from dataclasses import dataclass
-from itertools import product
 
 import torch
 from support.naive_pruning import layers_of
 from torch import nn
+from torch.autograd import forward_ad
 
 from sparseflows.flow.model import Flow, standard_normal_log_prob
 from sparseflows.flow.solvers.ode import Solver
@@ -94,24 +95,23 @@ def with_captures(network, names):
         found.append(kept)
         layer = network.get_submodule(name.rpartition(".")[0])
         if isinstance(network, Flow):
-            keep_inputs_of_field_layer(layer, kept)
+            keep_inputs_of_field_layer(layer, kept, network.dimension(None))
         else:
             layer.register_forward_pre_hook(lambda own, given, kept=kept: kept.extend(columns(own, given[0])))
     return network, found
 
 
-def keep_inputs_of_field_layer(layer, kept):
-    forward, tangents = layer.forward, layer.tangents
+def keep_inputs_of_field_layer(layer, kept, dim):
+    forward, passes = layer.forward, itertools.count()
 
     def forward_and_keep(t, h):
-        kept.append(h[0].detach())
+        if forward_ad._current_level < 0:
+            kept.append(h[0].detach())
+        elif next(passes) % dim == 0:  # a tangent after the other: the same point comes D times
+            kept.append(forward_ad.unpack_dual(h[0]).primal.detach())
         return forward(t, h)
 
-    def tangents_and_keep(t, h, v):
-        kept.append(h[0].detach())
-        return tangents(t, h, v)
-
-    layer.forward, layer.tangents = forward_and_keep, tangents_and_keep
+    layer.forward = forward_and_keep
 
 
 def columns(layer, given):
@@ -122,4 +122,7 @@ def columns(layer, given):
     assert layer.stride == layer.dilation == (1, 1)
     height, width = layer.kernel_size
     rows, cols = given.shape[2] - height + 1, given.shape[3] - width + 1
-    return [given[0, :, i : i + height, j : j + width].flatten().detach() for i, j in product(range(rows), range(cols))]
+    return [
+        given[0, :, i : i + height, j : j + width].flatten().detach()
+        for i, j in itertools.product(range(rows), range(cols))
+    ]

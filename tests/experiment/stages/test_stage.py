@@ -165,7 +165,7 @@ def test_retries_do_not_depend_on_interruptions(diverge, short, tmp_path, call, 
 def test_an_absurd_rate_fails_the_dense_flow_and_all_its_cascades(changed, tmp_path, call, rows):
     param = changed({"train.lr": 100.0, "train.optimiser": "sgd", "seeds": [4]})
     said = call("run", param, "--out", tmp_path)
-    assert said.status == 0
+    assert said.status == 1
     table = rows(tmp_path / "tiny")
     assert len(table) == 7
     assert {row["status"] for row in table} == {"failed"}
@@ -211,7 +211,7 @@ def test_a_flow_that_cannot_be_evaluated_is_trained_again_from_the_start(short, 
 def test_an_evaluation_that_runs_out_of_steps_is_a_failure_with_its_reason(changed, tmp_path, call, rows):
     param = changed({"evaluate.max_nfe": 10, "train.steps": 20})
     said = call("run", param, "--out", tmp_path, "--json")
-    assert said.status == 0
+    assert said.status == 1
     dense, *others = rows(tmp_path / "tiny")
     assert dense["reason"] == "trained, but its likelihood cannot be computed: the solver ran out of steps"
     assert (dense["status"], dense["train_steps"]) == ("failed", "20")

@@ -82,7 +82,7 @@ def test_the_target_is_met_all_along_a_cascade(hidden, dim, time, blocks, seed, 
     state = unpruned(dense)
     for stage, share in enumerate(sorted(shares, reverse=True)):
         target = round(share * total)
-        state = prune("unstructured", state, dense, target)
+        state = prune("unstructured", state, dense, target, nearest=True)
         if target <= smallest:  # one path a block stays, whatever is asked for
             assert state.params == smallest
         elif target >= 3 * smallest:
@@ -207,7 +207,7 @@ def test_masks_of_a_cascade_are_nested(shares, hidden, dim, time, blocks, seed):
     dense = make_flow(hidden, dim, seed=seed, time=time, blocks=blocks)
     states = [unpruned(dense)]
     for stage, share in enumerate(sorted(shares, reverse=True)):
-        states.append(prune("unstructured", states[-1], dense, round(share * count_params(dense))))
+        states.append(prune("unstructured", states[-1], dense, round(share * count_params(dense)), nearest=True))
         shake(states[-1].flow, states[-1].masks, seed + stage)
     for before, after in pairwise(states):
         assert all(not (mask & ~before.dense_masks[name]).any() for name, mask in after.masks.items())
