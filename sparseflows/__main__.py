@@ -13,7 +13,10 @@ def main() -> None:
     except KeyboardInterrupt:  # before there is anyone else to say it
         print("sparseflows: interrupted", file=sys.stderr)
         sys.exit(130)
-    sys.exit(run_app(app, "sparseflows"))
+    status = run_app(app, "sparseflows")
+    for number in (signal.SIGINT, signal.SIGTERM):  # all is said: one while Python ends needs no traceback
+        signal.signal(number, signal.SIG_DFL)
+    sys.exit(status)
 
 
 def _as_ctrl_c(number: int, frame: object) -> None:

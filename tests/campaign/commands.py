@@ -31,6 +31,7 @@ PARENT_DIES = 1  # prctl's PR_SET_PDEATHSIG
 IMPORTED = (
     "encodings.utf_8_sig",  # a user without rights may not find Python's own modules
     "torch._dynamo",
+    "joblib",
     "pandas",
     "analysis.runs.frame",
     "analysis.cli.app",

@@ -78,3 +78,14 @@ def test_help_and_refusals_load_nothing_heavy(arguments):
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     status = 0 if "--help" in arguments else 2
     assert said.stdout.splitlines()[-1] == f"loaded [] {status}"
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+def test_a_signal_while_python_ends_leaves_no_traceback(number):
+    code = (
+        "import atexit, os, signal, sys; from sparseflows.__main__ import main; "
+        f"atexit.register(lambda: os.kill(os.getpid(), signal.{number})); sys.argv[1:] = ['--help']; main()"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert ended.stderr == ""
+    assert "sparseflows run" in ended.stdout

@@ -53,6 +53,7 @@ def quoted_key(name: str) -> str:
     return f'"{name}"' if name.isdecimal() else quoted(name)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # columns of extreme size are refused by whoever standardises them
 def findings(
     rows: np.ndarray,
     names: Names,

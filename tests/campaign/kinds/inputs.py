@@ -85,9 +85,10 @@ def table_check(world: World, random: Random, folder: Path) -> Found:
     if outcome == REFUSED:
         return Found(outcome, ended.last, inputs=1)
     rows, document = _strict(path.suffix, content), json.loads(ended.out)
-    train = len(rows) - 2 * round(0.1 * len(rows))
+    train, copies = len(rows) - 2 * round(0.1 * len(rows)), len(rows) - len(np.unique(rows, axis=0))
     found = document["train_rows"], document["dim"]
-    require(found == (train, rows.shape[1]), f"{found} rows and columns, where a strict reader finds {rows.shape}")
+    right = abs(found[0] - train) <= copies and found[1] == rows.shape[1]  # copies share a part of the split
+    require(right, f"{found} rows and columns, where a strict reader finds {rows.shape}")
     return Found(outcome, inputs=1)
 
 

@@ -39,6 +39,13 @@ def test_ordinary_columns_are_left_in_peace(rows):
     assert findings(np.stack([*shapes, correlated], axis=1), None) == []
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_column_beyond_the_squares_of_numbers_is_looked_at_without_a_word_of_numpy():
+    rows = gaussian()
+    rows[:, 1] *= 1e300
+    findings(rows, None)
+
+
 @pytest.mark.parametrize("name", TOYS)
 def test_toy_sets_are_left_in_peace(name):
     assert findings(TOYS[name].sample(3000, numpy_generator(0, "test"))[0], None) == []
