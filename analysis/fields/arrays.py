@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analysis.fields import grids
 from analysis.fields.projection import Array, Pair, cell_means, choose_pairs, square_window, window
@@ -38,20 +39,20 @@ def field_arrays(
     Arrays of all: `block` (from 1), `time`, `end_time` (M,): the moments whose field is shown;
     `rows` (P, n, 2): data in each pair of columns; `frames` (F, N, 2) and `frames_clock` (F,): samples on
     their way from noise to data in the first pair; `paths` (P, K, n, 2), `paths_clock` (K,): a few of them;
-    `samples` (P, N, 2); `columns` (P, 2), counted from 1. For two columns P = 1; see `_plane` and `_pairs`
-    for the rest. Everything is in standardised coordinates.
+    `samples` (P, N, 2); a path that cannot be solved is NaN from there on; `columns` (P, 2), counted from 1. For two
+    columns P = 1; see `_plane` and `_pairs` for the rest. Everything is in standardised coordinates.
 
     Values: `mass_on_grid` (two columns); `cells_left_out` (two columns: share of the density's cells that
-    hold no sample and were too hard to solve; their density counts as 0); `max_abs_divergence` (nats per
-    unit of t; on the grid, or at the rows); `mean_speed` (mean |f| along the sample paths, standardised
-    units per unit of t); `times`, `blocks`; `extent` of the field's window (one a pair, for more than two
-    columns); `columns` (more than two).
+    hold no sample and were too hard to solve; their density counts as 0, as that of cells that cannot be solved);
+    `max_abs_divergence` (nats per unit of t; on the grid, or at the rows); `mean_speed` (mean |f| along the
+    sample paths, standardised units per unit of t); `times`, `blocks`; `extent` of the field's window (one a
+    pair, for more than two columns); `columns` (more than two).
 
     `seed` is that of the noise that is carried to data and of the rows that are shown, `frames` counts the states of
     the animation; `pairs` of columns, from 0, are shown where there are more than two; None chooses by correlation.
 
     Raises:
-        RunError: a solve failed.
+        RunError: most of its paths, or of the density's cells, cannot be solved.
     """
     plane = splits.train.shape[1] == 2
     pairs = [(0, 1)] if plane else pairs or choose_pairs(np.asarray(splits.train))
@@ -83,6 +84,11 @@ def preview_arrays(flow: Flow, rows: Array) -> dict[str, Array]:
     return arrays
 
 
+def solved(states: Array) -> NDArray[np.bool_]:
+    """Which paths (N,) of states (K, N, D) are finite all along."""
+    return np.asarray(np.isfinite(states).all(axis=(0, 2)))
+
+
 def times(flow: Flow, shares: Sequence[float]) -> list[grids.Moment]:
     """The moments at those shares of T of every block."""
     return [grids.moment(flow, block, share) for block in range(len(flow.chain())) for share in shares]
@@ -109,10 +115,11 @@ def at_samples(flow: Flow, noise: Array, shares: Sequence[float]) -> dict[str, A
     """What colours are scaled by: `sample_divergence` and `sample_speed` (M, n) where noise (n, 2) is at `times`.
 
     Raises:
-        SolveFailed: its paths cannot be solved.
+        SolveFailed: most of its paths cannot be solved.
     """
     clock = [block + share for block in range(len(flow.chain())) for share in shares]
     states = grids.path(grids.bounded(flow, FAR), noise, [len(flow.chain()), *reversed(clock)], SOLVER)[:0:-1]
+    states = states[:, solved(states)]
     found = [grids.field_at(flow, when, z) for when, z in zip(times(flow, shares), states, strict=True)]
     return {
         "sample_divergence": np.stack([divergence for _, divergence in found]),
@@ -134,14 +141,14 @@ def _plane(
     field = on_grid(flow, grid, SHARES)
     around = grids.make_grid(square_window(everything, DATA_MARGIN), DENSITY_CELLS)
     needed = np.zeros(len(around.points), dtype=bool)
-    for shown in (everything, samples):
+    for shown in (everything, samples[np.isfinite(samples).all(axis=1)]):
         _, counts = cell_means(shown, np.zeros((len(shown), 1)), around.extent, DENSITY_CELLS)
         needed |= counts.ravel() > 0
     calm, solver = grids.bounded(flow, FAR), SOLVER.at(DENSITY_TOLERANCE)
     log_density = grids.log_density(calm, around, solver, "float32", report, needed)
     density = np.exp(log_density).reshape(DENSITY_CELLS, DENSITY_CELLS)
     values = {
-        "mass_on_grid": float(density.sum() * around.area),
+        "mass_on_grid": float(np.nansum(density) * around.area),
         "cells_left_out": float(np.isneginf(log_density).mean()),
         "max_abs_divergence": float(np.abs(field["divergence"]).max()),
         "extent": list(grid.extent),
@@ -178,6 +185,7 @@ def _pairs(flow: Flow, rows: Array, pairs: Sequence[Pair], report: Report) -> tu
         block, share = divmod(index, len(SHARES))
         if share:
             z = grids.path(flow, z, [block + SHARES[share - 1], block + SHARES[share]], SOLVER)[-1]
+        z = z[solved(z[None])]
         f, divergence = grids.field_at(flow, when, z)
         largest = max(largest, float(np.abs(divergence).max()))
         for number, pair in enumerate(pairs):
@@ -209,7 +217,7 @@ def _samples(flow: Flow, noise: Array, pairs: Sequence[Pair], frames: int) -> tu
     for time, z in zip(closer, paths, strict=True):
         block = min(int(time), blocks - 1)
         f, _ = grids.field_at(flow, grids.moment(flow, block, float(time) - block), z)
-        speeds.append(np.linalg.norm(f, axis=1).mean())
+        speeds.append(np.nanmean(np.linalg.norm(f, axis=1)))
     states[-1], paths[-1] = (grids.to_data_coordinates(flow, last) for last in (states[-1], paths[-1]))
     arrays = {
         "frames": _in_pairs(states, pairs[:1])[0],

@@ -23,7 +23,7 @@ from sparseflows.evaluation.likelihood import likelihood, rows_per_chunk
 from sparseflows.flow import divergence
 from sparseflows.flow.fields import Field
 from sparseflows.flow.model import Block, Flow
-from sparseflows.flow.solvers.ode import Solver, State, Status, solve
+from sparseflows.flow.solvers.ode import SolveFailed, Solver, State, Status, solve
 
 TILE, SMALLEST_TILE = 20, 5  # cells on a side that are solved together: an easy tile need not take a hard one's steps
 PATIENCE = 400  # evaluations; the flows measured take 60 to 200 where their data are
@@ -91,10 +91,10 @@ def log_density(
 
     `needed` (cells²,) says which cells hold data or samples. Given it, a tile that takes more than `PATIENCE`
     evaluations is solved in smaller and smaller ones, and those without a needed cell are left out: −inf, for there is
-    next to no probability where no sample is. `report` is told after each tile.
+    next to no probability where no sample is. A cell that cannot be solved is NaN. `report` is told after each tile.
 
     Raises:
-        RunError: a solve failed.
+        RunError: most of the cells cannot be solved.
     """
     cells = len(grid.axis_x)
     log_prob = np.full(cells * cells, -np.inf)
@@ -106,16 +106,16 @@ def log_density(
         patient = needed is None or (min(tile.shape) <= SMALLEST_TILE and bool(needed[rows].any()))
         limited = solver if patient else replace(solver, max_nfe=PATIENCE)
         found = likelihood(flow, grid.points[rows], limited, dtype, len(rows))
-        if found.status is Status.DONE:
+        if patient or found.status is Status.DONE:
             log_prob[rows] = found.log_prob
-        elif patient:
-            raise RunError(f"the density on the grid cannot be computed: {found.status.value}")
         elif needed is not None and needed[rows].any():
             waiting += _split(tile, 2)
             continue
         done += len(rows)
         if report:
             report(done, len(log_prob))
+        if 2 * np.isnan(log_prob).sum() > len(log_prob):
+            raise RunError(f"the density on most of the grid cannot be computed: {found.status.value}")
     return log_prob
 
 
@@ -130,10 +130,11 @@ def path(flow: Flow, points: Array, clock: Sequence[float], solver: Solver) -> A
 
     The states are the blocks' z: where the flow whitens its data first, z(0) = W x is not yet x (see
     `to_data_coordinates`). Every interval is a solve of its own. (The solver's own interpolation between
-    its steps, the alternative, is of lower order than the steps, and the last state would not be `to_data`.)
+    its steps, the alternative, is of lower order than the steps, and the last state would not be `to_data`.) A path
+    that cannot be solved is NaN from there on.
 
     Raises:
-        SolveFailed: the solver did not reach the end.
+        SolveFailed: most of the paths cannot be solved.
     """
     states = [_tensor(flow, points)]
     for start, end in pairwise(clock):
@@ -213,7 +214,15 @@ def _within(block: Block, z: Tensor, start: float, end: float, solver: Solver) -
     def rates(s: Tensor, state: State) -> State:
         return (width * field(start * end_time + s.to(z.dtype) * width, state[0]),)
 
-    return solve(rates, (z,), solver).require().state[0]
+    on = torch.isfinite(z).all(1)
+    found = solve(rates, (z[on],), solver, by_row=True)
+    assert found.failed is not None
+    ended = z.masked_fill(~on[:, None], math.nan)
+    ended[on] = found.state[0].masked_fill(found.failed[:, None], math.nan)
+    lost = int(ended.isnan().any(1).sum())
+    if 2 * lost > len(z):
+        raise SolveFailed(found.status, found.nfe, f"{lost} of {len(z)} paths")
+    return ended
 
 
 def _field(block: Block) -> Field:

@@ -29,7 +29,7 @@ from analysis.fields.projection import (
 from sparseflows.errors import InputError, RunError
 from sparseflows.flow.fields import LinearField
 from sparseflows.flow.model import Flow
-from sparseflows.flow.solvers.ode import Solver
+from sparseflows.flow.solvers.ode import SolveFailed, Solver
 
 DOUBLE = {"dtype": torch.float64}
 
@@ -136,12 +136,14 @@ class Steep(nn.Module):
         return self.rate * (1 - 2 / torch.linalg.vector_norm(z, dim=1, keepdim=True)).clamp(min=0)
 
 
-def test_a_path_to_infinity_fails_a_grid_unless_bounded():
+def test_a_path_to_infinity_leaves_its_cell_without_a_density():
     flow = Flow(Steep())
     grid = make_grid((-6.0, 6.0, -6.0, 6.0), 24)
     solver = Solver(rtol=1e-3, atol=1e-3)
-    with pytest.raises(RunError, match="density on the grid"):
-        log_density(flow, grid, solver, "float32")
+    less = make_grid((-2.4, 2.4, -2.4, 2.4), 24)
+    unbounded, radius = np.exp(log_density(flow, less, solver, "float32")), np.linalg.norm(less.points, axis=1)
+    assert not (unbounded[radius > 2.3] > 0).any()  # zero, or no number
+    assert np.isfinite(unbounded[radius < 2]).all()
     found = np.exp(log_density(bounded(flow, 10.0), grid, solver, "float32"))
     near = np.linalg.norm(grid.points, axis=1) < 2
     assert np.isfinite(found).all()
@@ -308,3 +310,34 @@ def test_the_projection_of_a_linear_field_is_its_conditional_mean():
     # Some 5,000 rows a cell: the column that is averaged away leaves 0.8/√5000 = 0.011, a cell's own slope 0.003.
     assert counts.min() > 3000
     assert np.abs(means - expected).max() < 0.06
+
+
+class Wall(nn.Module):
+    """Still where x < 1; beyond, no number."""
+
+    def __init__(self):
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(()))
+
+    def forward(self, t, z):
+        return (0 * z).masked_fill(z[:, :1] > 1, torch.nan)
+
+
+@pytest.mark.parametrize("beyond", [3, 7])
+def test_cells_and_paths_that_cannot_be_solved_are_no_numbers_and_most_of_them_an_error(beyond):
+    flow, solver = Flow(Wall()), Solver(rtol=1e-3, atol=1e-3)
+    points = np.zeros((10, 2))
+    points[:beyond, 0] = 2.0
+    grid = make_grid((-9.0, 1.0 + beyond, -5.0, 5.0), 8)
+    if beyond == 7:
+        grid = make_grid((0.5, 7.5, -5.0, 5.0), 8)
+        with pytest.raises(RunError, match="density on most of the grid"):
+            log_density(flow, grid, solver, "float64")
+        with pytest.raises(SolveFailed, match="7 of 10 paths"):
+            path(flow, points, [0.0, 0.5, 1.0], solver)
+        return
+    found = log_density(flow, grid, solver, "float64")
+    assert np.array_equal(np.isnan(found), grid.points[:, 0] > 1)
+    states = path(flow, points, [0.0, 0.5, 1.0], solver)
+    assert np.isnan(states[1:, :3]).all()
+    assert np.array_equal(states[:, 3:], np.broadcast_to(points[3:], (3, 7, 2)))
