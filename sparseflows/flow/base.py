@@ -105,7 +105,7 @@ class BaseFlow(nn.Module):
         self._check(points)
         zeros = torch.zeros_like(points[:, 0])
         start, log_det = (points, 0.0) if reverse else self.whiten(points)
-        total = Transformed(start, zeros + log_det, zeros, zeros, 0, Status.DONE, _none_of(points) if by_row else None)
+        total = Transformed(start, zeros + log_det, zeros, zeros, 0, Status.DONE)
         for block in reversed(self.chain()) if reverse else self.chain():
             field = block.field
             assert isinstance(field, Field)
@@ -273,10 +273,6 @@ def _described(field: nn.Module) -> str:
     return f"MLP {widths}, {field.activation}, time {field.time}" + (
         "" if field.is_plain() else ", with hooks or masks"
     )
-
-
-def _none_of(points: Tensor) -> Tensor:
-    return torch.zeros(len(points), dtype=torch.bool, device=points.device)
 
 
 def seeded_initialise(flow: BaseFlow, seed: int, gain: float = 1.0) -> None:

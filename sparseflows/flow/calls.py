@@ -17,8 +17,6 @@ from torch.nn.modules.module import _has_any_global_hook
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
-_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
-
 
 def is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
     """Whether a call of `module` runs the `forward` of `kind` and nothing else.
@@ -30,8 +28,9 @@ def is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
     return (
         type(module).forward is kind.forward
         and "forward" not in state
-        and not any(state[name] for name in _HOOKS)
-        and not hasattr(module, "parametrizations")
+        and not (state["_forward_pre_hooks"] or state["_forward_hooks"])
+        and not (state["_backward_pre_hooks"] or state["_backward_hooks"])
+        and "parametrizations" not in state["_modules"]
         and not _has_any_global_hook()
     )
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from sparseflows.errors import InputError
 from sparseflows.flow.divergence import DivergenceKind
 from sparseflows.flow.inputs import check_on_failure, check_transforms
+from sparseflows.flow.solvers.by_row import all_finite
 from sparseflows.flow.solvers.ode import SolveFailed, Solver, Status
 from sparseflows.flow.transform import Transformed, standard_normal_log_prob
 from sparseflows.specs.choices import FIXED
@@ -90,25 +91,33 @@ def carry_rows(
         noise: of hutchinson.
         generator: of hutchinson's noise.
     """
-    options = {"reverse": reverse, "divergence": divergence, "noise": noise, "generator": generator}
-    finite = torch.isfinite(points).all(1)
+    options = {"reverse": reverse, "divergence": divergence, "noise": noise, "generator": generator, "by_row": True}
+    left = None if all_finite(points) else torch.isfinite(points).all(1).nonzero().flatten()
+    if left is not None and not len(left):
+        return _rows(points, points.clone(), torch.zeros_like(points[:, 0]), left, 0, Status.DONE)
+    found = flow.transform(points if left is None else points[left], solver=solver, **options)  # type: ignore[arg-type]
+    assert found.failed is not None
+    if left is None:
+        if found.status is Status.DONE and all_finite(found.points):
+            return Rows(found.points, found.trace, found.failed, found.failed, found.nfe, Status.DONE)
+        left = torch.arange(len(points), device=points.device)
     ends, trace = points.clone(), torch.zeros_like(points[:, 0])
-    left, nfe, status = finite.nonzero().flatten(), 0, Status.DONE
-    if len(left):
-        found = flow.transform(points[left], solver=solver, by_row=True, **options)  # type: ignore[arg-type]
-        nfe, status = found.nfe, found.status
-        left = _keep(found, left, ends, trace)
-    if len(left) <= max(FEW, len(points) // 2):
+    left = _keep(found, left, ends, trace)
+    if 0 < len(left) <= max(FEW, len(points) // 2):
         for precise, again in _attempts(flow, solver, points.dtype):
-            if not len(left):
-                break
             try:
-                start = points[left].double()
-                found = precise.transform(start, solver=again, by_row=True, **options)  # type: ignore[arg-type]
+                more = precise.transform(points[left].double(), solver=again, **options)  # type: ignore[arg-type]
             except (RuntimeError, TypeError):  # a field that is written for one precision
                 continue
-            left = _keep(found, left, ends, trace)
-    lost = torch.zeros_like(finite)
+            left = _keep(more, left, ends, trace)
+            if not len(left):
+                break
+    return _rows(points, ends, trace, left, found.nfe, found.status)
+
+
+def _rows(points: Tensor, ends: Tensor, trace: Tensor, left: Tensor, nfe: int, status: Status) -> Rows:
+    """What came of points (B, D): where they ended, ends (B, D) and trace (B,), but for the rows `left` (n,)."""
+    lost = torch.zeros_like(ends[:, 0], dtype=torch.bool)
     lost[left] = True
     infinite = torch.isinf(points).any(1) | torch.isinf(ends).any(1) | (lost & (ends.abs().amax(1) >= BEYOND))
     unsolved = (lost & ~infinite) | torch.isnan(points).any(1)
@@ -116,7 +125,9 @@ def carry_rows(
     ends[unsolved], trace[unsolved] = torch.nan, torch.nan
     if not bool(unsolved.any()):
         status = Status.DONE
-    return Rows(ends, trace, unsolved, infinite, nfe, status if status is not Status.DONE else _of_input(unsolved))
+    elif status is Status.DONE:
+        status = Status.NON_FINITE
+    return Rows(ends, trace, unsolved, infinite, nfe, status)
 
 
 def carried(
@@ -139,13 +150,16 @@ def carried(
     check_on_failure(on_failure)
     check_transforms(solver.method)
     graph = torch.is_grad_enabled() or solver.processes.several
-    if on_failure == "raise" and not torch._C._functorch.is_functorch_wrapped_tensor(rows):
-        check_rows(rows)
     if graph and on_failure == "raise":
+        if not torch._C._functorch.is_functorch_wrapped_tensor(rows):
+            check_rows(rows)
         return flow.transform(rows, reverse=reverse, solver=solver, **how).require()
     alone = carry_rows(flow, rows, solver, reverse=reverse, **how)
+    if on_failure == "raise" and bool(alone.unsolved.any()):
+        check_rows(rows)
+        return alone.require()
     if not graph:
-        return alone.require() if on_failure == "raise" else alone
+        return alone
     good = ~(alone.unsolved | alone.infinite)
     if not bool(good.any()):
         return alone
@@ -164,10 +178,6 @@ def check_rows(points: Tensor) -> None:
     if bool(wrong.any()):
         row = int(wrong.nonzero()[0])
         raise InputError(f"row {row} (from 0) of the points holds NaN; drop it or fill it in, or take on_failure='nan'")
-
-
-def _of_input(unsolved: Tensor) -> Status:
-    return Status.NON_FINITE if bool(unsolved.any()) else Status.DONE
 
 
 def _attempts(flow: BaseFlow, solver: Solver, dtype: torch.dtype) -> Iterator[tuple[BaseFlow, Solver]]:

@@ -53,7 +53,7 @@ class Transformed:
 
     def followed_by(self, step: Transformed) -> Transformed:
         """This and then `step`, which began at these points (B, D); a row that failed here stays where it was."""
-        failed, points, status = None, step.points, step.status
+        failed, points, status = step.failed, step.points, step.status
         if self.failed is not None and step.failed is not None:
             points = torch.where(self.failed.unsqueeze(1), self.points, points)
             failed, status = self.failed | step.failed, status if self.status is Status.DONE else self.status

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from support.flops import flops
+from support.plain_solve import flops
 
 from analysis import cost
 from sparseflows.errors import RunError

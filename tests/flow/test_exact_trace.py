@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from support.arrays import pairwise
-from support.flops import flops
-from support.plain_solve import drawn, drawn_field
+from support.plain_solve import drawn, drawn_field, flops
 
 from sparseflows.flow.activations import ACTIVATIONS
 from sparseflows.flow.divergence import exact, exact_trace

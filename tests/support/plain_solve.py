@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from sparseflows.flow.divergence import exact, hutchinson
 from sparseflows.flow.fields import MLPField
@@ -47,3 +50,21 @@ def drawn_field(
 
 def drawn(*shape: int, seed: int = 1) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+class _NoModules(contextlib.nullcontext):  # type: ignore[type-arg]
+    """In place of the counter's tracker of modules, whose global hooks make a field be called layer by layer."""
+
+    parents = ("Global",)
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+
+def flops(function: Callable[[], Any]) -> int:
+    """Operations of a call without gradients; a multiply-add is two."""
+    counter = FlopCounterMode(display=False)
+    counter.mod_tracker = _NoModules()  # type: ignore[assignment]
+    with torch.no_grad(), counter:
+        function()
+    return int(counter.get_total_flops())

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sparseflows.flow.compiled.build import library
 from sparseflows.flow.compiled.structures import BlockStructure, ControlStructure, TableauStructure, pointer
 from sparseflows.flow.fields import MLPField
+from sparseflows.flow.solvers.by_row import all_finite
 from sparseflows.flow.solvers.ode import Solution, Solver, Status
 from sparseflows.flow.solvers.tableaus import TABLEAUS, Tableau
 
@@ -33,11 +34,13 @@ def takes(field: object, points: Tensor, exact: bool) -> bool:
     """
     if type(field) is not MLPField or type(points) is not Tensor:
         return False
+    if not field.is_plain() or not _readable(points, points.dtype):
+        return False
+    layers = field.linear_layers()
     return (
-        field.is_plain()
-        and all(_readable(tensor, points.dtype) for tensor in (points, *field.tensors()))
+        all(_readable(tensor, points.dtype) for layer in layers for tensor in layer.tensors() if tensor is not None)
         and not torch.jit.is_tracing()
-        and max(field.hidden, default=0) <= WIDEST
+        and all(len(layer.bias) <= WIDEST for layer in layers[:-1])
         and (not exact or field.dim <= MOST_DIMS)
         and library(points.dtype) is not None
     )
@@ -46,10 +49,10 @@ def takes(field: object, points: Tensor, exact: bool) -> bool:
 def _readable(tensor: Tensor, dtype: torch.dtype) -> bool:
     """Whether the engine can read the memory of `tensor` as numbers of that precision."""
     return (
-        type(tensor) in (Tensor, nn.Parameter)
-        and tensor.device.type == "cpu"
+        (type(tensor) is nn.Parameter or type(tensor) is Tensor)
+        and tensor.is_cpu
+        and tensor.dtype is dtype
         and tensor.layout is torch.strided
-        and tensor.dtype == dtype
         and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
     )
 
@@ -179,12 +182,15 @@ def _carry(
     )  # fmt: skip
     _require_memory(status == NO_MEMORY)
     found, failed = STATUSES[status], None
-    finite = torch.isfinite(ends).all(1) & torch.isfinite(traces)
-    if control.statuses is not None:
+    good = control.statuses is None or not bool(control.statuses.any())
+    if good and all_finite(ends) and all_finite(traces):
+        failed = None if control.statuses is None else torch.zeros_like(traces, dtype=torch.bool)
+    elif control.statuses is not None:
+        finite = torch.isfinite(ends).all(1) & torch.isfinite(traces)
         ended = control.statuses.masked_fill((control.statuses == 0) & ~finite, STATUSES.index(Status.NON_FINITE))
         failed = ended != 0
         found = STATUSES[int(ended[failed][0])] if bool(failed.any()) else Status.DONE
-    elif found is Status.DONE and not bool(finite.all()):
+    elif found is Status.DONE and not bool(torch.isfinite(ends).all() & torch.isfinite(traces).all()):
         found = Status.NON_FINITE
     return Solution((ends, traces), control.nfe, found, tuple(control.lengths[: control.taken]), failed)
 

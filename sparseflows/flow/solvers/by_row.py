@@ -7,6 +7,7 @@ the others need, no longer counts, and its rates are zero from then on. What bec
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -61,21 +62,29 @@ class RowWatch:
     def norm(self, state: State) -> Tensor:
         """The norm () of a state, an error over its tolerance, of the rows that count; rows may be set aside by it."""
         squares = torch.cat([tensor.reshape(len(tensor), -1) for tensor in state], dim=1).square().mean(1)
-        squares = squares.masked_fill(self.failed, 0.0)
-        finite = torch.isfinite(squares)
-        if not bool(finite.all()):
+        if self._any:
+            squares = squares.masked_fill(self.failed, 0.0)
+        worst, whole = float(squares.max()), not self._any
+        if not math.isfinite(worst):
+            finite = torch.isfinite(squares)
             if self._begun:
                 self._tries += 1
                 if self._tries >= TRIES or self._step < self._least:
                     self._drop(~finite, infinite=True)
                     self._tries = 0
                 return squares.new_tensor(torch.inf)  # once more, with a shorter step
-            squares = squares.masked_fill(~finite, 0.0)
-        if self._begun and float(squares.max()) > 1:
+            squares, whole = squares.masked_fill(~finite, 0.0), False
+        elif self._begun and worst > 1:
             slow = squares > self._bound(squares)
             self._drop(slow)
-            squares = squares.masked_fill(slow, 0.0)
-        return _over_batch(state, finite & ~self.failed) if self.over_batch else squares.max().sqrt()
+            squares, whole = squares.masked_fill(slow, 0.0), whole and not self._any
+        if not self.over_batch:
+            return squares.max().sqrt()
+        return _over_batch(state if whole else self._counting(state))
+
+    def _counting(self, state: State) -> State:
+        rows = ~self.failed & finite_rows(state)
+        return tuple(tensor[rows] for tensor in state)
 
     def _bound(self, squares: Tensor) -> float:
         if self._step < self._least:
@@ -91,13 +100,18 @@ class RowWatch:
         self._any = bool(self.failed.any())
 
 
+def all_finite(tensor: Tensor) -> bool:
+    """Whether a tensor (…) is finite throughout, by its sum, in one pass; False, too, where the sum overflows."""
+    return math.isfinite(float(tensor.sum()))
+
+
 def finite_rows(state: State) -> Tensor:
     """Rows (B,) all of whose tensors (B, ...) are finite."""
     return torch.stack([torch.isfinite(tensor.reshape(len(tensor), -1)).all(1) for tensor in state]).all(0)
 
 
-def _over_batch(state: State, rows: Tensor) -> Tensor:
-    """torchdiffeq's own norm () of a batch, of the rows (B,) that count: the largest root mean square of a tensor."""
-    if not bool(rows.any()):
+def _over_batch(state: State) -> Tensor:
+    """torchdiffeq's own norm () of a batch: the largest root mean square of a tensor."""
+    if not len(state[0]):
         return state[0].new_zeros(())
-    return torch.stack([tensor[rows].square().mean() for tensor in state]).max().sqrt()
+    return torch.stack([tensor.square().mean() for tensor in state]).max().sqrt()
