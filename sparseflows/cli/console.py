@@ -3,7 +3,10 @@
 import contextlib
 import json
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 from sparseflows.errors import Interrupted, SaidElsewhere, SparseFlowsError, is_out_of_memory
@@ -17,6 +20,32 @@ def run_app(app: Any, prog: str, args: list[str] | None = None) -> int:
     Errors are one line on standard error. Help and results go to standard output.
     """
     try:
+        with no_interrupt_lost():
+            return _run(app, prog, args)
+    except KeyboardInterrupt:
+        return _say(prog, "interrupted", INTERRUPTED)
+
+
+@contextlib.contextmanager
+def no_interrupt_lost() -> Iterator[None]:
+    """Within, Ctrl-C that comes while Python is in a callback, whose exceptions it drops, is raised a moment later."""
+    before = sys.unraisablehook
+
+    def hook(dropped: Any) -> None:
+        if dropped.exc_type is KeyboardInterrupt:
+            threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT)).start()
+        else:
+            before(dropped)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+
+
+def _run(app: Any, prog: str, args: list[str] | None) -> int:
+    try:
         status = app(args=args, prog_name=prog, standalone_mode=False)
         sys.stdout.flush()  # a full disk is told now, not while Python ends
         if status == INTERRUPTED:  # Typer's own way to pass Ctrl-C on: without a word
@@ -26,8 +55,6 @@ def run_app(app: Any, prog: str, args: list[str] | None = None) -> int:
         return error.exit_code
     except SparseFlowsError as error:
         return _say(prog, str(error), error.exit_code)
-    except KeyboardInterrupt:
-        return _say(prog, "interrupted", INTERRUPTED)
     except BrokenPipeError:  # the reader of our output has left, as in `… | head`
         sys.stderr.close()
         return 1

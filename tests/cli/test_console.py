@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import time
+import weakref
 
 import pytest
 import typer
@@ -32,6 +34,24 @@ FAILURES = {
 def fail(how: str) -> None:
     print("half a result")
     raise FAILURES[how]
+
+
+class Thing:
+    pass
+
+
+@app.command()
+def callback() -> None:
+    """Ctrl-C comes while Python is in a callback, which drops its exceptions."""
+
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    thing = Thing()
+    watched = weakref.ref(thing, interrupt)
+    del thing
+    assert watched() is None
+    time.sleep(30)
 
 
 @app.command()
@@ -136,3 +156,10 @@ def test_ctrl_c_during_the_imports_is_one_line():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "sparseflows: interrupted\n")
+
+
+def test_ctrl_c_in_a_callback_is_not_lost(capsys):
+    started = time.monotonic()
+    assert run_app(app, "prog", ["callback"]) == 130
+    assert capsys.readouterr().err == "prog: interrupted\n"
+    assert time.monotonic() - started < 20
