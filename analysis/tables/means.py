@@ -70,6 +70,7 @@ class Row(StageRow):
     nfe: float | None
     accuracy: Mean | None = None
     loss: Mean | None = None
+    left_out: int = 0  # test rows without a finite log p, the most of a seed; the NLL is over the others
 
     @property
     def is_dense(self) -> bool:
@@ -191,6 +192,7 @@ def _row(group: Sequence[Stage], seeds: int, over_seeds: bool) -> Row:
         nfe=mean_of(stage.nfe for stage in done),
         accuracy=average(map(_accuracy, done), over_seeds),
         loss=average((mean_in(vars(stage), "loss_test") for stage in done), over_seeds),
+        left_out=max((stage.rows_left_out for stage in done), default=0),
     )
 
 
@@ -211,9 +213,9 @@ def _failures(group: Sequence[Stage]) -> tuple[str, ...]:
 
 
 def _rank(row: Row) -> tuple[float, float]:
-    # The lowest NLL; of classifiers the highest accuracy, and of equal ones the lowest loss.
+    # The lowest NLL of all test rows; of classifiers the highest accuracy, and of equal ones the lowest loss.
     if row.nll_test is not None:
-        return row.nll_test.value, 0.0
+        return math.inf if row.left_out else row.nll_test.value, 0.0
     if row.accuracy is None:
         return math.inf, math.inf
     return -row.accuracy.value, math.inf if row.loss is None else row.loss.value

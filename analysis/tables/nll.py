@@ -65,6 +65,10 @@ def _cells(table: Table, row: Row) -> tuple[str, ...]:
 def _notes(table: Table) -> Iterator[str]:
     for row in table.rows:
         yield from (f"failed: {row.label}, stage {row.stage}, {failure}" for failure in row.failures)
+    for row in table.rows:
+        if row.left_out:
+            rows = f"{row.left_out:,} test row{'s' * (row.left_out > 1)} without a finite log p"
+            yield f"{row.label}, stage {row.stage}: {rows}; the NLL is over the others, and cannot be the best"
     partly = next((row.status for row in table.rows if 0 < row.seeds_done < row.seeds), None)
     if partly:
         yield f"{partly}: the means are over the seeds that are done"

@@ -78,7 +78,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         asked = sorted({row["seed"] for row in rows}) if seeds is None else seeds
         (path / "spec.yaml").write_text(f"name: '{name or folder}'\nseeds: {asked}\ndata: {{name: rings}}\n")
         with (path / "results.csv").open("w", newline="") as stream:
-            writer = csv.DictWriter(stream, COLUMNS)
+            writer = csv.DictWriter(stream, list(dict.fromkeys([*COLUMNS, *(name for row in rows for name in row)])))
             writer.writeheader()
             writer.writerows(rows)
         return path

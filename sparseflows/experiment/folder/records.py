@@ -90,6 +90,11 @@ class Record:
         """Whether the stage finished and its numbers count."""
         return self.status == DONE
 
+    @property
+    def rows_left_out(self) -> int:
+        """Test rows without a finite log p; `nll_test` is over the others."""
+        return (self.rows_unsolved or 0) + (self.rows_infinite or 0)
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Record:
         """From a stage's record.json; keys that are not columns are left out."""

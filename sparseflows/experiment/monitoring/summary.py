@@ -22,9 +22,9 @@ def results_text(records: Sequence[Record], folder: Path) -> str:
         first, second = _judged(record)
         ratio = f"{100 * (record.prune_ratio or 0.0):.1f} %"
         lines.append(f"{name:<{wide}} {record.params:>9,} {ratio:>7} {first:>16} {second:>16} {record.nfe or '':>5}")
-    partial = [name for name, record in zip(names, records, strict=True) if _left_out(record)]
+    partial = [name for name, record in zip(names, records, strict=True) if record.rows_left_out]
     if partial:
-        most = max(map(_left_out, records))
+        most = max(record.rows_left_out for record in records)
         lines.append(f"{', '.join(partial)}: up to {most:,} test rows have no finite log p; the NLL is over the others")
     units = "share of the test rows; loss in nats" if classifiers else "nats, standardised coordinates"
     lines.append(f"{units}, ± standard error over the test rows; written to {folder}")
@@ -32,10 +32,6 @@ def results_text(records: Sequence[Record], folder: Path) -> str:
     if failed:
         lines.append(f"{failed} of {len(records)} stages failed")
     return "\n".join(lines)
-
-
-def _left_out(record: Record) -> int:
-    return (record.rows_unsolved or 0) + (record.rows_infinite or 0)
 
 
 def _judged(record: Record) -> tuple[str, str]:

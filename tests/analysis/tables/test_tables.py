@@ -127,6 +127,14 @@ def test_exactly_one_best_in_each_format(make_run, rows_of):
     assert "\\textbf{0.590 $\\pm$ 0.006}" in to_latex(sheet(table))
 
 
+def test_an_nll_that_leaves_rows_out_says_so_and_is_not_the_best(make_run, row_of):
+    rows = [row_of("dense", 0, 0, 1000, 0.61), row_of("structured", 0, 1, 500, 0.40)]
+    rows[1] |= {"rows_unsolved": 2, "rows_infinite": 1}
+    table = table_of(make_run(rows))
+    assert [(one.method, one.best) for one in table.rows] == [("dense", True), ("structured", False)]
+    assert "structured, stage 1: 3 test rows without a finite log p" in to_text(sheet(table))
+
+
 def test_text_is_aligned_and_narrow(make_run, rows_of, failed_of):
     rows = [row | {"method": "m" * 70 if row["method"] == "structured" else row["method"]} for row in rows_of()]
     rows.append(failed_of("unstructured", 0, 9, "a long story " * 30))
