@@ -40,7 +40,7 @@ def checked_weights(weights: Any, rows: int) -> Array | None:
         place = int(wrong.argmax())
         raise InputError(f"sample_weight[{place}] is {found[place]:g}; weights are finite and not negative")
     if not found.any():
-        raise InputError("sample_weight is 0 for every row; give one row at least a weight")
+        raise InputError("sample_weight is zero for every row; give one row at least a weight")
     return found
 
 

@@ -157,7 +157,7 @@ def test_weights_go_through_a_pipeline():
         ([-1.0] + [1.0] * 119, "sample_weight[0] is -1"),
         ([1.0] * 7 + [np.nan] + [1.0] * 112, "sample_weight[7] is nan"),
         ([np.inf] * 120, "is inf"),
-        (np.zeros(120), "0 for every row"),
+        (np.zeros(120), "zero for every row"),
         ([1.0] + [0.0] * 119, "a single row"),
         (["a"] * 120, "no number"),
     ],
