@@ -5,6 +5,7 @@ What an array holds is judged in `sparseflows.data.tables.tabular`; text is read
 
 import hashlib
 import os
+import re
 import tokenize
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from sparseflows.errors import InputError
 
 FilePath = str | os.PathLike[str]
 PIECE = 1 << 20  # bytes read at once
+_OF_ARRAYS = re.compile(r"'descr':\s*('[<>|=]?[(\d][^']*')")  # as 8f4, (2,)f8
 
 
 def read_npy(file: Path) -> np.ndarray:
@@ -42,12 +44,15 @@ def _check_length(file: Path, array: np.ndarray, remedy: str = "; write it with 
     """Check that the .npy file ends where its header says: NumPy reads what that says and drops the rest in silence.
 
     Raises:
-        InputError: it goes on.
+        InputError: it goes on, or its numbers are arrays of numbers (`8f4`), which NumPy takes for numbers.
     """
     with file.open("rb") as stream:
         version = np.lib.format.read_magic(stream)
         length = int.from_bytes(stream.read(2 if version == (1, 0) else 4), "little")
-        wanted = stream.tell() + length + array.nbytes
+        header = stream.read(length).decode("latin1")
+        wanted = stream.tell() + array.nbytes
+    if found := _OF_ARRAYS.search(header):
+        raise InputError(f"{file}: is of the type {found[1]}, arrays within an array; save one of numbers")
     there = file.stat().st_size
     if there != wanted:
         raise InputError(
