@@ -98,7 +98,7 @@ def carry_rows(
     found = flow.transform(points if left is None else points[left], solver=solver, **options)  # type: ignore[arg-type]
     assert found.failed is not None
     if left is None:
-        if found.status is Status.DONE and all_finite(found.points):
+        if found.status is Status.DONE and (flow.whitening is None or all_finite(found.points)):
             return Rows(found.points, found.trace, found.failed, found.failed, found.nfe, Status.DONE)
         left = torch.arange(len(points), device=points.device)
     ends, trace = points.clone(), torch.zeros_like(points[:, 0])
