@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from random import Random
 
-from tests.campaign.commands import HANG, Command, Ended, command, say
+from tests.campaign.commands import HANG, Command, Ended, command, say, slowdown
 from tests.campaign.disturbances import die_at
 from tests.campaign.numbers import require_clean, require_numbers, whole_stages
 from tests.campaign.verdicts import HANG as HUNG
@@ -68,7 +68,7 @@ def of_workers(world: World, random: Random, folder: Path) -> Found:
         if process.poll() is None:
             kills = _strike(process.pid, whom, random)
         try:
-            status = process.wait(IMPORTS + HANG)
+            status = process.wait((IMPORTS + HANG) * slowdown())
         except subprocess.TimeoutExpired:
             process.kill()
             raise Fault(HUNG, f"--jobs 2, {whom} killed after {wait:.1f} s") from None
