@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from analysis.compare.notes import notes
+from analysis.compare.paired import p_value
 from analysis.compare.types import AGAINST, Comparison, Difference, StageMean
 from analysis.compare.words import amount, headlines, ratio, verdicts
 from analysis.tables.markup import escape_markdown, markdown
@@ -105,7 +106,7 @@ def _legend(comparison: Comparison) -> str:
     better = "higher" if quantity.higher_is_better else "lower"
     return (
         f"{quantity.label}, {better} is better; differences are paired by seed ({seeds} in the run), ± s.e. over the "
-        f"seeds; a difference counts beyond 2 s.e. of 3 pairs or more"
+        f"seeds; a verdict needs 3 pairs and p of at most 0.05 after Holm's correction over the tests of its question"
     )
 
 
@@ -146,7 +147,7 @@ def difference_sheet(comparison: Comparison) -> Sheet:
                 one.against,
                 amount(one.difference),
                 str(one.pairs),
-                _p(one.p),
+                NOTHING if one.p is None else p_value(one.p),
                 one.verdict,
             )
             for one in found
@@ -162,9 +163,3 @@ def _ratio_reached(reached: Mean | None) -> str:
     if reached is None or reached.se is None or reached.se < 0.0005:
         return percent(reached.value if reached else None)
     return f"{100 * reached.value:.1f} ± {100 * reached.se:.1f} %"
-
-
-def _p(value: float | None) -> str:
-    if value is None:
-        return NOTHING
-    return "<0.0001" if value < 1e-4 else f"{value:.4f}" if value < 0.1 else f"{value:.2f}"
