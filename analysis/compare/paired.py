@@ -48,8 +48,8 @@ class Paired:
         said = f"95 % interval over {self.seeds} seeds"
         if self.p is None or self.p_holm is None:
             return said
-        family = f", {p_value(self.p_holm)} after Holm's correction over {self.tests} tests" if self.tests > 1 else ""
-        return f"{said}, p = {p_value(self.p)}{family}"
+        family = f", {p_is(self.p_holm)} after Holm's correction over {self.tests} tests" if self.tests > 1 else ""
+        return f"{said}, {p_is(self.p)}{family}"
 
 
 def paired(differences: Sequence[float], own_se: float | None = None) -> Paired:
@@ -73,6 +73,17 @@ def in_family(several: Sequence[Paired]) -> list[Paired]:
 def too_few(seeds: int) -> str:
     """Why so many seeds allow no verdict."""
     return f"{seeds} seed{'s' * (seeds != 1)} of both, and a verdict needs {LEAST_PAIRS}"
+
+
+def p_is(value: float) -> str:
+    """A p-value in a sentence.
+
+    Example:
+        >>> p_is(0.0312), p_is(1e-6)
+        ('p = 0.0312', 'p < 0.0001')
+    """
+    shown = p_value(value)
+    return f"p < {shown[1:]}" if shown.startswith("<") else f"p = {shown}"
 
 
 def p_value(value: float) -> str:

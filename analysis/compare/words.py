@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from analysis.compare.controls import UNTESTABLE
-from analysis.compare.paired import p_value
+from analysis.compare.paired import p_is
 from analysis.compare.stats import by_chance
 from analysis.compare.types import BEATS, LOSES, NO_DIFFERENCE, RANDOM, TOO_FEW, Comparison, Difference, Quantity
 from analysis.runs.groups import grouped
@@ -155,7 +155,8 @@ def _after_holm(group: Sequence[Difference]) -> list[str]:
     known = [one.p_holm for one in group if one.p_holm is not None]
     if not known:
         return []
-    return [f"p {'=' if len(known) == 1 else 'at most'} {p_value(max(known))} after Holm's correction"]
+    largest = p_is(max(known))
+    return [f"{largest if len(known) == 1 else largest.replace('=', 'at most')} after Holm's correction"]
 
 
 def _against_random(protocol: str, found: Sequence[Verdict]) -> str:
