@@ -45,11 +45,15 @@ class Paired:
         """What the interval is, and what the tests say, in words."""
         if self.seeds == 1:
             return "one seed" if self.half is None else "± 2 s.e. of the measurement, one seed"
-        said = f"95 % interval over {self.seeds} seeds"
+        return ", ".join([f"95 % interval over {self.seeds} seeds", *([self.tested] if self.tested else [])])
+
+    @property
+    def tested(self) -> str:
+        """What the tests say, in words; empty where there is none."""
         if self.p is None or self.p_holm is None:
-            return said
+            return ""
         family = f", {p_is(self.p_holm)} after Holm's correction over {self.tests} tests" if self.tests > 1 else ""
-        return f"{said}, {p_is(self.p)}{family}"
+        return f"{p_is(self.p)}{family}"
 
 
 def paired(differences: Sequence[float], own_se: float | None = None) -> Paired:
