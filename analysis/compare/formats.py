@@ -138,7 +138,7 @@ def difference_sheet(comparison: Comparison) -> Sheet:
     found, unit = comparison.differences, comparison.quantity.unit
     return Sheet(
         title="Paired differences",
-        legend="above 0: the stage is better than what it is held against; p of the paired t-test, uncorrected",
+        legend="above 0: the stage is better than what it is held against; p is a t-test's after Holm's correction",
         heading=("protocol, method", "PR", "against", f"difference ({unit})", "pairs", "p", "verdict"),
         body=tuple(
             (
@@ -147,7 +147,7 @@ def difference_sheet(comparison: Comparison) -> Sheet:
                 one.against,
                 amount(one.difference),
                 str(one.pairs),
-                NOTHING if one.p is None else p_value(one.p),
+                NOTHING if one.p_holm is None else p_value(one.p_holm),
                 one.verdict,
             )
             for one in found
