@@ -55,7 +55,7 @@ def controls_of(run: Run, method: str) -> Controls:
     alike = {(stage.seed, stage.stage): other for stage, other in both if trained_alike(stage, other)}
     reason = None
     if not both:
-        reason = "the control of no pruned stage is done"
+        reason = "no pruned stage is done" if not pruned else "the control of no pruned stage is done"
     elif not alike:
         stage, other = both[-1]
         behind = f"{count(other.steps_total)} steps, the pruned flow {count(stage.steps_total)}"

@@ -120,7 +120,7 @@ def flatter(run: Run, method: str, controls: Controls, stages: Documents, quanti
     )
     tail = "; κ by 100 Lanczos steps on all sides" if source == "kappa_lanczos" and (control or dense) else ""
     if quantity in _FALL_BY_DELETION and (control or dense):
-        tail = "; over the params that are left, so deletion alone lowers it"
+        tail = "; over the params that are left, so deletion alone can lower it"
     reason, remedy = _why_not(run, controls, control, "Hessian", "hessian")
     return Evidence(
         "b",

@@ -175,7 +175,7 @@ def curvature(log_ratios, of_dense=1.0, **own):
 def test_curvature(pruned_run, log_ratios, verdict):
     claim = one_of(pruned_run([0.0] * 3), "b", curvature(log_ratios), subject="lower largest eigenvalue")
     assert claim.verdict == verdict
-    assert claim.numbers.endswith("over the params that are left, so deletion alone lowers it")
+    assert claim.numbers.endswith("over the params that are left, so deletion alone can lower it")
 
 
 def test_the_curvatures_are_one_family(pruned_run):
