@@ -6,7 +6,7 @@ is the dense flow itself. Without a control no difference may be called an effec
 """
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,6 +89,19 @@ def with_seeds(run: Run) -> str | None:
     """The command that makes the run again with the seeds that a verdict needs; None where it has asked for them."""
     settings = _seeds(run)
     return _again(run, settings) if settings else None
+
+
+def remedy_of(run: Run) -> str | None:
+    """The command that makes the run again with what a verdict on pruning needs; None where it has that."""
+    pruned = dict.fromkeys(stage.series for stage in run.stages if stage.method != DENSE and not is_control(stage))
+    lacks = any(controls_of(run, method).reason == NO_CONTROL for method in pruned)
+    return with_control(run) if lacks else with_seeds(run)
+
+
+def again(commands: Iterable[str | None]) -> str:
+    """Some of these commands as the end of a text, each once, on a line that is never broken; empty for none."""
+    known = dict.fromkeys(one for one in commands if one is not None)
+    return "\n".join(["", "What makes more of it testable:", *(f"  {one}" for one in known), ""]) if known else ""
 
 
 def _seeds(run: Run) -> dict[str, str]:

@@ -44,8 +44,11 @@ def to_csv(comparisons: Sequence[Comparison]) -> str:
     return rows_csv(rows, ("run", "name", "dataset", "objective", "quantity", "unit", *_COLUMNS))
 
 
-def to_json(comparisons: Sequence[Comparison], runs: Sequence[str]) -> str:
-    """One document: `run` (a list where there are several), stages, differences, verdicts, headlines, notes."""
+def to_json(comparisons: Sequence[Comparison], runs: Sequence[str], remedies: Sequence[str] = ()) -> str:
+    """One document: `run` (a list where there are several), stages, differences, verdicts, headlines, notes.
+
+    `remedies` are the commands that make more of it testable.
+    """
     found: dict[str, Any] = {"run": runs[0] if len(runs) == 1 else list(runs)}
     found |= {name: [] for name in ("stages", "differences", "verdicts", "headlines", "notes")}
     for comparison in comparisons:
@@ -55,7 +58,7 @@ def to_json(comparisons: Sequence[Comparison], runs: Sequence[str]) -> str:
         found["verdicts"] += [head | asdict(one) for one in verdicts(comparison)]
         found["headlines"] += [head | {"sentence": line} for line in headlines(comparison)]
         found["notes"] += [head | {"note": line} for line in notes(comparison)]
-    return json.dumps(found, indent=2, allow_nan=False)
+    return json.dumps(found | {"remedies": list(remedies)}, indent=2, allow_nan=False)
 
 
 def _head(comparison: Comparison) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from analysis.compare.controls import again
 from analysis.runs.groups import grouped
 from analysis.tables.numbers import NOTHING, exact, fixed
 from analysis.tables.rows import to_csv
@@ -63,7 +64,7 @@ def remedies(comparisons: Sequence[Comparison]) -> str:
     commands = [
         max((one.remedy or "" for one in several), key=len) for several in grouped(known, lambda one: one.run).values()
     ]
-    return "\n".join(["", "What makes more of it testable:", *(f"  {one}" for one in commands), ""]) if commands else ""
+    return again(commands)
 
 
 def rows_csv(table: TabularTable) -> str:
