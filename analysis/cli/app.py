@@ -51,7 +51,8 @@ def table(
 
     With --tabular all runs share one table: dense flows, baselines, and up to four pruned stages along the front
     of params and validation NLL. Of several runs of one data set and objective, the better on the validation rows
-    is shown. Writes tabular.txt, .csv, .md, .tex, .json and nll_vs_params_tabular.png, .pdf, .npz.
+    is shown. A verdict goes by the rules of 'sparseflows compare'; pruning has one only beside a control. Writes
+    tabular.txt, .csv, .md, .tex, .json and nll_vs_params_tabular.png, .pdf, .npz.
 
     \b
     Example: train and prune, then compare two objectives.
@@ -82,7 +83,7 @@ def compare(runs: Runs, as_json: JsonOnly = False, out: OutOfSeveral = None) -> 
     against the dense flow trained on for as long (control; for one-shot the dense flow itself), against a dense flow
     of its own size (reduced), and every protocol against the cascade of the same criterion. Compared is the KL gap
     where the true density is known, else the test NLL, and for classifiers the test accuracy. A verdict needs three
-    seeds and a difference beyond 2 s.e.; what stands after Holm's correction over all comparisons is marked.
+    seeds, equally long training, and p of at most 0.05 after Holm's correction over the tests of its question.
 
     What the run has nothing to compare with is said, with the setting that adds it.
 
@@ -155,7 +156,8 @@ def report(
     """One self-contained report.html: what pruning did, in words, tables, figures, an animation.
 
     Runs the analyses that have not been run (hessian, modes, field, cost) with their default settings; those that
-    have been run are taken as they are. The page opens from disk and asks nothing of the network.
+    have been run are taken as they are. The page opens from disk and asks nothing of the network. A claim of the paper
+    is judged against a control that trained as long; without one, the page has the command that adds it.
 
     \b
     Example:

@@ -9,6 +9,7 @@ from analysis.analyses.writing import REMEDY, drawn, require_once, write_files
 from analysis.cli.table import run_suffixes
 from analysis.compare import formats as compare_formats
 from analysis.compare.compare import compare
+from analysis.compare.controls import again, remedy_of
 from analysis.compare.notes import nothing_to_compare
 from analysis.compare.types import Comparison
 from analysis.plots.compare import compare_arrays, compare_figure
@@ -23,8 +24,9 @@ def command(runs: Sequence[Path], as_json: bool, out: Path | None) -> None:
     found = _comparisons(runs, out)
     folder = output_folder(out or folder_for_all(runs), remedy=REMEDY)
     comparisons = [one for several in found.values() for one in several]
-    text = compare_formats.to_text(comparisons)
-    document = compare_formats.to_json(comparisons, [str(run) for run in runs])
+    remedies = [remedy for run in found if (remedy := remedy_of(run)) is not None]
+    text = compare_formats.to_text(comparisons) + again(remedies)
+    document = compare_formats.to_json(comparisons, [str(run) for run in runs], remedies)
     typer.echo(document if as_json else text, nl=as_json)
     files: dict[str, str | bytes] = {
         "compare.txt": text,

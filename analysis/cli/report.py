@@ -5,6 +5,7 @@ import io
 import json
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -198,7 +199,8 @@ def _json(found: Sequence[Findings], path: Path, size: int) -> str:
     runs = [one.run.folder for one in found]
     judged = [
         {"run": one.run.folder, "claim": claim.letter, "about": claim.claim, "method": claim.method}
-        | {"verdict": claim.verdict, "numbers": claim.numbers}
+        | {"verdict": claim.verdict, "numbers": claim.numbers, "reason": claim.reason, "remedy": claim.remedy}
+        | {"sides": [asdict(side) for side in claim.sides]}
         for one in found
         for claim in one.claims
     ]

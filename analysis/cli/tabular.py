@@ -31,7 +31,7 @@ def command(runs: Sequence[Path], published: bool, fit_baselines: bool, as_json:
     table, comparisons = with_words(tabular_table(choices, baselines, theirs), choices, baselines, theirs)
     document = formats.to_json(table, comparisons, baselines, [str(run) for run in runs])
     sheet = formats.sheet(table)
-    shown = text(sheet, width=formats.TEXT_WIDTH)
+    shown = text(sheet, width=formats.TEXT_WIDTH) + formats.remedies(comparisons)
     typer.echo(document if as_json else shown, nl=as_json)
     if folder is None:
         typer.echo("wrote no files; name a folder for them with --out DIR", err=True)

@@ -47,8 +47,7 @@ def _compare(run: Run, dataset: str, objective: str, stages: Sequence[Stage]) ->
     ]
     failed = tuple((stage, reason) for stage in stages if (reason := _reason(stage, quantity)))
     head = (run.folder, run.name, dataset, objective, quantity, run.seeds)
-    adjusted = iter(holm([one.p for one in found if one.p is not None]))
-    differences = tuple(one if one.p is None else replace(one, p_holm=next(adjusted)) for one in found)
+    differences = tuple(one for against in types.AGAINST for one in _adjusted(found, against))
     return Comparison(*head, tuple(means), differences, _best(means), failed)
 
 
@@ -115,6 +114,13 @@ def _difference(key: Key, other: Key, against: str, known: Known, quantity: Quan
         params_gap=max(_params_gap(one, two) for one, _, two, _ in pairs.values()),
         steps=(fmean(one for one, _ in behind), fmean(two for _, two in behind)) if behind else None,
     )
+
+
+def _adjusted(found: Sequence[Difference], against: str) -> list[Difference]:
+    """The differences that answer one question, one family of tests; what has no p is no test."""
+    family = [one for one in found if one.against == against]
+    adjusted = iter(holm([one.p for one in family if one.p is not None]))
+    return [one if one.p is None else replace(one, p_holm=next(adjusted)) for one in family]
 
 
 def _params_gap(one: Stage, two: Stage) -> float:

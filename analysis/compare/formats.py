@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from analysis.compare.notes import notes
+from analysis.compare.paired import p_value
 from analysis.compare.types import AGAINST, Comparison, Difference, StageMean
 from analysis.compare.words import amount, headlines, ratio, verdicts
 from analysis.tables.markup import escape_markdown, markdown
@@ -43,8 +44,11 @@ def to_csv(comparisons: Sequence[Comparison]) -> str:
     return rows_csv(rows, ("run", "name", "dataset", "objective", "quantity", "unit", *_COLUMNS))
 
 
-def to_json(comparisons: Sequence[Comparison], runs: Sequence[str]) -> str:
-    """One document: `run` (a list where there are several), stages, differences, verdicts, headlines, notes."""
+def to_json(comparisons: Sequence[Comparison], runs: Sequence[str], remedies: Sequence[str] = ()) -> str:
+    """One document: `run` (a list where there are several), stages, differences, verdicts, headlines, notes.
+
+    `remedies` are the commands that make more of it testable.
+    """
     found: dict[str, Any] = {"run": runs[0] if len(runs) == 1 else list(runs)}
     found |= {name: [] for name in ("stages", "differences", "verdicts", "headlines", "notes")}
     for comparison in comparisons:
@@ -54,7 +58,7 @@ def to_json(comparisons: Sequence[Comparison], runs: Sequence[str]) -> str:
         found["verdicts"] += [head | asdict(one) for one in verdicts(comparison)]
         found["headlines"] += [head | {"sentence": line} for line in headlines(comparison)]
         found["notes"] += [head | {"note": line} for line in notes(comparison)]
-    return json.dumps(found, indent=2, allow_nan=False)
+    return json.dumps(found | {"remedies": list(remedies)}, indent=2, allow_nan=False)
 
 
 def _head(comparison: Comparison) -> dict[str, Any]:
@@ -105,7 +109,7 @@ def _legend(comparison: Comparison) -> str:
     better = "higher" if quantity.higher_is_better else "lower"
     return (
         f"{quantity.label}, {better} is better; differences are paired by seed ({seeds} in the run), ± s.e. over the "
-        f"seeds; a difference counts beyond 2 s.e. of 3 pairs or more"
+        f"seeds; a verdict needs 3 pairs and p of at most 0.05 after Holm's correction over the tests of its question"
     )
 
 
@@ -137,7 +141,7 @@ def difference_sheet(comparison: Comparison) -> Sheet:
     found, unit = comparison.differences, comparison.quantity.unit
     return Sheet(
         title="Paired differences",
-        legend="above 0: the stage is better than what it is held against; p of the paired t-test, uncorrected",
+        legend="above 0: the stage is better than what it is held against; p is a t-test's after Holm's correction",
         heading=("protocol, method", "PR", "against", f"difference ({unit})", "pairs", "p", "verdict"),
         body=tuple(
             (
@@ -146,7 +150,7 @@ def difference_sheet(comparison: Comparison) -> Sheet:
                 one.against,
                 amount(one.difference),
                 str(one.pairs),
-                _p(one.p),
+                NOTHING if one.p_holm is None else p_value(one.p_holm),
                 one.verdict,
             )
             for one in found
@@ -162,9 +166,3 @@ def _ratio_reached(reached: Mean | None) -> str:
     if reached is None or reached.se is None or reached.se < 0.0005:
         return percent(reached.value if reached else None)
     return f"{100 * reached.value:.1f} ± {100 * reached.se:.1f} %"
-
-
-def _p(value: float | None) -> str:
-    if value is None:
-        return NOTHING
-    return "<0.0001" if value < 1e-4 else f"{value:.4f}" if value < 0.1 else f"{value:.2f}"

@@ -3,13 +3,12 @@
 from collections.abc import Iterable, Sequence
 from statistics import median
 
+from analysis.compare.controls import UNEVEN, alike
 from analysis.compare.types import KINDS, RANDOM, RANDOM_OF, Comparison, Difference, random_for
 from analysis.compare.words import other_name
 from analysis.runs.groups import grouped
 from analysis.tables.numbers import count, percent
 from sparseflows.specs.choices import CASCADE, CONTROL, ONE_SHOT, REDUCED
-
-_UNEVEN = 0.01  # of the dense network's params, or of the longer training
 
 
 def notes(comparison: Comparison) -> list[str]:
@@ -100,7 +99,7 @@ def _run_off(comparison: Comparison) -> list[str]:
 
 def _uneven_params(differences: Sequence[Difference]) -> list[str]:
     # The control and the dense network differ in params on purpose.
-    uneven = [one for one in differences if one.against in (RANDOM, REDUCED, CASCADE) and one.params_gap > _UNEVEN]
+    uneven = [one for one in differences if one.against in (RANDOM, REDUCED, CASCADE) and one.params_gap > UNEVEN]
     groups = grouped(uneven, lambda one: (one.protocol, one.method, one.against))
     shown = [
         f"{protocol} {method} against {against} ({_stages(one.stage for one in group)}, by up to "
@@ -113,11 +112,7 @@ def _uneven_params(differences: Sequence[Difference]) -> list[str]:
 def _uneven_steps(comparison: Comparison) -> list[str]:
     if all(one.steps is None for one in comparison.stages):
         return ["training steps are not known (results.csv has no steps_total), so unequal training would not show"]
-    uneven = [
-        one
-        for one in comparison.differences
-        if one.steps is not None and abs(one.steps[0] - one.steps[1]) > _UNEVEN * max(one.steps)
-    ]
+    uneven = [one for one in comparison.differences if one.steps is not None and not alike(*one.steps)]
     shown = []
     for (protocol, against), group in grouped(uneven, lambda one: (one.protocol, one.against)).items():
         ours, theirs = zip(*(one.steps for one in group if one.steps), strict=True)

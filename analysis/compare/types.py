@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from analysis.compare.controls import UNTESTABLE, alike
 from analysis.compare.stats import LEVEL
 from analysis.runs.records import DENSE, Stage
 from analysis.tables.numbers import LEAST_PAIRS, Mean
@@ -14,7 +15,7 @@ PROTOCOLS = tuple(protocol for protocol in choices.PROTOCOLS if protocol not in 
 AGAINST = (RANDOM, CONTROL, DENSE, REDUCED, CASCADE)  # the questions, in the order they are answered
 KINDS: dict[str, str] = {name: method.kind for name, method in METHODS.items()}
 RANDOM_OF: dict[str, str] = {method.kind: random_of(method.kind) for method in METHODS.values()}
-BEATS, LOSES, WITHIN_ERROR, TOO_FEW = "beats", "loses", "within error", "too few pairs"
+BEATS, LOSES, NO_DIFFERENCE, TOO_FEW = "beats", "loses", "no difference shown", "too few pairs"
 
 
 def random_for(method: str) -> str | None:
@@ -76,9 +77,9 @@ class Difference:
     """A stage against another of the same seeds. `difference` is above 0 where the stage is the better of the two.
 
     `value` and `other_value` are the means over the pairs. `p` is that of the paired t-test, `p_holm` after Holm's
-    correction over all comparisons of the table; None below three pairs. `params_gap` is the largest difference of
-    params of a pair, as a share of the dense network's; `steps` the mean training steps behind both, None where
-    not known.
+    correction over all comparisons of the table that answer the same question (`against`); None below three pairs.
+    `params_gap` is the largest difference of params of a pair, as a share of the dense network's; `steps` the mean
+    training steps behind both, None where not known.
     """
 
     protocol: str
@@ -104,17 +105,23 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """`beats` or `loses` beyond 2 s.e., `within error`, or `too few pairs` below three."""
+        """`beats` or `loses` where that stands after Holm's correction at 5 %, `no difference shown` where not.
+
+        Below three pairs `too few pairs`; `not testable here` where the other did not train for as long, unless
+        that is the question (a protocol against the cascade).
+        """
         if self.pairs < LEAST_PAIRS or self.difference.se is None:
             return TOO_FEW
-        if not self.difference.beyond_error:
-            return WITHIN_ERROR
+        if self.against != CASCADE and self.steps is not None and not alike(*self.steps):
+            return UNTESTABLE
+        if self.p_holm is None or self.p_holm > LEVEL:
+            return NO_DIFFERENCE
         return BEATS if self.difference.value > 0 else LOSES
 
     @property
     def survives(self) -> bool:
-        """Whether it differs beyond 2 s.e. and stands after Holm's correction at 5 %."""
-        return self.verdict in (BEATS, LOSES) and self.p_holm is not None and self.p_holm <= LEVEL
+        """Whether it is a verdict: one that stands after Holm's correction at 5 %."""
+        return self.verdict in (BEATS, LOSES)
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,10 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from analysis.compare.controls import UNTESTABLE
+from analysis.compare.paired import p_is
 from analysis.compare.stats import by_chance
-from analysis.compare.types import BEATS, LOSES, RANDOM, TOO_FEW, WITHIN_ERROR, Comparison, Difference, Quantity
+from analysis.compare.types import BEATS, LOSES, NO_DIFFERENCE, RANDOM, TOO_FEW, Comparison, Difference, Quantity
 from analysis.runs.groups import grouped
 from analysis.runs.records import DENSE
 from analysis.tables.numbers import LEAST_PAIRS, Mean, measure
@@ -20,6 +22,7 @@ _OPENINGS = {
     REWIND: "Trained from the original initial weights (rewind)",
 }
 _DECIMALS = 4
+_UNEVEN = "which did not train for as long, so not testable here"
 OTHERS = {
     RANDOM: "random",
     CONTROL: "the dense {noun} trained on for as long",
@@ -31,7 +34,10 @@ OTHERS = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """One criterion of one protocol against one other, over all prune ratios; the counts are of ratios."""
+    """One criterion of one protocol against one other, over all prune ratios; the counts are of ratios.
+
+    `within_error` counts those where no difference is shown, `untestable` those whose control trained for another time.
+    """
 
     protocol: str
     method: str
@@ -42,6 +48,7 @@ class Verdict:
     within_error: int
     too_few_pairs: int
     survive_holm: int
+    untestable: int
     sentence: str
 
 
@@ -54,9 +61,10 @@ def verdicts(comparison: Comparison) -> list[Verdict]:
             ratios=len(group),
             beats=len(_of(group, BEATS)),
             loses=len(_of(group, LOSES)),
-            within_error=len(_of(group, WITHIN_ERROR)),
+            within_error=len(_of(group, NO_DIFFERENCE)),
             too_few_pairs=len(_of(group, TOO_FEW)),
             survive_holm=sum(one.survives for one in group),
+            untestable=len(_of(group, UNTESTABLE)),
             sentence=_sentence(group, comparison.quantity),
         )
         for key, group in groups.items()
@@ -70,12 +78,12 @@ def headlines(comparison: Comparison) -> list[str]:
     said = [line for protocol in protocols if (line := _against_random(protocol, found))]
     said += _best(comparison)
     for against in (CONTROL, DENSE, REDUCED):
-        group = [one for one in comparison.differences if one.against == against and one.verdict != TOO_FEW]
+        group = [one for one in comparison.differences if one.against == against and _is_tested(one)]
         if group:
             counts = f"{len(_of(group, BEATS))} better, {len(_of(group, LOSES))} worse"
             said.append(
                 f"Against {other_name(against, comparison.quantity)}: of {_count(len(group), 'pruned stage')}, "
-                f"{counts}, {len(_of(group, WITHIN_ERROR))} within error."
+                f"{counts}, {len(_of(group, NO_DIFFERENCE))} with no difference shown."
             )
     return [*said, _how_many(comparison)]
 
@@ -109,19 +117,21 @@ def ratio(value: float) -> str:
 
 def _sentence(group: Sequence[Difference], quantity: Quantity) -> str:
     first, other = group[0], other_name(group[0].against, quantity)
-    wins, losses, close, few = (_of(group, verdict) for verdict in (BEATS, LOSES, WITHIN_ERROR, TOO_FEW))
-    decided = len(group) - len(few)
+    kinds = (BEATS, LOSES, NO_DIFFERENCE, TOO_FEW, UNTESTABLE)
+    wins, losses, close, few, uneven = (_of(group, verdict) for verdict in kinds)
+    decided = len(group) - len(few) - len(uneven)
     clauses = [
         *_beyond(f"beats {other}", wins, decided, quantity),
         *_beyond(f"loses to {'it' if wins else other}", losses, decided, quantity),
     ]
     if close and not clauses:
-        clauses.append(f"does not differ from {other} beyond error: {_at(close, quantity)}")
+        clauses.append(f"shows no difference from {other}: {_at(close, quantity)}")
     elif close:
-        the, are = ("the differences", "are") if len(close) > 1 else ("the difference", "is")
-        clauses.append(f"{the} {_at(close, quantity)} {are} within error")
+        clauses.append(f"no difference is shown at the other{'s' * (len(close) > 1)}: {_at(close, quantity)}")
     if few:
         clauses.append(f"{'' if decided else f'against {other}: '}too few seeds for a verdict: {_at(few, quantity)}")
+    if uneven:
+        clauses.append(f"against {other}, {_UNEVEN}: {_at(uneven, quantity)}")
     opening = _OPENINGS.get(first.protocol, first.protocol)
     extra = "; ".join([_seeds(group), *_after_holm(wins + losses)])
     return f"{opening}, {first.method} {'; '.join(clauses)} ({extra})."
@@ -141,15 +151,12 @@ def _at(group: Sequence[Difference], quantity: Quantity, signed: bool = True) ->
 
 
 def _after_holm(group: Sequence[Difference]) -> list[str]:
-    if not group:
+    """The largest adjusted p of some differences, in words; nothing where none has one."""
+    known = [one.p_holm for one in group if one.p_holm is not None]
+    if not known:
         return []
-    left = [one for one in group if one.survives]
-    if len(left) == len(group):
-        return ["survives Holm's correction" if len(group) == 1 else "all survive Holm's correction"]
-    if not left:
-        return ["does not survive Holm's correction" if len(group) == 1 else "none survives Holm's correction"]
-    listed = joined([f"PR {ratio(one.prune_ratio)}" for one in left])
-    return [f"after Holm's correction {listed} {'stands' if len(left) == 1 else 'stand'}"]
+    largest = p_is(max(known))
+    return [f"{largest if len(known) == 1 else largest.replace('=', 'at most')} after Holm's correction"]
 
 
 def _against_random(protocol: str, found: Sequence[Verdict]) -> str:
@@ -158,9 +165,8 @@ def _against_random(protocol: str, found: Sequence[Verdict]) -> str:
         if (one.protocol, one.against) != (protocol, RANDOM) or one.too_few_pairs == one.ratios:
             continue
         decided = one.ratios - one.too_few_pairs
-        after = f", {one.survive_holm} after Holm's correction" if one.beats + one.loses else ""
         lost = f", loses at {one.loses}" if one.loses else ""
-        shown.append(f"{one.method} beats it at {one.beats} of {decided}{lost}{after}")
+        shown.append(f"{one.method} beats it at {one.beats} of {decided}{lost}")
     opening = _OPENINGS.get(protocol, protocol)
     return f"{opening}, against random, counted over the prune ratios: {'; '.join(shown)}." if shown else ""
 
@@ -180,27 +186,33 @@ def _best(comparison: Comparison) -> Iterator[str]:
         verdict = {
             BEATS: f"is better than {other} by {size}",
             LOSES: f"is worse than {other} by {size}",
-            WITHIN_ERROR: f"is within error of {other}: {signed}",
+            NO_DIFFERENCE: f"shows no difference from {other}: {signed}",
             TOO_FEW: f"against {other}, too few seeds for a verdict: {signed}",
+            UNTESTABLE: f"against {other}, {_UNEVEN}: {signed}",
         }[one.verdict]
-        beyond = [one] * (one.verdict in (BEATS, LOSES))
-        yield f"{name} {verdict} ({'; '.join([_seeds([one]), *_after_holm(beyond)])})."
+        tested = [one] * _is_tested(one)
+        yield f"{name} {verdict} ({'; '.join([_seeds([one]), *_after_holm(tested)])})."
 
 
 def _how_many(comparison: Comparison) -> str:
-    tested = [one for one in comparison.differences if one.verdict != TOO_FEW]
+    tested = [one for one in comparison.differences if one.p is not None]
     number = len(comparison.differences)
     made = f"{_count(number, 'comparison')} {'was' if number == 1 else 'were'} made"
     if not tested:
         return f"{made}, none over {LEAST_PAIRS} seeds or more: no verdicts."
-    beyond = sum(one.verdict in (BEATS, LOSES) for one in tested)
+    beyond = sum(one.difference.beyond_error for one in tested)
     chance = by_chance(one.pairs for one in tested)
     over = "all" if len(tested) == number else str(len(tested))
     return (
         f"{made}, {over} over {LEAST_PAIRS} seeds or more. More than 2 s.e. apart: {beyond} (chance alone would "
-        f"give about {chance:.1f} if nothing differed). After Holm's correction at 5 % over all of them (paired "
-        f"two-sided t-tests, n - 1 degrees of freedom): {sum(one.survives for one in tested)}."
+        f"give about {chance:.1f} if nothing differed). Verdicts, which are what is left after Holm's correction at "
+        f"5 % over the tests of each question (paired two-sided t-tests, n - 1 degrees of freedom): "
+        f"{sum(one.survives for one in tested)}."
     )
+
+
+def _is_tested(one: Difference) -> bool:
+    return one.verdict not in (TOO_FEW, UNTESTABLE)
 
 
 def _of(group: Iterable[Difference], verdict: str) -> list[Difference]:

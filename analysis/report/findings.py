@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from analysis.report.claims import FAILS, HOLDS, MODERATE, UNKNOWN, Claim, claims
+from analysis.compare.stats import LEVEL
+from analysis.report.claims import FAILS, HOLDS, MIXED, NO_DIFFERENCE, UNTESTABLE, Claim, claims
+from analysis.report.evidence import MODERATE
 from analysis.report.pictures import Picture
 from analysis.report.words import listed, pruned_methods, summary, training_caveat
 from analysis.runs.analyses import Key, Values, called
@@ -18,9 +20,10 @@ ANALYSES = {
     "cost": "the cost",
 }
 _VERDICTS = {
-    HOLDS: "Claims of the paper that hold here",
-    FAILS: "Claims of the paper that do not hold here",
-    UNKNOWN: "Claims of the paper of which it cannot be told",
+    HOLDS: "Claims of the paper that hold here, against a control that trained as long",
+    FAILS: "Claims of the paper that do not hold here, against a control that trained as long",
+    MIXED: "More good samples than a control that trained as long, but a mode lost",
+    NO_DIFFERENCE: "Claims of the paper for which no difference to a control that trained as long is shown",
 }
 
 
@@ -62,35 +65,45 @@ class Findings:
         lines = [f"{len(done)} trained flows, {seeds}: dense flows{size}, pruned by {pruned}."]
         lines += [" ".join(summary(run, method)) for method in methods]
         for verdict, words in _VERDICTS.items():
-            judged = grouped((one for one in self.claims if one.verdict == verdict), lambda claim: claim.subject)
-            told = [
-                f"{what} ({' and '.join(claim.method for claim in several)})" if len(methods) > 1 else what
-                for what, several in judged.items()
-            ]
-            lines += [f"{words}: {', '.join(told)}."] if told else []
+            lines += self._of_claims(words, [one for one in self.claims if one.verdict == verdict])
+        untestable = [one for one in self.claims if one.verdict == UNTESTABLE]
+        for reason, several in grouped(untestable, lambda claim: claim.reason).items():
+            lines += self._of_claims(f"Claims of the paper that are {UNTESTABLE} ({reason})", several)
         if methods and (caveat := training_caveat(run)):
             lines.append(caveat)
         if len(run.seeds) == 1:
-            lines.append("One seed: each verdict is about these networks; what another seed would give is not known.")
+            lines.append("One seed: what another seed would give is not known.")
         return lines
+
+    def _of_claims(self, words: str, several: Sequence[Claim]) -> list[str]:
+        by_subject = grouped(several, lambda claim: claim.subject)
+        many = len(pruned_methods(self.run)) > 1
+        told = [
+            f"{what} ({' and '.join(claim.method for claim in same)})" if many else what
+            for what, same in by_subject.items()
+        ]
+        return [f"{words}: {', '.join(told)}."] if told else []
+
+    @property
+    def remedies(self) -> list[str]:
+        """The commands that would make testable what is not, each once."""
+        return list(dict.fromkeys(claim.remedy for claim in self.claims if claim.remedy is not None))
 
     @property
     def claim_notes(self) -> list[str]:
         """How the verdicts on the claims come about."""
         low, high = (f"{100 * end:.0f}" for end in MODERATE)
-        seeds = len(self.run.seeds)
-        how = (
-            f"A verdict needs a 95 % interval that excludes no change: Student's t over {seeds} seeds, each stage "
-            "against the dense flow of its own seed."
-            if seeds > 1
-            else "A verdict needs a change beyond 2 standard errors of the measurement (test set, estimator, samples)."
-        )
         notes = [
-            f"{how} Anything else cannot be told.",
+            "A verdict is against a control that trained as long, paired by seed. It needs three seeds or more, and "
+            f"p of at most {LEVEL} (two-sided t-test) after Holm's correction over all methods, and for (b) all three "
+            "curvatures, at once. Anything else is no difference shown: that is not the same as equal.",
             f"Moderate ratios are {low} to {high} % pruned, where the published gains lie; (b) and (c) take the mean "
             "over the stages there, (a) the one stage that the validation NLL chooses.",
             "The largest eigenvalue of one network moves by 10–15 % with the subset of rows alone: a change of the "
             "curvature below 15 % is never called one. Repeat with other subsets (--seed) before you believe less.",
+            "The Hessian is over the params that are left, a principal submatrix of the whole one: deleting params "
+            "lowers its largest eigenvalue and its trace even where the loss stays as it is. A lower one is therefore "
+            "no proof of a flatter loss.",
         ]
         caveat = training_caveat(self.run)
         return [*notes, caveat] if caveat else notes

@@ -31,7 +31,7 @@ def with_words(
     for title, several in shown:
         notes += [f"{title}: {note}" for note in _data_notes(several, baselines)]
         if title in table.apart:
-            apart = "our numbers cannot be held against the published ones; best of each is marked apart"
+            apart = "our numbers cannot be held against the published ones; the lowest of each is marked apart"
             notes.append(f"{title}†: {apart}")
     notes += [f"{choice.title}: {note}" for choice in choices for note in _run_notes(choice.shown, choice.among)]
     notes += [f"{title}: {note}" for title, several in shown for note in _choice_notes(several, baselines)]

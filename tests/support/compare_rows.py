@@ -1,11 +1,18 @@
-"""Rows of results.csv for comparisons, made by hand: 1,000 params when dense, prune ratios 50 and 80 %."""
+"""What comparisons are made of, by hand: rows of results.csv, and the baselines of tabular runs.
+
+A flow has 1,000 params when dense, and prune ratios of 50 and 80 %.
+"""
 
 from __future__ import annotations
 
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from analysis.runs.records import Run, Stage
+from analysis.tabular.baseline_results import RunBaselines, SplitBaselines
+from analysis.tabular.baselines import GAUSSIAN, MIXTURE, Baseline
+from analysis.tabular.runs import Choice, choose, read_variants
 
 KEPT = {0: 1.0, 1: 0.5, 2: 0.2, 3: 0.1}
 
@@ -43,3 +50,25 @@ def run_of(*groups: list[Stage]) -> Run:
     """A run of these stages."""
     stages = tuple(stage for group in groups for stage in group)
     return Run("runs/rings", "rings", tuple(sorted({stage.seed for stage in stages})), stages)
+
+
+def choices_of(*runs: Path) -> list[Choice]:
+    """The variants that a tabular table of these run folders shows."""
+    return choose([variant for run in runs for variant in read_variants(run)])
+
+
+def fitted(
+    run: Path, by_seed: dict[int, tuple[float, float]], own_splits: bool = False, n_train: int = 500
+) -> dict[str, RunBaselines]:
+    """Baselines of a run by seed: the test NLLs of its Gaussian and of its mixture."""
+    splits = {
+        seed: SplitBaselines(
+            (_baseline(GAUSSIAN, gaussian), _baseline(MIXTURE, mixture, choice="2 components")), n_train, 1000, 1000
+        )
+        for seed, (gaussian, mixture) in by_seed.items()
+    }
+    return {str(run): RunBaselines(splits, own_splits)}
+
+
+def _baseline(name: str, nll: float, choice: str = "") -> Baseline:
+    return Baseline(name, params=90, nll_val=nll, nll_test=nll, nll_test_se=0.05, n_fit=500, choice=choice)

@@ -98,6 +98,13 @@ def test_json_is_one_document(call, make_run, rows, no_figure):
     assert found["verdicts"][0]["sentence"] in [one.replace("\n  ", " ") for one in found_sentences(run)]
 
 
+def test_without_a_control_the_command_that_adds_one_is_on_one_line(call, make_run, rows, no_figure):
+    run = make_run([row for row in rows if row.get("protocol") != "control"])
+    command = f"sparseflows run {run}/spec.yaml --out {run.parent} --set 'prune.protocols=[cascade,control]'"
+    assert call("compare", run).out.endswith(f"\nWhat makes more of it testable:\n  {command}\n")
+    assert json.loads(call("compare", run, "--json").out)["remedies"] == [command]
+
+
 def found_sentences(run):
     text = (run / "analysis" / "compare.md").read_text()
     return [line.removeprefix("- ") for line in text.replace("\\", "").splitlines() if line.startswith("- After")]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
 from support.compare_rows import classifier_of, failed_of, run_of, series, stage_of
@@ -9,6 +10,7 @@ from support.compare_rows import classifier_of, failed_of, run_of, series, stage
 from analysis.compare.compare import compare
 from analysis.compare.notes import notes, nothing_to_compare
 from analysis.compare.types import KINDS, PROTOCOLS
+from analysis.compare.words import verdicts
 from sparseflows.specs import choices
 from sparseflows.specs.methods import METHODS
 
@@ -56,7 +58,7 @@ def test_paired_difference_by_hand():
     assert worse.verdict == "loses"
 
     same = difference_of(found, "cascade", "snip", 1, "reduced")
-    assert (same.difference.value, same.difference.se, same.p, same.verdict) == (0.0, 0.0, 1.0, "within error")
+    assert (same.difference.value, same.difference.se, same.p, same.verdict) == (0.0, 0.0, 1.0, "no difference shown")
 
 
 def test_which_questions_are_asked():
@@ -164,29 +166,51 @@ def test_classifiers_are_compared_in_points_of_accuracy():
     assert found.best.validation == pytest.approx(0.03)
 
 
-def test_two_standard_errors_are_within_error():
-    # 1, 1, 4 better: mean 2, deviation sqrt(3), standard error 1
-    found = comparison_of(SNIP, series("control", "dense", 1, [1.20, 1.25, 4.30]))
+@pytest.mark.parametrize(("apart", "verdict"), [(1.01, "beats"), (0.99, "no difference shown")])
+def test_the_adjusted_p_decides_by_a_hair(apart, verdict):
+    # m - 1, m, m + 1 better: s.e. 1/√3, so p = 0.05 at m = 4.3027/√3, the 97.5 % point of t with 2 degrees of freedom
+    mean = apart * 4.302653 / math.sqrt(3)
+    control = series("control", "dense", 1, [gap + mean + k for k, gap in enumerate([-0.80, 0.25, 1.30], start=-1)])
+    pruned = series("cascade", "snip", 1, [-0.80, 0.25, 1.30])
+    one = difference_of(comparison_of(pruned, control), "cascade", "snip", 1, "control")
+    assert (one.verdict, one.p <= 0.05) == (verdict, verdict == "beats")
+    # a second test of the same question asks twice as much, one of another question does not
+    again = difference_of(comparison_of(pruned, control, RANDOM), "cascade", "snip", 1, "control")
+    assert (again.p_holm, again.verdict) == (pytest.approx(2 * one.p), "no difference shown")
+    reduced = series("reduced", "dense", 1, [9.0, 10.0, 12.0])
+    assert difference_of(comparison_of(pruned, control, reduced), "cascade", "snip", 1, "control").verdict == verdict
+
+
+def test_two_standard_errors_of_three_seeds_are_no_verdict():
+    found = comparison_of(SNIP, series("control", "dense", 1, [1.20, 1.25, 4.20]))  # 1, 1, 3.9 better: p = 0.18
     one = difference_of(found, "cascade", "snip", 1, "control")
-    assert one.difference.value == pytest.approx(2 * one.difference.se)
-    # a hair on either side decides
-    near = series("control", "dense", 1, [1.20, 1.25, 4.29])
-    far = series("control", "dense", 1, [1.20, 1.25, 4.31])
-    assert difference_of(comparison_of(SNIP, near), "cascade", "snip", 1, "control").verdict == "beats"
-    assert difference_of(comparison_of(SNIP, far), "cascade", "snip", 1, "control").verdict == "within error"
+    assert one.difference.beyond_error
+    assert (one.verdict, one.survives) == ("no difference shown", False)
 
 
-def test_holm_is_over_all_comparisons_with_three_pairs():
+@pytest.mark.parametrize(("steps", "verdict"), [(1515, "loses"), (1516, "not testable here"), (None, "loses")])
+def test_a_control_that_trained_for_another_time_is_none(steps, verdict):
+    control = series("control", "dense", 1, [0.10, 0.16, 0.19], steps_total=steps)
+    found = comparison_of([replace(stage, steps_total=1500) for stage in SNIP], control)
+    assert difference_of(found, "cascade", "snip", 1, "control").verdict == verdict
+    (said,) = verdicts(found)
+    assert (said.loses, said.untestable) == ((1, 0) if verdict == "loses" else (0, 1))
+    assert ("did not train for as long, so not testable here" in said.sentence) == (said.untestable == 1)
+    assert ("loses" in said.sentence) == (said.loses == 1)
+
+
+def test_holm_is_over_the_comparisons_of_one_question_with_three_pairs():
     late = [failed_of("cascade", "snip", 0, 2), *series("cascade", "snip", 2, [0.1, 0.2, 0.3])[1:]]
     control = series("control", "dense", 1, [0.15, 0.15, 0.10])  # 0.05, 0.10, 0.20 better: 2.6 s.e.
     found = comparison_of(SNIP, RANDOM, control, late, series("control", "dense", 2, [0.1, 0.3, 0.3]))
     tested = [one for one in found.differences if one.p is not None]
     assert len(found.differences) == 4
-    assert len(tested) == 3
-    smallest = min(tested, key=lambda one: one.p)
-    assert smallest.p_holm == pytest.approx(3 * smallest.p)
+    assert [one.against for one in tested] == ["random", "control", "control"]
+    random, *controls = tested
+    assert random.p_holm == pytest.approx(random.p)
+    assert min(one.p_holm for one in controls) == pytest.approx(2 * min(one.p for one in controls))
     assert [one.p_holm for one in found.differences if one.p is None] == [None]
-    assert [one.verdict for one in tested] == ["beats", "loses", "loses"]
+    assert [one.verdict for one in tested] == ["beats", *["no difference shown"] * 2]
     assert [one.survives for one in tested] == [True, False, False]
 
 

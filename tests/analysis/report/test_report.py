@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import re
 from html.parser import HTMLParser
 
@@ -11,10 +10,7 @@ import pytest
 
 from analysis.cli import report as report_command
 from analysis.cli.app import app
-from analysis.report.claims import FAILS, HOLDS, UNKNOWN, flatter, lower_nll, modes_kept
 from analysis.report.pictures import field_pictures, fit, picture
-from analysis.report.words import summary, training_caveat
-from analysis.runs.records import read_run
 from sparseflows.cli.console import run_app
 from sparseflows.errors import RunError
 
@@ -48,123 +44,6 @@ def report(*args):
 def put(run, kind, stages):
     (run / "analysis").mkdir(exist_ok=True)
     (run / "analysis" / f"{kind}.json").write_text(json.dumps({"run": str(run), "stages": stages}))
-
-
-def pruned_run(make_run, row_of, changes, seeds=(0, 1, 2), **extra):
-    """A dense flow and one pruned stage a seed, whose NLL differs from the dense flow's by `changes`."""
-    rows = [row_of("dense", seed, 0, 1000, 0.6 + 0.1 * seed, nll_val=0.6, **extra) for seed in seeds]
-    rows += [
-        row_of("structured", seed, 1, 500, 0.6 + 0.1 * seed + change, nll_val=0.5, **extra)
-        for seed, change in zip(seeds, changes, strict=True)
-    ]
-    return make_run(rows)
-
-
-@pytest.mark.parametrize(
-    ("changes", "verdict"),
-    [
-        ((-0.10, -0.11, -0.09), HOLDS),  # -0.10 ± 4.30 · 0.0058
-        ((0.10, 0.11, 0.09), FAILS),
-        ((-0.10, 0.11, -0.09), UNKNOWN),
-        ((-0.10, -0.04, -0.02), UNKNOWN),  # beyond 2 s.e., not beyond the 4.3 that three seeds ask for
-    ],
-)
-def test_lower_nll_over_seeds(make_run, row_of, changes, verdict):
-    run = read_run(pruned_run(make_run, row_of, changes))
-    assert lower_nll(run, "structured").verdict == verdict
-
-
-@pytest.mark.parametrize(("change", "verdict"), [(-0.012, HOLDS), (-0.011, UNKNOWN), (0.011, UNKNOWN), (0.012, FAILS)])
-def test_lower_nll_of_one_seed(make_run, row_of, change, verdict):
-    # Paired error of the KL gaps: 0.004 √2 each; twice that is 0.0113.
-    claim = lower_nll(read_run(pruned_run(make_run, row_of, [change], [0])), "structured")
-    assert claim.verdict == verdict
-    assert "one seed" in claim.numbers
-
-
-def test_the_stage_is_chosen_by_validation_not_by_test(make_run, row_of):
-    rows = [row_of("dense", 0, 0, 1000, 0.6, nll_val=0.6)]
-    rows += [row_of("structured", 0, 1, 500, 0.7, nll_val=0.5), row_of("structured", 0, 2, 250, 0.3, nll_val=0.9)]
-    claim = lower_nll(read_run(make_run(rows)), "structured")
-    assert claim.verdict == FAILS
-    assert "50 % pruned" in claim.numbers
-
-
-def curvature(ratios, seeds=(0, 1, 2), ratio=0.5, **own):
-    stages = {("dense", seed, 0): {"prune_ratio": 0.0, "lambda_max": 10.0, "trace": 10.0, **own} for seed in seeds}
-    for seed, value in zip(seeds, ratios, strict=True):
-        stages["structured", seed, 1] = {"prune_ratio": ratio, "lambda_max": 10 * value, "trace": 10 * value, **own}
-    return stages
-
-
-@pytest.mark.parametrize(
-    ("ratios", "verdict"),
-    [
-        ((0.50, 0.52, 0.48), HOLDS),
-        ((1.50, 1.52, 1.48), FAILS),
-        ((0.90, 0.91, 0.89), UNKNOWN),  # steady over the seeds, but less than the subset moves it
-        ((0.50, 1.50, 0.70), UNKNOWN),
-    ],
-)
-def test_flatter_over_seeds(ratios, verdict):
-    assert flatter(curvature(ratios), "structured", "lambda_max").verdict == verdict
-
-
-def test_flatter_is_about_moderate_ratios_and_says_its_interval():
-    assert flatter(curvature((0.5, 0.5, 0.5), ratio=0.95), "structured", "lambda_max").verdict == UNKNOWN
-    assert flatter(None, "structured", "trace").verdict == UNKNOWN
-    claim = flatter(curvature((0.4, 0.5, 0.625)), "structured", "lambda_max")
-    # log ratios about log 0.5: ± log 1.25, so s.e. = log 1.25 / √3 and t(2; 0.975) = 4.303
-    half = 4.3027 * math.log(1.25) / math.sqrt(3)
-    assert (
-        f"0.50 × the dense flow's at 50 % pruned ({0.5 * math.exp(-half):.2f} to {0.5 * math.exp(half):.2f}"
-        in claim.numbers
-    )
-
-
-def test_flatter_of_one_seed():
-    assert flatter(curvature([0.7], [0]), "structured", "lambda_max").verdict == HOLDS
-    assert flatter(curvature([0.7], [0], trace_se=0.1), "structured", "trace").verdict == HOLDS
-    assert flatter(curvature([0.7], [0], trace_se=2.0), "structured", "trace").verdict == UNKNOWN
-
-
-def samples(changes, captured=10, dense=10, key="good_within_3"):
-    seeds = range(len(changes))
-    total = {"modes_total": 10}
-    stages = {("dense", s, 0): {"prune_ratio": 0.0, key: 0.8, "modes_captured": dense, **total} for s in seeds}
-    for s, change in enumerate(changes):
-        stages["structured", s, 1] = {"prune_ratio": 0.5, key: 0.8 + change, "modes_captured": captured, **total}
-    return stages
-
-
-@pytest.mark.parametrize(
-    ("stages", "verdict"),
-    [
-        (samples((0.10, 0.11, 0.09)), HOLDS),
-        (samples((-0.10, -0.11, -0.09)), FAILS),
-        (samples((0.002, 0.002, 0.0021)), UNKNOWN),  # steady, but less than a percentage point
-        (samples((0.0, 0.0, 0.001), captured=9), FAILS),
-        (samples((0.0, 0.0, 0.001), dense=9), HOLDS),
-        (samples((0.10, 0.11, 0.09), captured=9), UNKNOWN),
-        (samples((0.10, 0.11, 0.09), key="coverage"), HOLDS),
-        (None, UNKNOWN),
-    ],
-)
-def test_modes_kept(stages, verdict):
-    assert modes_kept(stages, "structured").verdict == verdict
-
-
-def test_summary_says_where_it_is_lower_level_and_higher(make_run, row_of):
-    rows = [row_of("dense", 0, 0, 1000, 0.6, train_steps=900)]
-    for stage, (params, change) in enumerate([(750, -0.1), (500, 0.005), (100, 0.3)], start=1):
-        rows.append(row_of("structured", 0, stage, params, 0.6 + change, train_steps=300))
-    run = read_run(make_run(rows))
-    lower, level, higher = summary(run, "structured")
-    assert "lowers the test NLL at 25 % pruned, most at 25 %: by 0.100 ± 0.006 nats" in lower
-    assert level.endswith("50 % pruned.")
-    assert "90 % (by 0.300 ± 0.006)" in higher
-    assert "up to 1,800 steps, the dense flow 900" in training_caveat(run)
-    assert "no control" in training_caveat(run)
 
 
 def test_only_cached_computes_nothing_and_says_what_is_missing(make_run, rows_of, monkeypatch, capsys):
