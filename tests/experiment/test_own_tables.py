@@ -205,9 +205,19 @@ def test_such_rows_in_the_training_table_stay_refused(folder, call):
     assert "has no logarithm" in said.err
 
 
-def test_the_flow_alone_has_no_density_in_the_datas_coordinates(logged):
-    with pytest.raises(ValueError, match="sparseflows score"):
-        load(logged).distribution(coordinates="data")
+def test_the_flow_alone_has_the_density_that_score_writes(logged, below, folder, call):
+    options = "--coordinates", "data", "--dtype", "float64", "-o", folder / "p.npy"
+    assert call("score", logged, below, *options).status == 0
+    p = load(logged).double().distribution(coordinates="data")
+    rows = torch.from_numpy(pd.read_csv(below)[["pay", "size"]].to_numpy(dtype=float))
+    with torch.no_grad():
+        np.testing.assert_allclose(p.log_prob(rows).numpy(), np.load(folder / "p.npy"), atol=1e-9)
+    drawn = load(logged).distribution(coordinates="data", generator=torch.Generator().manual_seed(0)).sample((4000,))
+    own = pd.DataFrame(drawn.numpy(), columns=["pay", "size"])
+    assert (own["pay"] > 0).all()
+    assert np.log(own["pay"]).mean() == pytest.approx(LOG_PAY[0], abs=0.4)
+    assert np.log(own["pay"]).std() == pytest.approx(LOG_PAY[1], abs=0.4)
+    assert own["size"].mean() == pytest.approx(170, abs=2)
 
 
 def test_a_run_is_known_by_what_was_decided_in_reading_its_file(folder, call):

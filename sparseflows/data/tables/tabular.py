@@ -208,8 +208,10 @@ class Standardiser:
         return (x - self.shift) / self.scale
 
     def try_apply(self, x: np.ndarray) -> np.ndarray:
-        """As `apply`, for rows (N, D) of which some may be beyond what is taken: NaN where a map does not take a value,
-        infinite where the result is too large."""
+        """Own coordinates (…, D) to standardised ones (…, D), where some may be beyond what is taken.
+
+        NaN where a map does not take a value, infinite where the result is too large.
+        """
         with np.errstate(over="ignore"):
             return self.apply(x)
 

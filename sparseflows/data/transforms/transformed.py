@@ -60,13 +60,13 @@ class TransformedStandardiser(Standardiser):
         return y
 
     def try_apply(self, x: np.ndarray) -> np.ndarray:
-        """See `Standardiser.try_apply`."""
+        """Own coordinates (…, D) to the flow's (…, D), NaN where a map does not take a value."""
         y = self._tried(np.asarray(x, dtype=np.float64))
         with np.errstate(over="ignore"):
             return self.inner.apply(y)
 
     def fault(self, row: np.ndarray, names: Labels) -> str:
-        """See `Standardiser.fault`; of several columns the first is named."""
+        """See `Standardiser.fault`, of a row (D,); of several columns the first is named."""
         y = self._tried(np.asarray(row, dtype=np.float64))
         for place, one in self.maps:
             if not np.isfinite(y[place]):
