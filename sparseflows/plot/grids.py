@@ -16,14 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from analysis.fields.projection import Array, centres
-from analysis.runs.results import Report
 from sparseflows.errors import RunError
 from sparseflows.evaluation.likelihood import likelihood, rows_per_chunk
+from sparseflows.evaluation.sampling import Report
 from sparseflows.flow import divergence
 from sparseflows.flow.fields import Field
 from sparseflows.flow.model import Block, Flow
 from sparseflows.flow.solvers.ode import Solver, State, Status, solve
+from sparseflows.plot.windows import Array, centres
 
 TILE, SMALLEST_TILE = 20, 5  # cells on a side that are solved together: an easy tile need not take a hard one's steps
 PATIENCE = 400  # evaluations; the flows measured take 60 to 200 where their data are
