@@ -101,6 +101,7 @@ def load_file(file: str | Path, into: nn.Module | None = None) -> Any:
         flow.load_state_dict(tensors)
         found = head["standardiser"]
         flow.standardiser = None if found is None else standardiser_from_dict(found)
+        flow.columns = None if head.get("columns") is None else tuple(map(str, head["columns"]))
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise InputError(
             f"{path}: its head and its tensors do not fit ({' '.join(str(error).split())[:150]})"
@@ -122,6 +123,7 @@ def _head(network: nn.Module) -> dict[str, Any]:
         "train_end_time": network.chain()[0].sqrt_end_time is not None,
         "solver": {name: getattr(network.solver, name) for name in SOLVER},
         "standardiser": statistics.to_dict() if isinstance(statistics, Standardiser) else None,
+        "columns": None if getattr(network, "columns", None) is None else list(network.columns or ()),
         "dtype": str(network.like().dtype).removeprefix("torch."),
     }
 

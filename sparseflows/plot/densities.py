@@ -12,7 +12,7 @@ from sparseflows.plot.style import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
 
 DENSITY_MAP = "magma"
@@ -36,7 +36,7 @@ def draw_density(axes: Axes, density: np.ndarray, extent: Sequence[float], top: 
     return image
 
 
-def density_bar(figure: Figure, image: Any, axes: Any, shown: Sequence[np.ndarray], top: float) -> None:
+def density_bar(figure: Figure | SubFigure, image: Any, axes: Any, shown: Sequence[np.ndarray], top: float) -> None:
     """The scale of the densities, beside `axes`; pointed where one (cells, cells) that is `shown` exceeds it."""
     beyond = any(float(one.max()) > 1.001 * top for one in shown)
     bar = figure.colorbar(image, ax=axes, pad=0.012, shrink=0.95, aspect=18, extend="max" if beyond else "neither")
@@ -46,8 +46,15 @@ def density_bar(figure: Figure, image: Any, axes: Any, shown: Sequence[np.ndarra
 
 
 def draw_points(
-    axes: Axes, points: np.ndarray, extent: Sequence[float], colour: str, size: float = 1.6, equal: bool = True
+    axes: Axes,
+    points: np.ndarray,
+    extent: Sequence[float],
+    colour: str,
+    size: float = 1.6,
+    equal: bool = True,
+    label: str = "",
 ) -> None:
-    """A scatter of points (n, 2)."""
-    axes.scatter(points[:, 0], points[:, 1], s=size, c=colour, alpha=0.45, linewidths=0, rasterized=True)
+    """A scatter of points (n, 2), with a `label` for a legend."""
+    look: Any = {"s": size, "c": colour, "alpha": 0.45, "linewidths": 0, "rasterized": True}
+    axes.scatter(points[:, 0], points[:, 1], label=label or None, **look)
     frame(axes, extent, equal)

@@ -98,7 +98,7 @@ def log_density(
     """
     cells = len(grid.axis_x)
     log_prob = np.full(cells * cells, -np.inf)
-    waiting = _split(np.arange(cells * cells).reshape(cells, cells), -(-cells // TILE))
+    waiting = in_tiles(np.arange(cells * cells).reshape(cells, cells), -(-cells // TILE))
     done = 0
     while waiting:
         tile = waiting.pop()
@@ -111,7 +111,7 @@ def log_density(
         elif patient:
             raise RunError(f"the density on the grid cannot be computed: {found.status.value}")
         elif needed is not None and needed[rows].any():
-            waiting += _split(tile, 2)
+            waiting += in_tiles(tile, 2)
             continue
         done += len(rows)
         if report:
@@ -119,7 +119,8 @@ def log_density(
     return log_prob
 
 
-def _split(tile: NDArray[np.int64], parts: int) -> list[NDArray[np.int64]]:
+def in_tiles(tile: NDArray[np.int64], parts: int) -> list[NDArray[np.int64]]:
+    """The places (n, m) of a grid's points in tiles: `parts` of them either way."""
     strips = np.array_split(tile, parts, axis=0)
     return [piece for strip in strips for piece in np.array_split(strip, parts, axis=1)]
 

@@ -12,7 +12,7 @@ from sparseflows.plot.windows import centres
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
 
 Colour = Literal["divergence", "speed"]
@@ -80,7 +80,7 @@ def colour_limits(groups: Sequence[np.ndarray], colour: Colour) -> tuple[float, 
     return (-top, top) if colour == "divergence" else (0.0, top)
 
 
-def colour_bar(figure: Figure, image: Any, axes: Any, colour: Colour, rows: int = 1) -> None:
+def colour_bar(figure: Figure | SubFigure, image: Any, axes: Any, colour: Colour, rows: int = 1) -> Any:
     """The scale of the field's colours, beside `axes`."""
     extend = "both" if colour == "divergence" else "max"
     shrink, aspect = (0.95, 16) if rows == 1 else (0.6, 30)
@@ -88,6 +88,7 @@ def colour_bar(figure: Figure, image: Any, axes: Any, colour: Colour, rows: int 
     bar.set_label(LABELS[colour], fontsize=8.5)
     bar.ax.tick_params(labelsize=8)
     bar.outline.set_linewidth(0.6)
+    return bar
 
 
 def _stream_lines(axes: Axes, velocity: np.ndarray, extent: Sequence[float], colour: Colour, density: float) -> None:
