@@ -16,6 +16,7 @@ from sparseflows.cli.app import app
 from sparseflows.cli.console import run_app
 from sparseflows.data.transforms.transformed import standardiser_from_dict
 from sparseflows.experiment.folder.folder import RunFolder
+from sparseflows.experiment.folder.identity import identity
 from sparseflows.experiment.rows import prepare
 from sparseflows.specs.yaml import load_spec
 
@@ -233,7 +234,8 @@ def test_a_run_of_an_earlier_version_says_why_it_cannot_be_gone_on_with(logged):
     from analysis.runs.study import Study
 
     run = json.loads((logged / "run.json").read_text())
-    plain = run | {"data": run["data"].partition(" ")[0]}
+    data = run["data"].partition(" ")[0]
+    plain = run | {"data": data, "identity": identity(RunFolder.open(logged).spec, data)}  # what that one knew it by
     try:
         (logged / "run.json").write_text(json.dumps(plain))
         with pytest.raises(ValueError, match=r"read it otherwise \(index\); run logged again"):
