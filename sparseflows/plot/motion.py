@@ -22,7 +22,7 @@ from sparseflows.plot.densities import draw_points
 from sparseflows.plot.paths import draw_paths, path_ends
 from sparseflows.plot.streams import Colour, colour_bar, colour_limits, draw_field
 from sparseflows.plot.view import View, checked_extent, chosen_columns, view_of, window_of
-from sparseflows.plot.windows import Array
+from sparseflows.plot.windows import Array, Extent
 from sparseflows.rng import derived_seed
 
 if TYPE_CHECKING:
@@ -80,26 +80,20 @@ def plot_field(
         raise InputError(f"cells is {cells}; give 2 to 2,000")
     check_axes(ax)
     checked_extent(extent, 2, lambda: ())
-    clock, blocks = time * len(flow.chain()), len(flow.chain())
-    block = min(int(clock), blocks - 1)
+    clock = time * len(flow.chain())
+    block = min(int(clock), len(flow.chain()) - 1)
     when = grids.moment(flow, block, clock - block)
-    states = _states(view, noise_rows(SCALED, 2, derived_seed(seed, "plot/field")), [blocks, clock, 0.0])
-    ways = np.concatenate([_seen(view, state) for state in states])
-    given = checked_extent(extent, 2, lambda: window_of(view, ways))
-    where = (given[0], given[1], given[2], given[3])
-    points = grids.make_grid(where, cells).points
-    found, values = _field(view, when, _unseen(view, points)), _field(view, when, states[1])
-    velocity, divergence = (part.reshape(cells, cells, *part.shape[1:]) for part in found)
-    at_samples = values[1] if colour == "divergence" else np.linalg.norm(values[0], axis=1)
+    where, (velocity, divergence), at_samples = _on_grid(view, when, clock, extent, cells, seed)
     axes, new = canvas(ax)
-    limits = colour_limits([at_samples], colour)
+    limits = colour_limits([at_samples[1] if colour == "divergence" else np.linalg.norm(at_samples[0], axis=1)], colour)
     image = draw_field(axes, velocity, divergence, where, colour, limits, equal=view.equal)
     if data is not None:
-        moved = _states(view, _whitened(flow, _own(view, view.data(data))), [0.0, clock])[-1]
+        moved = _states(view, _unseen(view, view.data(data)), [0.0, clock])[-1]
         draw_points(axes, _seen(view, moved), where, "black", 3.0, view.equal, "data")
     name_axes(axes, view.label(0), view.label(1))
     if new:
-        axes.set_title(f"t = {when.time:.3g}" + (f" of block {block + 1}" if blocks > 1 else ""), fontsize=10)
+        several = f" of block {block + 1}" if len(flow.chain()) > 1 else ""
+        axes.set_title(f"t = {when.time:.3g}{several}", fontsize=10)
         bar = colour_bar(axes.figure, image, axes, colour)
         if colour == "speed" and view.way is not None:
             bar.set_label("speed |f|\n(the data's units\nper unit of t)", fontsize=8.5)
@@ -166,6 +160,20 @@ def _moving(flow: Flow, coordinates: str | None, dim: int | None, solver: Solver
     return replace(view, solver=replace(view.solver, max_nfe=max(view.solver.max_nfe, MOST_EVALUATIONS)))
 
 
+def _on_grid(
+    view: View, when: grids.Moment, clock: float, extent: Sequence[float] | None, cells: int, seed: int
+) -> tuple[Extent, tuple[Array, Array], tuple[Array, Array]]:
+    """The window; the field (cells, cells, 2) and its divergence (cells, cells) in it; both at samples (n, …)."""
+    noise = noise_rows(SCALED, 2, derived_seed(seed, "plot/field"))
+    states = _states(view, noise, [len(view.flow.chain()), clock, 0.0])
+    ways = np.concatenate([_seen(view, state) for state in states])
+    left, right, bottom, top = checked_extent(extent, 2, lambda: window_of(view, ways))
+    where = (left, right, bottom, top)
+    velocity, divergence = _field(view, when, _unseen(view, grids.make_grid(where, cells).points))
+    both = velocity.reshape(cells, cells, 2), divergence.reshape(cells, cells)
+    return where, both, _field(view, when, states[1])
+
+
 @torch.no_grad()
 def _states(view: View, start: Array, clock: Sequence[float]) -> Array:
     """States z (K, N, D) on the way, in the flow's own coordinates, slowed down far from everything."""
@@ -185,17 +193,8 @@ def _seen(view: View, states: Array) -> Array:
     return view.leave(grids.to_data_coordinates(view.flow, states))
 
 
-def _own(view: View, shown: Array) -> Array:
-    """Rows (N, D) of the picture in the flow's coordinates, before it whitens."""
-    if view.way is None:
-        return shown
-    own: Array = view.way.arrive(torch.from_numpy(shown), torch.float64).rows.numpy()
-    return own
-
-
 def _unseen(view: View, shown: Array) -> Array:
-    return _whitened(view.flow, _own(view, shown))
-
-
-def _whitened(flow: Flow, rows: Array) -> Array:
-    return grids.to_first_block(flow, rows)
+    """Points (N, D) of the picture as states of the flow."""
+    if view.way is not None:
+        shown = view.way.arrive(torch.from_numpy(shown), torch.float64).rows.numpy()
+    return grids.to_first_block(view.flow, shown)
