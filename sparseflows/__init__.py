@@ -34,7 +34,9 @@ _PUBLIC = {
     "load_masks": "sparseflows.experiment.loading",
 }
 
-__all__ = ["__version__", *_PUBLIC]
+_ROOMS = ("plot",)  # public as they are: sparseflows.plot.plot_density
+
+__all__ = ["__version__", *_PUBLIC, *_ROOMS]
 
 keep_old_names()
 
@@ -42,6 +44,8 @@ keep_old_names()
 def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
         return getattr(import_module(_PUBLIC[name]), name)
+    if name in _ROOMS:
+        return import_module(f"sparseflows.{name}")
     raise AttributeError(f"module 'sparseflows' has no attribute '{name}'")
 
 

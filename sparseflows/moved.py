@@ -30,7 +30,6 @@ _ONE_FOLDER_DEEPER = {  # under the name that they had
     "sparseflows.pruning.observing": "observe statistics",
     "sparseflows.pruning.scoring": "allocation bounds criteria",
     "analysis.curvature": "lanczos losses operators spectrum trace",
-    "analysis.fields": "grids",
     "analysis.runs": "progress records results study",
     "analysis.samples": "coverage modes",
     "analysis.tabular": "baselines",
@@ -48,6 +47,7 @@ _RENAMED = {
     "sparseflows.training.held_grid": "sparseflows.training.held_steps",
     "analysis.commands": "analysis.cli",
     "analysis.compare_types": "analysis.compare.types",
+    "analysis.grids": "sparseflows.plot.grids",
     "analysis.frozen": "analysis.curvature.held_steps",
     "analysis.hessian": "analysis.curvature.stage",
 }

@@ -6,8 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from analysis.fields import grids
-from analysis.fields.projection import Array, square_window
+from analysis.fields.projection import Array
 from analysis.runs.groups import by_cascade, evenly
 from analysis.runs.results import Result
 from analysis.runs.study import Study, Subject
@@ -19,6 +18,8 @@ from sparseflows.evaluation.likelihood import as_dtype
 from sparseflows.experiment.folder.records import DENSE, DONE
 from sparseflows.flow.model import Flow
 from sparseflows.flow.solvers.ode import Solver, Status
+from sparseflows.plot import grids
+from sparseflows.plot.windows import square_window
 
 CELLS, STRIPS = 100, 10  # of the map on a side; solved in so many strips, so that one that fails leaves the others
 MARGIN = 0.15  # around the rows, as a share of their extent

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.fields import grids
-from analysis.fields.projection import Array, Pair, cell_means, choose_pairs, square_window, window
+from analysis.fields.projection import Array, Pair, cell_means, choose_pairs
 from analysis.runs.results import Report, Result
 from sparseflows.data.splits import Splits
 from sparseflows.evaluation.likelihood import subset
 from sparseflows.flow.model import Flow
 from sparseflows.flow.solvers.ode import SolveFailed, Solver
+from sparseflows.plot import grids
+from sparseflows.plot.windows import square_window, window
 from sparseflows.rng import numpy_generator
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of T: the times at which a block's field is shown

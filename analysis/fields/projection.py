@@ -1,15 +1,14 @@
-"""Windows on the plane; and, for more than two columns: which pairs to show, and means over a pair's cells. Pure."""
+"""More than two columns: which pairs to show, and means over a pair's cells. Pure."""
 
 import re
 from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sparseflows.errors import InputError
+from sparseflows.plot.windows import Array
 
-Array = NDArray[np.float64]
 Pair = tuple[int, int]  # two columns, counted from 0 here; from 1 wherever a user sees them
 
 PAIRS = 3
@@ -90,30 +89,3 @@ def cell_means(
     means = np.full(sums.shape, np.nan)
     means[enough] = sums[enough] / counts[enough, None]
     return means.reshape(cells, cells, -1), counts.reshape(cells, cells).astype(np.float64)
-
-
-def centres(low: float, high: float, cells: int) -> Array:
-    """The middles (cells,) of equal cells from `low` to `high`."""
-    middles: Array = low + (np.arange(cells) + 0.5) / cells * (high - low)
-    return middles
-
-
-def square_window(rows: Array, margin: float, reach: float = 0.0) -> tuple[float, float, float, float]:
-    """The smallest square that holds `rows` (N, 2) with a margin around them: left, right, bottom, top.
-
-    `margin` is a share of the longer side of the rows' bounding box; [−reach, reach]² has to fit in as well.
-    """
-    low, high = rows.min(0), rows.max(0)
-    around = margin * float((high - low).max())
-    low, high = low - around, high + around
-    if reach:
-        low, high = np.minimum(low, -reach), np.maximum(high, reach)
-    centre, half = (low + high) / 2, float((high - low).max()) / 2
-    left, right, bottom, top = (float(edge) for c in centre for edge in (c - half, c + half))
-    return left, right, bottom, top
-
-
-def window(rows: Array, quantile: float, margin: float, reach: float = 0.0) -> tuple[float, float, float, float]:
-    """`square_window` of rows (N, 2) without their outermost: a share of `quantile` on either side of either axis."""
-    low, high = np.quantile(rows, [quantile, 1 - quantile], axis=0)
-    return square_window(np.stack([low, high]), margin, reach)

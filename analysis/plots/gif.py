@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis.plots.style import theme
+from sparseflows.plot.style import theme
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

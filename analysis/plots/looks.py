@@ -7,7 +7,7 @@ markers and dashed lines.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from analysis.plots.style import COLOURS, MARKERS, key
+from sparseflows.plot.style import COLOURS, MARKERS, key
 from sparseflows.specs.methods import METHODS
 
 _RANDOM = "0.55"

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.plots.style import COLOURS, render
+from analysis.plots.style import render
+from sparseflows.plot.style import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

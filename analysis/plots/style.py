@@ -1,19 +1,19 @@
-"""The theme of all figures, and how one becomes files. Every figure is drawn from a dict of arrays, saved beside it.
+"""How a figure becomes files. Every figure is drawn from a dict of arrays, saved beside it.
 
-seaborn gives the theme, scatters and histograms. Lines and their errors are matplotlib's: the errors are those of the
-tables, and seaborn only draws the ones that it has worked out itself. Both are imported late, for `--help`'s sake.
+seaborn gives the theme (`sparseflows.plot.style`), scatters and histograms. Lines and their errors are matplotlib's:
+the errors are those of the tables, and seaborn only draws the ones that it has worked out itself. Both are imported
+late, for `--help`'s sake.
 """
 
 from __future__ import annotations
 
-import contextlib
 import io
-import logging
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from sparseflows.plot.style import theme
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,40 +22,6 @@ Arrays = dict[str, np.ndarray]
 
 SIZE_INCHES = (6.4, 4.0)
 DPI = 200
-
-# Okabe & Ito (2008), "Color Universal Design": told apart under every common colour blindness. Their
-# yellow is left out (too faint on white), black is kept for the dense flow.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_TICKS: Mapping[str, Any] = {"color": "black", "labelsize": 10, "major.size": 3.5, "major.width": 0.8}
-STYLE: Mapping[str, Any] = {
-    "font.family": ["sans-serif"],
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 10,
-    "axes.edgecolor": "black",
-    "axes.labelcolor": "black",
-    "axes.labelsize": 10.5,
-    "axes.titlesize": 10.5,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.linewidth": 0.8,
-    "axes.grid.axis": "y",
-    "grid.color": "0.92",
-    "grid.linewidth": 0.7,
-    "legend.fontsize": 9,
-    "legend.title_fontsize": 9,
-    "legend.edgecolor": "white",
-    "legend.framealpha": 0.9,
-    "legend.fancybox": False,
-    "lines.linewidth": 1.5,
-    "lines.markersize": 5.5,
-    "text.color": "black",
-    **{f"{axis}tick.{key}": value for axis in "xy" for key, value in _TICKS.items()},
-    "xtick.bottom": True,
-    "ytick.left": True,
-    "pdf.fonttype": 42,  # TrueType: text in the PDF stays text
-    "text.parse_math": False,  # a name may hold a dollar sign
-}
 
 
 def render(
@@ -90,34 +56,3 @@ def columns(kinds: Mapping[type, Sequence[str]], rows: Iterable[Sequence[Any]]) 
     names = [(name, kind) for kind, several in kinds.items() for name in several]
     cells = list(zip(*rows, strict=True)) or [()] * len(names)
     return {name: np.array(column, dtype=kind) for (name, kind), column in zip(names, cells, strict=True)}
-
-
-def key(label: str, **look: Any) -> Any:
-    """An entry of a legend: a line or a marker that is not in the figure."""
-    from matplotlib.lines import Line2D
-
-    return Line2D([], [], label=label, **look)
-
-
-@contextlib.contextmanager
-def theme(chart: bool = False) -> Iterator[None]:
-    """seaborn's theme with this package's style: nothing global left behind, nothing printed.
-
-    The user's matplotlibrc is not applied: figures are the same everywhere. On its first use matplotlib
-    reports its font cache, and a missing home folder; neither is the reader's concern.
-    """
-    logger = logging.getLogger("matplotlib")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        import matplotlib
-        import seaborn
-
-        with matplotlib.rc_context(), warnings.catch_warnings():
-            matplotlib.rcdefaults()
-            style = {**STYLE, "axes.titlelocation": "left" if chart else "center"}
-            seaborn.set_theme("paper", "whitegrid" if chart else "ticks", list(COLOURS), rc=style)
-            warnings.filterwarnings("ignore", message="Glyph")  # a name outside the font: drawn as boxes
-            yield
-    finally:
-        logger.setLevel(level)

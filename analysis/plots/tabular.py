@@ -14,9 +14,10 @@ import numpy as np
 
 from analysis.plots.axes import draw_means, params_axis
 from analysis.plots.looks import Look, looks
-from analysis.plots.style import COLOURS, Arrays, columns, render
+from analysis.plots.style import Arrays, columns, render
 from analysis.runs.records import DENSE
 from analysis.tabular.table import OBJECTIVES, OURS, OURS_SPARSE, PUBLISHED, PUBLISHED_SPARSE, TabularTable
+from sparseflows.plot.style import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

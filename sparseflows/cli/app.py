@@ -203,8 +203,9 @@ def score(
 ) -> None:
     """Print the NLL of a file's rows under a stage: exact divergence, adaptive solver, nats.
 
-    Each row has its own outcome: one that fails is solved again by itself, in float64; one beyond all numbers has
-    log p -inf, one that cannot be solved NaN. They are counted on standard error.
+    Each row has its own outcome: one that fails is solved again by itself, in float64; one beyond all numbers, or one
+    that data.transform does not take, has log p -inf, one that cannot be solved NaN. They are counted on standard
+    error.
 
     \b
     Example: sparseflows score runs/quick points.npy --coordinates data -o log_prob.npy
@@ -214,11 +215,11 @@ def score(
     _check_tolerance(tol)
     from sparseflows.experiment.inference import score_points
 
-    values, summary = score_points(run, stage, points, coordinates, tol, dtype)
+    values, summary, outside = score_points(run, stage, points, coordinates, tol, dtype)
     if output is not None:
         _save(output, values, ("log_prob",))
     print_result(summary if as_json else score_text(summary, coordinates))
-    tell_rows(values, strict)
+    tell_rows(values, strict, outside)
 
 
 @app.command(name="map", rich_help_panel=USE)
@@ -234,6 +235,8 @@ def map_points(
 ) -> None:
     """Carry points through a stage: x (the data's own coordinates) to noise z, or noise to data.
 
+    A row that cannot be solved, or that data.transform does not take, is NaN, one beyond all numbers infinite.
+
     \b
     Example: sparseflows map runs/quick points.npy --to noise -o noise.npy
     """
@@ -241,9 +244,9 @@ def map_points(
     _check_tolerance(tol)
     from sparseflows.experiment.inference import carry_points, column_names
 
-    carried = carry_points(run, stage, points, to, tol, dtype)
+    carried, outside = carry_points(run, stage, points, to, tol, dtype)
     _save(output, carried, column_names(run) if to == "data" else None)
-    tell_rows(carried, strict)
+    tell_rows(carried, strict, outside)
 
 
 def _check_tolerance(tol: float | None) -> None:

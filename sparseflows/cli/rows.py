@@ -10,6 +10,8 @@ from sparseflows.errors import RunError
 if TYPE_CHECKING:
     import numpy as np
 
+    from sparseflows.experiment.inference import Outside
+
 SHOWN = 5  # rows named
 
 
@@ -26,8 +28,13 @@ def score_text(summary: dict[str, Any], coordinates: str) -> str:
     return f"NLL {whole} over all {summary['n']:,} rows, {without:,} of which have no finite log p; {over}, {end}"
 
 
-def tell_rows(values: np.ndarray, strict: bool) -> None:
+def tell_rows(values: np.ndarray, strict: bool, outside: Outside) -> None:
     """Count the rows of (N,) or (N, D) that are not finite on standard error, with the first of them.
+
+    Args:
+        values: log p (N,), or points (N, D).
+        strict: whether such rows are an error.
+        outside: of them, the rows that `data.transform` does not take.
 
     Raises:
         RunError: there are some, and it is to be `strict`.
@@ -35,13 +42,20 @@ def tell_rows(values: np.ndarray, strict: bool) -> None:
     import numpy as np
 
     rows = values.reshape(len(values), -1)
-    unsolved = np.isnan(rows).any(1)
-    infinite = np.isinf(rows).any(1) & ~unsolved
+    unsolved = np.isnan(rows).any(1) & ~outside.rows
+    infinite = np.isinf(rows).any(1) & ~outside.rows & ~unsolved
     said = [
         f"{int(which.sum()):,} of {len(rows):,} rows {what} (from 1: {_places(np.flatnonzero(which) + 1)})"
         for which, what in ((infinite, "lie beyond all numbers"), (unsolved, "cannot be solved"))
         if which.any()
     ]
+    if outside.rows.any():
+        so = "have density 0" if values.ndim == 1 else "have no noise"
+        firsts = zip(np.flatnonzero(outside.rows) + 1, outside.faults, strict=False)
+        places = "; ".join(f"row {row}, {fault}" for row, fault in firsts)
+        count = int(outside.rows.sum())
+        more = "; …" if count > len(outside.faults) else ""
+        said.append(f"{count:,} of {len(rows):,} rows {so}: data.transform does not take them ({places}{more})")
     if said and strict:
         raise RunError(f"{'; '.join(said)}; without --strict they are -inf and NaN")
     for one in said:

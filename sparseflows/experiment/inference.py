@@ -6,7 +6,7 @@ import math
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 REDRAWS = 20  # of samples that run off, before it is given up
+SHOWN = 5  # rows named in a message
+
+
+class Outside(NamedTuple):
+    """Rows of a file that a map of `data.transform` does not take: which (N,), and what is wrong with the first few."""
+
+    rows: NDArray[np.bool_]
+    faults: tuple[str, ...]
 
 
 def draw_samples(run: Path, stage: str, n: int, seed: int) -> tuple[Array, int]:
@@ -53,11 +61,12 @@ def draw_samples(run: Path, stage: str, n: int, seed: int) -> tuple[Array, int]:
 
 def score_points(
     run: Path, stage: str, points: Path, coordinates: str, tol: float | None, dtype: str | None
-) -> tuple[Array, dict[str, Any]]:
+) -> tuple[Array, dict[str, Any], Outside]:
     """log p (N,) of a file's rows, and `nll, nll_se, n, nfe, log_scale, rows_infinite, rows_unsolved, nll_finite`.
 
-    A row beyond all numbers has −inf, one that cannot be solved NaN. `nll` is over all rows: None where one of them
-    is infinite or unsolved; `nll_finite` is over the others.
+    A row beyond all numbers has −inf, one that cannot be solved NaN. So has a row −inf that a map of `data.transform`
+    does not take (a logarithm of −3): the flow has no density there; these rows come third. `nll` is over all rows:
+    None where one of them is infinite or unsolved; `nll_finite` is over the others.
 
     Args:
         run: run folder.
@@ -70,12 +79,14 @@ def score_points(
     folder = _open(run)
     own = _read_points(folder, points)
     flow, precision, standardiser = _load(folder, stage, tol, dtype)
-    standardiser.check(own.values, own.called, str(points))
-    rows = standardiser.apply(own.values)
+    rows, outside = _taken(standardiser, own)
     from sparseflows.evaluation.likelihood import Likelihood, likelihood
 
+    log_prob = np.full(len(rows), -np.inf)
+    reached = np.isfinite(rows).all(axis=1)
+    rows = rows[reached]
     found = likelihood(flow, rows, flow.solver, precision)
-    log_prob = (
+    log_prob[reached] = (
         found.log_prob + standardiser.log_slope(rows) - (standardiser.log_scale if coordinates == "data" else 0.0)
     )
     shown = Likelihood(log_prob, found.nfe, found.status)
@@ -90,13 +101,16 @@ def score_points(
         "rows_unsolved": shown.rows_unsolved,
         "nll_finite": shown.nll if len(shown.finite) else None,
     }
-    return log_prob, summary
+    return log_prob, summary, outside
 
 
-def carry_points(run: Path, stage: str, points: Path, to: str, tol: float | None, dtype: str | None) -> Array:
+def carry_points(
+    run: Path, stage: str, points: Path, to: str, tol: float | None, dtype: str | None
+) -> tuple[Array, Outside]:
     """Rows of a file carried to `noise` (from the data's own coordinates) or to `data` (into them): (N, D).
 
-    A row that cannot be solved is NaN, one beyond all numbers infinite.
+    A row that cannot be solved is NaN, one beyond all numbers infinite. So is a row NaN that a map of `data.transform`
+    does not take: no noise belongs to it; these rows come second.
     """
     folder = _open(run)
     own = _read_points(folder, points, to == "data")
@@ -105,9 +119,12 @@ def carry_points(run: Path, stage: str, points: Path, to: str, tol: float | None
     from sparseflows.evaluation.sampling import carry
 
     if to == "noise":
-        standardiser.check(own.values, own.called, str(points))
-        return carry(flow, standardiser.apply(own.values), dtype=precision)
-    return standardiser.invert(carry(flow, own.values, reverse=True, dtype=precision))
+        rows, outside = _taken(standardiser, own)
+        noise = np.full(rows.shape, np.nan)
+        noise[~outside.rows] = carry(flow, rows[~outside.rows], dtype=precision)
+        return noise, outside
+    moved = standardiser.invert(carry(flow, own.values, reverse=True, dtype=precision))
+    return moved, Outside(np.zeros(len(moved), dtype=bool), ())
 
 
 def column_names(run: Path) -> tuple[str, ...] | None:
@@ -124,6 +141,14 @@ def _read_points(folder: RunFolder, points: Path, noise: bool = False) -> Table:
     for note in table.notes:
         print(f"note: {note}", file=sys.stderr)
     return table
+
+
+def _taken(standardiser: Standardiser, own: Table) -> tuple[Array, Outside]:
+    """A file's rows (N, D) in the flow's coordinates, and which of them a map does not take: those hold NaN."""
+    rows = standardiser.try_apply(own.values)
+    outside = np.isnan(rows).any(axis=1)
+    first = np.flatnonzero(outside)[:SHOWN]
+    return rows, Outside(outside, tuple(standardiser.fault(own.values[row], own.called) for row in first))
 
 
 def _open(run: Path) -> RunFolder:

@@ -97,6 +97,8 @@ def load_network(run: str | Path, stage: str = "best") -> nn.Module:
     if isinstance(network, Flow):
         network.solver = reporting_solver(folder.spec.evaluate)
         network.standardiser = standardiser
+        names = folder.read_data().get("columns")
+        network.columns = None if names is None else tuple(names)
     return network.eval()
 
 

@@ -59,6 +59,7 @@ class BaseFlow(nn.Module):
         self.register_buffer("whitening", whitening)
         self.solver = solver or Solver()
         self.standardiser: object | None = None
+        self.columns: tuple[str, ...] | None = None
 
     @property
     def dim(self) -> int | None:

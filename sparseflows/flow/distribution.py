@@ -12,6 +12,7 @@ from torch.distributions import Distribution, constraints
 
 from sparseflows.errors import InputError
 from sparseflows.flow.base import BaseFlow
+from sparseflows.flow.coordinates import coordinates_of
 from sparseflows.flow.draws import draw
 from sparseflows.flow.inputs import check_on_failure
 from sparseflows.flow.solvers.ode import Solver
@@ -35,8 +36,11 @@ class FlowDistribution(Distribution):
 
     Args:
         flow: the flow.
-        coordinates: `standardised`, the flow's own, or `data`, which `flow.standardiser` leads to; there log p is
-            less by Σ log s, so that it integrates to 1 over the data's own space.
+        coordinates: `standardised`, or `data`, which `flow.standardiser` leads to; there log p is less by Σ log s, so
+            that it integrates to 1 over the data's own space. Of a flow that sees columns through maps
+            (`data.transform`) `standardised` is what it sees, while `data` has the slopes of the maps in it: values,
+            samples and log p are float64 then, what a map does not take has log p −inf, and a circular column has its
+            density over one period, where its samples lie.
         dim: D, of flows whose fields do not say it.
         solver: instead of the flow's own.
         generator: of all draws; None takes PyTorch's own.
@@ -84,14 +88,14 @@ class FlowDistribution(Distribution):
         self.flow, self.coordinates, self.solver, self.chunk = flow, coordinates, solver, chunk
         check_on_failure(on_failure)
         self.generator, self.on_failure = generator, on_failure
-        self._statistics = _statistics(flow) if coordinates == "data" else None
+        self._own = coordinates_of(flow.standardiser) if coordinates == "data" else None
         super().__init__(Size(), Size((flow.dimension(dim),)), validate_args=validate_args)
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> FlowDistribution:
         """Independent copies, in `batch_shape`; the flow is shared."""
         shape = torch.empty(self.batch_shape).expand(torch.Size(batch_shape)).shape  # refuses what does not fit
         new = cast(FlowDistribution, self._get_checked_instance(FlowDistribution, _instance))
-        for name in ("flow", "coordinates", "solver", "chunk", "generator", "on_failure", "_statistics"):
+        for name in ("flow", "coordinates", "solver", "chunk", "generator", "on_failure", "_own"):
             setattr(new, name, getattr(self, name))
         super(FlowDistribution, new).__init__(shape, self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
@@ -108,15 +112,20 @@ class FlowDistribution(Distribution):
         """
         if self._validate_args:
             self._validate_sample(value)
-        value = value.to(next(self.flow.parameters(), value).dtype)
+        dtype = next(self.flow.parameters(), value).dtype
         shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
-        points, log_scale = value.reshape(-1, value.shape[-1]), 0.0
-        if self._statistics is not None:
-            shift, scale = (tensor.to(value) for tensor in self._statistics)
-            points, log_scale = (points - shift) / scale, float(scale.log().sum())
-        if len(points) == 0:
-            return points.sum(-1).view(value.shape[:-1]).expand(shape)
-        found = self.flow.log_prob(points, solver=self.solver, chunk=self.chunk, on_failure=self.on_failure) - log_scale
+        points, log_slope, taken = value.reshape(-1, value.shape[-1]), torch.zeros(()), None
+        if self._own is None:
+            points = points.to(dtype)
+        else:
+            points, log_slope, taken = self._own.arrive(points, dtype)
+        if len(points):
+            found = self.flow.log_prob(points, solver=self.solver, chunk=self.chunk, on_failure=self.on_failure)
+            found = found + log_slope.to(found.device)
+        else:
+            found = points.sum(-1) + log_slope
+        if taken is not None:  # the others have density 0
+            found = found.new_full(taken.shape, -math.inf).index_put((taken,), found)
         return found.view(value.shape[:-1]).expand(shape)
 
     def rsample(self, sample_shape: Sequence[int] = Size()) -> Tensor:
@@ -133,10 +142,9 @@ class FlowDistribution(Distribution):
         return self._in_coordinates(torch.cat(parts).view(shape))
 
     def _in_coordinates(self, samples: Tensor) -> Tensor:
-        if self._statistics is not None:
-            shift, scale = (tensor.to(samples) for tensor in self._statistics)
-            samples = samples * scale + shift
-        return samples
+        if self._own is None or not samples.numel():
+            return samples
+        return self._own.leave(samples.reshape(-1, samples.shape[-1])).view(samples.shape)
 
     def sample(self, sample_shape: Sequence[int] = Size()) -> Tensor:
         """Samples of sample_shape + batch_shape + (D,), without gradients; draws that run off are drawn again."""
@@ -169,34 +177,19 @@ class FlowDistribution(Distribution):
         dim = self.event_shape[0]
         noise = self.flow.draw_noise((n, dim), generator or self.generator)
         parts = noise.split(self.chunk or n)
-        traces = [self.flow.transform(part, reverse=True, solver=self.solver).require().trace for part in parts]
+        ends = [self.flow.transform(part, reverse=True, solver=self.solver).require() for part in parts]
         base = standard_normal_log_prob(noise)
-        log_prob = base + torch.cat(traces)
+        log_prob = base + torch.cat([end.trace for end in ends])
+        if self._own is not None:
+            log_prob = log_prob + self._own.log_slope(torch.cat([end.points for end in ends]))
+            base = base.to(log_prob)
         off = base + 0.5 * dim * math.log(2 * math.pi * math.e)  # of mean 0
         centred = off - off.mean()
         slope = (centred @ log_prob.detach()) / (centred @ centred)
         values = -(log_prob - slope * off)
         error = values.detach().std() * math.sqrt((n - 1) / (n - 2) / n)
-        log_scale = 0.0 if self._statistics is None else float(self._statistics[1].log().sum())
-        return Entropy((values.mean() + log_scale).expand(self.batch_shape), error.expand(self.batch_shape))
+        return Entropy(values.mean().expand(self.batch_shape), error.expand(self.batch_shape))
 
     def __repr__(self) -> str:
         shapes = f"batch_shape={tuple(self.batch_shape)}, event_shape={tuple(self.event_shape)}"
         return f"FlowDistribution({shapes}, coordinates='{self.coordinates}')"
-
-
-def _statistics(flow: BaseFlow) -> tuple[Tensor, Tensor]:
-    """Shift and scale of the data, (D,) float64."""
-    statistics = flow.standardiser
-    if getattr(statistics, "maps", ()):
-        raise InputError(
-            'coordinates="data" of a flow that sees columns through maps (data.transform) is not to be had here; '
-            "`sparseflows score` and `sparseflows sample` work in the data's own coordinates"
-        )
-    shift, scale = getattr(statistics, "shift", None), getattr(statistics, "scale", None)
-    if shift is None or scale is None:
-        raise InputError(
-            'coordinates="data" needs the statistics of the data, and this flow has no standardiser; '
-            'load it from a run, set flow.standardiser, or take coordinates="standardised"'
-        )
-    return torch.as_tensor(shift, dtype=torch.float64), torch.as_tensor(scale, dtype=torch.float64)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from sparseflows.flow.divergence import DivergenceKind
-from sparseflows.flow.inputs import check_count
+from sparseflows.flow.inputs import Carrier, check_count
 from sparseflows.flow.rows import carry_rows
 from sparseflows.flow.solvers.ode import SolveFailed, Solver
-
-if TYPE_CHECKING:
-    from sparseflows.flow.base import BaseFlow
 
 REDRAWS = 20  # of draws that run off, before it is given up
 RUN_OFF = 1e6  # standard deviations of the data: what is beyond is no sample
@@ -35,7 +32,7 @@ def ran_off(points: Tensor) -> Tensor:
 
 @torch.no_grad()
 def draw(
-    flow: BaseFlow,
+    flow: Carrier,
     n: int,
     generator: torch.Generator | None,
     dim: int | None,

@@ -2,22 +2,57 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparseflows.errors import InputError
+from sparseflows.flow.transform import Transformed
 from sparseflows.specs.choices import FIXED
-
-if TYPE_CHECKING:
-    from sparseflows.flow.base import BaseFlow
 
 ON_FAILURE = ("raise", "nan")
 
 
-def as_rows(flow: BaseFlow, points: Any) -> tuple[Tensor, bool]:
+class Carrier(Protocol):
+    """What rows are carried by: a flow (`base.BaseFlow`), as the files that it is made of know it."""
+
+    whitening: Tensor | None
+
+    @property
+    def dim(self) -> int | None:
+        """The dimension D, where it is known."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """The method of any module."""
+        ...
+
+    def double(self) -> Self:
+        """The method of any module."""
+        ...
+
+    def like(self) -> Tensor:
+        """A tensor (…) of its precision and device."""
+        ...
+
+    def dimension(self, dim: int | None = None) -> int:
+        """The dimension D, or the `dim` that is given."""
+        ...
+
+    def draw_noise(self, shape: Sequence[int], generator: torch.Generator | None = None) -> Tensor:
+        """Standard normal numbers (…) in its precision."""
+        ...
+
+    @property
+    def transform(self) -> Callable[..., Transformed]:
+        """The call that carries points (B, D) one way."""
+        ...
+
+
+def as_rows(flow: Carrier, points: Any) -> tuple[Tensor, bool]:
     """Points (B, D) in the flow's precision, and whether one row (D,) was given alone.
 
     NumPy arrays, lists, data frames and whole numbers are converted, and so is another precision; a tensor stays on its

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 from sparseflows.flow.base import BaseFlow, Block, seeded_initialise
@@ -29,6 +30,7 @@ class Flow(BaseFlow):
     Attributes:
         standardiser: shift, scale of the run's data where the flow was loaded from a run, else None:
             x_standardised = (x − shift)/scale.
+        columns: names of the data's columns where the flow was loaded from the run of a table that has them, else None.
 
     Example:
         >>> import torch
@@ -42,6 +44,21 @@ class Flow(BaseFlow):
     def distribution(self, **options: Any) -> FlowDistribution:
         """This density as a `torch.distributions.Distribution`; options as `flow.distribution.FlowDistribution`."""
         return FlowDistribution(self, **options)
+
+    def plot(self, ax: Any = None, kind: str | None = None, **options: Any) -> Any:
+        """Draw this flow on matplotlib's axes `ax`, or on new ones, and give them back; no `plt.show()` is called.
+
+        Args:
+            ax: axes to draw on; None takes a new figure of pyplot's.
+            kind: `density`, `samples`, `field` or `paths` (`sparseflows.plot`); None takes the density of one or two
+                columns, samples in pairs of columns of more.
+            options: of the figure: `plot_density`, `plot_samples`, `plot_field`, `plot_paths` of `sparseflows.plot`.
+
+        Raises:
+            InputError: an unknown kind, or one that such a flow has no picture of.
+        """
+        # By its name, as the package finds its public names: the room of figures stands above this one.
+        return import_module("sparseflows.plot").plot_flow(self, ax, kind, **options)
 
     def compact(self) -> Flow:
         """A new flow without the dead neurons, its outputs the same to rounding; see `flow.smaller.compact`."""

@@ -5,21 +5,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sparseflows.errors import InputError
 from sparseflows.flow.divergence import DivergenceKind
-from sparseflows.flow.inputs import check_on_failure, check_transforms
+from sparseflows.flow.inputs import Carrier, check_on_failure, check_transforms
 from sparseflows.flow.solvers.by_row import all_finite
 from sparseflows.flow.solvers.ode import SolveFailed, Solver, Status
 from sparseflows.flow.transform import Transformed, standard_normal_log_prob
 from sparseflows.specs.choices import FIXED
-
-if TYPE_CHECKING:
-    from sparseflows.flow.base import BaseFlow
 
 # A path that was beyond this when it stopped runs off the numbers: log N(z) is -inf long before (1.3e154), while a path
 # that explodes at a finite time stops by its steps, some ten powers of ten from where it began.
@@ -68,7 +65,7 @@ class Rows:
 
 @torch.no_grad()
 def carry_rows(
-    flow: BaseFlow,
+    flow: Carrier,
     points: Tensor,
     solver: Solver,
     *,
@@ -92,10 +89,10 @@ def carry_rows(
         generator: of hutchinson's noise.
     """
     options = {"reverse": reverse, "divergence": divergence, "noise": noise, "generator": generator, "by_row": True}
-    left = None if all_finite(points) else torch.isfinite(points).all(1).nonzero().flatten()
+    left = None if len(points) and all_finite(points) else torch.isfinite(points).all(1).nonzero().flatten()
     if left is not None and not len(left):
         return _rows(points, points.clone(), torch.zeros_like(points[:, 0]), left, 0, Status.DONE)
-    found = flow.transform(points if left is None else points[left], solver=solver, **options)  # type: ignore[arg-type]
+    found = flow.transform(points if left is None else points[left], solver=solver, **options)
     assert found.failed is not None
     if left is None:
         if found.status is Status.DONE and (flow.whitening is None or all_finite(found.points)):
@@ -106,7 +103,7 @@ def carry_rows(
     if 0 < len(left) <= max(FEW, len(points) // 2):
         for precise, again in _attempts(flow, solver, points.dtype):
             try:
-                more = precise.transform(points[left].double(), solver=again, **options)  # type: ignore[arg-type]
+                more = precise.transform(points[left].double(), solver=again, **options)
             except (RuntimeError, TypeError):  # a field that is written for one precision
                 continue
             left = _keep(more, left, ends, trace)
@@ -131,7 +128,7 @@ def _rows(points: Tensor, ends: Tensor, trace: Tensor, left: Tensor, nfe: int, s
 
 
 def carried(
-    flow: BaseFlow, rows: Tensor, on_failure: str, solver: Solver, *, reverse: bool = False, **how: Any
+    flow: Carrier, rows: Tensor, on_failure: str, solver: Solver, *, reverse: bool = False, **how: Any
 ) -> Transformed | Rows:
     """Rows (B, D) carried, with their graph where gradients are enabled, and what `on_failure` says of the others.
 
@@ -180,7 +177,7 @@ def check_rows(points: Tensor) -> None:
         raise InputError(f"row {row} (from 0) of the points holds NaN; drop it or fill it in, or take on_failure='nan'")
 
 
-def _attempts(flow: BaseFlow, solver: Solver, dtype: torch.dtype) -> Iterator[tuple[BaseFlow, Solver]]:
+def _attempts(flow: Carrier, solver: Solver, dtype: torch.dtype) -> Iterator[tuple[Carrier, Solver]]:
     precise = flow if dtype is torch.float64 else copy.deepcopy(flow).double()
     if dtype is not torch.float64:
         yield precise, solver

@@ -160,6 +160,7 @@ class SparseFlowDensity(DensityMixin, BaseEstimator):
         self.flow_ = copy.deepcopy(state.flow).eval()
         self.flow_.solver = reporting_solver(spec.evaluate)
         self.flow_.standardiser = self.standardiser_
+        self.flow_.columns = None if names is None else tuple(map(str, names))
         self.masks_ = state.masks
         self.params_ = state.params
         self.prune_ratio_ = 1 - self.params_ / self.params_dense_

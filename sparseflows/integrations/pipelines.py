@@ -36,6 +36,8 @@ class PipelineNLL(NamedTuple):
 def pipeline_score_samples(pipeline: Any, X: ArrayLike) -> Array:
     """log p (N,) of rows X (N, D), in nats, in the coordinates of X.
 
+    A row that a step does not take (Box–Cox's power of a number that is not above 0) has density 0: log p is −inf.
+
     Args:
         pipeline: fitted; its last step has `score_samples` (`SparseFlowDensity`, `KernelDensity`, `GaussianMixture`).
             Before it may stand StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler (none of them clipping), PCA
@@ -63,26 +65,39 @@ def pipeline_score_samples(pipeline: Any, X: ArrayLike) -> Array:
     if not hasattr(last, "score_samples"):
         raise InputError(f"the last step, {type(last).__name__}, has no score_samples; end the pipeline in a density")
     rows: Any = X
-    total: Array | float = 0.0
+    inside, total = np.ones(len(rows), dtype=bool), np.zeros(len(rows))
     for name, step in steps:
         rule = _DETERMINANTS.get(type(step))
         if rule is None:
             known = ", ".join(sorted(kind.__name__ for kind in _DETERMINANTS))
             raise InputError(f"step '{name}': the determinant of a {type(step).__name__} is not known (known: {known})")
         before = np.asarray(rows, dtype=np.float64)
+        taken = _taken(step, before)
+        if not taken.all():
+            inside[inside] = taken
+            rows, before = rows.loc[taken] if hasattr(rows, "loc") else np.asarray(rows)[taken], before[taken]
+        if not len(before):
+            break
         try:
-            total = total + rule(step, before)
+            total[inside] += rule(step, before)
         except InputError as error:
             raise InputError(f"step '{name}': {error}") from None
         rows = step.transform(rows)
-    log_prob: Array = np.asarray(last.score_samples(rows), dtype=np.float64) + total
+    log_prob = np.full(len(inside), -np.inf)
+    if inside.any():
+        log_prob[inside] = np.asarray(last.score_samples(rows), dtype=np.float64) + total[inside]
     return log_prob
 
 
 def pipeline_nll(pipeline: Any, X: ArrayLike) -> PipelineNLL:
-    """The NLL of rows X (N, D) in the coordinates of X, with its standard error; see `pipeline_score_samples`."""
+    """The NLL of rows X (N, D) in the coordinates of X, with its standard error; see `pipeline_score_samples`.
+
+    A row of density 0 makes it infinite, with an error of NaN.
+    """
     log_prob = pipeline_score_samples(pipeline, X)
-    return PipelineNLL(float(-log_prob.mean()), standard_error(log_prob))
+    return PipelineNLL(
+        float(-log_prob.mean()), standard_error(log_prob) if np.isfinite(log_prob).all() else float("nan")
+    )
 
 
 def _steps(pipeline: Any) -> tuple[list[tuple[str, Any]], Any]:
@@ -98,6 +113,14 @@ def _steps(pipeline: Any) -> tuple[list[tuple[str, Any]], Any]:
             steps.append((name, step))
     inner, last = _steps(pipeline.steps[-1][1])
     return [(name, step) for name, step in steps if step is not None and step != "passthrough"] + inner, last
+
+
+def _taken(step: Any, rows: Array) -> NDArray[np.bool_]:
+    """Which of the rows (N, D) a step has values for."""
+    positive = isinstance(step, PowerTransformer) and step.method == "box-cox"
+    outside = rows <= 0 if positive else np.zeros_like(rows, dtype=bool)  # what is missing is the step's own affair
+    taken: NDArray[np.bool_] = ~np.any(outside, axis=1)
+    return taken
 
 
 def _of_division(step: Any, rows: Array) -> float:

@@ -142,16 +142,83 @@ def test_samples_carry_the_names_and_come_back(logged, folder, call):
     np.testing.assert_allclose(pd.read_csv(folder / "back.csv").to_numpy(), drawn.to_numpy(), rtol=1e-3)
 
 
-def test_points_that_a_map_does_not_take(logged, folder, call):
-    frame(5).assign(pay=[1, 2, -3, 4, 5]).to_csv(folder / "below.csv")
-    said = call("score", logged, folder / "below.csv")
+@pytest.fixture
+def below(folder):
+    """A file of six rows, two of them with numbers that have no logarithm, and the others alone."""
+    table = frame(6).assign(pay=[1.0, 2.0, -3.0, 4.0, 0.0, 5.0])
+    table.to_csv(folder / "below.csv")
+    table.iloc[[0, 1, 3, 5]].to_csv(folder / "above.csv")
+    return folder / "below.csv"
+
+
+FAULT = "data.transform does not take them (row 3, column 'pay': -3 has no logarithm; row 5, column 'pay': 0 has no"
+
+
+@pytest.mark.parametrize("coordinates", ["standardised", "data"])
+def test_a_row_that_a_map_does_not_take_has_density_0_and_costs_no_other(logged, below, folder, call, coordinates):
+    options = "--coordinates", coordinates, "--json", "-o", folder / "p.npy"
+    said = call("score", logged, below, *options)
+    assert said.status == 0
+    assert f"note: 2 of 6 rows have density 0: {FAULT} logarithm)\n" in said.err
+    found, summary = np.load(folder / "p.npy"), json.loads(said.out)
+    assert np.isneginf(found).tolist() == [False, False, True, False, True, False]
+    alone = json.loads(call("score", logged, folder / "above.csv", *options).out)
+    np.testing.assert_allclose(found[[0, 1, 3, 5]], np.load(folder / "p.npy"), rtol=1e-12)
+    assert (summary["rows_infinite"], summary["rows_unsolved"], summary["nll"], summary["n"]) == (2, 0, None, 6)
+    assert summary["nll_finite"] == pytest.approx(alone["nll"], rel=1e-12)
+    said = call("score", logged, below)
+    assert said.out.startswith("NLL inf over all 6 rows, 2 of which have no finite log p; ")
+
+
+def test_no_noise_belongs_to_a_row_that_a_map_does_not_take(logged, below, folder, call):
+    said = call("map", logged, below, "--to", "noise", "-o", folder / "z.npy")
+    assert said.status == 0
+    assert f"note: 2 of 6 rows have no noise: {FAULT} logarithm)\n" in said.err
+    found = np.load(folder / "z.npy")
+    assert np.isnan(found).all(1).tolist() == [False, False, True, False, True, False]
+    call("map", logged, folder / "above.csv", "--to", "noise", "-o", folder / "z.npy")
+    np.testing.assert_allclose(found[[0, 1, 3, 5]], np.load(folder / "z.npy"), rtol=1e-9)
+
+
+def test_strict_makes_such_rows_an_error(logged, below, folder, call):
+    for command in (("score", logged, below), ("map", logged, below, "--to", "noise", "-o", folder / "z.npy")):
+        said = call(*command, "--strict")
+        assert said.status == 1
+        assert said.err.splitlines()[-1].startswith("sparseflows: ") or "2 of 6 rows have" in said.err
+        assert "without --strict they are" in said.err
+
+
+def test_a_file_of_nothing_else(logged, folder, call):
+    frame(3).assign(pay=-1.0).to_csv(folder / "none.csv")
+    said = call("score", logged, folder / "none.csv", "--json")
+    assert said.status == 0
+    assert json.loads(said.out)["rows_infinite"] == 3
+    assert json.loads(said.out)["nll_finite"] is None
+    assert "no row has a number" in call("score", logged, folder / "none.csv").out
+    assert call("map", logged, folder / "none.csv", "--to", "noise", "-o", folder / "z.npy").status == 0
+    assert np.isnan(np.load(folder / "z.npy")).all()
+
+
+def test_such_rows_in_the_training_table_stay_refused(folder, call):
+    frame(200).assign(pay=lambda table: table["pay"] - 1).to_csv(folder / "debts.csv")
+    said = call("check", param(folder, "debts", path=str(folder / "debts.csv"), transform={"pay": "log"}))
     assert said.status == 2
-    assert "below.csv: row 3, column 'pay': -3 has no logarithm" in said.err
+    assert "has no logarithm" in said.err
 
 
-def test_the_flow_alone_has_no_density_in_the_datas_coordinates(logged):
-    with pytest.raises(ValueError, match="sparseflows score"):
-        load(logged).distribution(coordinates="data")
+def test_the_flow_alone_has_the_density_that_score_writes(logged, below, folder, call):
+    options = "--coordinates", "data", "--dtype", "float64", "-o", folder / "p.npy"
+    assert call("score", logged, below, *options).status == 0
+    p = load(logged).double().distribution(coordinates="data")
+    rows = torch.from_numpy(pd.read_csv(below)[["pay", "size"]].to_numpy(dtype=float))
+    with torch.no_grad():
+        np.testing.assert_allclose(p.log_prob(rows).numpy(), np.load(folder / "p.npy"), atol=1e-9)
+    drawn = load(logged).distribution(coordinates="data", generator=torch.Generator().manual_seed(0)).sample((4000,))
+    own = pd.DataFrame(drawn.numpy(), columns=["pay", "size"])
+    assert (own["pay"] > 0).all()
+    assert np.log(own["pay"]).mean() == pytest.approx(LOG_PAY[0], abs=0.4)
+    assert np.log(own["pay"]).std() == pytest.approx(LOG_PAY[1], abs=0.4)
+    assert own["size"].mean() == pytest.approx(170, abs=2)
 
 
 def test_a_run_is_known_by_what_was_decided_in_reading_its_file(folder, call):

@@ -1,6 +1,7 @@
 """Densities of pipelines in the coordinates of their input."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression
@@ -68,6 +69,25 @@ def test_power_transforms_on_both_sides_of_0():
     ]
     wanted = pipeline.score_samples(rows[:20]) + np.linalg.slogdet(np.stack(columns, 2))[1]
     np.testing.assert_allclose(pipeline_score_samples(pipeline, rows[:20]), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("frame", [False, True])
+def test_a_row_that_a_step_does_not_take_has_density_0(frame):
+    """Box–Cox's power is one of numbers above 0; the step before lets all pass."""
+    rows = table()
+    pipeline = make_pipeline("passthrough", PowerTransformer("box-cox"), StandardScaler(), GaussianMixture())
+    points = rows[:5].copy()
+    points[1, 0], points[3, 1] = -0.5, 0.0
+    if frame:
+        rows, points = pd.DataFrame(rows, columns=["a", "b"]), pd.DataFrame(points, columns=["a", "b"], index=[9] * 5)
+    pipeline.fit(rows)
+    found = pipeline_score_samples(pipeline, points)
+    assert np.isneginf(found).tolist() == [False, True, False, True, False]
+    np.testing.assert_allclose(found[[0, 2, 4]], pipeline_score_samples(pipeline, rows[:5])[[0, 2, 4]], rtol=1e-12)
+    none = points[3:4]
+    assert pipeline_score_samples(pipeline, none).tolist() == [-np.inf]
+    assert pipeline_nll(pipeline, points).nll == np.inf
+    assert np.isnan(pipeline_nll(pipeline, points).se)
 
 
 @pytest.mark.parametrize("name", ["standard", "pca, whitening", "power"])

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from analysis.fields.projection import centres, square_window
-from analysis.plots.fields.paths import draw_paths
-from analysis.plots.fields.plane import Panel, frame, label_axes
-from analysis.plots.style import COLOURS, Arrays, key, render
+from analysis.plots.fields.plane import Panel, label_axes
+from analysis.plots.style import Arrays, render
+from sparseflows.plot.axes import frame
+from sparseflows.plot.paths import draw_paths
+from sparseflows.plot.style import COLOURS, key
+from sparseflows.plot.windows import centres, square_window
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

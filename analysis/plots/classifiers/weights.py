@@ -13,9 +13,10 @@ import numpy as np
 
 from analysis.plots.axes import log_axis
 from analysis.plots.gif import animate
-from analysis.plots.style import COLOURS, key, render
+from analysis.plots.style import render
 from analysis.plots.ticks import decades
 from analysis.runs.groups import evenly
+from sparseflows.plot.style import COLOURS, key
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

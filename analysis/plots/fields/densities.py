@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.plots.fields.plane import frame, heading, label_axes, pair_of
-from analysis.plots.style import COLOURS, render
+from analysis.plots.fields.plane import heading, label_axes, pair_of
+from analysis.plots.style import render
+from sparseflows.plot.densities import DATA_COLOUR, FLOW_COLOUR, density_bar, draw_density, draw_points
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.gridspec import SubplotSpec
 
-DENSITY_MAP = "magma"
-DATA_COLOUR, FLOW_COLOUR = COLOURS[1], COLOURS[0]
 BINS = 40
 _SMALL: Mapping[str, Any] = {
     "fontsize": 7.5,
@@ -55,38 +53,6 @@ def truth_title(arrays: Mapping[str, np.ndarray]) -> str:
 def density_limit(arrays: Mapping[str, np.ndarray]) -> float:
     """Top of the scale: the highest true density (or count) of the window."""
     return float(arrays["truth"].max()) or 1.0
-
-
-def density_bar(figure: Figure, image: Any, axes: Any, shown: Sequence[np.ndarray], top: float) -> None:
-    """The scale of the densities, beside `axes`; pointed where one (cells, cells) that is `shown` exceeds it."""
-    beyond = any(float(one.max()) > 1.001 * top for one in shown)
-    bar = figure.colorbar(image, ax=axes, pad=0.012, shrink=0.95, aspect=18, extend="max" if beyond else "neither")
-    bar.set_label("density p(x)\n(square-root scale)", fontsize=8.5)
-    bar.ax.tick_params(labelsize=8)
-    bar.outline.set_linewidth(0.6)
-
-
-def draw_density(axes: Axes, density: np.ndarray, extent: Sequence[float], top: float) -> Any:
-    """One panel, of a density (cells, cells) over `extent`; returns the image."""
-    from matplotlib.colors import PowerNorm
-
-    image = axes.imshow(
-        density,
-        origin="lower",
-        extent=(extent[0], extent[1], extent[2], extent[3]),
-        cmap=DENSITY_MAP,
-        norm=PowerNorm(0.5, 0, top),  # linear, a wide mode is black beside a narrow one
-        interpolation="bilinear",
-        rasterized=True,
-    )
-    frame(axes)
-    return image
-
-
-def draw_points(axes: Axes, points: np.ndarray, extent: Sequence[float], colour: str, size: float = 1.6) -> None:
-    """A scatter of points (n, 2)."""
-    axes.scatter(points[:, 0], points[:, 1], s=size, c=colour, alpha=0.45, linewidths=0, rasterized=True)
-    frame(axes, extent)
 
 
 def pairs_figure(arrays: Mapping[str, np.ndarray], title: str) -> dict[str, bytes]:

@@ -7,18 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.plots.fields.densities import (
-    DATA_COLOUR,
-    FLOW_COLOUR,
-    density_bar,
-    density_limit,
-    draw_density,
-    draw_points,
-    truth_title,
-)
+from analysis.plots.fields.densities import density_limit, truth_title
 from analysis.plots.fields.plane import Panel, heading, label_axes, pair_of
-from analysis.plots.fields.streams import Colour, colour_bar, colour_limits, draw_field, field_of, scale_values
+from analysis.plots.fields.streams import field_of, scale_values
 from analysis.plots.style import Arrays, render
+from sparseflows.plot.densities import DATA_COLOUR, FLOW_COLOUR, density_bar, draw_density, draw_points
+from sparseflows.plot.streams import Colour, colour_bar, colour_limits, draw_field
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis.plots.fields.plane import frame, heading, label_axes, pair_of, start_colours
+from analysis.plots.fields.plane import heading, label_axes, pair_of
 from analysis.plots.gif import animate
-from analysis.plots.style import key, render
+from analysis.plots.style import render
+from sparseflows.plot.axes import frame, start_colours
+from sparseflows.plot.paths import draw_paths, path_ends
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 INCHES = 4.2  # of the animation
@@ -31,31 +32,10 @@ def trajectories_figure(arrays: Mapping[str, np.ndarray], title: str) -> dict[st
         for number, (axes, one) in enumerate(zip(grid, paths, strict=True)):
             draw_paths(axes, one, start_colours(one[0]), extents[number])
             label_axes(axes, pair_of(arrays, number), True, True)
-        figure.legend(handles=_ends(), loc="outside lower center", ncols=2, frameon=False)
+        figure.legend(handles=path_ends(), loc="outside lower center", ncols=2, frameon=False)
         heading(figure, title, f"paths of {paths.shape[2]} samples from noise to data, coloured by where they start")
 
     return render(draw, shown, (4.0 * len(paths) + 0.3 if len(paths) > 1 else 5.4, 4.95 if len(paths) > 1 else 6.2))
-
-
-def draw_paths(axes: Axes, paths: np.ndarray, colours: np.ndarray, extent: Sequence[float], size: float = 10) -> None:
-    """Paths (K, n, 2) in colours (n, 3 or 4), their first points hollow, their last ones full, of a marker's `size`."""
-    from matplotlib.collections import LineCollection
-
-    lines = LineCollection(list(np.moveaxis(paths, 1, 0)), colors=colours, linewidths=0.7, alpha=0.65)
-    axes.add_collection(lines)
-    ends: Any = {"s": size, "linewidths": 0.8, "zorder": 3}
-    hollow: Any = {"facecolors": "white", "edgecolors": colours}
-    axes.scatter(paths[0, :, 0], paths[0, :, 1], **hollow, **ends)
-    axes.scatter(paths[-1, :, 0], paths[-1, :, 1], c=colours, **ends)
-    frame(axes, extent)
-
-
-def _ends() -> list[Any]:
-    common: Any = {"linestyle": "none", "marker": "o", "markersize": 5, "markeredgewidth": 0.9}
-    return [
-        key("noise, z(T)", markerfacecolor="white", markeredgecolor="0.2", **common),
-        key("sample, x = z(0)", markerfacecolor="0.2", markeredgecolor="white", **common),
-    ]
 
 
 def animation(arrays: Mapping[str, np.ndarray], title: str) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -29,20 +29,6 @@ def heading(figure: Figure, title: str, note: str = "") -> None:
         figure.suptitle(title, fontsize=10)
 
 
-def frame(axes: Axes, extent: Sequence[float] | None = None) -> None:
-    """Equal axes, a thin box all round, few ticks; from left to right and bottom to top of `extent`, where given."""
-    from matplotlib.ticker import MaxNLocator
-
-    if extent is not None:
-        axes.set(xlim=tuple(extent[:2]), ylim=tuple(extent[2:]))
-    axes.set_aspect("equal")
-    axes.spines[:].set_visible(True)
-    axes.spines[:].set(linewidth=0.6, color="0.4")
-    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-    axes.tick_params(length=2.5, width=0.6, labelsize=8)
-
-
 def label_axes(axes: Axes, pair: tuple[int, int] | None, left: bool, bottom: bool) -> None:
     """Names of the two columns, on the outer panels; `pair` is None where the data have two."""
     first, second = (f"column {number}" for number in pair) if pair else ("z₁", "z₂")
@@ -59,12 +45,3 @@ def pair_of(arrays: Mapping[str, np.ndarray], number: int) -> tuple[int, int] | 
         return None
     first, second = arrays["columns"][number].tolist()
     return first, second
-
-
-def start_colours(noise: np.ndarray) -> np.ndarray:
-    """A colour (n, 4) for points (n, 2) of noise, by their first coordinate from −2 to 2: dark to light."""
-    from matplotlib import colormaps
-
-    shares = np.clip((noise[:, 0] + 2) / 4, 0, 1)
-    colours: np.ndarray = colormaps["plasma"](0.88 * shares)  # its lightest yellow is lost on white
-    return colours

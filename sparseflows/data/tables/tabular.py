@@ -216,6 +216,18 @@ class Standardiser:
         """Own coordinates (…, D) to standardised ones."""
         return (x - self.shift) / self.scale
 
+    def try_apply(self, x: np.ndarray) -> np.ndarray:
+        """Own coordinates (…, D) to standardised ones (…, D), where some may be beyond what is taken.
+
+        NaN where a map does not take a value, infinite where the result is too large.
+        """
+        with np.errstate(over="ignore"):
+            return self.apply(x)
+
+    def fault(self, row: np.ndarray, names: Names) -> str:
+        """Why a row (D,) in own coordinates is not taken, by column: `column 'pay': -3 has no logarithm`; here ''."""
+        return ""
+
     def invert(self, z: np.ndarray) -> np.ndarray:
         """Standardised coordinates (…, D) to own ones."""
         return z * self.scale + self.shift

@@ -32,6 +32,9 @@ class Map(Protocol):
     def log_slope(self, y: Array) -> Array:
         """log dy/dx at points of the line."""
 
+    def bend(self, y: Array) -> Array:
+        """d log(dy/dx)/dy at points of the line: the gradient of a density needs it."""
+
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers; `map_from_dict` brings every bit back."""
 
@@ -51,6 +54,10 @@ class Log:
     def log_slope(self, y: Array) -> Array:
         """See `Map`: dy/dx = 1/x."""
         return -y
+
+    def bend(self, y: Array) -> Array:
+        """See `Map`."""
+        return np.full_like(y, -1.0)
 
     def to_dict(self) -> dict[str, Any]:
         """See `Map`."""
@@ -101,6 +108,10 @@ class Power:
         """See `Map`: dy/dz = (1 + |z|)^(±(λ − 1))."""
         return np.sign(y) * (self.power - 1) * self._size(y) - np.log(self.unit)
 
+    def bend(self, y: Array) -> Array:
+        """See `Map`: log(1 + |z|) rises with |y| by 1/(1 + exponent |y|)."""
+        return (self.power - 1) / (1 + np.where(y >= 0, self.power, 2 - self.power) * np.abs(y))
+
     def _size(self, y: Array) -> Array:
         """log(1 + |z|)."""
         exponent = np.where(y >= 0, self.power, 2 - self.power)
@@ -138,6 +149,10 @@ class Logit:
     def log_slope(self, y: Array) -> Array:
         """See `Map`: dx/dy = (high − low) s(y) s(−y), s the logistic function."""
         return np.logaddexp(0, y) + np.logaddexp(0, -y) - np.log(self.high - self.low)
+
+    def bend(self, y: Array) -> Array:
+        """See `Map`: s(y) − s(−y)."""
+        return np.tanh(y / 2)
 
     def to_dict(self) -> dict[str, Any]:
         """See `Map`."""
@@ -188,6 +203,10 @@ class Circular:
         """See `Map`."""
         return self._open.log_slope(y) - np.log(self.high - self.low)
 
+    def bend(self, y: Array) -> Array:
+        """See `Map`."""
+        return self._open.bend(y)
+
     def to_dict(self) -> dict[str, Any]:
         """See `Map`."""
         return {"kind": "circular", "low": self.low, "high": self.high, "cut": self.cut}
@@ -236,6 +255,10 @@ class Rank:
         values, scores = np.array(self.values), np.array(self.scores)
         slopes = np.log(np.diff(scores)) - np.log(np.diff(values))
         return slopes[_line(y, scores)]
+
+    def bend(self, y: Array) -> Array:
+        """See `Map`: 0 on every line."""
+        return np.zeros_like(y)
 
     def to_dict(self) -> dict[str, Any]:
         """See `Map`."""

@@ -46,12 +46,32 @@ class TransformedStandardiser(Standardiser):
         Raises:
             InputError: a value beyond the range of its map.
         """
+        y = self._tried(x)
+        for place, one in self.maps:
+            refuse_beyond(x[..., place], y[..., place], place, one, names, source)
+        return y
+
+    def _tried(self, x: np.ndarray) -> np.ndarray:
+        """As `mapped`, with NaN for what a map does not take and infinite numbers where it gives them."""
         y = x.copy()
         for place, one in self.maps:
             with np.errstate(all="ignore"):
                 y[..., place] = one.apply(x[..., place])
-            refuse_beyond(x[..., place], y[..., place], place, one, names, source)
         return y
+
+    def try_apply(self, x: np.ndarray) -> np.ndarray:
+        """Own coordinates (…, D) to the flow's (…, D), NaN where a map does not take a value."""
+        y = self._tried(np.asarray(x, dtype=np.float64))
+        with np.errstate(over="ignore"):
+            return self.inner.apply(y)
+
+    def fault(self, row: np.ndarray, names: Labels) -> str:
+        """See `Standardiser.fault`, of a row (D,); of several columns the first is named."""
+        y = self._tried(np.asarray(row, dtype=np.float64))
+        for place, one in self.maps:
+            if not np.isfinite(y[place]):
+                return f"{called(place, names)}: {float(row[place]):g} {_beyond(one)[0]}"
+        return ""
 
     def check(self, x: np.ndarray, names: Labels, source: str) -> None:
         """Refuse rows (N, D) in own coordinates with a value beyond the range of its map.
@@ -92,14 +112,18 @@ def refuse_beyond(x: np.ndarray, y: np.ndarray, place: int, one: Map, names: Lab
     where = f"{source + ': ' if source else ''}row {row + 1}, {called(place, names)}: {value:g}"
     count = int(bad.sum())
     more = f" ({count} rows in all)" if count > 1 else ""
+    fault, remedy = _beyond(one)
+    raise InputError(f"{where} {fault}{more}; {remedy}")
+
+
+def _beyond(one: Map) -> tuple[str, str]:
+    """What is wrong with a value that the map does not take, and what to do about it."""
     if isinstance(one, Log):
-        raise InputError(f"{where} has no logarithm{more}; use power or rank, or drop the rows")
+        return "has no logarithm", "use power or rank, or drop the rows"
     if isinstance(one, Logit):
-        raise InputError(
-            f"{where} is not between {one.low:g} and {one.high:g}, the ends of its logit{more}; set the ends a little "
-            "wider, or use power or rank"
-        )
-    raise InputError(f"{where} is too large to be mapped{more}; rescale the column")
+        ends = f"is not between {one.low:g} and {one.high:g}, the ends of its logit"
+        return ends, "set the ends a little wider, or use power or rank"
+    return "is too large to be mapped", "rescale the column"
 
 
 def refuse_unmappable(rows: np.ndarray, wanted: Wanted, names: Labels, source: str) -> None:

@@ -98,7 +98,7 @@ def with_fields(flow: AnyFlow, fields: Sequence[nn.Module]) -> AnyFlow:
     for old, block in zip(flow.chain(), new.chain(), strict=True):
         if old.sqrt_end_time is not None:
             block.sqrt_end_time = nn.Parameter(old.sqrt_end_time.detach().clone())
-    new.standardiser = flow.standardiser
+    new.standardiser, new.columns = flow.standardiser, getattr(flow, "columns", None)
     return new.train(flow.training)
 
 

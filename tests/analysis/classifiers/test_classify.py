@@ -14,11 +14,9 @@ from torch import nn
 from analysis.classifiers.plane import Sweep, chosen, plane, probability_map
 from analysis.classifiers.weights import left_of
 from analysis.cli.classify import _pages
-from analysis.fields import grids
 from analysis.plots.classifiers.accuracy import classify_arrays, classify_figure
 from analysis.plots.classifiers.plane import map_colours
 from analysis.plots.nll import vs_params_arrays, vs_params_figure
-from analysis.plots.style import COLOURS
 from analysis.runs.records import read_run
 from analysis.tables.markup import latex as to_latex
 from analysis.tables.markup import markdown as to_markdown
@@ -30,6 +28,8 @@ from sparseflows.data.splits import make_splits
 from sparseflows.errors import RunError
 from sparseflows.flow.solvers.ode import Solver
 from sparseflows.networks.build import conv_network
+from sparseflows.plot import grids
+from sparseflows.plot.style import COLOURS
 from sparseflows.pruning.graph.masks import Masks
 from sparseflows.rng import torch_generator
 

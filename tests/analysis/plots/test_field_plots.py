@@ -15,12 +15,13 @@ from analysis.plots.fields.densities import density_figure, density_limit, pairs
 from analysis.plots.fields.panels import middle_index, panels_figure
 from analysis.plots.fields.paths import animation, trajectories_figure
 from analysis.plots.fields.plane import Panel
-from analysis.plots.fields.streams import colour_limits, field_figure, scale_values
+from analysis.plots.fields.streams import field_figure, scale_values
 from analysis.runs.groups import evenly
 from sparseflows.data.splits import Splits
 from sparseflows.data.tables.tabular import Standardiser
 from sparseflows.flow.fields import LinearField
 from sparseflows.flow.model import Flow
+from sparseflows.plot.streams import colour_limits
 
 ROTATION = ((0.0, 1.0), (-1.0, 0.0))
 

@@ -188,6 +188,30 @@ def test_values_beyond_a_map_are_refused_by_place(kind, words):
     assert all(word in str(caught.value) for word in ["r.csv", *words]), str(caught.value)
 
 
+def test_a_map_may_be_tried_on_rows_that_it_does_not_take():
+    train = np.c_[SKEWED, SHARES, ANGLES, SIGNED]
+    kinds = {"1": "log", "2": {"logit": [0.0, 1.0]}, "3": {"circular": [0.0, 2 * np.pi]}, "4": "power"}
+    one = fit_transformed(train, kinds, None, "rows")
+    rows = np.array([[2.0, 0.5, 1.0, 0.0]] * 5)
+    rows[1, 0], rows[2, 1], rows[3, 2] = -3.0, 1.0, 1.0 + 20 * np.pi
+    rows[4, :2] = 0.0, -1.0
+    found = one.try_apply(rows)
+    assert np.isnan(found).any(1).tolist() == [False, True, True, False, True]
+    np.testing.assert_array_equal(found[[0, 3]], one.apply(rows[[0, 3]]))
+    np.testing.assert_allclose(found[3], found[0], atol=1e-12)  # once more around the circle, ten times
+    labels = ("a", "b", "c", "d")
+    assert [one.fault(row, labels) for row in rows] == [
+        "",
+        "column 'a': -3 has no logarithm",
+        "column 'b': 1 is not between 0 and 1, the ends of its logit",
+        "",
+        "column 'a': 0 has no logarithm",
+    ]
+    plain = Standardiser.fit_columns(train)
+    np.testing.assert_array_equal(plain.try_apply(rows), plain.apply(rows))
+    assert plain.fault(rows[1], labels) == ""
+
+
 def test_maps_of_columns_that_are_not_there():
     with pytest.raises(InputError, match=r"data.transform says 'c'.*there are: a, b"):
         fit_transformed(np.c_[SKEWED, SIGNED], {"c": "log"}, ("a", "b"), "r.csv")

@@ -16,14 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from analysis.fields.projection import Array, centres
-from analysis.runs.results import Report
 from sparseflows.errors import RunError
 from sparseflows.evaluation.likelihood import likelihood, rows_per_chunk
+from sparseflows.evaluation.sampling import Report
 from sparseflows.flow import divergence
 from sparseflows.flow.fields import Field
 from sparseflows.flow.model import Block, Flow
 from sparseflows.flow.solvers.ode import SolveFailed, Solver, State, Status, solve
+from sparseflows.plot.windows import Array, centres
 
 TILE, SMALLEST_TILE = 20, 5  # cells on a side that are solved together: an easy tile need not take a hard one's steps
 PATIENCE = 400  # evaluations; the flows measured take 60 to 200 where their data are
@@ -98,7 +98,7 @@ def log_density(
     """
     cells = len(grid.axis_x)
     log_prob = np.full(cells * cells, -np.inf)
-    waiting = _split(np.arange(cells * cells).reshape(cells, cells), -(-cells // TILE))
+    waiting = in_tiles(np.arange(cells * cells).reshape(cells, cells), -(-cells // TILE))
     done = 0
     while waiting:
         tile = waiting.pop()
@@ -109,7 +109,7 @@ def log_density(
         if patient or found.status is Status.DONE:
             log_prob[rows] = found.log_prob
         elif needed is not None and needed[rows].any():
-            waiting += _split(tile, 2)
+            waiting += in_tiles(tile, 2)
             continue
         done += len(rows)
         if report:
@@ -119,7 +119,8 @@ def log_density(
     return log_prob
 
 
-def _split(tile: NDArray[np.int64], parts: int) -> list[NDArray[np.int64]]:
+def in_tiles(tile: NDArray[np.int64], parts: int) -> list[NDArray[np.int64]]:
+    """The places (n, m) of a grid's points in tiles: `parts` of them either way."""
     strips = np.array_split(tile, parts, axis=0)
     return [piece for strip in strips for piece in np.array_split(strip, parts, axis=1)]
 
