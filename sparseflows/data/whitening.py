@@ -5,18 +5,17 @@ import torch
 from torch import Tensor
 
 
-def whitening_matrix(rows: np.ndarray, centred: bool = False) -> Tensor:
+def whitening_matrix(rows: np.ndarray) -> Tensor:
     """C^(−1/2) of the rows' covariance C, shrunk as Ledoit and Wolf (2004).
 
     Args:
         rows: (N, D).
-        centred: their mean is 0, and is not taken off again.
 
     Returns:
         (D, D), float64, symmetric.
     """
     from sklearn.covariance import ledoit_wolf
 
-    covariance, _ = ledoit_wolf(rows, assume_centered=centred)
+    covariance, _ = ledoit_wolf(rows)
     values, vectors = np.linalg.eigh(covariance)
     return torch.from_numpy(vectors @ np.diag(values**-0.5) @ vectors.T)

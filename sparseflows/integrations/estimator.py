@@ -20,8 +20,7 @@ from sparseflows.evaluation.likelihood import likelihood, reporting_solver
 from sparseflows.evaluation.sampling import draw_again
 from sparseflows.flow.model import Flow
 from sparseflows.integrations.document import settings_of
-from sparseflows.integrations.fitting import Fit, Weighted, split, untrained
-from sparseflows.integrations.weights import carried_out, checked_weights
+from sparseflows.integrations.fitting import Fit, split, untrained
 from sparseflows.pruning.graph.groups import count_params
 from sparseflows.pruning.methods import Pruned
 from sparseflows.training.loop import Outcome
@@ -125,35 +124,22 @@ class SparseFlowDensity(DensityMixin, BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> SparseFlowDensity:
+    def fit(self, X: ArrayLike, y: object = None) -> SparseFlowDensity:
         """Fit the density to rows X (N, D); `y` is ignored.
-
-        Args:
-            X: rows (N, D).
-            y: ignored.
-            sample_weight: (N,); a weight of w counts as w copies of the row. Whole weights give the very fit of the
-                repeated rows; others count in the shift and scale of the columns, in how often a row is drawn in each
-                epoch, and in the validation NLL.
 
         Raises:
             ValueError: settings or rows that are refused (a constant column, a single row).
             RunError: every training diverged.
         """
         rows = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
-        weights = checked_weights(sample_weight, len(rows))
-        if weights is not None:
-            rows, weights = rows[weights > 0], weights[weights > 0]
-        if len(rows) < 2:
-            raise InputError("X: a single row has a weight; give two or more")
         spec = settings_of(self, int(check_random_state(self.random_state).randint(MAX_SEED)))
         names = getattr(self, "feature_names_in_", None)
-        given, weights = (rows, None) if weights is None else carried_out(rows, weights)
-        self.standardiser_ = Standardiser.fit_columns(given, "X", names, weights)
+        self.standardiser_ = Standardiser.fit_columns(rows, "X", names)
         for note in findings(rows, None if names is None else list(names), ESTIMATOR):
             warnings.warn(f"X: {note}", DataWarning, stacklevel=2)
-        standard = Weighted(self.standardiser_.apply(given), weights)
-        dense = untrained(spec, standard, self.field)
-        fit = Fit(spec, *split(standard, self.validation_fraction, spec.seeds[0]), self._tell)
+        rows = self.standardiser_.apply(rows)
+        dense = untrained(spec, rows, self.field)
+        fit = Fit(spec, *split(rows, self.validation_fraction, spec.seeds[0]), self._tell)
         state = fit.run(dense)
         self.history_ = fit.history
         self.params_dense_ = count_params(dense)
@@ -186,14 +172,9 @@ class SparseFlowDensity(DensityMixin, BaseEstimator):
             )
         return found.log_prob - self.standardiser_.log_scale
 
-    def score(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> float:
-        """Mean log p of rows X (N, D): −NLL, in nats, in the coordinates of X; higher is better.
-
-        `sample_weight` (N,) weighs the rows of the mean.
-        """
-        found = self.score_samples(X)
-        weights = checked_weights(sample_weight, len(found))
-        return float(found.mean() if weights is None else np.average(found[weights > 0], weights=weights[weights > 0]))
+    def score(self, X: ArrayLike, y: object = None) -> float:
+        """Mean log p of rows X (N, D): −NLL, in nats, in the coordinates of X; higher is better."""
+        return float(self.score_samples(X).mean())
 
     def sample(self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None) -> Array:
         """Samples (n_samples, D) in the coordinates of X.

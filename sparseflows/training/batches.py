@@ -7,7 +7,6 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from sparseflows.data.tables.mapped import MappedRows, Rows
@@ -45,28 +44,8 @@ class InMemory:
         """Rows (B, D) of an epoch's order; see `Batches`."""
         if self._epoch != (seed, purpose, epoch):
             self._epoch = (seed, purpose, epoch)
-            self._order = self._epochs_order(seed, f"{purpose}/epoch/{epoch}")
+            self._order = _permutation(len(self.rows), seed, f"{purpose}/epoch/{epoch}")
         return self.rows.index_select(0, self._order[first : first + size])
-
-    def _epochs_order(self, seed: int, purpose: str) -> Tensor:
-        return _permutation(len(self.rows), seed, purpose)
-
-
-class Resampled(InMemory):
-    """Rows (N, D) in memory with weights (N,): every epoch has N of them, each as often as its weight says.
-
-    That is N w / Σ w times, rounded down or up at random and in the mean exactly so: systematic resampling (Kitagawa
-    1996), drawn anew for every epoch, which has the least variance of the usual schemes.
-    """
-
-    def __init__(self, rows: Tensor, weights: np.ndarray) -> None:
-        super().__init__(rows)
-        self._weights = weights
-
-    def _epochs_order(self, seed: int, purpose: str) -> Tensor:
-        offset = float(torch.rand((), generator=torch_generator(seed, f"{purpose}/resampled"), dtype=torch.float64))
-        chosen = torch.from_numpy(systematic(self._weights, len(self), offset))
-        return chosen[super()._epochs_order(seed, purpose)]
 
 
 class OnDisk:
@@ -131,20 +110,6 @@ def batches_of(rows: Rows, dtype: torch.dtype, device: torch.device) -> Batches:
     if isinstance(rows, MappedRows):
         return OnDisk(rows, dtype, device)
     return InMemory(torch.as_tensor(rows, dtype=dtype, device=device))
-
-
-def systematic(weights: np.ndarray, n: int, offset: float) -> NDArray[np.int64]:
-    """n row numbers (n,), rising, each row as often as its weight of weights (N,) says: n w / Σ w, rounded down or up.
-
-    `offset` in [0, 1) decides which; uniform, it makes each row's count right in the mean.
-
-    Example:
-        >>> systematic(np.array([1.0, 2.0, 0.0, 1.0]), 4, 0.5).tolist()
-        [0, 1, 1, 3]
-    """
-    ends = np.cumsum(weights, dtype=np.float64)
-    places = (np.arange(n) + offset) * (ends[-1] / n)
-    return np.minimum(np.searchsorted(ends, places, side="right"), np.flatnonzero(weights)[-1])
 
 
 def _permutation(n: int, seed: int, purpose: str) -> Tensor:
