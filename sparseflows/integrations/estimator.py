@@ -144,10 +144,12 @@ class SparseFlowDensity(DensityMixin, BaseEstimator):
         rows = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
         spec = settings_of(self, int(check_random_state(self.random_state).randint(MAX_SEED)))
         names = getattr(self, "feature_names_in_", None)
-        places, weights = counted_rows(sample_weight, *rows.shape)
-        there, rows = rows[np.unique(places)], rows[places]
+        given, weights = rows, None
+        if sample_weight is not None:
+            places, weights = counted_rows(sample_weight, *rows.shape)
+            given, rows = rows[np.unique(places)], rows[places]
         self.standardiser_ = Standardiser.fit_columns(rows, "X", names, weights)
-        for note in findings(there, None if names is None else list(names), ESTIMATOR):
+        for note in findings(given, None if names is None else list(names), ESTIMATOR):
             warnings.warn(f"X: {note}", DataWarning, stacklevel=2)
         part = Part(self.standardiser_.apply(rows), weights)
         dense = untrained(spec, part, self.field)

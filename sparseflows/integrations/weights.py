@@ -36,7 +36,7 @@ def checked(sample_weight: Any, rows: int) -> Array:
         if given.dtype.kind not in "biufO":
             raise TypeError
         weights = given.astype(np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):  # the last one of a tensor with gradients
         raise InputError(
             "sample_weight: holds what is no real number; give one number, 0 or more, for each row"
         ) from None
@@ -58,7 +58,7 @@ def checked(sample_weight: Any, rows: int) -> Array:
 
 
 def counted_rows(sample_weight: Any, rows: int, columns: int) -> Counted:
-    """The rows that stand for N = `rows` rows of D = `columns` columns with weights (N,), or without any (None).
+    """The rows that stand for N = `rows` rows of D = `columns` columns with weights (N,).
 
     A row of weight 0 is absent. Whole numbers are counted out, each row w times in its place, as long as the copies
     hold at most 2²⁴ numbers, or four times those of X. Other weights are left to the rows, with the mean 1 over those
@@ -72,8 +72,6 @@ def counted_rows(sample_weight: Any, rows: int, columns: int) -> Counted:
     >>> counted_rows([0.25, 0.0, 0.75], 3, 1)
     Counted(places=array([0, 2]), weights=array([0.5, 1.5]))
     """
-    if sample_weight is None:
-        return Counted(np.arange(rows), None)
     weights = checked(sample_weight, rows)
     shares = weights / weights.max()
     places = np.flatnonzero(shares)  # one of 1e-320 beside 1e300 is absent, too

@@ -254,6 +254,7 @@ REFUSED = [
     ([None] + [1.0] * (ROWS - 1), "sample_weight: "),
     ([1.0, [2.0]] * (ROWS // 2), "sample_weight: holds what is no real number"),
     (np.ones(ROWS) * 1j, "sample_weight: holds what is no real number"),
+    (torch.ones(ROWS, requires_grad=True), "sample_weight: holds what is no real number"),
 ]
 
 
