@@ -20,7 +20,8 @@ from sparseflows.evaluation.likelihood import likelihood, reporting_solver
 from sparseflows.evaluation.sampling import draw_again
 from sparseflows.flow.model import Flow
 from sparseflows.integrations.document import settings_of
-from sparseflows.integrations.fitting import Fit, split, untrained
+from sparseflows.integrations.fitting import Fit, Part, split, untrained
+from sparseflows.integrations.weights import checked, counted_rows
 from sparseflows.pruning.graph.groups import count_params
 from sparseflows.pruning.methods import Pruned
 from sparseflows.training.loop import Outcome
@@ -124,22 +125,35 @@ class SparseFlowDensity(DensityMixin, BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(self, X: ArrayLike, y: object = None) -> SparseFlowDensity:
+    def fit(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> SparseFlowDensity:
         """Fit the density to rows X (N, D); `y` is ignored.
 
+        Args:
+            X: rows.
+            y: ignored.
+            sample_weight: (N,), or one number for all; a weight w is w copies of the row, 0 leaves it out. Whole
+                numbers give, to the bit, the fit of `np.repeat(X, sample_weight, axis=0)`, as long as the copies hold
+                at most 2²⁴ numbers or four times those of X. Of other weights only the ratios count: every epoch draws
+                as many rows as there are, each w/mean(w) times on average, which is the next lower or the next higher
+                whole number of times; the standardiser, the whitening and the validation NLL are weighted.
+
         Raises:
-            ValueError: settings or rows that are refused (a constant column, a single row).
+            ValueError: settings, rows or weights that are refused (a constant column, a single row, a weight below 0).
             RunError: every training diverged.
         """
         rows = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
         spec = settings_of(self, int(check_random_state(self.random_state).randint(MAX_SEED)))
         names = getattr(self, "feature_names_in_", None)
-        self.standardiser_ = Standardiser.fit_columns(rows, "X", names)
-        for note in findings(rows, None if names is None else list(names), ESTIMATOR):
+        given, weights = rows, None
+        if sample_weight is not None:
+            places, weights = counted_rows(sample_weight, *rows.shape)
+            given, rows = rows[np.unique(places)], rows[places]
+        self.standardiser_ = Standardiser.fit_columns(rows, "X", names, weights)
+        for note in findings(given, None if names is None else list(names), ESTIMATOR):
             warnings.warn(f"X: {note}", DataWarning, stacklevel=2)
-        rows = self.standardiser_.apply(rows)
-        dense = untrained(spec, rows, self.field)
-        fit = Fit(spec, *split(rows, self.validation_fraction, spec.seeds[0]), self._tell)
+        part = Part(self.standardiser_.apply(rows), weights)
+        dense = untrained(spec, part, self.field)
+        fit = Fit(spec, *split(part, self.validation_fraction, spec.seeds[0]), self._tell)
         state = fit.run(dense)
         self.history_ = fit.history
         self.params_dense_ = count_params(dense)
@@ -161,20 +175,37 @@ class SparseFlowDensity(DensityMixin, BaseEstimator):
             ValueError: rows that are not those of the fit.
         """
         check_is_fitted(self)
+        return self._log_density(validate_data(self, X, dtype=np.float64, reset=False))
+
+    def score(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> float:
+        """Mean log p of rows X (N, D): −NLL, in nats, in the coordinates of X; higher is better.
+
+        Args:
+            X: rows.
+            y: ignored.
+            sample_weight: (N,), or one number for all, of a weighted mean; 0 leaves the row out.
+
+        Raises:
+            ValueError: rows that are not those of the fit, or weights that are refused.
+        """
+        check_is_fitted(self)
         rows = validate_data(self, X, dtype=np.float64, reset=False)
-        rows = self.standardiser_.apply(rows)
-        found = likelihood(self.flow_, rows, self.flow_.solver)
+        if sample_weight is None:
+            return float(self._log_density(rows).mean())
+        weights = checked(sample_weight, len(rows))
+        shares = weights / weights.max()
+        return float(np.average(self._log_density(rows[shares > 0]), weights=shares[shares > 0]))
+
+    def _log_density(self, rows: Array) -> Array:
+        """log p (N,) of rows (N, D), both in the coordinates of X; a warning counts those that are not solved."""
+        found = likelihood(self.flow_, self.standardiser_.apply(rows), self.flow_.solver)
         if found.rows_unsolved:
             warnings.warn(
                 f"log p of {found.rows_unsolved} of {len(rows)} rows cannot be computed ({found.status.value}); "
                 "it is NaN there",
-                stacklevel=2,
+                stacklevel=3,
             )
         return found.log_prob - self.standardiser_.log_scale
-
-    def score(self, X: ArrayLike, y: object = None) -> float:
-        """Mean log p of rows X (N, D): −NLL, in nats, in the coordinates of X; higher is better."""
-        return float(self.score_samples(X).mean())
 
     def sample(self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None) -> Array:
         """Samples (n_samples, D) in the coordinates of X.

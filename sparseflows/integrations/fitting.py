@@ -1,6 +1,7 @@
 """The trainings of one fit: the dense flow first, then after each pruning what is left of it."""
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,24 +23,43 @@ from sparseflows.flow.solvers.ode import Status
 from sparseflows.pruning.graph.groups import count_params
 from sparseflows.pruning.methods import METHODS, Pruned, prune, unpruned
 from sparseflows.pruning.observing.observe import Sample
-from sparseflows.rng import numpy_generator
+from sparseflows.rng import numpy_generator, torch_generator
 from sparseflows.specs import Spec
+from sparseflows.training.batches import InMemory
 from sparseflows.training.loop import LR_SCALES, Hooks, Outcome, train
 from sparseflows.training.objectives import build_objective
+from sparseflows.training.resampling import draw_copies
 
 Array = NDArray[np.float64]
 Tell = Callable[[int, Pruned[Flow], Outcome], None]
 """It is told the number of a stage, its flow, and how its training ended."""
 
 
-def untrained(spec: Spec, rows: Array, own_field: Callable[[int], nn.Module] | None) -> Flow:
-    """The dense flow that a fit to standardised rows (N, D) begins with; `own_field` gives a field for D.
+@dataclass(frozen=True)
+class Part:
+    """Some of the rows of a fit.
+
+    Attributes:
+        rows: (N, D), standardised.
+        weights: (N,), above 0; None: all rows weigh the same.
+    """
+
+    rows: Array
+    weights: Array | None = None
+
+    def take(self, places: NDArray[np.int64]) -> "Part":
+        """The rows at `places` (n,), with their weights."""
+        return Part(self.rows[places], None if self.weights is None else self.weights[places])
+
+
+def untrained(spec: Spec, part: Part, own_field: Callable[[int], nn.Module] | None) -> Flow:
+    """The dense flow that a fit to the rows of `part` begins with; `own_field` gives a field for D.
 
     Raises:
         InputError: `own_field` gives no module, or one without parameters.
     """
-    dim, seed = rows.shape[1], spec.seeds[0]
-    whitening = whitening_matrix(rows).float() if spec.data.whiten else None
+    dim, seed = part.rows.shape[1], spec.seeds[0]
+    whitening = whitening_matrix(part.rows, part.weights).float() if spec.data.whiten else None
     if own_field is None:
         return build_flow(spec, dim, seed=seed, whitening=whitening)
     with torch.random.fork_rng(devices=[]):
@@ -59,15 +79,15 @@ class Fit:
 
     Attributes:
         spec: its settings.
-        rows: standardised rows (N, D) to train on.
-        chosen_by: rows (M, D) that choose the weights of every training; None takes the last step's.
+        part: the rows to train on.
+        chosen_by: those that choose the network's weights in every training; None takes the last step's.
         tell: called after each training.
         history: records of all trainings, each with its stage.
     """
 
     spec: Spec
-    rows: Array
-    chosen_by: Array | None
+    part: Part
+    chosen_by: Part | None
     tell: Tell
     history: list[dict[str, Any]] = field(default_factory=list)
 
@@ -90,7 +110,9 @@ class Fit:
     def _trained(self, stage: int, start: Callable[[], Pruned[Flow]]) -> Pruned[Flow]:
         """What `start` gives, trained; one that diverges begins again at a lower rate, as in a run."""
         settings = self.spec.retrain_spec() if stage else self.spec.train
-        settings = settings.model_copy(update={"batch": min(settings.batch, len(self.rows))})
+        settings = settings.model_copy(update={"batch": min(settings.batch, len(self.part.rows))})
+        weights = None if self.part.weights is None else torch.as_tensor(self.part.weights)
+        batches = InMemory(torch.as_tensor(self.part.rows, dtype=torch.float32), weights)
         for scale in LR_SCALES:
             state = start()
             hooks = Hooks(held(state.flow, state.masks), None if self.chosen_by is None else self._validation_nll)
@@ -98,7 +120,7 @@ class Fit:
             outcome = train(
                 state.flow,
                 build_objective(self.spec, settings),
-                torch.as_tensor(self.rows, dtype=torch.float32),
+                batches,
                 settings,
                 seed=self.spec.seeds[0],
                 purpose=f"estimator/{stage}",
@@ -117,26 +139,40 @@ class Fit:
     def _validation_nll(self, flow: nn.Module) -> float:
         assert isinstance(flow, Flow)
         assert self.chosen_by is not None
-        few = subset(self.chosen_by, self.spec.train.selection_rows, self.spec.seeds[0], "selection")
-        return likelihood(flow, few, selection_solver(self.spec.evaluate), "float32").nll
+        every = np.arange(len(self.chosen_by.rows))
+        places = subset(every, self.spec.train.selection_rows, self.spec.seeds[0], "selection")
+        few = self.chosen_by.take(places.astype(np.int64))
+        found = likelihood(flow, few.rows, selection_solver(self.spec.evaluate), "float32")
+        return found.nll if few.weights is None else weighted_nll(found.log_prob, few.weights)
 
     def _sample(self, method: str) -> Sample | None:
         if not METHODS[method].needs_data:
             return None
-        return Sample(torch.as_tensor(subset(self.rows, self.spec.prune.sample, self.spec.seeds[0], "criteria")))
+        rows, weights, seed = self.part.rows, self.part.weights, self.spec.seeds[0]
+        if weights is not None:
+            rows = rows[draw_copies(torch.as_tensor(weights), torch_generator(seed, "estimator/criteria/copies"))]
+        return Sample(torch.as_tensor(subset(rows, self.spec.prune.sample, seed, "criteria")))
 
 
-def split(rows: Array, fraction: float, seed: int) -> tuple[Array, Array | None]:
-    """Rows (N, D) to train on, and those that choose the weights: a share of `fraction`; None where it is below two.
+def weighted_nll(log_prob: Array, weights: Array) -> float:
+    """−Σ w log p / Σ w, nats, over the rows (N,) whose log p is finite; NaN where none is."""
+    finite = np.isfinite(log_prob)
+    return float(-np.average(log_prob[finite], weights=weights[finite])) if finite.any() else math.nan
 
-    Copies of a row are together in one of them.
+
+def split(part: Part, fraction: float, seed: int) -> tuple[Part, Part | None]:
+    """The rows to train on, and those that choose the weights: a share of `fraction`; None where it is below two.
+
+    Copies of a row are together in one of them. The share is one of rows, whatever they weigh: the share of the weight
+    is then the same on average, where one of the weight would take in the heaviest rows too often.
     """
+    rows = part.rows
     held = round(fraction * len(rows))
     if held < 2:
-        return rows, None
+        return part, None
     groups = groups_of([row_hashes(rows)])
     order, ends = shuffle_groups(groups, numpy_generator(seed, "estimator/validation"))
     held = end_at(ends, held)
     if held == len(rows):
-        return rows, None
-    return rows[order[held:]], rows[order[:held]]
+        return part, None
+    return part.take(order[held:]), part.take(order[:held])

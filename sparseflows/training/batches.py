@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sparseflows.data.tables.mapped import MappedRows, Rows
 from sparseflows.rng import torch_generator
+from sparseflows.training.resampling import draw_copies
 
 BUFFER_BYTES = 2**28  # of rows that are shuffled among each other in memory
 
@@ -30,10 +31,13 @@ class Batches(Protocol):
 
 
 class InMemory:
-    """Rows (N, D) in memory; every epoch is one shuffle of all of them."""
+    """Rows (N, D) in memory; every epoch is one shuffle of all of them, or of N that are drawn by their `weights` (N,),
+    anew for each epoch.
+    """
 
-    def __init__(self, rows: Tensor) -> None:
+    def __init__(self, rows: Tensor, weights: Tensor | None = None) -> None:
         self.rows, self.dtype, self.device, self.dim = rows, rows.dtype, rows.device, rows.shape[1]
+        self.weights = weights
         self._epoch: tuple[int, str, int] | None = None
         self._order = torch.empty(0, dtype=torch.long)
 
@@ -45,6 +49,9 @@ class InMemory:
         if self._epoch != (seed, purpose, epoch):
             self._epoch = (seed, purpose, epoch)
             self._order = _permutation(len(self.rows), seed, f"{purpose}/epoch/{epoch}")
+            if self.weights is not None:
+                drawn = draw_copies(self.weights, torch_generator(seed, f"{purpose}/epoch/{epoch}/copies"))
+                self._order = drawn[self._order]
         return self.rows.index_select(0, self._order[first : first + size])
 
 

@@ -20,7 +20,7 @@ from sparseflows.errors import DataWarning, InputError, RunError
 from sparseflows.evaluation import sampling
 from sparseflows.flow.fields import AutogradField, MLPField
 from sparseflows.flow.solvers.ode import Solver
-from sparseflows.integrations.fitting import split
+from sparseflows.integrations.fitting import Part, split
 from sparseflows.pruning.graph.groups import count_params
 from sparseflows.rng import numpy_generator
 
@@ -300,12 +300,12 @@ def test_ordinary_rows_raise_no_warning():
 
 def test_copies_do_not_choose_the_weights_that_were_trained_on_them():
     rows = np.repeat(gaussian(100), 3, axis=0)
-    train, chosen_by = split(rows, 0.2, 0)
+    train, chosen_by = (part.rows for part in split(Part(rows), 0.2, 0))
     assert not {tuple(row) for row in train} & {tuple(row) for row in chosen_by}
     assert len(chosen_by) == 60
     once = gaussian(100)
     order = numpy_generator(0, "estimator/validation").permutation(100)  # as ever, without copies
-    train, chosen_by = split(once, 0.2, 0)
+    train, chosen_by = (part.rows for part in split(Part(once), 0.2, 0))
     np.testing.assert_array_equal(chosen_by, once[order[:20]])
     np.testing.assert_array_equal(train, once[order[20:]])
 

@@ -181,15 +181,30 @@ class Standardiser:
             raise InputError("shift and scale must be finite and scale above 0: rescale columns of extreme size")
 
     @classmethod
-    def fit_columns(cls, train: np.ndarray, source: str = "training rows", names: Names = None) -> Standardiser:
-        """Mean and standard deviation (divisor N) of each column of `train` (N, D): tables.
+    def fit_columns(
+        cls,
+        train: np.ndarray,
+        source: str = "training rows",
+        names: Names = None,
+        weights: np.ndarray | None = None,
+    ) -> Standardiser:
+        """Mean and standard deviation (divisor N, or Σw) of each column of `train` (N, D): tables.
+
+        Args:
+            train: rows.
+            source: where they came from, for the messages.
+            names: of the columns, for the messages.
+            weights: of the rows (N,), above 0; None: all weigh the same.
 
         Raises:
             InputError: a column is constant, or so large or small that its deviation is not finite or is 0.
         """
         refuse_constant_columns(train, source, names)
         with np.errstate(over="ignore", invalid="ignore"):
-            return cls(train.mean(axis=0), train.std(axis=0))
+            if weights is None:
+                return cls(train.mean(axis=0), train.std(axis=0))
+            mean = np.average(train, axis=0, weights=weights)
+            return cls(mean, np.sqrt(np.average((train - mean) ** 2, axis=0, weights=weights)))
 
     @classmethod
     def fit_scalar(cls, train: np.ndarray, source: str = "training points") -> Standardiser:
