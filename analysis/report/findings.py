@@ -101,8 +101,8 @@ class Findings:
             "over the stages there, (a) the one stage that the validation NLL chooses.",
             "The largest eigenvalue of one network moves by 10–15 % with the subset of rows alone: a change of the "
             "curvature below 15 % is never called one. Repeat with other subsets (--seed) before you believe less.",
-            "The Hessian is over the params that are left, a principal submatrix of the whole one: deleting params "
-            "lowers its largest eigenvalue and its trace even where the loss stays as it is. A lower one is therefore "
+            "The Hessian is over the params that are left, a principal submatrix of the whole one: deleting some can "
+            "lower its largest eigenvalue and its trace even where the loss stays as it is. A lower one is therefore "
             "no proof of a flatter loss.",
         ]
         caveat = training_caveat(self.run)
