@@ -167,11 +167,17 @@ class MLPField(nn.Module):
         called = deep_copy(self).eval()
         like = called.linear_layers()[0].bias
         called(like.new_zeros(()), like.new_zeros(1, self.dim))  # hooks that compute a weight now have
-        new = MLPField(self.dim, self.hidden, self.activation, self.time, self.base).to(like)
-        for own, given in zip(new.tensors(), called.tensors(), strict=True):
-            own.copy_(given)
+        new = called.with_own_tensors()
         same = is_same_function(called, new, like, self.dim)
         return new.train(self.training).requires_grad_(like.requires_grad) if same else None
+
+    @torch.no_grad()
+    def with_own_tensors(self) -> MLPField:
+        """A new field with the same values, all of them parameters that no two layers share."""
+        new = MLPField(self.dim, self.hidden, self.activation, self.time, self.base).to(self.linear_layers()[0].bias)
+        for own, given in zip(new.tensors(), self.tensors(), strict=True):
+            own.copy_(given)
+        return new
 
     def tensors(self) -> list[Tensor]:
         """The tensors of all layers, in order, in the shapes of `Layer.tensors`: what gradients are by."""
