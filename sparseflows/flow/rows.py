@@ -39,6 +39,7 @@ class Rows:
         infinite: (B,) bool, rows beyond all numbers: their log p is −inf.
         nfe: evaluations of the field in the solve of all rows.
         status: how the first unsolved row ended; DONE where there is none.
+        again: (B,) bool, rows that only a further attempt carried to the end, by itself or in another precision.
     """
 
     points: Tensor
@@ -47,6 +48,22 @@ class Rows:
     infinite: Tensor
     nfe: int
     status: Status
+    again: Tensor
+
+    def without_graph(self, density: bool) -> Rows:
+        """The same where gradients are asked for: rows that only further attempts solved are unsolved.
+
+        Where the `density` is wanted, one whose log p is −inf keeps it: that has no gradient.
+        """
+        lost = self.again & ~self.infinite & ~(torch.isneginf(self.log_prob()) & density)
+        if not bool(lost.any()):
+            return self
+        return replace(
+            self,
+            points=self.points.masked_fill(lost.unsqueeze(1), torch.nan),
+            trace=self.trace.masked_fill(lost, torch.nan),
+            unsolved=self.unsolved | lost,
+        )
 
     def log_prob(self) -> Tensor:
         """log p (B,) in nats of rows that were carried from data to noise: NaN where unsolved, −inf where infinite."""
@@ -93,30 +110,34 @@ def carry_rows(
     options = {"reverse": reverse, "divergence": divergence, "noise": noise, "generator": generator}
     finite = torch.isfinite(points).all(1)
     ends, trace = points.clone(), torch.zeros_like(points[:, 0])
+    reached = torch.zeros_like(trace, dtype=torch.float64)
     left, nfe, status = finite.nonzero().flatten(), 0, Status.DONE
     if len(left):
         found = flow.transform(points[left], solver=solver, by_row=True, **options)  # type: ignore[arg-type]
         nfe, status = found.nfe, found.status
-        left = _keep(found, left, ends, trace)
+        left = _keep(found, left, ends, trace, reached)
+    again = torch.zeros_like(finite)
+    again[left] = True
     if len(left) <= max(FEW, len(points) // 2):
-        for precise, again in _attempts(flow, solver, points.dtype):
+        for precise, other, dtype in _attempts(flow, solver, points.dtype):
             if not len(left):
                 break
             try:
-                start = points[left].double()
-                found = precise.transform(start, solver=again, by_row=True, **options)  # type: ignore[arg-type]
+                start = points[left].to(dtype)
+                found = precise.transform(start, solver=other, by_row=True, **options)  # type: ignore[arg-type]
             except (RuntimeError, TypeError):  # a field that is written for one precision
                 continue
-            left = _keep(found, left, ends, trace)
+            left = _keep(found, left, ends, trace, reached)
     lost = torch.zeros_like(finite)
     lost[left] = True
-    infinite = torch.isinf(points).any(1) | torch.isinf(ends).any(1) | (lost & (ends.abs().amax(1) >= BEYOND))
+    infinite = torch.isinf(points).any(1) | torch.where(lost, reached >= BEYOND, torch.isinf(ends).any(1))
     unsolved = (lost & ~infinite) | torch.isnan(points).any(1)
     ends[infinite], trace[infinite] = torch.inf, 0.0
     ends[unsolved], trace[unsolved] = torch.nan, torch.nan
     if not bool(unsolved.any()):
         status = Status.DONE
-    return Rows(ends, trace, unsolved, infinite, nfe, status if status is not Status.DONE else _of_input(unsolved))
+    status = status if status is not Status.DONE else _of_input(unsolved)
+    return Rows(ends, trace, unsolved, infinite, nfe, status, again & ~unsolved)
 
 
 def carried(
@@ -138,20 +159,52 @@ def carried(
     """
     check_on_failure(on_failure)
     check_transforms(solver.method)
-    graph = torch.is_grad_enabled() or solver.processes.several
-    if on_failure == "raise" and not torch._C._functorch.is_functorch_wrapped_tensor(rows):
+    inside = torch._C._functorch.is_functorch_wrapped_tensor(rows)
+    if on_failure == "raise" and not inside:
         check_rows(rows)
-    if graph and on_failure == "raise":
-        return flow.transform(rows, reverse=reverse, solver=solver, **how).require()
-    alone = carry_rows(flow, rows, solver, reverse=reverse, **how)
-    if not graph:
+    if not torch.is_grad_enabled() and not solver.processes.several:
+        alone = carry_rows(flow, rows, solver, reverse=reverse, **how)
         return alone.require() if on_failure == "raise" else alone
-    good = ~(alone.unsolved | alone.infinite)
-    if not bool(good.any()):
-        return alone
-    solved = flow.transform(rows[good], reverse=reverse, solver=solver, **how).require()
-    points = alone.points.index_put((good,), solved.points)
-    return replace(alone, points=points, trace=alone.trace.index_put((good,), solved.trace))
+    if on_failure == "raise":
+        whole = flow.transform(rows, reverse=reverse, solver=solver, **how)
+        if whole.status is Status.DONE or inside or solver.processes.several:
+            return whole.require()
+    alone = carry_rows(flow, rows, solver, reverse=reverse, **how)
+    good = (~(alone.unsolved | alone.infinite | alone.again)).nonzero().flatten()
+    parts, lost = _with_graph(flow, rows, good, solver, reverse=reverse, **how)
+    alone = replace(alone, again=alone.again.index_fill(0, lost, True))
+    alone = alone.without_graph(density=how.get("divergence") is not None and not reverse)
+    if on_failure == "raise":
+        replace(alone, nfe=whole.nfe, status=whole.status).require()
+    for part, solved in parts:
+        points = alone.points.index_put((part,), solved.points)
+        alone = replace(alone, points=points, trace=alone.trace.index_put((part,), solved.trace))
+    return alone
+
+
+def _with_graph(
+    flow: BaseFlow, rows: Tensor, chosen: Tensor, solver: Solver, **how: Any
+) -> tuple[list[tuple[Tensor, Transformed]], Tensor]:
+    """The `chosen` (n,) of rows (B, D) carried with their graph: places and where they arrived; the places that failed.
+
+    What fails together is halved until the rows are found that fail alone.
+
+    Raises:
+        SolveFailed: more than a few of them do.
+    """
+    done, lost, waiting = list[tuple[Tensor, Transformed]](), [chosen[:0]], [chosen] if len(chosen) else []
+    while waiting:
+        part = waiting.pop()
+        found = flow.transform(rows[part], solver=solver, **how)
+        if found.status is Status.DONE:
+            done.append((part, found))
+        elif len(part) > 1:
+            waiting += part.split((len(part) + 1) // 2)
+        else:
+            lost.append(part)
+        if len(lost) > FEW:
+            found.require()
+    return done, torch.cat(lost)
 
 
 def check_rows(points: Tensor) -> None:
@@ -170,17 +223,23 @@ def _of_input(unsolved: Tensor) -> Status:
     return Status.NON_FINITE if bool(unsolved.any()) else Status.DONE
 
 
-def _attempts(flow: BaseFlow, solver: Solver, dtype: torch.dtype) -> Iterator[tuple[BaseFlow, Solver]]:
-    precise = flow if dtype is torch.float64 else copy.deepcopy(flow).double()
+def _attempts(flow: BaseFlow, solver: Solver, dtype: torch.dtype) -> Iterator[tuple[BaseFlow, Solver, torch.dtype]]:
+    precise = flow
     if dtype is not torch.float64:
-        yield precise, solver
+        try:
+            precise, dtype = copy.deepcopy(flow).double(), torch.float64
+        except Exception:  # a field of one's own that holds what cannot be copied: a lock, an open file
+            precise = flow
+        else:
+            yield precise, solver, dtype
     if solver.method not in (*FIXED, OTHER_METHOD):
-        yield precise, replace(solver, method=OTHER_METHOD)
+        yield precise, replace(solver, method=OTHER_METHOD), dtype
 
 
-def _keep(found: Transformed, rows: Tensor, ends: Tensor, trace: Tensor) -> Tensor:
-    """Write what was found of `rows` (n,) into ends (B, D) and trace (B,); the rows that failed."""
+def _keep(found: Transformed, rows: Tensor, ends: Tensor, trace: Tensor, reached: Tensor) -> Tensor:
+    """Write what was found of `rows` (n,) into ends (B, D), trace (B,) and reached (B,), how far out; those failed."""
     assert found.failed is not None
+    reached[rows] = found.points.abs().amax(1).double()
     ends[rows] = found.points.to(ends)
     trace[rows] = found.trace.to(trace)
     return rows[found.failed]

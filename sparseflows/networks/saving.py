@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from sparseflows.data.tables.tabular import Standardiser
+from sparseflows.data.transforms.transformed import standardiser_from_dict
 from sparseflows.errors import InputError
 from sparseflows.files import write_whole
 from sparseflows.flow.calls import deep_copy
@@ -58,6 +58,12 @@ def save(network: nn.Module, file: str | Path) -> Path:
     path = Path(file)
     if path.is_dir() or not path.absolute().parent.is_dir():
         raise InputError(f"{path}: cannot be written; give a file in a folder that exists")
+    statistics = getattr(network, "standardiser", None)
+    if isinstance(network, Flow) and not isinstance(statistics, Standardiser | None):
+        raise InputError(
+            f"{path}: the flow's standardiser is a {type(statistics).__name__}, which a file cannot hold; set it to a "
+            "Standardiser, or to None"
+        )
     changed = [name for name, part in network.named_modules() if hasattr(part, "parametrizations")]
     if changed or any(name.endswith(("_orig", "_g", "_v")) for name, _ in network.named_parameters()):
         raise InputError(
@@ -107,7 +113,7 @@ def load_file(file: str | Path, into: nn.Module | None = None) -> Any:
         ).to(getattr(torch, head["dtype"]))
         flow.load_state_dict(tensors)
         found = head["standardiser"]
-        flow.standardiser = None if found is None else Standardiser(np.array(found["shift"]), np.array(found["scale"]))
+        flow.standardiser = None if found is None else standardiser_from_dict(found)
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise InputError(
             f"{path}: its head and its tensors do not fit ({' '.join(str(error).split())[:150]})"
@@ -141,9 +147,7 @@ def _head(network: nn.Module) -> dict[str, Any]:
         ],
         "train_end_time": network.chain()[0].sqrt_end_time is not None,
         "solver": {name: getattr(network.solver, name) for name in SOLVER},
-        "standardiser": {"shift": list(map(float, statistics.shift)), "scale": list(map(float, statistics.scale))}
-        if isinstance(statistics, Standardiser)
-        else None,
+        "standardiser": statistics.to_dict() if isinstance(statistics, Standardiser) else None,
         "dtype": str(network.like().dtype).removeprefix("torch."),
     }
 
