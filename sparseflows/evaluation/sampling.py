@@ -9,9 +9,8 @@ import torch
 from sparseflows.errors import RunError
 from sparseflows.evaluation.likelihood import Array, as_dtype, as_points, rows_per_chunk
 from sparseflows.flow.base import BaseFlow
-from sparseflows.flow.draws import ran_off
+from sparseflows.flow.draws import lost_draws, ran_off
 from sparseflows.flow.rows import carry_rows
-from sparseflows.flow.solvers.ode import SolveFailed
 from sparseflows.rng import numpy_generator
 
 Report = Callable[[int, int], None]
@@ -63,7 +62,7 @@ def draw_standardised(flow: BaseFlow, dim: int, n: int, seed: int, report: Repor
         report: told after each chunk how many samples are done, of how many.
 
     Raises:
-        SolveFailed: more than half of the samples are lost (and more than 10).
+        RunError: more than half of the samples are lost (and more than 10); SolveFailed where they cannot be solved.
     """
     noise = as_points(flow, noise_rows(n, dim, seed))
     outwards = noise.square().sum(1).argsort()
@@ -77,7 +76,7 @@ def draw_standardised(flow: BaseFlow, dim: int, n: int, seed: int, report: Repor
         samples[rows] = found.points.masked_fill(off.unsqueeze(1), math.nan)
         done, lost = done + len(rows), lost + int(off.sum())
         if lost > max(LOST_AT_LEAST, n * MOST_LOST):
-            raise SolveFailed(found.status, found.nfe, f"{lost} of {n} samples")
+            raise lost_draws(found.status, found.nfe, f"{lost} of {n} samples")
         if report is not None:
             report(done, n)
     drawn: Array = samples.double().cpu().numpy()
@@ -90,8 +89,7 @@ def draw_again(flow: BaseFlow, dim: int, n: int, seed: Callable[[], int]) -> tup
     What is lost is drawn again, each time with a new `seed`.
 
     Raises:
-        SolveFailed: as `draw_standardised`.
-        RunError: some are lost each time.
+        RunError: as `draw_standardised`, or some are lost each time.
     """
     drawn, total = draw_standardised(flow, dim, n, seed()), 0
     for _ in range(REDRAWS):

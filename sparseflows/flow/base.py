@@ -110,10 +110,12 @@ class BaseFlow(nn.Module):
         for block in reversed(self.chain()) if reverse else self.chain():
             field = block.field
             assert isinstance(field, Field)
+            # A row that failed in a block before stopped beyond all numbers, perhaps: it goes on from 0.
+            begin = total.points if total.failed is None else total.points.masked_fill(total.failed.unsqueeze(1), 0.0)
             step = transform(
                 field,
                 block.end_time(points),
-                total.points,
+                begin,
                 solver or self.solver,
                 reverse=reverse,
                 divergence=divergence_rule(divergence, noise, points, generator),

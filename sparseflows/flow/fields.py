@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from sparseflows.errors import InputError, lookup
 from sparseflows.flow.activations import ACTIVATIONS, Activation
-from sparseflows.flow.calls import deep_copy, is_plain, is_same_function, tangents_of_call
+from sparseflows.flow.calls import deep_copy, has_made_weights_only, is_plain, is_same_function, tangents_of_call
 from sparseflows.specs.choices import BASES, TIMES
 
 
@@ -84,6 +84,8 @@ class Layer(nn.Module):
     def forward(self, t: Tensor, h: Tensor) -> Tensor:
         """y (B, n_out) for t () or (B, 1) and h (B, n_in)."""
         return self._affine(t, h, self.gate(t))
+
+    formula = forward
 
     def tangents(self, t: Tensor, h: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """y (B, n_out) and (∂y/∂h)v (K, B or 1, n_out), for t () or (B, 1), h (B, n_in) and v (K, B or 1, n_in)."""
@@ -156,16 +158,26 @@ class MLPField(nn.Module):
     def plain_copy(self) -> MLPField | None:
         """A plain field of its own with the weights that a call uses: masks and parametrizations carried out.
 
-        None where a call does something else than those weights say, as under a hook that scales an output.
+        None where a call may do something else than those weights say, as under a hook that scales an output.
         """
+        if not (
+            has_made_weights_only(self, MLPField) and all(has_made_weights_only(one, Layer) for one in self.layers)
+        ):
+            return None
         called = deep_copy(self).eval()
-        like = next(called.parameters())
+        like = called.linear_layers()[0].bias
         called(like.new_zeros(()), like.new_zeros(1, self.dim))  # hooks that compute a weight now have
-        new = MLPField(self.dim, self.hidden, self.activation, self.time, self.base).to(like)
-        for own, given in zip(new.tensors(), called.tensors(), strict=True):
-            own.copy_(given)
+        new = called.with_own_tensors()
         same = is_same_function(called, new, like, self.dim)
         return new.train(self.training).requires_grad_(like.requires_grad) if same else None
+
+    @torch.no_grad()
+    def with_own_tensors(self) -> MLPField:
+        """A new field with the same values, all of them parameters that no two layers share."""
+        new = MLPField(self.dim, self.hidden, self.activation, self.time, self.base).to(self.linear_layers()[0].bias)
+        for own, given in zip(new.tensors(), self.tensors(), strict=True):
+            own.copy_(given)
+        return new
 
     def tensors(self) -> list[Tensor]:
         """The tensors of all layers, in order, in the shapes of `Layer.tensors`: what gradients are by."""
@@ -191,6 +203,8 @@ class MLPField(nn.Module):
             h = self._sigma.value(layer(t, h))
         f = last(t, h)
         return f if self.base == "none" else f + gaussian_velocity(t) * z
+
+    formula = forward
 
     def tangents(self, t: Tensor, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """f(t, z) (B, D) and (∂f/∂z)v (K, B, D), for t () or (B, 1), z (B, D) and v (K, B or 1, D).

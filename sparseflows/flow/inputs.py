@@ -20,6 +20,7 @@ class Carrier(Protocol):
     """What rows are carried by: a flow (`base.BaseFlow`), as the files that it is made of know it."""
 
     whitening: Tensor | None
+    standardiser: object | None
 
     @property
     def dim(self) -> int | None:

@@ -37,6 +37,7 @@ class Rows:
         infinite: (B,) bool, rows beyond all numbers: their log p is −inf.
         nfe: evaluations of the field in the solve of all rows.
         status: how the first unsolved row ended; DONE where there is none.
+        again: (B,) bool, rows that only a further attempt carried to the end, by itself or in another precision.
     """
 
     points: Tensor
@@ -45,6 +46,22 @@ class Rows:
     infinite: Tensor
     nfe: int
     status: Status
+    again: Tensor
+
+    def without_graph(self, density: bool) -> Rows:
+        """The same where gradients are asked for: rows that only further attempts solved are unsolved.
+
+        Where the `density` is wanted, one whose log p is −inf keeps it: that has no gradient.
+        """
+        lost = self.again & ~self.infinite & ~(torch.isneginf(self.log_prob()) & density)
+        if not bool(lost.any()):
+            return self
+        return replace(
+            self,
+            points=self.points.masked_fill(lost.unsqueeze(1), torch.nan),
+            trace=self.trace.masked_fill(lost, torch.nan),
+            unsolved=self.unsolved | lost,
+        )
 
     def log_prob(self) -> Tensor:
         """log p (B,) in nats of rows that were carried from data to noise: NaN where unsolved, −inf where infinite."""
@@ -90,33 +107,39 @@ def carry_rows(
     """
     options = {"reverse": reverse, "divergence": divergence, "noise": noise, "generator": generator, "by_row": True}
     left = None if len(points) and all_finite(points) else torch.isfinite(points).all(1).nonzero().flatten()
-    if left is not None and not len(left):
-        return _rows(points, points.clone(), torch.zeros_like(points[:, 0]), left, 0, Status.DONE)
-    found = flow.transform(points if left is None else points[left], solver=solver, **options)
+    if left is not None:
+        found = flow.transform(points[left], solver=solver, **options) if len(left) else None
+        return _solved_again(flow, points, left, found, solver, options)
+    found = flow.transform(points, solver=solver, **options)
     assert found.failed is not None
-    if left is None:
-        if found.status is Status.DONE and (flow.whitening is None or all_finite(found.points)):
-            return Rows(found.points, found.trace, found.failed, found.failed, found.nfe, Status.DONE)
-        left = torch.arange(len(points), device=points.device)
+    if found.status is Status.DONE and (flow.whitening is None or all_finite(found.points)):
+        return Rows(found.points, found.trace, found.failed, found.failed, found.nfe, Status.DONE, found.failed)
+    return _solved_again(flow, points, torch.arange(len(points), device=points.device), found, solver, options)
+
+
+def _solved_again(
+    flow: Carrier, points: Tensor, left: Tensor, found: Transformed | None, solver: Solver, options: dict[str, Any]
+) -> Rows:
+    """What comes of points (B, D), of which the rows `left` (n,) were solved together; the failed ones are solved again."""
     ends, trace = points.clone(), torch.zeros_like(points[:, 0])
-    left = _keep(found, left, ends, trace)
+    reached = torch.zeros_like(trace, dtype=torch.float64)
+    nfe, status = (0, Status.DONE) if found is None else (found.nfe, found.status)
+    if found is not None:
+        left = _keep(found, left, ends, trace, reached)
+    again = torch.zeros_like(trace, dtype=torch.bool)
+    again[left] = True
     if 0 < len(left) <= max(FEW, len(points) // 2):
-        for precise, again in _attempts(flow, solver, points.dtype):
+        for precise, other, dtype in _attempts(flow, solver, points.dtype):
             try:
-                more = precise.transform(points[left].double(), solver=again, **options)
+                more = precise.transform(points[left].to(dtype), solver=other, **options)
             except (RuntimeError, TypeError):  # a field that is written for one precision
                 continue
-            left = _keep(more, left, ends, trace)
+            left = _keep(more, left, ends, trace, reached)
             if not len(left):
                 break
-    return _rows(points, ends, trace, left, found.nfe, found.status)
-
-
-def _rows(points: Tensor, ends: Tensor, trace: Tensor, left: Tensor, nfe: int, status: Status) -> Rows:
-    """What came of points (B, D): where they ended, ends (B, D) and trace (B,), but for the rows `left` (n,)."""
-    lost = torch.zeros_like(ends[:, 0], dtype=torch.bool)
+    lost = torch.zeros_like(again)
     lost[left] = True
-    infinite = torch.isinf(points).any(1) | torch.isinf(ends).any(1) | (lost & (ends.abs().amax(1) >= BEYOND))
+    infinite = torch.isinf(points).any(1) | torch.where(lost, reached >= BEYOND, torch.isinf(ends).any(1))
     unsolved = (lost & ~infinite) | torch.isnan(points).any(1)
     ends[infinite], trace[infinite] = torch.inf, 0.0
     ends[unsolved], trace[unsolved] = torch.nan, torch.nan
@@ -124,7 +147,7 @@ def _rows(points: Tensor, ends: Tensor, trace: Tensor, left: Tensor, nfe: int, s
         status = Status.DONE
     elif status is Status.DONE:
         status = Status.NON_FINITE
-    return Rows(ends, trace, unsolved, infinite, nfe, status)
+    return Rows(ends, trace, unsolved, infinite, nfe, status, again & ~unsolved)
 
 
 def carried(
@@ -146,23 +169,55 @@ def carried(
     """
     check_on_failure(on_failure)
     check_transforms(solver.method)
-    graph = torch.is_grad_enabled() or solver.processes.several
-    if graph and on_failure == "raise":
-        if not torch._C._functorch.is_functorch_wrapped_tensor(rows):
+    if not torch.is_grad_enabled() and not solver.processes.several:
+        alone = carry_rows(flow, rows, solver, reverse=reverse, **how)
+        if on_failure == "raise" and bool(alone.unsolved.any()):
             check_rows(rows)
-        return flow.transform(rows, reverse=reverse, solver=solver, **how).require()
-    alone = carry_rows(flow, rows, solver, reverse=reverse, **how)
-    if on_failure == "raise" and bool(alone.unsolved.any()):
+            return alone.require()
+        return alone
+    inside = torch._C._functorch.is_functorch_wrapped_tensor(rows)
+    if on_failure == "raise" and not inside:
         check_rows(rows)
-        return alone.require()
-    if not graph:
-        return alone
-    good = ~(alone.unsolved | alone.infinite)
-    if not bool(good.any()):
-        return alone
-    solved = flow.transform(rows[good], reverse=reverse, solver=solver, **how).require()
-    points = alone.points.index_put((good,), solved.points)
-    return replace(alone, points=points, trace=alone.trace.index_put((good,), solved.trace))
+    if on_failure == "raise":
+        whole = flow.transform(rows, reverse=reverse, solver=solver, **how)
+        if whole.status is Status.DONE or inside or solver.processes.several:
+            return whole.require()
+    alone = carry_rows(flow, rows, solver, reverse=reverse, **how)
+    good = (~(alone.unsolved | alone.infinite | alone.again)).nonzero().flatten()
+    parts, lost = _with_graph(flow, rows, good, solver, reverse=reverse, **how)
+    alone = replace(alone, again=alone.again.index_fill(0, lost, True))
+    alone = alone.without_graph(density=how.get("divergence") is not None and not reverse)
+    if on_failure == "raise":
+        replace(alone, nfe=whole.nfe, status=whole.status).require()
+    for part, solved in parts:
+        points = alone.points.index_put((part,), solved.points)
+        alone = replace(alone, points=points, trace=alone.trace.index_put((part,), solved.trace))
+    return alone
+
+
+def _with_graph(
+    flow: Carrier, rows: Tensor, chosen: Tensor, solver: Solver, **how: Any
+) -> tuple[list[tuple[Tensor, Transformed]], Tensor]:
+    """The `chosen` (n,) of rows (B, D) carried with their graph: places and where they arrived; the places that failed.
+
+    What fails together is halved until the rows are found that fail alone.
+
+    Raises:
+        SolveFailed: more than a few of them do.
+    """
+    done, lost, waiting = list[tuple[Tensor, Transformed]](), [chosen[:0]], [chosen] if len(chosen) else []
+    while waiting:
+        part = waiting.pop()
+        found = flow.transform(rows[part], solver=solver, **how)
+        if found.status is Status.DONE:
+            done.append((part, found))
+        elif len(part) > 1:
+            waiting += part.split((len(part) + 1) // 2)
+        else:
+            lost.append(part)
+        if len(lost) > FEW:
+            found.require()
+    return done, torch.cat(lost)
 
 
 def check_rows(points: Tensor) -> None:
@@ -177,17 +232,23 @@ def check_rows(points: Tensor) -> None:
         raise InputError(f"row {row} (from 0) of the points holds NaN; drop it or fill it in, or take on_failure='nan'")
 
 
-def _attempts(flow: Carrier, solver: Solver, dtype: torch.dtype) -> Iterator[tuple[Carrier, Solver]]:
-    precise = flow if dtype is torch.float64 else copy.deepcopy(flow).double()
+def _attempts(flow: Carrier, solver: Solver, dtype: torch.dtype) -> Iterator[tuple[Carrier, Solver, torch.dtype]]:
+    precise = flow
     if dtype is not torch.float64:
-        yield precise, solver
+        try:
+            precise, dtype = copy.deepcopy(flow).double(), torch.float64
+        except Exception:  # a field of one's own that holds what cannot be copied: a lock, an open file
+            precise = flow
+        else:
+            yield precise, solver, dtype
     if solver.method not in (*FIXED, OTHER_METHOD):
-        yield precise, replace(solver, method=OTHER_METHOD)
+        yield precise, replace(solver, method=OTHER_METHOD), dtype
 
 
-def _keep(found: Transformed, rows: Tensor, ends: Tensor, trace: Tensor) -> Tensor:
-    """Write what was found of `rows` (n,) into ends (B, D) and trace (B,); the rows that failed."""
+def _keep(found: Transformed, rows: Tensor, ends: Tensor, trace: Tensor, reached: Tensor) -> Tensor:
+    """Write what was found of `rows` (n,) into ends (B, D), trace (B,) and reached (B,), how far out; those failed."""
     assert found.failed is not None
+    reached[rows] = found.points.abs().amax(1).double()
     ends[rows] = found.points.to(ends)
     trace[rows] = found.trace.to(trace)
     return rows[found.failed]

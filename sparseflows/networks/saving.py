@@ -18,7 +18,7 @@ from sparseflows.data.transforms.transformed import standardiser_from_dict
 from sparseflows.errors import InputError
 from sparseflows.files import write_whole
 from sparseflows.flow.calls import deep_copy
-from sparseflows.flow.fields import Layer, MLPField
+from sparseflows.flow.fields import TENSORS, Layer, MLPField
 from sparseflows.flow.model import Flow
 from sparseflows.flow.solvers.ode import Solver
 
@@ -58,13 +58,26 @@ def save(network: nn.Module, file: str | Path) -> Path:
     path = Path(file)
     if path.is_dir() or not path.absolute().parent.is_dir():
         raise InputError(f"{path}: cannot be written; give a file in a folder that exists")
+    statistics = getattr(network, "standardiser", None)
+    if isinstance(network, Flow) and not isinstance(statistics, Standardiser | None):
+        raise InputError(
+            f"{path}: the flow's standardiser is a {type(statistics).__name__}, which a file cannot hold; set it to a "
+            "Standardiser, or to None"
+        )
     changed = [name for name, part in network.named_modules() if hasattr(part, "parametrizations")]
     if changed or any(name.endswith(("_orig", "_g", "_v")) for name, _ in network.named_parameters()):
         raise InputError(
             f"{path}: the network has masks or parametrizations of torch.nn.utils; remove them first "
             "(prune.remove, parametrize.remove_parametrizations), or save flow.compact()"
         )
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    # Cloned: two names of one tensor are written twice, since the format has no shared ones.
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
+    lost = [name for name in _names_of_fields(network) if name not in tensors]
+    if lost:
+        raise InputError(
+            f"{path}: {lost[0]} is neither a parameter nor a buffer that is kept, so it would be lost; make it a "
+            "parameter, or save flow.compact()"
+        )
     write_whole(path, to_bytes(tensors, metadata={KEY: json.dumps(_head(network))}))
     return path
 
@@ -109,6 +122,19 @@ def load_file(file: str | Path, into: nn.Module | None = None) -> Any:
     return flow.eval()
 
 
+def _names_of_fields(network: nn.Module) -> list[str]:
+    """Names of all tensors that the perceptrons of a flow compute with."""
+    fields = enumerate(network.fields() if isinstance(network, Flow) else ())
+    return [
+        f"blocks.{block}.field.layers.{index}.{name}"
+        for block, field in fields
+        if isinstance(field, MLPField)
+        for index, layer in enumerate(field.linear_layers())
+        for name, tensor in zip(TENSORS, layer.tensors(), strict=True)
+        if tensor is not None and not any(layer._forward_pre_hooks)
+    ]
+
+
 def _head(network: nn.Module) -> dict[str, Any]:
     head: dict[str, Any] = {"format": FORMAT, "class": type(network).__name__}
     fields = list(network.fields()) if type(network) is Flow else []
@@ -151,6 +177,7 @@ def _filled(path: Path, into: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Mo
         name = (missing or foreign)[0]
         where = "is not in the file" if missing else "is not in the network"
         raise InputError(f"{path}: {name} {where}; give a network of the architecture that was saved")
+    shared: dict[int, Tensor] = {}
     for name, part in network.named_modules():
         for kind in (part._parameters, part._buffers):
             for key, tensor in kind.items():
@@ -162,7 +189,8 @@ def _filled(path: Path, into: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Mo
                         f"{path}: {name}.{key} has the shape {tuple(given.shape)}, the network's {tuple(tensor.shape)}"
                     )
                 new = given.clone().to(tensor.device)
-                kind[key] = nn.Parameter(new, tensor.requires_grad) if kind is part._parameters else new
+                new = nn.Parameter(new, tensor.requires_grad) if kind is part._parameters else new
+                kind[key] = shared.setdefault(id(tensor), new)
         _tell_widths(part)
     return network.eval()
 

@@ -13,6 +13,7 @@ from sparseflows.pruning.cutting.structured import Network, choose_neurons, floo
 from sparseflows.pruning.cutting.unstructured import Scores, prune_weights
 from sparseflows.pruning.graph.groups import (
     Keep,
+    chains,
     count_params,
     hidden_layers,
     least_params,
@@ -106,6 +107,7 @@ def prune(
     if (chosen.needs_data or compensated) and sample is None:
         who = f"method '{method}'" if chosen.needs_data else "compensation of biases"
         raise InputError(f"{who} looks at data; give sample=Sample(rows, …)")
+    chains(state.flow)  # refuses what cannot be followed, before its params are counted
     if not nearest:
         _check_target(state, target, chosen.kind)
     found = _pruned(chosen, state, dense, target, allocation, sample, floor, compensated, seed)

@@ -1,6 +1,7 @@
 """Each row has its own outcome: what one row does to a solve changes nothing for the others."""
 
 import math
+import threading
 import warnings
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from support.truths import gaussian_log_prob, generator, normal
 from torch import nn
 
-from sparseflows.errors import InputError
+from sparseflows.errors import InputError, RunError
 from sparseflows.flow.base import seeded_initialise
 from sparseflows.flow.fields import LinearField, MLPField
 from sparseflows.flow.model import Flow
@@ -215,3 +216,71 @@ def test_transforms_of_torch_func_work_or_are_refused_with_the_remedy():
             mapped(x)
     with pytest.raises(InputError, match="fixed steps"):
         torch.func.grad(lambda z: flow.log_prob(z, solver=Solver()).sum())(x)
+
+
+class Steep(nn.Module):
+    """dz/dt = a sinh(z)/2: float32 has no number for it beyond 89, and a path from 3 on ends before t = 1."""
+
+    dim = 2
+
+    def __init__(self):
+        super().__init__()
+        self.rate = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, t, z):
+        return self.rate * torch.sinh(z)
+
+
+def test_a_row_that_fails_in_the_first_block_costs_the_others_nothing_in_the_second():
+    flow = Flow([Steep(), Steep()], solver=Solver(max_nfe=2000))
+    good = 0.1 * normal(80, 2).float()
+    with torch.no_grad():
+        expected = flow.log_prob(good)
+        found = flow.log_prob(torch.cat([good, torch.tensor([[60.0, 1.0]])]), on_failure="nan")
+    torch.testing.assert_close(found[:-1], expected, rtol=1e-4, atol=1e-4)
+    assert not torch.isfinite(found[-1])
+
+
+@pytest.mark.parametrize("fields", [1, 2])
+def test_with_gradients_a_row_that_fails_is_named_or_left_out(fields):
+    flow = Flow([Steep() for _ in range(fields)], train_end_time=True, solver=Solver(max_nfe=2000))
+    good = 0.1 * normal(5, 2).float()
+    rows = torch.cat([good[:2], torch.tensor([[60.0, 1.0]]), good[2:], torch.tensor([[torch.inf, 0.0]])])
+    with pytest.raises(SolveFailed, match=r"1 of 7 rows \(from 0: 2\)"):
+        flow.log_prob(rows)
+    found = flow.log_prob(rows, on_failure="nan")
+    kept = torch.tensor([0, 1, 3, 4, 5])
+    assert torch.isnan(found[2])
+    assert torch.isneginf(found[6])
+    wanted, parameters = flow.log_prob(good), list(flow.parameters())
+    torch.testing.assert_close(found[kept], wanted, rtol=1e-4, atol=1e-4)
+    mine = torch.autograd.grad(found[kept].sum(), parameters)
+    for one, other in zip(mine, torch.autograd.grad(wanted.sum(), parameters), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+
+
+def test_a_row_beyond_all_numbers_has_its_value_with_gradients_too():
+    flow = mlp(torch.float32)
+    rows = torch.cat([normal(3, 2).float(), torch.tensor([[3e38, 3e38], [torch.inf, 1.0]])])
+    found = flow.log_prob(rows)
+    assert torch.isneginf(found[3:]).all()
+    torch.testing.assert_close(found[:3], flow.log_prob(rows[:3]), rtol=1e-4, atol=1e-4)
+    found[:3].sum().backward()
+
+
+def test_a_field_that_cannot_be_copied_is_no_error_where_a_row_fails():
+    flow = Flow(Steep(), solver=Solver(max_nfe=2000))
+    flow.chain()[0].field.module.lock = threading.Lock()
+    with torch.no_grad():
+        found = flow.log_prob(torch.tensor([[0.1, 0.2], [60.0, 1.0]]), on_failure="nan")
+    assert torch.isfinite(found).tolist() == [True, False]
+
+
+def test_samples_of_a_flow_in_other_coordinates_than_standardised_ones_have_not_run_off():
+    wide = Flow(LinearField(torch.diag(torch.tensor([-16.0, -17.0]))))  # standard deviations of 9e6 and 2e7
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert wide.sample(50, dim=2, generator=generator(0)).abs().max() > 1e7
+    wide.standardiser = object()
+    with pytest.raises(RunError, match="run off beyond 1e\\+06 standard deviations"):
+        wide.sample(50, dim=2)

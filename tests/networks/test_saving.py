@@ -12,6 +12,7 @@ from torch.nn.utils import parametrizations, prune
 
 import sparseflows as sf
 from sparseflows.data.tables.tabular import Standardiser
+from sparseflows.data.transforms.transformed import fit_transformed
 from sparseflows.errors import InputError
 from sparseflows.flow.base import seeded_initialise
 from sparseflows.flow.fields import MLPField
@@ -113,3 +114,13 @@ def test_solvers_that_make_no_sense_are_refused(wrong):
         sf.Solver(**wrong)
     with pytest.raises(InputError, match="steps is 0"):
         sf.Solver("rk4", steps=0)
+
+
+def test_the_maps_of_columns_come_back_and_another_standardiser_is_refused(tmp_path):
+    one, rows = flow(), np.exp(np.random.default_rng(0).standard_normal((50, 2)))
+    one.standardiser = fit_transformed(rows, {1: "log"}, None, "rows")
+    again = sf.load_file(sf.save(one, tmp_path / "a"))
+    np.testing.assert_array_equal(again.standardiser.apply(rows), one.standardiser.apply(rows))
+    one.standardiser = object()
+    with pytest.raises(InputError, match="standardiser is a object"):
+        sf.save(one, tmp_path / "b")

@@ -1,6 +1,5 @@
 """A flow without its dead neurons: those that nothing reads, and those that are constant, folded into the next bias."""
 
-import copy
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import TypeVar
@@ -44,7 +43,7 @@ def _compact(field: nn.Module) -> nn.Module:
 @torch.no_grad()
 def compact_field(field: MLPField) -> MLPField:
     """A new field that computes what `field` computes, without the neurons that do nothing; see `compact`."""
-    folded = copy.deepcopy(field)
+    folded = field.with_own_tensors()  # what is folded into one layer must not reach another that shares the tensor
     fold_constants_(folded)
     return cut_field(folded, needed_neurons(folded))
 
@@ -85,9 +84,9 @@ def cut_field(field: MLPField, keep: Sequence[Tensor]) -> MLPField:
     smaller.to(layers[0].weight)
     sides = pairwise([ends, *keep, ends])
     for old, new, (columns, rows) in zip(layers, smaller.linear_layers(), sides, strict=True):
-        for name, parameter in old.named_parameters():
-            kept = parameter[rows]
-            new.get_parameter(name).copy_(kept[:, columns] if kept.ndim == 2 else kept)
+        for own, given in zip(new.tensors(), old.tensors(), strict=True):
+            if own is not None and given is not None:
+                own.copy_(given[rows][:, columns] if given.ndim == 2 else given[rows])
     return smaller
 
 

@@ -20,6 +20,7 @@ FEW = 100  # a hundredth of the rows, and one at least, may be the slow ones
 # The error of a slow row over that of all others, at one step, from which on it is set aside: with an error of order
 # five it asks for a step 16 times shorter.
 SLOW = 1e6
+SHORT = 0.01  # of all the time there is: a longer step costs the others next to nothing
 LEAST_STEP = {torch.float32: 1e-7, torch.float64: 1e-14}  # as the engine's
 
 
@@ -92,7 +93,10 @@ class RowWatch:
         if len(squares) == 1:
             return torch.inf
         few = max(1, len(squares) // FEW)
-        return max(1.0, SLOW**2 * float(squares.kthvalue(len(squares) - few).values))
+        others = float(squares.kthvalue(len(squares) - few).values)
+        if self._step > SHORT:
+            others = max(others, 1.0)  # all others may stand still: that makes no row slow
+        return max(1.0, SLOW**2 * others)
 
     def _drop(self, rows: Tensor, infinite: bool = False) -> None:
         self.infinite |= infinite and bool(rows.any())

@@ -1,6 +1,6 @@
 """All that belongs to a neuron: its row, its bias, its time gates, and the columns of the next layer that read it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sparseflows.errors import InputError
 from sparseflows.flow.activations import ACTIVATIONS
-from sparseflows.flow.fields import Layer, MLPField
+from sparseflows.flow.fields import TENSORS, Layer, MLPField
 from sparseflows.flow.model import Flow
 from sparseflows.pruning.graph.chains import Chain, Link, constants_of
 from sparseflows.pruning.graph.fields.chains import field_chains, why_no_neurons
@@ -55,9 +55,10 @@ def chains(network: nn.Module) -> list[Chain]:
     if not isinstance(network, Flow):
         return [follow(network)]
     found: list[Chain] = []
+    parameters = {name for name, _ in network.named_parameters()}
     for block, field in enumerate(network.fields()):
         if isinstance(field, MLPField):
-            found.append(_field_chain(block, field))
+            found.append(_field_chain(block, field, parameters))
             continue
         try:
             found += field_chains(field, f"blocks.{block}.field", known_dim(network))
@@ -71,7 +72,7 @@ def known_dim(flow: Flow) -> int | None:
     return flow.dim if flow.whitening is None else len(flow.whitening)
 
 
-def _field_chain(block: int, field: MLPField) -> Chain:
+def _field_chain(block: int, field: MLPField, parameters: Container[str]) -> Chain:
     if not field.is_plain():
         raise InputError(
             f"block {block}: its weights are masked, computed or hooked by PyTorch's own means; make them its own "
@@ -81,6 +82,13 @@ def _field_chain(block: int, field: MLPField) -> Chain:
     sigma, links = ACTIVATIONS[field.activation].value, []
     for index, layer in enumerate(field.linear_layers()):
         name = f"blocks.{block}.field.layers.{index}"
+        held = (own for own, tensor in zip(TENSORS, layer.tensors(), strict=True) if tensor is not None)
+        missing = next((own for own in held if f"{name}.{own}" not in parameters), None)
+        if missing is not None:
+            raise InputError(
+                f"block {block}: layer {index} shares its {missing} with another layer, or holds it as a buffer or a "
+                "plain tensor; give it a parameter of its own before it is pruned, as flow.compact() does"
+            )
         links.append(
             Link(
                 name=name,
