@@ -36,7 +36,7 @@ _PUBLIC = {
 
 _ROOMS = ("plot",)  # public as they are: sparseflows.plot.plot_density
 
-__all__ = ["__version__", *_PUBLIC, *_ROOMS]
+__all__ = ["__version__", *_PUBLIC]
 
 keep_old_names()
 
@@ -50,4 +50,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, *_ROOMS])
