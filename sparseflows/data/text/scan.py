@@ -46,6 +46,8 @@ def scan(lines: Iterable[str], layout: Layout, chosen: Sequence[int]) -> Scan:
             return Scan("", missing, first_missing)
         except csv.Error as error:
             return Scan(str(error), missing, first_missing)
+        if any("\n" in cell and holds_rows(cell, layout) for cell in row):
+            return Scan(f"line {number}: a quotation mark is not closed there or above, and a cell goes on over rows")
         if len(row) != layout.width:
             return Scan(_ragged(number, row, layout, first), missing, first_missing)
         gone = False
@@ -78,14 +80,14 @@ def numbers(lines: Iterable[str], layout: Layout, chosen: Sequence[int]) -> NDAr
 
 def _numbered(lines: Iterable[str], layout: Layout) -> Iterator[tuple[int, list[str]]]:
     """The rows below the header with their numbers of lines, blank lines and comments passed over."""
-    at = 0
+    at, begun = 0, False  # a line that goes on within quotation marks is no comment
 
     def below() -> Iterator[str]:
-        nonlocal at
+        nonlocal at, begun
         for number, line in enumerate(lines, 1):
-            if number <= layout.skip or not line.strip() or is_comment(line):
+            if number <= layout.skip or (not begun and (not line.strip() or is_comment(line))):
                 continue
-            at = number
+            at, begun = number, True
             yield " ".join(line.split()) if layout.separator == BLANKS else line
 
     reader = csv.reader(below(), delimiter=layout.separator, skipinitialspace=True)
@@ -97,6 +99,12 @@ def _numbered(lines: Iterable[str], layout: Layout) -> Iterator[tuple[int, list[
         except csv.Error as error:
             raise csv.Error(f"line {at}: {error}") from None
         yield at, row
+        begun = False
+
+
+def holds_rows(cell: str, layout: Layout) -> bool:
+    """Whether a cell goes on over what looks like rows."""
+    return any(line.count(layout.separator) >= max(1, layout.width - 1) for line in cell.splitlines()[1:])
 
 
 def _name(named: dict[int, str], place: int) -> str:

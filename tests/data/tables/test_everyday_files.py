@@ -441,6 +441,21 @@ def test_other_columns_than_the_runs_are_refused_by_name(tmp_path, text, words):
     assert all(word in str(caught.value) for word in words), str(caught.value)
 
 
+def test_comments_and_lines_within_columns_of_text(tmp_path):
+    path = tmp_path / "r.csv"
+    rows = [f"g{k},{x},{y}" for k, (x, y) in enumerate(ROWS)]
+    header = "who,a,b\n"
+    path.write_text(header + "\n".join(["#g,0.5,0.5", *rows, "# g,1.5,0.5"]))
+    np.testing.assert_array_equal(load_table(path, Reading(drop=("who",))).values, ROWS)
+    path.write_text(header + "\n".join([f'"#{row}'.replace(",", '",', 1) for row in rows]))
+    np.testing.assert_array_equal(load_table(path, Reading(drop=("who",))).values, ROWS)
+    path.write_text(header + "\n".join([f'"two\n# lines of {row}'.replace(",", '",', 1) for row in rows]))
+    np.testing.assert_array_equal(load_table(path, Reading(drop=("who",))).values, ROWS)
+    for opened in ([2], [1, 3]):
+        path.write_text(header + "\n".join(['"' * (k in opened) + row for k, row in enumerate(rows)]))
+        assert "a quotation mark is not closed" in refusal(path, drop=("who",))
+
+
 # --- what it takes
 
 
