@@ -14,7 +14,7 @@ from sparseflows.data.known import TABLE
 from sparseflows.data.parts import Splits, refuse_too_many
 from sparseflows.data.tables.choosing import Reading, Sheet, choose, place_of_label
 from sparseflows.data.tables.copies import any_copies, groups_of, row_hashes, split_groups
-from sparseflows.data.tables.loading import Table
+from sparseflows.data.tables.loading import Table, refuse_header
 from sparseflows.data.tables.mapped import (
     LEFT_OUT,
     TEST,
@@ -97,7 +97,10 @@ def large_splits(
     Copies are found by the hashes of all rows, notes and maps are made from a seeded choice of 200,000.
     """
     rows, width = shape_of(file)
-    chosen = choose(Sheet(None, ((NUMBER, ""),) * width), reading, str(file)).places
+    left_out = int(reading.index is True and width > 1)
+    refuse_header(file, reading)
+    taken = choose(Sheet(None, ((NUMBER, ""),) * (width - left_out)), reading, str(file)).places
+    chosen = tuple(place + left_out for place in taken)
     in_file = [place + 1 for place in chosen]
     columns = None if chosen == tuple(range(width)) else chosen
     hashes, missing = check_table(file, columns, reading.missing == "drop")
