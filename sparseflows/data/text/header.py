@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sparseflows.data.text.cells import NUMBER, is_missing, is_value, is_whole, kind_of_column, plain
 
 AT_LEAST = 3  # columns whose numbers 0, 1, 2, … are names, whatever stands below
-MANY = 8  # rows beyond all of which no number of another row lies in three columns but by a chance of (2/9)³
+MANY = 20  # rows beyond all of which no number of another row lies in three columns but by a chance of (2/21)³
 
 
 @dataclass(frozen=True)
