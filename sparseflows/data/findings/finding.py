@@ -37,7 +37,7 @@ class Remedies:
 
 
 PARAM_FILE = Remedies(
-    lambda names: f"data.drop: [{', '.join(map(quoted, names))}]",
+    lambda names: f"data.drop: [{', '.join(map(quoted, names))}] leaves {'it' if len(names) == 1 else 'them'} out",
     lambda name, kind: f"data.transform: {{{quoted_key(name)}: {kind}}}",
     "data.copies: drop leaves all but the first out",
     "leave such rows out, or leave these cells empty and set data.missing: drop",
@@ -91,7 +91,7 @@ def findings(
     found = [f"{mark.said}; {remedies.mark_missing}" for mark in marks] + [said for _, said in recurs]
     found += repeated_rows(some, spiked, remedies.drop_copies, known) + rows_in_order(rows, names)
     for finding in (*dependent_columns(some, names, spiked), *counting(some, names, spiked)):
-        found.append(f"{finding.said}; {remedies.drop([own[finding.place]])} leaves it out")
+        found.append(f"{finding.said}; {remedies.drop([own[finding.place]])}")
     shapes = (*heavy_tails(some, names, spiked), *angles(some, names, spiked))
     for finding in shapes:
         if finding.place not in transformed:
