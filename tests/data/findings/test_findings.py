@@ -155,7 +155,11 @@ def test_rows_that_are_there_more_than_once():
     assert "100 of 2,100 rows are copies" in one(np.r_[x, x[:100]])
     assert "1,800 of 2,000 rows are copies" in one(np.tile(x[:200], (10, 1)))  # not: few values in every column
     assert findings(np.r_[x, x[:2]], None) == []
-    assert "2,000 of 4,000 rows nearly repeat another" in one(np.r_[x, x + 1e-7 * x[::-1]])
+    for size in (1e-7, 1e-4, 1e-3):
+        assert "% of the rows nearly repeat another" in one(np.r_[x, x + size * x[::-1]])
+    assert "100% of the rows" in one(np.r_[x, np.round(x, 3)])
+    assert "10% of the rows" in one(np.r_[x, x[:100] + 1e-4])
+    assert findings(np.r_[x, x + 0.1 * x[::-1]], None) == []
     assert "repeat another in all columns but one" in one(np.r_[x, np.c_[x[:, :2], rng().normal(size=N)]])
     assert "drop all but the first" in one(np.r_[x, x], remedies=ESTIMATOR)
 
