@@ -181,15 +181,17 @@ def _begins_with_an_index(
     """Whether the first column of a table (N, D) without names is an index.
 
     Raises:
-        InputError: it would be one that the run has no column for, but does not count the rows.
+        InputError: it would be one that the run has no column for, but does not count the rows; or it does, and is
+            taken by its place.
     """
-    several = one_more if expected else len(values) >= COUNTED_ROWS
-    ask = reading.index == "auto" and not _by_place(reading)
-    if ask and several and values.shape[1] > 1 and _counts(values[:, 0]):
-        return True
-    if one_more and expected is not None:
-        raise other_columns(values.shape[1], expected, str(file))
-    return False
+    counts = values.shape[1] > 1 and _counts(values[:, 0])
+    by_place = _by_place(reading)
+    index = counts and reading.index == "auto" and not by_place
+    if expected is None:
+        return index and len(values) >= COUNTED_ROWS
+    if one_more and (counts if by_place else not index):
+        raise other_columns(expected.columns + 1, expected, str(file))
+    return one_more and index
 
 
 def _of_frame(file: Path, reading: Reading, chooser: Chooser, expected: Expected | None) -> Table:

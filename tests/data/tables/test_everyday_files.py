@@ -419,6 +419,19 @@ def test_files_without_names_are_taken_by_place(tmp_path):
         np.testing.assert_array_equal(points(tmp_path, text, drop=("who",)).values, ROWS)
 
 
+def test_a_file_without_names_is_read_as_the_runs_own_was(tmp_path):
+    text = FRAME.assign(who="bob", c=[0.5, 3.5, 1.5, 7.5, 2.5]).to_csv(header=False, index=False)
+    got = points(tmp_path, text, names=None, drop=(3, 4))
+    np.testing.assert_array_equal(got.values, ROWS)
+    text = FRAME.assign(c=[0.5, 3.5, 1.5, 7.5, 2.5])[["c", "a", "b"]].to_csv(header=False, index=False)
+    for how in ({"drop": (1,)}, {"columns": (2, 3)}):
+        np.testing.assert_array_equal(points(tmp_path, text, names=None, **how).values, ROWS)
+    with pytest.raises(InputError, match="has 3 columns, the flow was trained on 2"):
+        points(tmp_path, text, names=None)
+    with pytest.raises(InputError, match="has 3 columns, the flow was trained on 2"):  # not: the index and a
+        points(tmp_path, FRAME.to_csv(header=False), names=None, columns=(1, 2))
+
+
 def test_columns_that_the_run_left_out_may_be_there(tmp_path):
     text = FRAME.assign(who="bob").to_csv()
     np.testing.assert_array_equal(points(tmp_path, text, drop=("who",)).values, ROWS)
