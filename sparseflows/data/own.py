@@ -33,6 +33,7 @@ from sparseflows.data.transforms.transformed import TransformedStandardiser, Wan
 from sparseflows.errors import InputError
 from sparseflows.rng import numpy_generator
 
+IN_ORDER = 5_000  # rows of a large file that are looked at one after the other
 LOOKED_THROUGH = 200_000  # rows of a large file that notes, and maps of columns, are made from
 
 Fractions = tuple[float, float]
@@ -133,7 +134,10 @@ def large_splits(
     some = MappedRows(file, columns=columns)[looked[labels[looked] != LEFT_OUT]]
     places = _places(transform, in_file, whole.shape[1], str(file))
     counted = (0 if reading.copies == "drop" else copies, used)
-    warnings = findings(some, in_file, transformed=places, copies=counted)
+    together = MappedRows(file, columns=columns)[:IN_ORDER]
+    warnings = findings(
+        some, in_file, transformed=places, copies=counted, in_order=together[labels[:IN_ORDER] != LEFT_OUT]
+    )
     validation, test = (MappedRows(file, labels, part, standardiser, columns=columns) for part in (VALIDATION, TEST))
     if isinstance(standardiser, TransformedStandardiser):
         for part in (validation, test):  # a value that a map does not take is refused now, not amid a run

@@ -65,6 +65,7 @@ def findings(
     remedies: Remedies = PARAM_FILE,
     transformed: Sequence[int] = (),
     copies: tuple[int, int] | None = None,
+    in_order: np.ndarray | None = None,
 ) -> list[str]:
     """What is to be known about rows (N, D) before a density is fitted to them, one line each.
 
@@ -74,14 +75,15 @@ def findings(
         remedies: what can be done.
         transformed: places of the columns that are seen through a map, whose shape is no matter then.
         copies: how many rows are copies of others, and of how many, where these rows are a choice of more.
+        in_order: then, some (M, D) that follow one another in the file.
     """
     own = [str(label(place, names)) for place in range(rows.shape[1])]
     groups = groups_of([row_hashes(rows)])
     count = int(groups.max()) + 1
-    different = rows if count == len(rows) else rows[np.sort(np.unique(groups, return_index=True)[1])]
-    marks, marked = marks_of_missing(different, names)
-    if marks:
-        different = different[~marked]
+    marks, marked = marks_of_missing(rows, names)
+    first = np.sort(np.unique(groups, return_index=True)[1])
+    first = first[~marked[first]]
+    different = rows if len(first) == len(rows) else rows[first]
     recurs = recurring(different, names)
     if len(recurs) == rows.shape[1] and not marks:  # rows are equal because their values are few
         different, recurs = rows, recurring(rows, names)
@@ -89,7 +91,9 @@ def findings(
     some = different[:: max(1, -(-len(different) // LOOKED_AT))]
     known = copies or (len(rows) - count, len(rows))
     found = [f"{mark.said}; {remedies.mark_missing}" for mark in marks] + [said for _, said in recurs]
-    found += repeated_rows(some, spiked, remedies.drop_copies, known) + rows_in_order(rows, names)
+    found += repeated_rows(some, spiked, remedies.drop_copies, known) + rows_in_order(
+        rows if in_order is None else in_order, names
+    )
     for finding in (*dependent_columns(some, names, spiked), *counting(some, names, spiked)):
         found.append(f"{finding.said}; {remedies.drop([own[finding.place]])}")
     shapes = (*heavy_tails(some, names, spiked), *angles(some, names, spiked))

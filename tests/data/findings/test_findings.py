@@ -181,6 +181,12 @@ def test_marks_of_missing_values(mark):
     assert findings(999 - 100 * rng().random((N, 1)) * (np.arange(N) > 0)[:, None], None) == []  # 999, but near others
 
 
+def test_rows_of_marks_alone_are_counted_though_they_are_copies():
+    x = gaussian(2)
+    x[:8] = -999
+    assert all("-999 in 8 of 2,000 rows" in line for line in findings(x, None)[:2])
+
+
 def test_rows_in_the_order_of_time():
     def follows(share, rows=N):
         steps, found = gaussian(2, rows), np.zeros((rows, 2))
