@@ -55,10 +55,12 @@ def find_header(rows: Sequence[Sequence[str]], above: Sequence[str] | None, deci
     if wanted is False:
         return Header(None, False)
     if any(not is_value(cell, decimal) and not is_missing(cell) for cell in first):
-        said = (
-            f"the first line, {_shown(names)}, is read as a row like those below; data.header: yes takes it for names"
-        )
-        return Header(None, False, True, (said,)) if _is_row(first, below, decimal) else Header(names, True)
+        said = f"the first line, {_shown(names)}, is"
+        if _is_row(first, below, decimal):
+            said = f"{said} read as a row like those below; data.header: yes takes it for names"
+            return Header(None, False, True, (said,))
+        numbers = any(is_value(cell, decimal) and not is_missing(cell) for cell in first)
+        return Header(names, True, False, (f"{said} taken for names; data.header: no reads it as a row",) * numbers)
     if commented is not None:
         return Header(commented, False)
     return _of_numbers(names, below, decimal)
@@ -81,6 +83,8 @@ def _is_row(first: Sequence[str], below: Sequence[Sequence[str]], decimal: str) 
     if not numbers or not rows:
         return False
     values = [float(plain(cell, decimal)) for cell in numbers]
+    if all(map(is_whole, numbers)) and _all_fractions([[c for c in row if is_value(c, decimal)] for row in rows]):
+        return again
     return again or not _rises(values) or not (all(map(is_whole, numbers)) or len(numbers) >= AT_LEAST)
 
 
@@ -112,7 +116,7 @@ def _of_numbers(names: tuple[str, ...], below: Sequence[Sequence[str]], decimal:
     ):
         said = f"the first line, {shown}, is taken for column numbers; data.header: no reads it as a row"
         return Header(names, True, True, (said,))
-    if len(numbers) > 1 and (fractions or (counts and from_0)):
+    if (len(numbers) > 1 and fractions) or (counts and from_0):
         said = f"the first line, {shown}, is read as a row like those below; data.header: yes takes it for names"
         return Header(None, False, False, (said,))
     return Header(None, False)

@@ -337,7 +337,10 @@ def test_a_first_line_of_words_and_numbers_is_a_row_where_the_rows_are_like_it(t
     path.write_text("country,2019,2020\n" + "".join(f"c{k},{x},{y}\n" for k, (x, y) in enumerate(ROWS)))
     table = load_table(path, Reading(drop=("country",)))
     np.testing.assert_array_equal(table.values, ROWS)
-    assert (table.names, table.notes) == (("2019", "2020"), ())
+    assert table.names == ("2019", "2020")
+    assert "data.header: no reads it as a row" in table.notes[0]
+    path.write_text("id,7,2\n" + "".join(f"c{k},{x + 0.01},{y + 0.01}\n" for k, (x, y) in enumerate(ROWS)))
+    assert load_table(path, Reading(drop=("id",))).names == ("7", "2")
 
 
 GRID = "".join(f"{a:.3f},{b:.3f},{c:.3f}\n" for a, b, c in np.random.default_rng(1).normal(size=(30, 3)))
