@@ -14,7 +14,7 @@ from sparseflows.data.known import TABLE
 from sparseflows.data.parts import Splits, refuse_too_many
 from sparseflows.data.tables.choosing import Reading, Sheet, choose, place_of_label
 from sparseflows.data.tables.copies import any_copies, groups_of, row_hashes, split_groups
-from sparseflows.data.tables.loading import Table
+from sparseflows.data.tables.loading import Table, refuse_header
 from sparseflows.data.tables.mapped import (
     LEFT_OUT,
     TEST,
@@ -33,6 +33,7 @@ from sparseflows.data.transforms.transformed import TransformedStandardiser, Wan
 from sparseflows.errors import InputError
 from sparseflows.rng import numpy_generator
 
+IN_ORDER = 5_000  # rows of a large file that are looked at one after the other
 LOOKED_THROUGH = 200_000  # rows of a large file that notes, and maps of columns, are made from
 
 Fractions = tuple[float, float]
@@ -97,7 +98,10 @@ def large_splits(
     Copies are found by the hashes of all rows, notes and maps are made from a seeded choice of 200,000.
     """
     rows, width = shape_of(file)
-    chosen = choose(Sheet(None, ((NUMBER, ""),) * width), reading, str(file)).places
+    left_out = int(reading.index is True and width > 1)
+    refuse_header(file, reading)
+    taken = choose(Sheet(None, ((NUMBER, ""),) * (width - left_out)), reading, str(file)).places
+    chosen = tuple(place + left_out for place in taken)
     in_file = [place + 1 for place in chosen]
     columns = None if chosen == tuple(range(width)) else chosen
     hashes, missing = check_table(file, columns, reading.missing == "drop")
@@ -130,7 +134,10 @@ def large_splits(
     some = MappedRows(file, columns=columns)[looked[labels[looked] != LEFT_OUT]]
     places = _places(transform, in_file, whole.shape[1], str(file))
     counted = (0 if reading.copies == "drop" else copies, used)
-    warnings = findings(some, in_file, transformed=places, copies=counted)
+    together = MappedRows(file, columns=columns)[:IN_ORDER]
+    warnings = findings(
+        some, in_file, transformed=places, copies=counted, in_order=together[labels[:IN_ORDER] != LEFT_OUT]
+    )
     validation, test = (MappedRows(file, labels, part, standardiser, columns=columns) for part in (VALIDATION, TEST))
     if isinstance(standardiser, TransformedStandardiser):
         for part in (validation, test):  # a value that a map does not take is refused now, not amid a run

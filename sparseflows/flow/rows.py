@@ -120,7 +120,7 @@ def carry_rows(
 def _solved_again(
     flow: Carrier, points: Tensor, left: Tensor, found: Transformed | None, solver: Solver, options: dict[str, Any]
 ) -> Rows:
-    """What comes of points (B, D), of which the rows `left` (n,) were solved together; the failed ones are solved again."""
+    """What comes of points (B, D) whose rows `left` (n,) were solved together, once those that failed are again."""
     ends, trace = points.clone(), torch.zeros_like(points[:, 0])
     reached = torch.zeros_like(trace, dtype=torch.float64)
     nfe, status = (0, Status.DONE) if found is None else (found.nfe, found.status)

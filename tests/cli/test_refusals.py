@@ -441,7 +441,7 @@ def workplace(tmp_path):
     np.save(tmp_path / "text.npy", np.array([["a", "b"]] * 40))
     (tmp_path / "text.csv").write_text("height,colour\n1,red\n2,blue\n3,red\n")
     (tmp_path / "ragged.csv").write_text("1,2\n3\n4,5\n")
-    (tmp_path / "points.dat").write_text("1 2\n")
+    (tmp_path / "points.json").write_text("1 2\n")
     (tmp_path / "p.yaml").write_text(PLAIN % "moons")
     (tmp_path / "empty").mkdir()
     folder = RunFolder.claim(tmp_path, load_spec(tmp_path / "p.yaml"), None)
@@ -472,7 +472,7 @@ WITHOUT_TORCH = [
     ("run p.yaml --set data.name=table", "needs a file: set data.path"),
     (f"run p.yaml {TABLE}none.npy", "none.npy: no such file"),
     (f"run p.yaml {TABLE}empty", "empty: is a folder"),
-    (f"run p.yaml {TABLE}points.dat", "the suffix '.dat' is not known"),
+    (f"run p.yaml {TABLE}points.json", "the suffix '.json' is not known"),
     (f"run p.yaml {TABLE}nan.npy", "nan.npy: has 1 value NaN or infinite, the first in row 4, column 2"),
     (f"run p.yaml {TABLE}text.csv", "text.csv: column 'colour' holds text ('red')"),
     (f"run p.yaml {TABLE}text.npy", "text.npy: holds text"),

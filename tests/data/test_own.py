@@ -92,3 +92,18 @@ def test_maps_are_fitted_to_the_training_rows_alone(table):
     assert training[0] <= knots[0]
     assert knots[-1] <= training[-1]
     np.testing.assert_allclose(np.quantile(training, (np.arange(len(knots)) + 0.5) / len(knots)), knots)
+
+
+def test_an_index_before_an_array_and_the_order_of_its_rows(tmp_path, large):
+    rng = np.random.default_rng(0)
+    walk = np.cumsum(rng.normal(size=(ROWS, 2)), axis=0)
+    np.save(tmp_path / "w.npy", np.c_[np.arange(ROWS), walk])
+    splits = make_splits("table", str(tmp_path / "w.npy"), reading=Reading(index=True))
+    assert isinstance(splits.train, MappedRows) == large
+    own = splits.standardiser.invert(np.concatenate([np.asarray(part) for part in (splits.train, splits.test)]))
+    assert np.isin(np.round(own, 9), np.round(walk, 9)).all()
+    assert len(splits.warnings) == 1
+    assert "rows resemble the one before" in splits.warnings[0]
+    assert "column 2" in splits.warnings[0] or "column 3" in splits.warnings[0]  # places in the file
+    with pytest.raises(InputError, match="no first line"):
+        make_splits("table", str(tmp_path / "w.npy"), reading=Reading(header=False))

@@ -27,7 +27,15 @@ CIRCLES = (
     (0.0, 360.0, "an angle"),
     (-180.0, 180.0, "an angle"),
     (0.0, 24.0, "a time of day"),
+    (0.0, 1440.0, "a time of day"),
+    (0.0, 86400.0, "a time of day"),
+    (0.0, 365.25, "a day of the year"),
+    (1.0, 366.25, "a day of the year"),
 )
+# Times as computers count them, from 2000 to 2040: their names say so, or they are whole numbers so large.
+CLOCKS = ((1.0, "seconds"), (1e3, "milliseconds"), (1e6, "microseconds"), (1e9, "nanoseconds"))
+FROM_2000, TO_2040 = 946_684_800.0, 2_208_988_800.0
+TIMES = frozenset(["t", "ts", "time", "timestamp", "epoch", "unix", "unixtime", "date", "datetime"])
 
 
 @dataclass(frozen=True)
@@ -47,15 +55,19 @@ def counting(rows: Array, names: Names, spiked: Sequence[int]) -> Iterator[Found
         column = rows[:, place]
         ordered = np.sort(column)
         whole = bool((column == np.round(column)).all())
-        if whole and place not in spiked and _is_date(column):
+        if whole and place not in spiked and any(_is_date(column // 10.0**k) for k in (0, 2, 4, 6)):
             yield Found(place, f"{called(place, names)}: its numbers read as dates, such as {column[0]:.0f}")
+            continue
+        clock = "" if place in spiked else _clock(column, whole, str(label(place, names)))
+        if clock:
+            yield Found(place, f"{called(place, names)}: {clock}, and a clock has no density to learn")
             continue
         steps = np.diff(ordered)
         step = float(np.median(steps))
         if step <= 0 or place in spiked:
             continue
-        slack = 1e-6 * step + 1e-12 * float(np.abs(column).max())
-        if (np.abs(steps - step) <= slack).all():
+        coarse = 4 * float(np.spacing(np.abs(column).max()))  # of two numbers that were rounded
+        if coarse < 0.1 * step and (np.abs(steps - step) <= 1e-6 * step + coarse).all():
             in_order = bool((ordered == column).all() or (ordered[::-1] == column).all())
             how = f"rises by {step:g} from row to row" if in_order else f"holds every step of {step:g} exactly once"
             yield Found(
@@ -64,6 +76,23 @@ def counting(rows: Array, names: Names, spiked: Sequence[int]) -> Iterator[Found
         elif whole and steps.min() > 0 and ((np.diff(column) > 0).all() or _is_key(place, names)):
             how = "whole numbers that rise from row to row" if (np.diff(column) > 0).all() else "a number for every row"
             yield Found(place, f"{called(place, names)}: {how}, as an index or a key has them, and no density to learn")
+        elif len(column) >= LEAST_ROWS and abs(int(np.sign(np.diff(column)).sum())) == len(column) - 1:
+            how = "rises" if column[-1] > column[0] else "falls"
+            yield Found(
+                place,
+                f"{called(place, names)}: {how} from row to row, as a clock does, which has no density to learn, or "
+                "what the file is sorted by",
+            )
+
+
+def _clock(column: Array, whole: bool, name: str) -> str:
+    """What is said of a column (N,) whose numbers are times counted from the beginning of 1970; else nothing."""
+    lowest, highest = float(column.min()), float(column.max())
+    for per_second, unit in CLOCKS:
+        said = name.strip().lower() in TIMES if per_second == 1 else whole
+        if said and FROM_2000 * per_second <= lowest and highest <= TO_2040 * per_second:
+            return f"its numbers read as {unit} since 1970"
+    return ""
 
 
 def _is_date(column: Array) -> bool:

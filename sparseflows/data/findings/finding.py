@@ -9,6 +9,8 @@ import numpy as np
 
 from sparseflows.data.findings.columns import angles, counting, heavy_tails
 from sparseflows.data.findings.dependence import dependent_columns
+from sparseflows.data.findings.marks import marks_of_missing
+from sparseflows.data.findings.order import rows_in_order
 from sparseflows.data.findings.repeats import repeated_rows
 from sparseflows.data.tables.choosing import label, quoted
 from sparseflows.data.tables.copies import groups_of, row_hashes
@@ -25,17 +27,20 @@ class Remedies:
         drop: names of columns → how to leave them out.
         see_through: name of a column, and of a map → how to see it through that.
         drop_copies: how to leave out rows that are copies.
+        mark_missing: how to leave out rows in which a number marks a value that is missing.
     """
 
     drop: Callable[[Sequence[str]], str]
     see_through: Callable[[str, str], str]
     drop_copies: str
+    mark_missing: str
 
 
 PARAM_FILE = Remedies(
-    lambda names: f"data.drop: [{', '.join(map(quoted, names))}]",
+    lambda names: f"data.drop: [{', '.join(map(quoted, names))}] leaves {'it' if len(names) == 1 else 'them'} out",
     lambda name, kind: f"data.transform: {{{quoted_key(name)}: {kind}}}",
     "data.copies: drop leaves all but the first out",
+    "leave such rows out, or leave these cells empty and set data.missing: drop",
 )
 ESTIMATOR = Remedies(
     lambda names: f"leave {'it' if len(names) == 1 else 'them'} out of X",
@@ -45,6 +50,7 @@ ESTIMATOR = Remedies(
         else "map it to the line first"
     ),
     "drop all but the first",
+    "leave such rows out",
 )
 
 
@@ -60,6 +66,7 @@ def findings(
     remedies: Remedies = PARAM_FILE,
     transformed: Sequence[int] = (),
     copies: tuple[int, int] | None = None,
+    in_order: np.ndarray | None = None,
 ) -> list[str]:
     """What is to be known about rows (N, D) before a density is fitted to them, one line each.
 
@@ -69,20 +76,27 @@ def findings(
         remedies: what can be done.
         transformed: places of the columns that are seen through a map, whose shape is no matter then.
         copies: how many rows are copies of others, and of how many, where these rows are a choice of more.
+        in_order: then, some (M, D) that follow one another in the file.
     """
     own = [str(label(place, names)) for place in range(rows.shape[1])]
     groups = groups_of([row_hashes(rows)])
     count = int(groups.max()) + 1
-    different = rows if count == len(rows) else rows[np.sort(np.unique(groups, return_index=True)[1])]
+    marks, marked = marks_of_missing(rows, names)
+    first = np.sort(np.unique(groups, return_index=True)[1])
+    first = first[~marked[first]]
+    different = rows if len(first) == len(rows) else rows[first]
     recurs = recurring(different, names)
-    if len(recurs) == rows.shape[1]:  # rows are equal because their values are few
+    if len(recurs) == rows.shape[1] and not marks:  # rows are equal because their values are few
         different, recurs = rows, recurring(rows, names)
     spiked = [place for place, _ in recurs]
     some = different[:: max(1, -(-len(different) // LOOKED_AT))]
     known = copies or (len(rows) - count, len(rows))
-    found = [said for _, said in recurs] + repeated_rows(some, spiked, remedies.drop_copies, known)
+    found = [f"{mark.said}; {remedies.mark_missing}" for mark in marks] + [said for _, said in recurs]
+    found += repeated_rows(some, spiked, remedies.drop_copies, known) + rows_in_order(
+        rows if in_order is None else in_order, names
+    )
     for finding in (*dependent_columns(some, names, spiked), *counting(some, names, spiked)):
-        found.append(f"{finding.said}; {remedies.drop([own[finding.place]])} leaves it out")
+        found.append(f"{finding.said}; {remedies.drop([own[finding.place]])}")
     shapes = (*heavy_tails(some, names, spiked), *angles(some, names, spiked))
     for finding in shapes:
         if finding.place not in transformed:

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from sparseflows.data.files.reading import one_line
 from sparseflows.data.tables.choosing import Sheet, called
-from sparseflows.data.text.cells import BOOLEAN, DATE, NUMBER, TEXT, is_missing
+from sparseflows.data.text.cells import BOOLEAN, DATE, NUMBER, TEXT, is_missing, plain
 from sparseflows.data.text.layout import find_layout, split_lines, unique
 from sparseflows.errors import InputError
 
 FRAME_SUFFIXES = (".parquet", ".feather", ".xlsx")
 _NEEDS = {".parquet": "pyarrow", ".feather": "pyarrow", ".xlsx": "openpyxl"}
-_DAMAGE = (ValueError, OSError, KeyError, TypeError, zipfile.BadZipFile)
+_DAMAGE = (ValueError, OSError, LookupError, TypeError, AttributeError, SyntaxError, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Frame:
         Raises:
             InputError: a cell that is no number.
         """
-        return np.column_stack([self._column(place) for place in places])
+        return np.column_stack([self._column(place) for place in places]) if places else np.empty((0, 0))
 
     def _column(self, place: int) -> NDArray[np.float64]:
         import pandas
@@ -88,7 +88,9 @@ def read_frame(file: Path, header: str | bool, index: str | bool) -> Frame:
     except _DAMAGE as error:
         raise InputError(f"{file}: cannot be read, perhaps damaged ({one_line(error)})") from error
     notes = []
-    if not isinstance(frame.index, pandas.RangeIndex):
+    if index is True and isinstance(frame.index, pandas.RangeIndex):
+        frame = frame.iloc[:, 1:]
+    elif not isinstance(frame.index, pandas.RangeIndex):
         if index is False:
             frame = frame.reset_index()
         else:
@@ -115,7 +117,9 @@ def _kind(column: Any) -> tuple[str, str]:
         return DATE, first
     if types.is_numeric_dtype(dtype) and not types.is_complex_dtype(dtype):
         return NUMBER, first
-    values = [value for value in column.head(200) if value is not None and value == value]
+    values = [
+        value for value in column.head(200) if hasattr(value, "__len__") or (value is not None and value == value)
+    ]
     if values and all(type(value).__name__ in ("int", "float", "Decimal") for value in values):
         return NUMBER, first
     return (DATE if values and all(hasattr(value, "isoformat") for value in values) else TEXT), first
@@ -131,12 +135,15 @@ def _workbook(file: Path, header: str | bool, index: str | bool) -> Frame:
     cells = cells.dropna(how="all").dropna(how="all", axis=1)
     written = io.StringIO()
     csv.writer(written).writerows(
-        [["" if _is_nothing(cell) else str(cell) for cell in row] for row in cells.to_numpy()]
+        [["" if _is_nothing(cell) else " ".join(str(cell).split()) for cell in row] for row in cells.to_numpy()]
     )
     text = written.getvalue()
     layout = find_layout(text, str(file), header, index)
     rows = list(split_lines(text.splitlines(), layout.separator))[layout.skip :]
-    columns = tuple(pandas.Series([row[place].strip() for row in rows], dtype=object) for place in layout.places)
+    columns = tuple(
+        pandas.Series([plain(row[place].strip(), layout.decimal) for row in rows], dtype=object)
+        for place in layout.places
+    )
     notes = [f"read the first of {len(names)} sheets, '{names[0]}'"] if len(names) > 1 else []
     return Frame(str(file), Sheet(layout.names, layout.kinds), columns, (*notes, *layout.notes))
 

@@ -34,6 +34,7 @@ from sparseflows.errors import InputError
 Array = NDArray[np.float64]
 Chooser = Callable[[Sheet], Choice]
 
+COUNTS = "left out column 1, which counts the rows as an index does (data.index: no keeps it)"
 COUNTED_ROWS = 8  # so many that a first column of 0, 1, 2, … is no chance
 DEFAULT = Reading()
 
@@ -72,8 +73,16 @@ def load_table(path: FilePath, reading: Reading = DEFAULT) -> Table:
     Raises:
         InputError: the file cannot be read, a column holds no numbers, or its table cannot be trained on (`validate`).
     """
+    refuse_header(path, reading)
     table = _read(path, reading, lambda sheet: choose(sheet, reading, str(path)), None)
     return replace(table, values=validate(table.values, str(path), table.called, copy=False))
+
+
+def refuse_header(path: FilePath, reading: Reading) -> None:
+    """Raise InputError where `data.header` decides about a first line that the file cannot have."""
+    suffix = Path(path).suffix.lower()
+    if reading.header != "auto" and suffix in (".npy", ".parquet", ".feather"):
+        raise InputError(f"{path}: data.header is for text and workbooks; a {suffix} file has no first line of names")
 
 
 def load_points(path: FilePath, expected: Expected, reading: Reading = DEFAULT) -> Table:
@@ -88,7 +97,16 @@ def load_points(path: FilePath, expected: Expected, reading: Reading = DEFAULT) 
         InputError: as for `load_table`; other columns than the run's.
     """
     strict = replace(reading, missing="never")
-    table = _read(path, strict, lambda sheet: choose_expected(sheet, reading, expected, str(path)), expected)
+
+    def read(how: Reading) -> Table:
+        return _read(path, how, lambda sheet: choose_expected(sheet, reading, expected, str(path)), expected)
+
+    try:
+        table = read(strict)
+    except InputError:
+        if reading.index is not True:
+            raise
+        table = read(replace(strict, index=False))  # the run's own file has an index, others need not have
     return replace(table, values=finite_matrix(table.values, str(path), table.called, copy=False))
 
 
@@ -97,12 +115,12 @@ def _read(path: FilePath, reading: Reading, chooser: Chooser, expected: Expected
     suffix = file.suffix.lower()
     try:
         if suffix == ".npy":
-            return _of_array(file, reading, chooser)
+            return _of_array(file, reading, chooser, expected)
         inner = bare_suffix(file) if suffix in PACKED_SUFFIXES else suffix
         if inner in TEXT_SUFFIXES:
             return _of_text(file, reading, chooser, expected)
         if suffix in FRAME_SUFFIXES:
-            return _of_frame(file, reading, chooser)
+            return _of_frame(file, reading, chooser, expected)
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror or one_line(error)})") from error
     known = ", ".join((".npy", *TEXT_SUFFIXES, *FRAME_SUFFIXES))
@@ -110,11 +128,13 @@ def _read(path: FilePath, reading: Reading, chooser: Chooser, expected: Expected
     raise InputError(f"{file}: the suffix '{file.suffix}' is not known; give one of {known}, text also as {packed}")
 
 
-def _of_array(file: Path, reading: Reading, chooser: Chooser) -> Table:
+def _of_array(file: Path, reading: Reading, chooser: Chooser, expected: Expected | None) -> Table:
     values = real_matrix(read_npy(file), str(file), copy=False)
+    left_out = int(reading.index is True and values.shape[1] > 1)
+    values = values[:, left_out:]
     choice = chooser(Sheet(None, ((NUMBER, ""),) * values.shape[1]))
     taken = values if choice.places == tuple(range(values.shape[1])) else values[:, list(choice.places)]
-    labels = [place + 1 for place in choice.places]
+    labels = [place + 1 + left_out for place in choice.places]
     values, notes = _without_missing(taken, reading, labels, str(file))
     return Table(values, None, (*choice.notes, *notes), labels=labels)
 
@@ -129,36 +149,54 @@ def _of_text(file: Path, reading: Reading, chooser: Chooser, expected: Expected 
         layout = named if set(expected.names) <= set(named.names or ()) else layout
     if "header" in layout.decided and expected is not None and not set(layout.names or ()) & set(expected.names or ()):
         layout = replace(layout, names=None)  # numbers of columns are no names to find others by
-    counting = expected is not None and layout.names is None and len(layout.places) == expected.columns + 1
-    chosen_by_place = any(str(one).isdecimal() for one in (*reading.columns, *reading.drop))
-    if counting and not chosen_by_place:  # an index before the columns of the run, perhaps
-        choice = Choice(tuple(range(len(layout.places))))
-    else:
-        choice = chooser(Sheet(layout.names, layout.kinds))
+    choice, one_more = _choice(Sheet(layout.names, layout.kinds), reading, chooser, expected)
     cells = [layout.places[place] for place in choice.places]
     values = parse(file, head, layout, cells, reading.missing)
     names = None if layout.names is None else tuple(layout.names[place] for place in choice.places)
     notes, decided = [*layout.notes, *choice.notes], list(layout.decided)
-    ask = layout.names is None and reading.index == "auto" and not chosen_by_place
-    if (
-        ask
-        and values.shape[1] > 1
-        and (counting if expected else len(values) >= COUNTED_ROWS)
-        and _counts(values[:, 0])
-    ):
+    if layout.names is None and _begins_with_an_index(values, reading, expected, one_more, file):
         values, cells = values[:, 1:], cells[1:]
-        notes.append("left out column 1, which counts the rows as an index does (data.index: no keeps it)")
+        notes.append(COUNTS)
         decided.append("index")
-    elif counting and expected is not None:
-        raise other_columns(values.shape[1], expected, str(file))
     labels = [cell + 1 for cell in cells]
     values, said = _without_missing(values, reading, names or labels, str(file))
     return Table(values, names, (*notes, *said), tuple(decided), labels)
 
 
-def _of_frame(file: Path, reading: Reading, chooser: Chooser) -> Table:
+def _choice(sheet: Sheet, reading: Reading, chooser: Chooser, expected: Expected | None) -> tuple[Choice, bool]:
+    """The columns that are taken, and whether they are one more than the run's, perhaps an index before them."""
+    one_more = expected is not None and sheet.names is None and len(sheet.kinds) == expected.columns + 1
+    if one_more and not _by_place(reading):
+        return Choice(tuple(range(len(sheet.kinds)))), True
+    return chooser(sheet), one_more
+
+
+def _by_place(reading: Reading) -> bool:
+    return any(str(one).isdecimal() for one in (*reading.columns, *reading.drop))
+
+
+def _begins_with_an_index(
+    values: Array, reading: Reading, expected: Expected | None, one_more: bool, file: Path
+) -> bool:
+    """Whether the first column of a table (N, D) without names is an index.
+
+    Raises:
+        InputError: it would be one that the run has no column for, but does not count the rows; or it does, and is
+            taken by its place.
+    """
+    counts = values.shape[1] > 1 and _counts(values[:, 0])
+    by_place = _by_place(reading)
+    index = counts and reading.index == "auto" and not by_place
+    if expected is None:
+        return index and len(values) >= COUNTED_ROWS
+    if one_more and (counts if by_place else not index):
+        raise other_columns(expected.columns + 1, expected, str(file))
+    return one_more and index
+
+
+def _of_frame(file: Path, reading: Reading, chooser: Chooser, expected: Expected | None) -> Table:
     frame = read_frame(file, reading.header, reading.index)
-    choice = chooser(frame.sheet)
+    choice, one_more = _choice(frame.sheet, reading, chooser, expected)
     names = None if frame.sheet.names is None else tuple(frame.sheet.names[place] for place in choice.places)
     values = frame.numbers(choice.places)
     bad = np.isnan(values)
@@ -166,8 +204,13 @@ def _of_frame(file: Path, reading: Reading, chooser: Chooser) -> Table:
         row, column = np.argwhere(bad)[0]
         where = f"{file}: row {row + 1}, {called(int(column), names)}"
         raise InputError(f"{where}: a value is missing; drop the row or fill it in{REMEDIES[reading.missing]}")
-    values, said = _without_missing(values, reading, names, str(file))
-    return Table(values, names, (*frame.notes, *choice.notes, *said))
+    notes, decided, labels = [*frame.notes, *choice.notes], [], [place + 1 for place in choice.places]
+    if names is None and _begins_with_an_index(values, reading, expected, one_more, file):
+        values, labels = values[:, 1:], labels[1:]
+        notes.append(COUNTS)
+        decided.append("index")
+    values, said = _without_missing(values, reading, names or labels, str(file))
+    return Table(values, names, (*notes, *said), tuple(decided), labels)
 
 
 def _without_missing(values: Array, reading: Reading, names: Names, source: str) -> tuple[Array, list[str]]:

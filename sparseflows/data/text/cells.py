@@ -11,6 +11,7 @@ from sparseflows.data.files.reading import is_number
 # Written in place of a number.
 MISSING_MARKS = frozenset(
     {"", "na", "n/a", "n.a.", "nan", "null", "none", "?", "-", ".", "#n/a", "#na", "<na>", "nat", "missing"}
+    | {"#n/a n/a", "(null)", "\\n", "-nan(ind)", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan"}  # databases, Windows
 )
 
 NUMBER, MISSING, BOOLEAN, DATE, THOUSANDS, TEXT = "number", "missing", "boolean", "date", "thousands", "text"
@@ -29,8 +30,9 @@ INSTEAD = {
     TEXT: "a flow takes numbers",
 }
 
-COMMA_NUMBER = re.compile(r"[+-]?(\d+,\d*|,\d+)([eE][+-]?\d+)?")
-POINT_NUMBER = re.compile(r"[+-]?\d*\.\d+([eE][+-]?\d+)?")
+COMMA_NUMBER = re.compile(r"[+-]?(\d+,\d*|,\d+)([eEdD][+-]?\d+)?")
+_FORTRAN = re.compile(r"([+-]?(?:\d+[.,]\d*|[.,]\d+))[dD]([+-]?\d{1,3})")
+POINT_NUMBER = re.compile(r"[+-]?\d*\.\d+([eEdD][+-]?\d+)?")
 _GROUPED = re.compile(r"[+-]?\d{1,3}(?:([,.'’\s\u00a0\u202f])\d{3})(?:\1\d{3})*(?:[.,]\d+)?")
 _BOOLEANS = frozenset({"true", "false", "yes", "no", "t", "f", "y", "n"})
 _DATES = re.compile(
@@ -46,9 +48,13 @@ def is_missing(cell: str) -> bool:
 
 def is_value(cell: str, decimal: str) -> bool:
     """Whether the cell is a number with this decimal mark, infinities among them."""
-    if decimal == ",":
-        return "." not in cell and is_number(cell.replace(",", ".", 1))
-    return is_number(cell)
+    return not (decimal == "," and "." in cell) and is_number(plain(cell, decimal))
+
+
+def plain(cell: str, decimal: str) -> str:
+    """A number as Python writes it: with a decimal point, and an exponent after e where Fortran has written a D."""
+    found = _FORTRAN.sub(r"\1e\2", cell) if "d" in cell or "D" in cell else cell
+    return found.replace(",", ".", 1) if decimal == "," else found
 
 
 def is_whole(cell: str) -> bool:
@@ -84,10 +90,10 @@ def kind_of_column(cells: Iterable[str], decimal: str) -> str:
 
 
 def decimal_mark(cells: Iterable[str], separator: str) -> str:
-    """The decimal mark of these cells: a comma where some have one between digits and none a point; not where the
-    comma separates cells."""
-    if separator == ",":
-        return "."
+    """The decimal mark of these cells: a comma where some have one between digits and none a point.
+
+    Where the comma separates cells too, those with one in them were in quotes, and group digits as often as not: it is
+    the decimal mark where some are no groups of three."""
     commas = points = 0
     grouped, hundreds = True, False
     for cell in cells:
@@ -98,7 +104,7 @@ def decimal_mark(cells: Iterable[str], separator: str) -> str:
         points += POINT_NUMBER.fullmatch(bare) is not None
         hundreds = hundreds or re.fullmatch(r"[+-]?[1-9]\d\d", bare) is not None
     # Where every comma groups three digits, numbers of three digits without one tell that it does no more than that.
-    return "," if commas and not points and not (grouped and hundreds) else "."
+    return "," if commas and not points and not (grouped and (hundreds or separator == ",")) else "."
 
 
 def points_group_digits(cells: Iterable[str]) -> bool:

@@ -16,8 +16,10 @@ from sparseflows.data.text.cells import (
     NUMBER,
     THOUSANDS,
     decimal_mark,
+    is_whole,
     kind_of,
     kind_of_column,
+    plain,
     points_group_digits,
 )
 from sparseflows.data.text.header import Header, find_header, is_index, names_rows
@@ -26,6 +28,8 @@ from sparseflows.errors import InputError
 SEPARATORS = ("\t", ";", "|", ",")
 BLANKS = " "  # any number of them
 SHOWN = 400  # lines that the layout is read off
+# What a spreadsheet writes in place of a number begins like a comment, but a separator follows.
+_ERROR = re.compile(r"#(N/?A|NV|DIV/0!|[^\W\d_]{2,8}[!?])\s*([,;|\t]|$)")
 _EXCELS = re.compile(r'"?sep=(.)"?')  # a line above the header that tells Excel the separator
 
 
@@ -72,8 +76,9 @@ def lines_of(text: str) -> list[str]:
 
 
 def is_comment(line: str) -> bool:
-    """Whether the line is a comment."""
-    return line.lstrip()[:1] == "#"
+    """Whether the line is a comment: it begins with `#`, and not with `#DIV/0!` or another error in a first cell."""
+    bare = line.lstrip()
+    return bare[:1] == "#" and not _ERROR.match(bare)
 
 
 def find_layout(text: str, source: str, header: str | bool = "auto", index: str | bool = "auto") -> Layout:
@@ -112,15 +117,16 @@ def find_layout(text: str, source: str, header: str | bool = "auto", index: str 
     found = find_header(rows, above, decimal, header)
     body = rows[1:] if found.is_line else rows
     width = Counter(map(len, body or rows)).most_common(1)[0][0]
-    names = _fit(found, body, width)
+    names = _fit(found, body, width, halves=separator == "," and not any("." in cell for cell in cells))
     width = width if names is None else len(names)
     kinds = [_kind(body, place, decimal, separator) for place in range(width)]
     left_out, notes = _index_places(names, body, kinds, index)
     empty = _empty_end(names, body, width)
     places = tuple(k for k in range(width) if k not in left_out and k not in empty)
     index_names = tuple((names[k] or "without a name") if names else f"column {k + 1}" for k in sorted(left_out))
-    notes = [*found.notes, *notes, *_said_of_commas(cells, decimal)]
-    decided = [*(["header"] if found.by_numbers else []), *(["index"] if left_out else [])]
+    halves = _said_of_halves(rows) if separator == "," and found.names is None else []
+    notes = [*found.notes, *notes, *_said_of_commas(cells, decimal), *halves]
+    decided = [*(["header"] if found.unusual else []), *(["index"] if left_out else [])]
     return Layout(
         separator,
         decimal,
@@ -176,9 +182,9 @@ def _separator(lines: Sequence[str]) -> str:
     return chosen
 
 
-def _fit(found: Header, body: Sequence[Sequence[str]], width: int) -> list[str] | None:
+def _fit(found: Header, body: Sequence[Sequence[str]], width: int, halves: bool) -> list[str] | None:
     """The names for cells of rows: one more where rows begin with a name that the header has no cell for, or end in
-    a separator."""
+    a separator; `halves` says that two cells may be halves of a number with a decimal comma."""
     names = None if found.names is None else list(found.names)
     if names is None or len(names) == width:
         return names
@@ -186,8 +192,8 @@ def _fit(found: Header, body: Sequence[Sequence[str]], width: int) -> list[str] 
         rows = [row for row in body if len(row) == width]
         if all(row[-1].strip() == "" for row in rows):
             return [*names, ""]
-        # Two cells below one name may be halves of a number with a decimal comma.
-        if found.is_line and width > 2 and names_rows([row[0] for row in rows]):
+        firsts = [row[0] for row in rows]
+        if found.is_line and (width > 2 or not halves) and names_rows(firsts, all_numbers=width > 2 and not halves):
             return ["", *names]
     if len(names) == width + 1 and names[-1].strip() == "":
         return names[:-1]
@@ -225,31 +231,51 @@ def _index_places(
     """The places of the columns that are an index, and what is said of them.
 
     Of a file with names these are the first columns, as long as they have none of their own (or the one that pandas
-    gives to such) and hold whole numbers or what is no number. Of a file without, the column of numbers that count
-    the rows is found when all rows are read.
+    gives to such) and hold whole or rising numbers or what is no number. Of a file without, the column of numbers that
+    count the rows is found when all rows are read.
     """
     if index is False:
         return set(), []
     if index is True:
         return {0}, []
     found: set[int] = set()
+    kept: list[str] = []
     for place, name in enumerate(names or ()):
         bare = name.strip()
-        if (bare and not re.fullmatch(r"Unnamed: \d+", bare)) or place == len(kinds) - 1:
+        if (bare not in ("", "#") and not re.fullmatch(r"Unnamed: \d+", bare)) or place == len(kinds) - 1:
             break
         cells = [row[place] for row in body if place < len(row)]
-        if kinds[place][0] == NUMBER and not is_index(cells):
+        if kinds[place][0] == NUMBER and not is_index(cells, named=False):
+            shown = ", ".join(cell.strip() for cell in cells[:3])
+            kept.append(
+                f"column {place + 1}, which has no name and holds {shown}, …, is kept: it does not look like an "
+                f"index (data.drop: [column {place + 1}] leaves it out)"
+            )
             break
         found.add(place)
     said = ("the first column, which has no name and holds", "an index does (data.index: no keeps it)")
     if not found:
-        return found, []
+        return found, kept
     shown = ", ".join(row[0].strip() for row in body[:3] if row)
-    return found, [f"left out {said[0]} {shown}, … as {said[1]}"]
+    return found, [f"left out {said[0]} {shown}, … as {said[1]}", *kept]
+
+
+def _said_of_halves(rows: Sequence[Sequence[str]]) -> list[str]:
+    """What is said of rows of whole numbers every second of which may be the decimals of the one before: some of those
+    begin with 0, or follow −0, as no whole number does."""
+    width = len(rows[0])
+    if width % 2 or not all(len(row) == width and all(map(is_whole, row)) for row in rows):
+        return []
+    fronts, backs = ([cell.strip() for row in rows for cell in row[first::2]] for first in (0, 1))
+    signs = any(cell[0] in "+-" for cell in backs) or any(re.fullmatch(r"[+-]?0\d+", cell) for cell in fronts)
+    if signs or (not any(cell == "-0" for cell in fronts) and not any(re.fullmatch(r"0\d+", cell) for cell in backs)):
+        return []
+    shown = ",".join(rows[0][:2])
+    return [f"cells such as {shown} look like halves of numbers with decimal commas; if so, separate numbers by ';'"]
 
 
 def _said_of_commas(cells: Sequence[str], decimal: str) -> list[str]:
     if decimal == ".":
         return []
     cell = next(cell.strip() for cell in cells if COMMA_NUMBER.fullmatch(cell.strip()))
-    return [f"the comma is read as the decimal mark: {cell} is {float(cell.replace(',', '.', 1)):g}"]
+    return [f"the comma is read as the decimal mark: {cell} is {float(plain(cell, ',')):g}"]

@@ -15,10 +15,27 @@ from typing import Any, BinaryIO, TextIO, cast
 from sparseflows.data.files.sources import damaged, guarded
 from sparseflows.errors import InputError
 
-TEXT_SUFFIXES = (".csv", ".tsv", ".txt")
+TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".dat", ".data", ".tab")
 PACKED_SUFFIXES = (".gz", ".bz2", ".xz", ".zip")
 HEAD = 1 << 18  # characters from which the layout of a file is read
-_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
+# The longer marks first: UTF-32's begins as UTF-16's.
+_MARKS = {
+    b"\xff\xfe\0\0": "utf-32",
+    b"\0\0\xfe\xff": "utf-32",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+    b"\xef\xbb\xbf": "utf-8-sig",
+}
+# What begins a file that is no text → what it is, and the suffix that says so.
+_NO_TEXT = {
+    b"\x1f\x8b": ("packed by gzip", ".csv.gz"),
+    b"BZh": ("packed by bzip2", ".csv.bz2"),
+    b"\xfd7zXZ": ("packed by xz", ".csv.xz"),
+    b"PK\3\4": ("a zip archive or a workbook", ".zip or .xlsx"),
+    b"PAR1": ("in the Parquet format", ".parquet"),
+    b"ARROW1": ("in the Feather format", ".feather"),
+    b"\x93NUMPY": ("in NumPy's format", ".npy"),
+}
 
 
 @contextmanager
@@ -30,6 +47,9 @@ def opened_text(file: Path) -> Iterator[TextIO]:
     """
     with _unpacked(file) as binary:
         start = binary.peek(1 << 16) if isinstance(binary, io.BufferedReader) else b""
+        for mark, (what, suffix) in _NO_TEXT.items():
+            if start.startswith(mark):
+                raise InputError(f"{file}: is {what}, not text; give it a name that ends in {suffix}")
         with io.TextIOWrapper(binary, encoding=_encoding(start), newline="") as stream:
             try:
                 yield stream

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sparseflows.data.text.cells import MISSING_MARKS
 from sparseflows.data.text.layout import BLANKS, Layout, lines_of
 from sparseflows.data.text.opened import HEAD, opened_text
-from sparseflows.data.text.scan import Scan, numbers, scan
+from sparseflows.data.text.scan import Scan, holds_rows, numbers, scan
 from sparseflows.errors import InputError
 
 BLOCK_CELLS = 1 << 19  # cells read at once
@@ -96,12 +96,23 @@ def _quick(file: Path, layout: Layout, chosen: Sequence[int]) -> NDArray[np.floa
             )
             with blocks:
                 for block in blocks:
+                    _leave_to_the_slow(block, [place for place in range(layout.width) if place not in chosen], layout)
                     # In place: joining the blocks at the end would hold them twice.
                     found.resize((len(found) + len(block), len(chosen)), refcheck=False)
                     found[-len(block) :] = block[list(chosen)].to_numpy(np.float64)
         except pandas.errors.EmptyDataError:
             pass
     return found
+
+
+def _leave_to_the_slow(block: Any, others: Sequence[int], layout: Layout) -> None:
+    """Raise ValueError where a cell that is not taken, in a DataFrame of cells, begins a comment, or has rows in it,
+    behind a quotation mark that nobody has closed."""
+    for place in others:
+        text = "\0".join(cell for cell in block[place].to_numpy(object) if isinstance(cell, str))
+        comment = place == 0 and (text[:1] == "#" or "\0#" in text)
+        if comment or ("\n" in text and any(holds_rows(cell, layout) for cell in text.split("\0"))):
+            raise ValueError(f"column {place + 1}")
 
 
 def _refuse_faults(file: Path, lines: Iterable[str], layout: Layout, chosen: Sequence[int], missing: str) -> Scan:

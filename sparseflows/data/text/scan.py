@@ -12,8 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparseflows.data.files.reading import counted
-from sparseflows.data.text.cells import COMMA_NUMBER, THOUSANDS, is_missing, is_value, kind_of
+from sparseflows.data.text.cells import COMMA_NUMBER, THOUSANDS, is_missing, is_value, is_whole, kind_of, plain
 from sparseflows.data.text.layout import BLANKS, Layout, is_comment
+
+# Said of a first row without a number in it.
+NO_ROW = "{!r} is not a number, nor are the other cells of this line; put # before a line above or below the header"
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Scan:
 
 def scan(lines: Iterable[str], layout: Layout, chosen: Sequence[int]) -> Scan:
     """Read lines of a table, header and all, for faults in the cells at the `chosen` places of each row."""
-    missing, first_missing = 0, ""
+    missing, first_missing, first = 0, "", True
     named = dict(zip(layout.places, layout.names or (), strict=False))
     rows = _numbered(lines, layout)
     while True:
@@ -43,8 +46,10 @@ def scan(lines: Iterable[str], layout: Layout, chosen: Sequence[int]) -> Scan:
             return Scan("", missing, first_missing)
         except csv.Error as error:
             return Scan(str(error), missing, first_missing)
+        if any("\n" in cell and holds_rows(cell, layout) for cell in row):
+            return Scan(f"line {number}: a quotation mark is not closed there or above, and a cell goes on over rows")
         if len(row) != layout.width:
-            return Scan(_ragged(number, len(row), layout), missing, first_missing)
+            return Scan(_ragged(number, row, layout, first), missing, first_missing)
         gone = False
         for place in chosen:
             cell = row[place]
@@ -53,8 +58,11 @@ def scan(lines: Iterable[str], layout: Layout, chosen: Sequence[int]) -> Scan:
                 gone, first_missing = True, first_missing or where
             elif not is_value(cell.strip(), layout.decimal):
                 where = f"line {number}, column {place + 1}{_name(named, place)}"
-                return Scan(f"{where}: {_no_number(cell, layout)}", missing, first_missing)
+                words = first and not any(is_value(one.strip(), layout.decimal) for one in row)
+                said = NO_ROW.format(cell[:40]) if words else _no_number(cell, layout)
+                return Scan(f"{where}: {said}", missing, first_missing)
         missing += gone
+        first = False
 
 
 def numbers(lines: Iterable[str], layout: Layout, chosen: Sequence[int]) -> NDArray[np.float64]:
@@ -66,21 +74,20 @@ def numbers(lines: Iterable[str], layout: Layout, chosen: Sequence[int]) -> NDAr
     for _, row in _numbered(lines, layout):
         for place in chosen:
             cell = row[place].strip()
-            plain = cell.replace(",", ".", 1) if layout.decimal == "," else cell
-            found.append(math.nan if is_missing(cell) else float(plain))
+            found.append(math.nan if is_missing(cell) else float(plain(cell, layout.decimal)))
     return np.array(found, dtype=np.float64).reshape(-1, len(chosen))
 
 
 def _numbered(lines: Iterable[str], layout: Layout) -> Iterator[tuple[int, list[str]]]:
     """The rows below the header with their numbers of lines, blank lines and comments passed over."""
-    at = 0
+    at, begun = 0, False  # a line that goes on within quotation marks is no comment
 
     def below() -> Iterator[str]:
-        nonlocal at
+        nonlocal at, begun
         for number, line in enumerate(lines, 1):
-            if number <= layout.skip or not line.strip() or is_comment(line):
+            if number <= layout.skip or (not begun and (not line.strip() or is_comment(line))):
                 continue
-            at = number
+            at, begun = number, True
             yield " ".join(line.split()) if layout.separator == BLANKS else line
 
     reader = csv.reader(below(), delimiter=layout.separator, skipinitialspace=True)
@@ -92,16 +99,24 @@ def _numbered(lines: Iterable[str], layout: Layout) -> Iterator[tuple[int, list[
         except csv.Error as error:
             raise csv.Error(f"line {at}: {error}") from None
         yield at, row
+        begun = False
+
+
+def holds_rows(cell: str, layout: Layout) -> bool:
+    """Whether a cell goes on over what looks like rows."""
+    return any(line.count(layout.separator) >= max(1, layout.width - 1) for line in cell.splitlines()[1:])
 
 
 def _name(named: dict[int, str], place: int) -> str:
     return f" ('{named[place]}')" if place in named else ""
 
 
-def _ragged(number: int, cells: int, layout: Layout) -> str:
-    said = f"line {number} has {counted(cells, 'cell')}, the first line has {layout.width}"
-    if layout.separator == "," and cells == 2 * layout.width:
+def _ragged(number: int, row: Sequence[str], layout: Layout, first: bool) -> str:
+    said = f"line {number} has {counted(len(row), 'cell')}, the first line has {layout.width}"
+    if layout.separator == "," and len(row) == 2 * layout.width and all(map(is_whole, row)):
         return f"{said}; where the comma is a decimal mark, separate cells by ';' or tabs"
+    if first and layout.skip:
+        return f"{said}; put # before lines above the header"
     return f"{said}; every line needs as many"
 
 

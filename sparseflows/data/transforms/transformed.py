@@ -170,6 +170,11 @@ def _fitted(x: np.ndarray, kind: str | Mapping[str, Sequence[float]]) -> Map:
     if isinstance(kind, Mapping):
         (name, (low, high)), *_ = kind.items()
         ends = float(low), float(high)
+        if name == "circular" and float(np.ptp(x)) > (ends[1] - ends[0]) * (1 + 1e-9):
+            raise InputError(
+                f"values from {x.min():g} to {x.max():g} go round a circle of length {ends[1] - ends[0]:g} more than "
+                "once; give the ends of one turn in the column's own unit, or take whole turns off first"
+            )
         return Logit(*ends) if name == "logit" else Circular.fit(x, *ends)
     fits: dict[str, Callable[[], Map]] = {"log": Log, "power": lambda: Power.fit(x), "rank": lambda: Rank.fit(x)}
     return lookup("transform", kind, fits)()

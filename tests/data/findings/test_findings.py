@@ -71,6 +71,43 @@ def test_columns_that_others_determine(last, words):
     assert "data.drop: [d]" in found
 
 
+@pytest.mark.parametrize(
+    ("last", "words"),
+    [
+        (lambda x: x[:, 0] ** 2, "'d' is a function of column 'a'"),
+        (lambda x: np.sin(3 * x[:, 1]), "'d' is a function of column 'b'"),
+        (lambda x: x[:, 0] ** 2 + 1e-3 * x[::-1, 1], "'d' is a function of column 'a'"),
+        (lambda x: 3 * x[:, 0] * x[:, 2], "'d' is a product of powers of others (column 'a'^1, column 'c'^1)"),
+        (lambda x: x[:, 1] / x[:, 0] ** 2, "'d' is a product of powers of others (column 'a'^-2, column 'b'^1)"),
+        (
+            lambda x: np.linalg.norm(x, axis=1),
+            "square of column 'd' is linear in those of others (1 × column 'a'², 1 × column 'b'², 1 × column 'c'²)",
+        ),
+    ],
+)
+def test_columns_that_are_other_functions_of_others(last, words):
+    x = gaussian()
+    found = findings(np.c_[x, last(x)], list("abcd"))
+    assert words in found[0], found
+    assert "data.drop: [d]" in found[0]
+
+
+def test_points_on_a_circle():
+    turn = rng().uniform(0, 6, N)
+    assert "the square of column 'y' is linear" in one(np.c_[np.cos(turn), np.sin(turn)], ["x", "y"])
+    beside = 1 + 0.05 * rng().normal(size=N)
+    assert findings(beside[:, None] * np.c_[np.cos(turn), np.sin(turn)], ["x", "y"]) == []
+
+
+@pytest.mark.parametrize("rows", [60, 200, N])
+def test_rows_far_out_and_clusters_far_apart_make_no_dependence(rows):
+    x = gaussian(4, rows)
+    found = findings(x / rng().normal(size=(rows, 1)), None)  # one factor for all columns: a few rows outshine the rest
+    assert not any("joint density" in line for line in found), found
+    apart = x + rng().normal(scale=25, size=(3, 4))[rng().integers(0, 3, rows)]
+    assert not any("joint density" in line for line in findings(apart, None))
+
+
 def test_shares_of_a_whole_written_in_percent():
     shares = np.round(100 * rng().dirichlet([2, 3, 4], size=N), 2)
     assert any("add up to the same" in found for found in findings(shares, None))
@@ -106,7 +143,8 @@ def test_heavy_tails(column, remedy):
 @pytest.mark.parametrize(
     ("ends", "said"),
     [((0, 2 * np.pi), "[0.0, 6.283185307179586]"), ((-np.pi, np.pi), "[-3.14"), ((0, 360), "[0.0, 360.0]"),
-     ((-180, 180), "[-180.0, 180.0]"), ((0, 24), "[0.0, 24.0]")],
+     ((-180, 180), "[-180.0, 180.0]"), ((0, 24), "[0.0, 24.0]"), ((0, 365), "[0.0, 365.25]"),
+     ((0, 1440), "[0.0, 1440.0]")],
 )  # fmt: skip
 def test_angles(ends, said):
     column = rng().uniform(*ends, N)
@@ -124,7 +162,11 @@ def test_rows_that_are_there_more_than_once():
     assert "100 of 2,100 rows are copies" in one(np.r_[x, x[:100]])
     assert "1,800 of 2,000 rows are copies" in one(np.tile(x[:200], (10, 1)))  # not: few values in every column
     assert findings(np.r_[x, x[:2]], None) == []
-    assert "2,000 of 4,000 rows nearly repeat another" in one(np.r_[x, x + 1e-7 * x[::-1]])
+    for size in (1e-7, 1e-4, 1e-3):
+        assert "% of the rows nearly repeat another" in one(np.r_[x, x + size * x[::-1]])
+    assert "100% of the rows" in one(np.r_[x, np.round(x, 3)])
+    assert "10% of the rows" in one(np.r_[x, x[:100] + 1e-4])
+    assert findings(np.r_[x, x + 0.1 * x[::-1]], None) == []
     assert "repeat another in all columns but one" in one(np.r_[x, np.c_[x[:, :2], rng().normal(size=N)]])
     assert "drop all but the first" in one(np.r_[x, x], remedies=ESTIMATOR)
 
@@ -132,6 +174,53 @@ def test_rows_that_are_there_more_than_once():
 def test_whole_numbers_are_named_once():
     found = findings(rng().integers(0, 5, size=(N, 3)).astype(float), None)
     assert [line.partition(":")[0] for line in found] == ["column 1", "column 2", "column 3"]
+
+
+@pytest.mark.parametrize("mark", [-999, -99.0, 9999, 1e20])
+def test_marks_of_missing_values(mark):
+    x = gaussian(2)
+    x[[3, 5, 8], 0] = mark
+    found = one(x, ["a", "b"])
+    assert found.startswith(f"column 'a': {mark:g} in 3 of 2,000 rows, far from all others")
+    assert "data.missing: drop" in found
+    x[:, 0] = np.where(np.arange(N) % 30 == 0, mark, x[:, 0])
+    assert "70 of" in one(x, ["a", "b"])  # not: dequantise it
+    assert findings(999 - 100 * rng().random((N, 1)) * (np.arange(N) > 0)[:, None], None) == []  # 999, but near others
+
+
+def test_rows_of_marks_alone_are_counted_though_they_are_copies():
+    x = gaussian(2)
+    x[:8] = -999
+    assert all("-999 in 8 of 2,000 rows" in line for line in findings(x, None)[:2])
+
+
+def test_rows_in_the_order_of_time():
+    def follows(share, rows=N):
+        steps, found = gaussian(2, rows), np.zeros((rows, 2))
+        for k in range(1, rows):
+            found[k] = share * found[k - 1] + steps[k]
+        return found
+
+    for rows in (follows(0.5), follows(0.9), np.round(follows(0.95)), np.cumsum(gaussian(2), axis=0)):
+        assert any("rows resemble the one before" in line for line in findings(rows, ["a", "b"]))
+    assert "(column 'a' by 0.7" in one(np.c_[follows(0.9)[:, 0], gaussian(1)], ["a", "b"])
+    x = gaussian()
+    for rows in (x, np.r_[x, x + 5], x + np.arange(N)[:, None] / 300, rng().permutation(follows(0.9))):
+        assert findings(rows, None) == []
+    assert "rises from row to row" in one(x[np.argsort(x[:, 0])], ["a", "b", "c"])
+
+
+def test_clocks_in_numbers():
+    x, g = gaussian(1)[:, 0], np.random.default_rng(1)
+    seconds = 1.6e9 + g.uniform(0, 1e8, N)
+    assert "seconds since 1970" in one(np.c_[seconds, x], ["time", "x"])
+    assert findings(np.c_[seconds, x], ["income", "x"]) == []
+    assert "milliseconds since 1970" in one(np.c_[np.floor(1e3 * seconds), x], ["income", "x"])
+    hours, months = 100 * (g.permutation(N) % 24), 1_000_000 * g.integers(0, 12, N)
+    minutes = 202_001_010_000 + months + hours + g.permutation(N) % 60
+    minutes = np.unique(minutes)
+    assert "read as dates" in one(np.c_[g.permutation(minutes), x[: len(minutes)]], ["at", "x"])
+    assert findings(np.c_[1e9 + 1e-3 * x, gaussian(2)[:, 1]], None) == []  # coarse steps are no clock
 
 
 def test_keys_and_dates_in_numbers():

@@ -1,6 +1,7 @@
 """Tables as people write them: each gives the right numbers, or one line that names the remedy."""
 
 import bz2
+import csv
 import gzip
 import io
 import lzma
@@ -42,11 +43,24 @@ READ = {
     "decimal commas": ("r.csv", german(), {}, "ab"),
     "decimal commas and tabs": ("r.txt", german("\t"), {}, "ab"),
     "decimal commas without a header": ("r.csv", german().partition("\n")[2], {}, None),
+    "decimal commas in quotes": (
+        "r.csv",
+        FRAME.to_csv(index=False, decimal=",", quoting=csv.QUOTE_NONNUMERIC),
+        {},
+        "ab",
+    ),
     "mark of UTF-8": ("r.csv", "\ufeff" + PLAIN, {}, "ab"),
     "UTF-16": ("r.csv", PLAIN.encode("utf-16"), {}, "ab"),
+    "UTF-32": ("r.csv", PLAIN.encode("utf-32"), {}, "ab"),
     "UTF-16 without a mark": ("r.txt", FRAME.to_csv(index=False, sep="\t").encode("utf-16-le"), {}, "ab"),
     "Windows-1252": ("r.csv", PLAIN.replace("a,b", "größe,b").encode("cp1252"), {}, ("größe", "b")),
     "CRLF, blank lines": ("r.csv", "\r\n" + PLAIN.replace("\n", "\r\n\r\n"), {}, "ab"),
+    "exponents of Fortran": (
+        "r.txt",
+        "a b\n" + "".join(f"{x:.6E} {y:.6E}\n".replace("E", "D") for x, y in ROWS),
+        {},
+        "ab",
+    ),
     "quoted": ("r.csv", '"a","b"\n' + "".join(f'"{x}","{y}"\n' for x, y in ROWS), {}, "ab"),
     "names with separators": ("r.csv", PLAIN.replace("a,b", '"a, in m","b"'), {}, ("a, in m", "b")),
     "comments above": ("r.csv", "# made in 2020\n# by hand, twice\n" + PLAIN, {}, "ab"),
@@ -57,6 +71,20 @@ READ = {
     "index": ("r.csv", FRAME.to_csv(), {}, "ab"),
     "index from 1": ("r.csv", FRAME.set_index(pd.RangeIndex(1, 6)).to_csv(), {}, "ab"),
     "shuffled index": ("r.csv", reversed_index().to_csv(), {}, "ab"),
+    "index with repetitions": ("r.csv", FRAME.set_index(pd.Index([4, 4, 1, 1, 2])).to_csv(), {}, "ab"),
+    "two indices of numbers": (
+        "r.csv",
+        FRAME.set_index(pd.MultiIndex.from_tuples([(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)])).to_csv(),
+        {},
+        "ab",
+    ),
+    "index of times": ("r.csv", FRAME.set_index(pd.Index([0.0, 0.5, 1.25, 3.0, 3.5])).to_csv(), {}, "ab"),
+    "index of column numbers, with repetitions": (
+        "r.csv",
+        pd.DataFrame(ROWS, index=[4, 4, 1, 1, 2]).to_csv(),
+        {},
+        "01",
+    ),
     "index of parts": ("r.csv", FRAME.set_index(pd.Index([0, 1, 2, 0, 1])).to_csv(), {}, "ab"),
     "index of dates": ("r.csv", FRAME.set_index(pd.date_range("2020-01-01", periods=5)).to_csv(), {}, "ab"),
     "index of words": ("r.csv", FRAME.set_index(pd.Index(list("vwxyz"))).to_csv(), {}, "ab"),
@@ -68,6 +96,13 @@ READ = {
         {},
         "ab",
     ),
+    "rows of an index, as R shuffles them": (
+        "r.txt",
+        '"a" "b"\n' + "".join(f'"{k}" {x} {y}\n' for k, (x, y) in zip((9, 3, 12, 5, 1), ROWS, strict=True)),
+        {},
+        "ab",
+    ),
+    "column of numbers, with an index": ("r.csv", pd.DataFrame(ROWS, columns=[0.5, 1.5]).to_csv(), {}, ("0.5", "1.5")),
     "column numbers": ("r.csv", pd.DataFrame(ROWS).to_csv(index=False), {}, "01"),
     "column numbers and index": ("r.csv", pd.DataFrame(ROWS).to_csv(), {}, "01"),
     "years as names": ("r.csv", PLAIN.replace("a,b", "2019,2020").replace(",3.0", ",3.00"), {}, ("2019", "2020")),
@@ -86,6 +121,7 @@ READ = {
         {"drop": ("c",), "missing": "drop"},
         "ab",
     ),
+    "errors of a spreadsheet": ("r.csv", PLAIN + "#N/A,1\n#NA,2\n", {"missing": "drop"}, "ab"),
     "blanks around marks": ("r.csv", PLAIN + "1, NA \n", {"missing": "drop"}, "ab"),
     "columns by place": ("r.csv", FRAME.assign(c="x").to_csv(index=False), {"columns": (1, 2)}, "ab"),
     "dropped text": ("r.csv", FRAME.assign(day="2020-01-01", ok=True).to_csv(), {"drop": ("day", "ok")}, "ab"),
@@ -167,7 +203,6 @@ REFUSED = {
     "one cell with thousands": ("a;b\n1,5;2\n1.234,5;3\n0,5;4\n", ["line 3, column 1 ('a')", "thousands separator"]),
     "thousands by blanks": ("a;b\n1 234,5;2\n2 345,5;3\n", ["thousands"]),
     "decimal commas in one column": ("x\n1,5\n2,5\n3,5\n", ["line 2 has 2 cells", "decimal mark"]),
-    "quoted decimal commas": ('a,b\n"1,5",2\n"2,25",3\n', ["'a' holds"]),
     "a missing cell": (PLAIN + "1,NA\n", ["line 7, column 2 ('b')", "'NA'", "data.missing: drop"]),
     "a short line": (PLAIN + "1\n", ["line 7 has 1 cell, the first line has 2"]),
     "a long line": (PLAIN + "1,2,3\n", ["line 7 has 3 cells, the first line has 2"]),
@@ -175,6 +210,9 @@ REFUSED = {
     "a word far down": (PLAIN + "1,2.5\n" * 60_000 + "1,x\n", ["line 60007, column 2 ('b')", "'x' is not a number"]),
     "a short line far down": (PLAIN + "1,2.5\n" * 60_000 + "1\n", ["line 60007 has 1 cell"]),
     "a long line far down": (PLAIN + "1,2.5\n" * 60_000 + "1,2,3\n", ["line 60007 has 3 cells"]),
+    "an error of a spreadsheet in a first cell": (PLAIN + "#DIV/0!,2\n", ["line 7, column 1 ('a'): '#DIV/0!'"]),
+    "units": (PLAIN.replace("b\n", "b\nm,kg\n", 1), ["line 2, column 1 ('a'): 'm'", "put # before"]),
+    "a title": ("My table\n" + PLAIN, ["line 2 has 2 cells, the first line has 1", "put # before"]),
     "infinite": (PLAIN + "1,inf\n", ["row 6, column 'b'", "infinite"]),
     "empty": ("", ["is empty"]),
     "a header alone": ("a,b\n", ["is empty"]),
@@ -288,6 +326,76 @@ def test_every_bit_of_a_number_is_read(tmp_path):
     np.testing.assert_array_equal(load_table(path).values, rows)
 
 
+def test_a_first_line_of_words_and_numbers_is_a_row_where_the_rows_are_like_it(tmp_path):
+    path = tmp_path / "r.data"
+    path.write_text("".join(f"{x},{y},{'setosa' if x > 0 else 'virginica'}\n" for x, y in ROWS))
+    assert "column 3 holds text ('setosa'); leave it out with data.drop: [3]" in refusal(path)
+    table = load_table(path, Reading(drop=(3,)))
+    np.testing.assert_array_equal(table.values, ROWS)
+    assert (table.names, table.decided) == (None, ("header",))
+    assert "data.header: yes takes it for names" in table.notes[0]
+    path.write_text("country,2019,2020\n" + "".join(f"c{k},{x},{y}\n" for k, (x, y) in enumerate(ROWS)))
+    table = load_table(path, Reading(drop=("country",)))
+    np.testing.assert_array_equal(table.values, ROWS)
+    assert table.names == ("2019", "2020")
+    assert "data.header: no reads it as a row" in table.notes[0]
+    path.write_text("id,7,2\n" + "".join(f"c{k},{x + 0.01},{y + 0.01}\n" for k, (x, y) in enumerate(ROWS)))
+    assert load_table(path, Reading(drop=("id",))).names == ("7", "2")
+
+
+GRID = "".join(f"{a:.3f},{b:.3f},{c:.3f}\n" for a, b, c in np.random.default_rng(1).normal(size=(30, 3)))
+
+
+@pytest.mark.parametrize(
+    ("first", "a_header"),
+    [
+        ("0.0,1.0,2.0", True),
+        ("0.5,1.5,2.5", True),
+        ("1960.0,1961.0,1962.0", True),
+        ("400.25,402.5,403.75", True),  # beyond all that is below
+        ("0.125,0.25,0.75", False),
+        ("0.125,0.250,0.375", False),
+    ],
+)
+def test_a_first_line_of_fractions(tmp_path, first, a_header):
+    path = tmp_path / "r.csv"
+    path.write_text(f"{first}\n{GRID}")
+    table = load_table(path)
+    assert table.names == (tuple(first.split(",")) if a_header else None)
+    assert len(table.values) == 31 - a_header
+    assert any("data.header" in note for note in table.notes) == (a_header or first.endswith("375"))
+
+
+def test_an_unnamed_first_column_of_data_is_kept_and_noted(tmp_path):
+    path = tmp_path / "r.csv"
+    path.write_text(PLAIN.replace("a,b", ",b"))
+    table = load_table(path)
+    np.testing.assert_array_equal(table.values, ROWS)
+    assert table.names == ("column 1", "b")
+    assert load_table(path, Reading(drop=("column 1",))).names == ("b",)
+    assert "data.drop: [column 1]" in table.notes[0]
+
+
+def test_halves_of_numbers_with_decimal_commas_are_noted(tmp_path):
+    path = tmp_path / "r.csv"
+    path.write_text("0,1257,-1,321\n2,0049,-5,3567\n-0,25,3,5\n7,125,8,25\n")
+    assert any("decimal commas" in note for note in load_table(path).notes)
+    path.write_text("12,1257,-1,321\n2,49,-5,3567\n-3,25,3,5\n7,125,8,25\n")
+    assert load_table(path).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [(gzip.compress(b"a"), ".csv.gz"), (b"PK\3\4", ".xlsx"), (b"PAR1", ".parquet"), (b"\x93NUMPY", ".npy")],
+)
+def test_files_whose_name_says_text_but_who_are_none(tmp_path, content, word):
+    path = tmp_path / "r.csv"
+    path.write_bytes(content)
+    message = refusal(path)
+    assert "not text; give it a name that ends in" in message
+    assert message.endswith(word)
+
+
 # --- points to score
 
 
@@ -314,6 +422,19 @@ def test_files_without_names_are_taken_by_place(tmp_path):
         np.testing.assert_array_equal(points(tmp_path, text, drop=("who",)).values, ROWS)
 
 
+def test_a_file_without_names_is_read_as_the_runs_own_was(tmp_path):
+    text = FRAME.assign(who="bob", c=[0.5, 3.5, 1.5, 7.5, 2.5]).to_csv(header=False, index=False)
+    got = points(tmp_path, text, names=None, drop=(3, 4))
+    np.testing.assert_array_equal(got.values, ROWS)
+    text = FRAME.assign(c=[0.5, 3.5, 1.5, 7.5, 2.5])[["c", "a", "b"]].to_csv(header=False, index=False)
+    for how in ({"drop": (1,)}, {"columns": (2, 3)}):
+        np.testing.assert_array_equal(points(tmp_path, text, names=None, **how).values, ROWS)
+    with pytest.raises(InputError, match="has 3 columns, the flow was trained on 2"):
+        points(tmp_path, text, names=None)
+    with pytest.raises(InputError, match="has 3 columns, the flow was trained on 2"):  # not: the index and a
+        points(tmp_path, FRAME.to_csv(header=False), names=None, columns=(1, 2))
+
+
 def test_columns_that_the_run_left_out_may_be_there(tmp_path):
     text = FRAME.assign(who="bob").to_csv()
     np.testing.assert_array_equal(points(tmp_path, text, drop=("who",)).values, ROWS)
@@ -334,6 +455,21 @@ def test_other_columns_than_the_runs_are_refused_by_name(tmp_path, text, words):
     with pytest.raises(InputError) as caught:
         points(tmp_path, text)
     assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_comments_and_lines_within_columns_of_text(tmp_path):
+    path = tmp_path / "r.csv"
+    rows = [f"g{k},{x},{y}" for k, (x, y) in enumerate(ROWS)]
+    header = "who,a,b\n"
+    path.write_text(header + "\n".join(["#g,0.5,0.5", *rows, "# g,1.5,0.5"]))
+    np.testing.assert_array_equal(load_table(path, Reading(drop=("who",))).values, ROWS)
+    path.write_text(header + "\n".join([f'"#{row}'.replace(",", '",', 1) for row in rows]))
+    np.testing.assert_array_equal(load_table(path, Reading(drop=("who",))).values, ROWS)
+    path.write_text(header + "\n".join([f'"two\n# lines of {row}'.replace(",", '",', 1) for row in rows]))
+    np.testing.assert_array_equal(load_table(path, Reading(drop=("who",))).values, ROWS)
+    for opened in ([2], [1, 3]):
+        path.write_text(header + "\n".join(['"' * (k in opened) + row for k, row in enumerate(rows)]))
+        assert "a quotation mark is not closed" in refusal(path, drop=("who",))
 
 
 # --- what it takes

@@ -133,7 +133,7 @@ def test_missing_file_and_folder(tmp_path):
     assert refusal(load_table, "x" * 5000 + ".npy")
 
 
-@pytest.mark.parametrize("name", ["rows.dat", "rows", "rows.npz", "rows.gz"])
+@pytest.mark.parametrize("name", ["rows.json", "rows", "rows.npz", "rows.gz"])
 def test_unknown_suffix(tmp_path, name):
     message = refusal(load_table, write(tmp_path, "1,2\n", name))
     assert "give one of .npy, .csv" in message

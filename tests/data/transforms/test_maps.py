@@ -217,5 +217,7 @@ def test_maps_of_columns_that_are_not_there():
         fit_transformed(np.c_[SKEWED, SIGNED], {"c": "log"}, ("a", "b"), "r.csv")
     with pytest.raises(InputError, match="twice"):
         fit_transformed(np.c_[SKEWED, SIGNED], {"01": "log", "1": "rank"}, None, "r.csv")
+    with pytest.raises(InputError, match=r"column 'a': values from .* go round a circle of length 0.5 more than once"):
+        fit_transformed(np.c_[SHARES, SHARES], {"a": {"circular": [0, 0.5]}}, ["a", "b"], "training rows")
     with pytest.raises(InputError, match="almost all values are the same"):
         fit_transformed(np.r_[np.ones(99), 2.0][:, None], {"1": "rank"}, None, "r.csv")
