@@ -128,7 +128,7 @@ class Study:
 
     def _matching(self, subjects: list[Subject], pattern: str) -> list[Subject]:
         if pattern == "best":
-            from sparseflows.experiment.loading import find
+            from sparseflows.experiment.folder.choosing import find
 
             return [Subject(self.folder, find(self.folder))]
         found = [subject for subject in subjects if fnmatchcase(subject.name, pattern)]

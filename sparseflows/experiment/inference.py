@@ -15,7 +15,9 @@ from sparseflows.data.tables.choosing import Expected
 from sparseflows.data.tables.loading import Table, load_points
 from sparseflows.data.tables.tabular import Standardiser
 from sparseflows.errors import InputError, RunError
+from sparseflows.experiment.folder.choosing import find
 from sparseflows.experiment.folder.folder import RunFolder
+from sparseflows.experiment.folder.records import Record
 from sparseflows.experiment.splitting import reading_of
 from sparseflows.rng import derived_seed
 
@@ -43,8 +45,8 @@ def draw_samples(run: Path, stage: str, n: int, seed: int) -> tuple[Array, int]:
         InputError: not a run folder, no such stage.
         RunError: the solver failed.
     """
-    folder = _open(run)
-    flow, _, standardiser = _load(folder, stage, None, None)
+    folder, record = _open(run, stage)
+    flow, _, standardiser = _load(folder, record, None, None)
     from sparseflows.evaluation.sampling import carry, noise_rows
     from sparseflows.flow.draws import RUN_OFF
 
@@ -76,9 +78,9 @@ def score_points(
         tol: rtol = atol, or None for the run's own.
         dtype: precision of the solve, or None for the run's own.
     """
-    folder = _open(run)
+    folder, record = _open(run, stage)
     own = _read_points(folder, points)
-    flow, precision, standardiser = _load(folder, stage, tol, dtype)
+    flow, precision, standardiser = _load(folder, record, tol, dtype)
     rows, outside = _taken(standardiser, own)
     from sparseflows.evaluation.likelihood import Likelihood, likelihood
 
@@ -112,10 +114,10 @@ def carry_points(
     A row that cannot be solved is NaN, one beyond all numbers infinite. So is a row NaN that a map of `data.transform`
     does not take: no noise belongs to it; these rows come second.
     """
-    folder = _open(run)
+    folder, record = _open(run, stage)
     own = _read_points(folder, points, to == "data")
     # Not the run's own precision: there and back, float32 loses a hundred times what the tolerance allows.
-    flow, precision, standardiser = _load(folder, stage, tol, dtype or "float64")
+    flow, precision, standardiser = _load(folder, record, tol, dtype or "float64")
     from sparseflows.evaluation.sampling import carry
 
     if to == "noise":
@@ -151,17 +153,16 @@ def _taken(standardiser: Standardiser, own: Table) -> tuple[Array, Outside]:
     return rows, Outside(outside, tuple(standardiser.fault(own.values[row], own.called) for row in first))
 
 
-def _open(run: Path) -> RunFolder:
+def _open(run: Path, stage: str) -> tuple[RunFolder, Record]:
     folder = RunFolder.open(run)
     if folder.spec.train.objective == "cross_entropy":
         raise InputError(f"{folder.path}: a classifier has no density to sample from or to score; give a flow's run")
-    return folder
+    return folder, find(folder, stage)
 
 
-def _load(folder: RunFolder, stage: str, tol: float | None, dtype: str | None) -> tuple[Flow, str, Standardiser]:
-    from sparseflows.experiment.loading import find, load
+def _load(folder: RunFolder, record: Record, tol: float | None, dtype: str | None) -> tuple[Flow, str, Standardiser]:
+    from sparseflows.experiment.loading import load
 
-    record = find(folder, stage)
     flow = load(folder.path, f"{record.cascade}/{record.stage}")
     if tol is not None:
         flow.solver = replace(flow.solver, rtol=tol, atol=tol, max_nfe=200_000)

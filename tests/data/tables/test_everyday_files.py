@@ -483,7 +483,11 @@ def test_a_typed_file_without_its_library(tmp_path, monkeypatch):
 
 
 def test_damaged_files(tmp_path):
-    for name, content in (("r.csv.gz", gzip.compress(PLAIN.encode(), mtime=0)[:-9]), ("r.zip", b"PK"), ("r.csv.xz", b"xx")):
+    for name, content in (
+        ("r.csv.gz", gzip.compress(PLAIN.encode(), mtime=0)[:-9]),
+        ("r.zip", b"PK"),
+        ("r.csv.xz", b"xx"),
+    ):
         path = tmp_path / name
         path.write_bytes(content)
         assert "damaged" in refusal(path)

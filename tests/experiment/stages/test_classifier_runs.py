@@ -14,8 +14,9 @@ from torch import nn
 from sparseflows import load
 from sparseflows.data.splits import make_splits
 from sparseflows.errors import InputError
+from sparseflows.experiment.folder.choosing import find
 from sparseflows.experiment.folder.folder import RunFolder
-from sparseflows.experiment.loading import find, load_network
+from sparseflows.experiment.loading import load_network
 from sparseflows.flow.model import Flow
 
 DENSITY = ("nll_val", "nll_test", "nll_test_se", "nll_train", "kl_gap", "kl_gap_se")
