@@ -64,7 +64,8 @@ class Layer(nn.Module):
 
     def tensors(self) -> list[Tensor | None]:
         """The weight (n_out, n_in) and the vectors (n_out,) of `TENSORS`, in that order; None where there is none."""
-        return [getattr(self, name) for name in TENSORS]
+        own = self._parameters  # where `getattr` finds them in the end: a fifth of the time
+        return [own[name] if name in own else getattr(self, name) for name in TENSORS]
 
     def initialise(self, generator: torch.Generator, gain: float = 1.0) -> None:
         """Uniform in ±1/√fan-in (PyTorch's own rule for a linear layer), the weights times `gain`."""
