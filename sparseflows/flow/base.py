@@ -17,6 +17,7 @@ from sparseflows.flow.divergence import DivergenceKind, DivergenceRule, Drawer, 
 from sparseflows.flow.draws import draw
 from sparseflows.flow.fields import Field, MLPField, as_field
 from sparseflows.flow.inputs import as_rows
+from sparseflows.flow.options import EXAMPLE, check_kind, check_options, check_parts
 from sparseflows.flow.rows import carried
 from sparseflows.flow.solvers.ode import Solver, Status
 from sparseflows.flow.transform import Transformed, standard_normal_log_prob, transform
@@ -52,9 +53,9 @@ class BaseFlow(nn.Module):
         solver: Solver | None = None,
     ) -> None:
         super().__init__()
-        fields = [fields] if isinstance(fields, nn.Module) else list(fields)
-        if not fields:
-            raise InputError("a flow needs at least one vector field")
+        fields = [fields] if not isinstance(fields, Sequence | nn.ModuleList) else list(fields)
+        check_parts(fields, whitening)
+        check_kind("solver", solver, Solver, EXAMPLE)
         self.blocks = nn.ModuleList(Block(field, train_end_time) for field in fields)
         self.register_buffer("whitening", whitening)
         self.solver = solver or Solver()
@@ -65,6 +66,14 @@ class BaseFlow(nn.Module):
     def dim(self) -> int | None:
         """D, where a field says so."""
         return next((d for field in self.fields() if isinstance(d := getattr(field, "dim", None), int)), None)
+
+    @property
+    def known_dim(self) -> int | None:
+        """D, where a field, the whitening or the standardiser says so."""
+        shift = getattr(self.standardiser, "shift", None)
+        if self.dim is None and self.whitening is not None:
+            return len(self.whitening)
+        return len(shift) if self.dim is None and shift is not None else self.dim
 
     def chain(self) -> list[Block]:
         """The blocks in the order data → noise, typed."""
@@ -171,6 +180,7 @@ class BaseFlow(nn.Module):
             >>> round(flow.log_prob(origin).item(), 4)  # -log(2 pi) + 0.25
             -1.5879
         """
+        check_options(solver, divergence, noise, generator, chunk)
         rows, alone = as_rows(self, points)
         how: dict[str, Any] = {"divergence": divergence, "noise": noise, "generator": generator}
         parts = [
@@ -182,12 +192,14 @@ class BaseFlow(nn.Module):
 
     def to_noise(self, points: Any, *, solver: Solver | None = None, on_failure: str = "raise") -> Tensor:
         """z(T) (B, D) for x (B, D), or (D,) for (D,); `points` and `on_failure` as in `log_prob`."""
+        check_kind("solver", solver, Solver, EXAMPLE)
         rows, alone = as_rows(self, points)
         found = carried(self, rows, on_failure, solver or self.solver, divergence=None).points
         return found[0] if alone else found
 
     def to_data(self, noise: Any, *, solver: Solver | None = None, on_failure: str = "raise") -> Tensor:
         """x (B, D) for z(T) (B, D), or (D,) for (D,); `noise` and `on_failure` as `points` in `log_prob`."""
+        check_kind("solver", solver, Solver, EXAMPLE)
         rows, alone = as_rows(self, noise)
         found = carried(self, rows, on_failure, solver or self.solver, reverse=True, divergence=None).points
         return found[0] if alone else found
@@ -213,12 +225,7 @@ class BaseFlow(nn.Module):
         Raises:
             InputError: nobody says it, or `dim` contradicts.
         """
-        own = self.dim
-        if own is None and self.whitening is not None:
-            own = len(self.whitening)
-        shift = getattr(self.standardiser, "shift", None)
-        if own is None and shift is not None:
-            own = len(shift)
+        own = self.known_dim
         if dim is not None and own is not None and dim != own:
             raise InputError(f"dim={dim}, but the flow has {own} dimensions; leave dim out")
         found = dim or own

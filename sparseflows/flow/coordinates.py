@@ -49,8 +49,8 @@ class Standardised(NamedTuple):
 
     def arrive(self, x: Tensor, dtype: torch.dtype) -> Arrived:
         """See `OwnCoordinates`."""
-        x = x.to(dtype)
-        rows = (x - self.shift.to(x)) / self.scale.to(x)
+        x = x.double()  # far from 0 the rows may not be told apart in the flow's precision
+        rows = ((x - self.shift.to(x)) / self.scale.to(x)).to(dtype)
         return Arrived(rows, self.log_slope(rows), None)
 
     def leave(self, rows: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from sparseflows.flow.base import BaseFlow
 from sparseflows.flow.coordinates import coordinates_of
 from sparseflows.flow.draws import draw
 from sparseflows.flow.inputs import check_on_failure
+from sparseflows.flow.options import EXAMPLE, check_chunk, check_kind
 from sparseflows.flow.solvers.ode import Solver
 from sparseflows.flow.transform import standard_normal_log_prob
 from sparseflows.specs.choices import Coordinates
@@ -87,6 +88,8 @@ class FlowDistribution(Distribution):
             raise InputError(f"unknown coordinates '{coordinates}' (known: data, standardised)")
         self.flow, self.coordinates, self.solver, self.chunk = flow, coordinates, solver, chunk
         check_on_failure(on_failure)
+        check_chunk(chunk)
+        check_kind("solver", solver, Solver, EXAMPLE)
         self.generator, self.on_failure = generator, on_failure
         self._own = coordinates_of(flow.standardiser) if coordinates == "data" else None
         super().__init__(Size(), Size((flow.dimension(dim),)), validate_args=validate_args)

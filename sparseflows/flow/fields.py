@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from numbers import Integral
 from typing import Protocol, TypeVar, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -121,7 +123,7 @@ class MLPField(nn.Module):
         lookup("activation", activation, ACTIVATIONS)
         lookup("time conditioning", time, TIMES)
         lookup("base", base, BASES)
-        widths = [dim, *hidden, dim]
+        widths = _widths(dim, hidden)
         self.layers = nn.ModuleList(
             Layer(n_in, n_out, "none" if time == "concat" and i else time)
             for i, (n_in, n_out) in enumerate(pairwise(widths))
@@ -228,6 +230,16 @@ class MLPField(nn.Module):
         return f + rate * z, u + rate * v
 
 
+def _widths(dim: int, hidden: Sequence[int]) -> list[int]:
+    if not isinstance(hidden, Sequence | np.ndarray) or isinstance(hidden, str):
+        raise InputError(f"hidden is {hidden!r}; it is a list of widths, one a hidden layer: [64, 64]")
+    widths = [dim, *hidden, dim]
+    for width in widths:
+        if isinstance(width, bool) or not isinstance(width, Integral) or width < 1:
+            raise InputError(f"dim is {dim!r}, hidden is {list(hidden)!r}; both are whole numbers from 1 on")
+    return [int(width) for width in widths]
+
+
 Time = TypeVar("Time", float, Tensor)
 
 
@@ -268,6 +280,10 @@ class AutogradField(nn.Module):
     def forward(self, t: Tensor, z: Tensor) -> Tensor:
         """f(t, z) (B, D) for t () or (B, 1) and z (B, D)."""
         result: Tensor = self.module(t, z)
+        if not isinstance(result, Tensor) or result.shape != z.shape:
+            given = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
+            name = type(self.module).__name__
+            raise InputError(f"the field {name} gives {given} for points {tuple(z.shape)}; a field gives their shape")
         return result
 
     def tangents(self, t: Tensor, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

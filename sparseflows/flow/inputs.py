@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from datetime import date, timedelta
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -14,6 +15,8 @@ from sparseflows.flow.transform import Transformed
 from sparseflows.specs.choices import FIXED
 
 ON_FAILURE = ("raise", "nan")
+# In an array of objects, as of a data frame with several kinds of columns.
+NO_NUMBERS = (str, bytes, complex, date, timedelta, np.datetime64, np.timedelta64)
 
 
 class Carrier(Protocol):
@@ -25,6 +28,11 @@ class Carrier(Protocol):
     @property
     def dim(self) -> int | None:
         """The dimension D, where it is known."""
+        ...
+
+    @property
+    def known_dim(self) -> int | None:
+        """The same, also where the whitening or the standardiser says it."""
         ...
 
     def parameters(self) -> Iterator[nn.Parameter]:
@@ -56,35 +64,51 @@ class Carrier(Protocol):
 def as_rows(flow: Carrier, points: Any) -> tuple[Tensor, bool]:
     """Points (B, D) in the flow's precision, and whether one row (D,) was given alone.
 
-    NumPy arrays, lists, data frames and whole numbers are converted, and so is another precision; a tensor stays on its
-    device and keeps its graph.
+    NumPy arrays, lists, data frames and whole numbers are converted, and so is another precision; entries that are
+    masked (`numpy.ma`) are NaN. A tensor keeps its graph.
 
     Raises:
-        InputError: no numbers, or another shape than the flow takes.
+        InputError: no real numbers (text, dates, truth values), another shape than the flow takes, or another device.
     """
-    tensor = points if isinstance(points, Tensor) else _tensor(points, flow.like().device)
+    like = flow.like()
+    tensor = points if isinstance(points, Tensor) else _tensor(points, like.device)
+    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_nested:
+        raise InputError("points are a sparse, nested or quantised tensor; give a dense one (B, D), as by to_dense()")
     if tensor.is_complex() or tensor.dtype is torch.bool:
         raise InputError(f"points have dtype {tensor.dtype}; the flow takes real numbers")
+    if next(flow.parameters(), None) is not None and tensor.device != like.device:
+        raise InputError(f"points are on the device {tensor.device}, the flow on {like.device}; points.to(...) it")
     own = next((p.dtype for p in flow.parameters() if p.is_floating_point()), None)
     tensor = tensor.to(own or (tensor.dtype if tensor.is_floating_point() else torch.get_default_dtype()))
-    alone = tensor.ndim == 1 and len(tensor) == flow.dim
+    dim = flow.known_dim
+    alone = tensor.ndim == 1 and len(tensor) == dim
     if alone:
         tensor = tensor.unsqueeze(0)
-    if tensor.ndim != 2 or len(tensor) == 0 or (flow.dim is not None and tensor.shape[1] != flow.dim):
-        wanted = f"(B, {flow.dim})" if flow.dim else "(B, D)"
+    if tensor.ndim != 2 or tensor.numel() == 0 or (dim is not None and tensor.shape[1] != dim):
+        wanted = f"(B, {dim})" if dim else "(B, D)"
         raise InputError(f"points have shape {tuple(tensor.shape)}; the flow takes {wanted}, B at least 1")
     return tensor, alone
 
 
 def _tensor(points: Any, device: torch.device) -> Tensor:
+    kind = type(points).__name__
     try:
         array = np.asarray(points)
-        if array.dtype.kind not in "fiub":
-            array = array.astype(np.float64)
-        return torch.as_tensor(array, device=device)
+        if array.dtype.kind == "O":
+            wrong = next((value for value in array.flat if isinstance(value, NO_NUMBERS)), None)
+            if wrong is not None:
+                raise TypeError(f"{wrong!r} is none")
+        elif array.dtype.kind not in "fiu":
+            raise TypeError(f"dtype {array.dtype}")
+        array = np.array(array, dtype=array.dtype if array.dtype.kind in "iu" else np.float64, order="C")
+        if np.ma.isMaskedArray(points) and bool(np.ma.getmaskarray(points).any()):
+            array = np.where(np.ma.getmaskarray(points), np.nan, array)
+        return torch.tensor(array.astype(array.dtype.newbyteorder("=")), device=device)
     except (TypeError, ValueError) as error:
-        kind = type(points).__name__
-        raise InputError(f"points are a {kind} without numbers only ({error}); give a tensor or array (B, D)") from None
+        why = " ".join(str(error).split())[:120]
+        raise InputError(
+            f"points are a {kind} without real numbers only ({why}); give a tensor or array (B, D)"
+        ) from None
 
 
 def check_on_failure(on_failure: str) -> None:

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from typing import Generic, cast
 
 from torch import Tensor, nn
@@ -13,7 +14,6 @@ from sparseflows.pruning.cutting.structured import Network, choose_neurons, floo
 from sparseflows.pruning.cutting.unstructured import Scores, prune_weights
 from sparseflows.pruning.graph.groups import (
     Keep,
-    chains,
     count_params,
     hidden_layers,
     least_params,
@@ -27,6 +27,7 @@ from sparseflows.pruning.scoring.bounds import Promise
 from sparseflows.pruning.scoring.criteria import score
 from sparseflows.pruning.scoring.criteria.pfp import choose_by_pfp
 from sparseflows.pruning.scoring.criteria.sipp import Sipp
+from sparseflows.specs.choices import ALLOCATIONS
 from sparseflows.specs.methods import METHODS, Kind, Method
 
 
@@ -107,7 +108,9 @@ def prune(
     if (chosen.needs_data or compensated) and sample is None:
         who = f"method '{method}'" if chosen.needs_data else "compensation of biases"
         raise InputError(f"{who} looks at data; give sample=Sample(rows, …)")
-    chains(state.flow)  # refuses what cannot be followed, before its params are counted
+    _check_options(chosen, allocation, floor, compensated)
+    _check_whole(target, least=0 if nearest else 1)
+    _check_state(state, chosen.kind)
     if not nearest:
         _check_target(state, target, chosen.kind)
     found = _pruned(chosen, state, dense, target, allocation, sample, floor, compensated, seed)
@@ -116,12 +119,44 @@ def prune(
             f"{target:,} params cannot be reached by {method}: the nearest is {found.params:,}; ask for that, or take "
             "nearest=True"
         )
-    return replace(found, asked=target)
+    return replace(found, asked=int(target))
+
+
+def _check_options(chosen: Method, allocation: str | None, floor: float, compensated: bool) -> None:
+    """Refuse what the method would pass over without a word."""
+    if isinstance(floor, bool) or not isinstance(floor, Real) or not 0 <= floor <= 1:
+        raise InputError(f"floor is {floor!r}; it is the share of each layer that stays, from 0 to 1")
+    if compensated and chosen.kind != "neurons":
+        raise InputError("compensated takes up removed neurons' means, and this method removes weights; leave it out")
+    if allocation is not None:
+        lookup("allocation", allocation, ALLOCATIONS)
+
+
+def _check_whole(target: object, least: int = 1) -> None:
+    if isinstance(target, bool) or not isinstance(target, Integral) or int(target) < least:
+        raise InputError(f"target is {target!r}; it is a number of params to keep, a whole number from 1 on")
+
+
+def _check_state(state: object, kind: Kind) -> None:
+    if not isinstance(state, Pruned):
+        raise InputError(f"the state before is a {type(state).__name__}; start a cascade with unpruned(network)")
+    if kind == "neurons":
+        removable_layers(state.flow)
+        if state.masks is not None and not all(bool(mask.all()) for mask in state.masks.values()):
+            raise InputError(
+                "the state before has masked weights, which removing neurons would let go; start from "
+                "unpruned(network), or from unpruned(flow.compact())"
+            )
+        return
+    shapes = {name: parameter.shape for name, parameter in state.flow.named_parameters()}
+    if any(mask.shape != shapes[name] for name, mask in state.dense_masks.items() if name in weight_names(state.flow)):
+        raise InputError(
+            "the state before has lost neurons, so its masks are not those of its own weights; go on from "
+            "unpruned(state.flow)"
+        )
 
 
 def _check_target(state: Pruned[Network], target: int, kind: Kind) -> None:
-    if isinstance(target, bool) or not isinstance(target, int) or target < 1:
-        raise InputError(f"target is {target!r}; it is a number of params to keep, a whole number from 1 on")
     if target > state.params:
         raise InputError(f"target is {target:,}, but the network has {state.params:,} params; ask for fewer")
     least = least_params(state.flow, kind)
@@ -191,6 +226,9 @@ def prune_by_scores(network: Network, scores: Scores, target: int, allocation: s
         raise InputError(f"the scores name '{unknown}', which is no weight of this network that can be pruned")
     by_neurons = set(scores) == set(hidden)
     least = least_params(network, "neurons" if by_neurons else "weights")
+    _check_whole(target)
+    if target > count_params(network):
+        raise InputError(f"target is {target:,}, but the network has {count_params(network):,} params; ask for fewer")
     if target < least:
         left = "one neuron a layer" if by_neurons else "one path of weights"
         raise InputError(f"{target} params would empty a layer: {left} takes {least}; keep more")

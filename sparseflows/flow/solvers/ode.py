@@ -10,6 +10,7 @@ import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -94,12 +95,19 @@ class Solver:
                 f"method is {self.method}"
             )
         for name in ("rtol", "atol"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise InputError(f"{name} is {getattr(self, name)}; a tolerance is a finite number above 0")
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < float("inf"):
+                raise InputError(f"{name} is {value!r}; a tolerance is a finite number above 0")
+            object.__setattr__(self, name, float(value))
         for name in ("steps", "max_nfe"):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
+            if value is None and name == "steps":
+                continue
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
                 raise InputError(f"{name} is {value!r}; it is a whole number from 1 on")
+            object.__setattr__(self, name, int(value))
+        if not isinstance(self.compiled, bool):
+            raise InputError(f"compiled is {self.compiled!r}; it is True or False")
         if self.processes.several and self.norm != "batch":
             raise InputError("a batch that several processes share is solved with the norm 'batch'")
 

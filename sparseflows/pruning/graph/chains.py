@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from sparseflows.errors import InputError
+from sparseflows.flow.calls import MAKERS
 from sparseflows.flow.fields import Layer
 
 ACTIVATIONS = frozenset(
@@ -79,6 +80,14 @@ def check_owned(where: str, layer: nn.Linear | nn.Conv2d, names: Sequence[str], 
     """Raise InputError unless `layer` has weights, and the `names` of its own are among the network's `parameters`."""
     if isinstance(layer.weight, UninitializedParameter):
         raise InputError(f"{where} has no weights yet: pass one batch through the network first")
+    state = vars(layer)
+    if "forward" in state or any(state[name] for name in ("_forward_hooks", "_forward_pre_hooks")):
+        made = any(isinstance(hook, MAKERS) for hook in state["_forward_pre_hooks"].values())
+        if not made:
+            raise InputError(
+                f"{where} has hooks or a forward of its own, which pruning does not follow; remove them, or make what "
+                "they do a module of its own"
+            )
     if any(name not in parameters for name in names):
         kinds = " or ".join(name.rpartition(".")[2] for name in names)
         raise InputError(
