@@ -230,6 +230,14 @@ def refusal(path, **how):
     return message
 
 
+def test_names_of_several_lines_are_one_line_in_messages(tmp_path):
+    path = tmp_path / "r.csv"
+    path.write_text(FRAME.assign(who="bob").to_csv(index=False).replace("who", '"who\n(name)"'))
+    assert 'data.drop: ["who\\n(name)"]' in refusal(path)
+    assert load_table(path, Reading(drop=("who\n(name)",))).names == ("a", "b")
+    assert "there are: a, b, who (name)" in refusal(path, drop=("d",))
+
+
 @pytest.mark.parametrize("kind", REFUSED)
 def test_what_is_no_table_of_numbers_is_refused_by_name(tmp_path, kind):
     content, words = REFUSED[kind]
