@@ -299,6 +299,9 @@ FRACTIONS = "".join(f"{a},{b},{c}\n" for a, b, c in np.random.default_rng(0).nor
         ("0,1,2\n" + "1,2,0\n0,1,2\n2,1,0\n" * 5, None, True),  # ranks
         ("7,3,5\n" + FRACTIONS, None, True),
         ("7,3,5\n" + WHOLE, None, False),
+        ("# mine, too, and more\n2019,2020,2021\n" + FRACTIONS, ("2019", "2020", "2021"), True),
+        ("2019\n" + FRACTIONS.replace(",", "\n"), None, True),
+        ("2019,2020\n" + "5,3\n8,7\n" * 9, None, True),
         (WHOLE, None, False),
         (FRACTIONS, None, False),
     ],
@@ -308,7 +311,7 @@ def test_first_lines_of_numbers(tmp_path, text, names, noted):
     path.write_text(text)
     table = load_table(path)
     assert table.names == names
-    assert len(table.values) == text.count("\n") - (names is not None)
+    assert len(table.values) == text.count("\n") - text.count("#") - (names is not None)
     assert any("data.header" in note for note in table.notes) == noted
 
 
@@ -387,6 +390,8 @@ def test_an_unnamed_first_column_of_data_is_kept_and_noted(tmp_path):
 def test_halves_of_numbers_with_decimal_commas_are_noted(tmp_path):
     path = tmp_path / "r.csv"
     path.write_text("0,1257,-1,321\n2,0049,-5,3567\n-0,25,3,5\n7,125,8,25\n")
+    assert any("decimal commas" in note for note in load_table(path).notes)
+    path.write_text("# one, two\n1,257e+02\n-1,3e-03\n")
     assert any("decimal commas" in note for note in load_table(path).notes)
     path.write_text("12,1257,-1,321\n2,49,-5,3567\n-3,25,3,5\n7,125,8,25\n")
     assert load_table(path).notes == ()
