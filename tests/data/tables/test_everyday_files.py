@@ -572,6 +572,14 @@ def test_a_column_that_is_always_missing(tmp_path):
     assert "data.drop: [b]" in refusal(path, missing="drop")
 
 
+def test_a_point_beyond_all_numbers_costs_one_row(tmp_path):
+    path = tmp_path / "p.csv"
+    path.write_text(PLAIN + "1e999,-inf\n")
+    assert load_points(path, Expected(2)).values[-1].tolist() == [np.inf, -np.inf]
+    np.save(tmp_path / "p.npy", np.r_[ROWS, [[np.inf, 1.0]]])
+    np.testing.assert_array_equal(load_points(tmp_path / "p.npy", Expected(2)).values[:-1], ROWS)
+
+
 def test_points_with_a_missing_value_have_another_remedy(tmp_path):
     path = tmp_path / "p.csv"
     path.write_text(PLAIN + "1,\n")
