@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -82,7 +83,8 @@ def short(name: str) -> str:
 
 
 def listed(words: Sequence[str]) -> str:
-    """The first few words, and how many more there are."""
+    """The first few words, each on one line, and how many more there are."""
+    words = [" ".join(word.split()) for word in words]
     more = f" and {len(words) - NAMED} more" if len(words) > NAMED else ""
     return ", ".join(word if len(word) <= 4 * LONGEST else f"{word[: 4 * LONGEST]}…" for word in words[:NAMED]) + more
 
@@ -203,7 +205,11 @@ def quoted(name: str) -> str:
     plain = (
         name and name.isprintable() and not any(mark in name for mark in ",:[]{}#&*!|>'\"%@`") and name == name.strip()
     )
-    return name if plain and name.lower() not in ("yes", "no", "true", "false", "null", "on", "off") else f'"{name}"'
+    return (
+        name
+        if plain and name.lower() not in ("yes", "no", "true", "false", "null", "on", "off")
+        else json.dumps(name, ensure_ascii=False)
+    )
 
 
 def _by_place(sheet: Sheet, reading: Reading, expected: Expected, source: str) -> tuple[int, ...]:

@@ -86,7 +86,7 @@ def refuse_header(path: FilePath, reading: Reading) -> None:
 
 
 def load_points(path: FilePath, expected: Expected, reading: Reading = DEFAULT) -> Table:
-    """Points to score or to map, in a run's columns; few rows and constant columns are fine here.
+    """Points to score or to map, in a run's columns; few rows, constant columns and infinite values are fine here.
 
     Args:
         path: as for `load_table`.
@@ -107,7 +107,9 @@ def load_points(path: FilePath, expected: Expected, reading: Reading = DEFAULT) 
         if reading.index is not True:
             raise
         table = read(replace(strict, index=False))  # the run's own file has an index, others need not have
-    return replace(table, values=finite_matrix(table.values, str(path), table.called, copy=False))
+    # An infinite value has its own outcome, as any row beyond all numbers.
+    values = finite_matrix(table.values, str(path), table.called, copy=False, infinite=True)
+    return replace(table, values=values)
 
 
 def _read(path: FilePath, reading: Reading, chooser: Chooser, expected: Expected | None) -> Table:

@@ -72,16 +72,18 @@ def real_matrix(array: np.ndarray, source: str, copy: bool = True) -> np.ndarray
     return matrix
 
 
-def finite_matrix(array: np.ndarray, source: str, names: Names = None, copy: bool = True, hint: str = "") -> np.ndarray:
+def finite_matrix(
+    array: np.ndarray, source: str, names: Names = None, copy: bool = True, hint: str = "", infinite: bool = False
+) -> np.ndarray:
     """`array` as a matrix (N, D) float64 of finite numbers: the checks that points and tables share.
 
-    `hint` ends the message where it is NaN that is refused.
+    `hint` ends the message where it is NaN that is refused; `infinite` lets such values through, as points may be.
 
     Raises:
         InputError: as `real_matrix`; NaN or infinite values.
     """
     matrix = real_matrix(array, source, copy)
-    bad = ~np.isfinite(matrix)
+    bad = np.isnan(matrix) if infinite else ~np.isfinite(matrix)
     if bad.any():
         row, column = np.argwhere(bad)[0]
         remedy = "drop the rows or fill them in"

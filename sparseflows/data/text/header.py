@@ -61,9 +61,8 @@ def find_header(rows: Sequence[Sequence[str]], above: Sequence[str] | None, deci
             return Header(None, False, True, (said,))
         numbers = any(is_value(cell, decimal) and not is_missing(cell) for cell in first)
         return Header(names, True, False, (f"{said} taken for names; data.header: no reads it as a row",) * numbers)
-    if commented is not None:
-        return Header(commented, False)
-    return _of_numbers(names, below, decimal)
+    found = _of_numbers(names, below, decimal)
+    return found if found.is_line or commented is None else Header(commented, False)
 
 
 def _is_row(first: Sequence[str], below: Sequence[Sequence[str]], decimal: str) -> bool:
@@ -99,7 +98,7 @@ def _of_numbers(names: tuple[str, ...], below: Sequence[Sequence[str]], decimal:
     numbers = [int(cell) for cell in cells]
     counts = numbers == list(range(numbers[0], numbers[0] + len(numbers))) and all(c == str(int(c)) for c in cells)
     firsts = [row[0] for row in below if row]
-    named_rows = unnamed > 0 and is_index(firsts, named=not (counts and numbers[0] == 0))
+    named_rows = unnamed > 0 and is_index(firsts, named=not (counts and (len(numbers) > 1 or numbers[0] == 0)))
     if named_rows and len(set(cells)) == len(cells):
         return Header(names, True, True)
     if unnamed or len(set(cells)) < len(cells):
@@ -116,7 +115,7 @@ def _of_numbers(names: tuple[str, ...], below: Sequence[Sequence[str]], decimal:
     ):
         said = f"the first line, {shown}, is taken for column numbers; data.header: no reads it as a row"
         return Header(names, True, True, (said,))
-    if (len(numbers) > 1 and fractions) or (counts and from_0):
+    if fractions or (counts and (from_0 or len(numbers) > 1)):
         said = f"the first line, {shown}, is read as a row like those below; data.header: yes takes it for names"
         return Header(None, False, False, (said,))
     return Header(None, False)

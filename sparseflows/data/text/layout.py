@@ -16,7 +16,6 @@ from sparseflows.data.text.cells import (
     NUMBER,
     THOUSANDS,
     decimal_mark,
-    is_whole,
     kind_of,
     kind_of_column,
     plain,
@@ -124,7 +123,7 @@ def find_layout(text: str, source: str, header: str | bool = "auto", index: str 
     empty = _empty_end(names, body, width)
     places = tuple(k for k in range(width) if k not in left_out and k not in empty)
     index_names = tuple((names[k] or "without a name") if names else f"column {k + 1}" for k in sorted(left_out))
-    halves = _said_of_halves(rows) if separator == "," and found.names is None else []
+    halves = _said_of_halves(rows) if separator == "," and not found.is_line else []
     notes = [*found.notes, *notes, *_said_of_commas(cells, decimal), *halves]
     decided = [*(["header"] if found.unusual else []), *(["index"] if left_out else [])]
     return Layout(
@@ -262,13 +261,16 @@ def _index_places(
 
 def _said_of_halves(rows: Sequence[Sequence[str]]) -> list[str]:
     """What is said of rows of whole numbers every second of which may be the decimals of the one before: some of those
-    begin with 0, or follow −0, as no whole number does."""
+    begin with 0, follow −0 or have an exponent, as no whole number does."""
     width = len(rows[0])
-    if width % 2 or not all(len(row) == width and all(map(is_whole, row)) for row in rows):
+    if width % 2 or any(len(row) != width for row in rows):
         return []
     fronts, backs = ([cell.strip() for row in rows for cell in row[first::2]] for first in (0, 1))
-    signs = any(cell[0] in "+-" for cell in backs) or any(re.fullmatch(r"[+-]?0\d+", cell) for cell in fronts)
-    if signs or (not any(cell == "-0" for cell in fronts) and not any(re.fullmatch(r"0\d+", cell) for cell in backs)):
+    if not all(re.fullmatch(r"[+-]?(0|[1-9]\d*)", cell) for cell in fronts):
+        return []
+    if not all(re.fullmatch(r"\d+([eE][+-]?\d+)?", cell) for cell in backs) or (
+        not any(cell == "-0" for cell in fronts) and not any(re.fullmatch(r"0\d+|\d+[eE].*", cell) for cell in backs)
+    ):
         return []
     shown = ",".join(rows[0][:2])
     return [f"cells such as {shown} look like halves of numbers with decimal commas; if so, separate numbers by ';'"]

@@ -230,6 +230,14 @@ def refusal(path, **how):
     return message
 
 
+def test_names_of_several_lines_are_one_line_in_messages(tmp_path):
+    path = tmp_path / "r.csv"
+    path.write_text(FRAME.assign(who="bob").to_csv(index=False).replace("who", '"who\n(name)"'))
+    assert 'data.drop: ["who\\n(name)"]' in refusal(path)
+    assert load_table(path, Reading(drop=("who\n(name)",))).names == ("a", "b")
+    assert "there are: a, b, who (name)" in refusal(path, drop=("d",))
+
+
 @pytest.mark.parametrize("kind", REFUSED)
 def test_what_is_no_table_of_numbers_is_refused_by_name(tmp_path, kind):
     content, words = REFUSED[kind]
@@ -291,6 +299,9 @@ FRACTIONS = "".join(f"{a},{b},{c}\n" for a, b, c in np.random.default_rng(0).nor
         ("0,1,2\n" + "1,2,0\n0,1,2\n2,1,0\n" * 5, None, True),  # ranks
         ("7,3,5\n" + FRACTIONS, None, True),
         ("7,3,5\n" + WHOLE, None, False),
+        ("# mine, too, and more\n2019,2020,2021\n" + FRACTIONS, ("2019", "2020", "2021"), True),
+        ("2019\n" + FRACTIONS.replace(",", "\n"), None, True),
+        ("2019,2020\n" + "5,3\n8,7\n" * 9, None, True),
         (WHOLE, None, False),
         (FRACTIONS, None, False),
     ],
@@ -300,7 +311,7 @@ def test_first_lines_of_numbers(tmp_path, text, names, noted):
     path.write_text(text)
     table = load_table(path)
     assert table.names == names
-    assert len(table.values) == text.count("\n") - (names is not None)
+    assert len(table.values) == text.count("\n") - text.count("#") - (names is not None)
     assert any("data.header" in note for note in table.notes) == noted
 
 
@@ -379,6 +390,8 @@ def test_an_unnamed_first_column_of_data_is_kept_and_noted(tmp_path):
 def test_halves_of_numbers_with_decimal_commas_are_noted(tmp_path):
     path = tmp_path / "r.csv"
     path.write_text("0,1257,-1,321\n2,0049,-5,3567\n-0,25,3,5\n7,125,8,25\n")
+    assert any("decimal commas" in note for note in load_table(path).notes)
+    path.write_text("# one, two\n1,257e+02\n-1,3e-03\n")
     assert any("decimal commas" in note for note in load_table(path).notes)
     path.write_text("12,1257,-1,321\n2,49,-5,3567\n-3,25,3,5\n7,125,8,25\n")
     assert load_table(path).notes == ()
@@ -561,6 +574,14 @@ def test_a_column_that_is_always_missing(tmp_path):
     assert "column 2 ('b'): a value is missing" in refusal(path)
     assert "in 100% of them in column 'b'" in refusal(path, missing="drop")
     assert "data.drop: [b]" in refusal(path, missing="drop")
+
+
+def test_a_point_beyond_all_numbers_costs_one_row(tmp_path):
+    path = tmp_path / "p.csv"
+    path.write_text(PLAIN + "1e999,-inf\n")
+    assert load_points(path, Expected(2)).values[-1].tolist() == [np.inf, -np.inf]
+    np.save(tmp_path / "p.npy", np.r_[ROWS, [[np.inf, 1.0]]])
+    np.testing.assert_array_equal(load_points(tmp_path / "p.npy", Expected(2)).values[:-1], ROWS)
 
 
 def test_points_with_a_missing_value_have_another_remedy(tmp_path):
