@@ -45,7 +45,8 @@ def draw_samples(run: Path, stage: str, n: int, seed: int) -> tuple[Array, int]:
         InputError: not a run folder, no such stage.
         RunError: the solver failed.
     """
-    folder, record = _open(run, stage)
+    folder = _open(run)
+    record = find(folder, stage)
     flow, _, standardiser = _load(folder, record, None, None)
     from sparseflows.evaluation.sampling import carry, noise_rows
     from sparseflows.flow.draws import RUN_OFF
@@ -78,8 +79,8 @@ def score_points(
         tol: rtol = atol, or None for the run's own.
         dtype: precision of the solve, or None for the run's own.
     """
-    folder, record = _open(run, stage)
-    own = _read_points(folder, points)
+    folder = _open(run)
+    own, record = _read_points(folder, points), find(folder, stage)
     flow, precision, standardiser = _load(folder, record, tol, dtype)
     rows, outside = _taken(standardiser, own)
     from sparseflows.evaluation.likelihood import Likelihood, likelihood
@@ -114,8 +115,8 @@ def carry_points(
     A row that cannot be solved is NaN, one beyond all numbers infinite. So is a row NaN that a map of `data.transform`
     does not take: no noise belongs to it; these rows come second.
     """
-    folder, record = _open(run, stage)
-    own = _read_points(folder, points, to == "data")
+    folder = _open(run)
+    own, record = _read_points(folder, points, to == "data"), find(folder, stage)
     # Not the run's own precision: there and back, float32 loses a hundred times what the tolerance allows.
     flow, precision, standardiser = _load(folder, record, tol, dtype or "float64")
     from sparseflows.evaluation.sampling import carry
@@ -153,11 +154,11 @@ def _taken(standardiser: Standardiser, own: Table) -> tuple[Array, Outside]:
     return rows, Outside(outside, tuple(standardiser.fault(own.values[row], own.called) for row in first))
 
 
-def _open(run: Path, stage: str) -> tuple[RunFolder, Record]:
+def _open(run: Path) -> RunFolder:
     folder = RunFolder.open(run)
     if folder.spec.train.objective == "cross_entropy":
         raise InputError(f"{folder.path}: a classifier has no density to sample from or to score; give a flow's run")
-    return folder, find(folder, stage)
+    return folder
 
 
 def _load(folder: RunFolder, record: Record, tol: float | None, dtype: str | None) -> tuple[Flow, str, Standardiser]:
