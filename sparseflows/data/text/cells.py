@@ -94,6 +94,9 @@ def decimal_mark(cells: Iterable[str], separator: str) -> str:
 
     Where the comma separates cells too, those with one in them were in quotes, and group digits as often as not: it is
     the decimal mark where some are no groups of three."""
+    cells = list(cells)
+    if separator == "," and not any("," in cell for cell in cells):
+        return "."
     commas = points = 0
     grouped, hundreds = True, False
     for cell in cells:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,9 +81,10 @@ def _quick(file: Path, layout: Layout, chosen: Sequence[int]) -> NDArray[np.floa
         lines = itertools.islice(stream, layout.skip)
         for _ in lines:
             pass
+        watched: Any = _Watched(stream)
         try:
             blocks = pandas.read_csv(
-                stream,
+                watched,
                 sep=r"\s+" if layout.separator == BLANKS else layout.separator,
                 decimal=layout.decimal,
                 header=None,
@@ -96,13 +97,33 @@ def _quick(file: Path, layout: Layout, chosen: Sequence[int]) -> NDArray[np.floa
             )
             with blocks:
                 for block in blocks:
-                    _leave_to_the_slow(block, [place for place in range(layout.width) if place not in chosen], layout)
+                    if watched.marks:
+                        others = [place for place in range(layout.width) if place not in chosen]
+                        _leave_to_the_slow(block, others, layout)
                     # In place: joining the blocks at the end would hold them twice.
                     found.resize((len(found) + len(block), len(chosen)), refcheck=False)
                     found[-len(block) :] = block[list(chosen)].to_numpy(np.float64)
         except pandas.errors.EmptyDataError:
             pass
     return found
+
+
+class _Watched:
+    """A stream of text, and whether it has had marks of comments or quotations in it so far: without these, cells that
+    are not taken need not be looked at."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self.marks = stream, False
+
+    def read(self, size: int = -1) -> str:
+        """The next characters, `size` at most."""
+        found = self._stream.read(size)
+        self.marks = self.marks or "#" in found or '"' in found
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        self.marks = True
+        return iter(self._stream)
 
 
 def _leave_to_the_slow(block: Any, others: Sequence[int], layout: Layout) -> None:
