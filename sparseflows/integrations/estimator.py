@@ -21,6 +21,7 @@ from sparseflows.evaluation.sampling import draw_again
 from sparseflows.flow.model import Flow
 from sparseflows.integrations.document import settings_of
 from sparseflows.integrations.fitting import Fit, Part, split, untrained
+from sparseflows.integrations.frames import refuse_what_is_no_number
 from sparseflows.integrations.weights import checked, counted_rows
 from sparseflows.pruning.graph.groups import count_params
 from sparseflows.pruning.methods import Pruned
@@ -141,6 +142,7 @@ class SparseFlowDensity(DensityMixin, BaseEstimator):
             ValueError: settings, rows or weights that are refused (a constant column, a single row, a weight below 0).
             RunError: every training diverged.
         """
+        refuse_what_is_no_number(X)
         rows = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
         spec = settings_of(self, int(check_random_state(self.random_state).randint(MAX_SEED)))
         names = getattr(self, "feature_names_in_", None)
@@ -175,6 +177,7 @@ class SparseFlowDensity(DensityMixin, BaseEstimator):
             ValueError: rows that are not those of the fit.
         """
         check_is_fitted(self)
+        refuse_what_is_no_number(X)
         return self._log_density(validate_data(self, X, dtype=np.float64, reset=False))
 
     def score(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> float:
@@ -189,6 +192,7 @@ class SparseFlowDensity(DensityMixin, BaseEstimator):
             ValueError: rows that are not those of the fit, or weights that are refused.
         """
         check_is_fitted(self)
+        refuse_what_is_no_number(X)
         rows = validate_data(self, X, dtype=np.float64, reset=False)
         if sample_weight is None:
             return float(self._log_density(rows).mean())
