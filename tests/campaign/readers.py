@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import yaml
 
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(inf|infinity|nan)", re.IGNORECASE | re.ASCII)
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(inf|infinity|nan)", re.IGNORECASE)
 
 
 class Unreadable(Exception):
     """A strict reader does not take these bytes."""
 
 
-def table(suffix: str, content: bytes) -> np.ndarray:
-    """The finite numbers (N, D) float64 of a .csv or .npy file.
+def table(suffix: str, content: bytes, infinite: bool = False) -> np.ndarray:
+    """The finite numbers (N, D) float64 of a .csv or .npy file, or `infinite` ones too.
 
     Raises:
         Unreadable: anything else than such a table, whole.
@@ -26,7 +26,7 @@ def table(suffix: str, content: bytes) -> np.ndarray:
     found = {".csv": _csv, ".npy": _npy}[suffix](content)
     if found.ndim != 2 or found.size == 0:
         raise Unreadable(f"shape {found.shape}")
-    if not np.isfinite(found).all():
+    if np.isnan(found).any() or not (infinite or np.isfinite(found).all()):
         raise Unreadable("not finite")
     return found
 

@@ -66,7 +66,7 @@ def table_score(world: World, random: Random, folder: Path) -> Found:
     outcome = judge(ended)
     if outcome == REFUSED:
         return Found(outcome, ended.last, inputs=1)
-    rows = _strict(path.suffix, content)
+    rows = _strict(path.suffix, content, infinite=True)
     require(rows.shape[1] == COLUMNS, f"took {rows.shape[1]} columns")
     np.save(folder / "strict.npy", rows)
     second = say(folder, "score", run, folder / "strict.npy", *said, folder / "expected.npy")
@@ -92,9 +92,9 @@ def table_check(world: World, random: Random, folder: Path) -> Found:
     return Found(outcome, inputs=1)
 
 
-def _strict(suffix: str, content: bytes) -> np.ndarray:
+def _strict(suffix: str, content: bytes, infinite: bool = False) -> np.ndarray:
     try:
-        return readers.table(suffix, content)
+        return readers.table(suffix, content, infinite)
     except readers.Unreadable as error:
         require(False, f"took what a strict reader refuses: {error}")
         raise
