@@ -170,9 +170,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise InputError(f"{path}: {given}; give a file that sparseflows.save wrote")
     found = head.pop(DIGEST, None)
     if found is not None and found != _digest(head, tensors):
-        raise InputError(
-            f"{path}: is damaged: it does not hold what was written; copy it again, or save anew"
-        )
+        raise InputError(f"{path}: is damaged: it does not hold what was written; copy it again, or save anew")
     return head, tensors
 
 
@@ -182,7 +180,7 @@ def _digest(head: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         whole.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        whole.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        whole.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return whole.hexdigest()
 
 
