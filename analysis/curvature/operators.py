@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from scipy.sparse.linalg import LinearOperator
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import _WeightNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from analysis.curvature.losses import MeanLoss
 from sparseflows.errors import InputError, RunError
@@ -94,7 +96,7 @@ class HessianOperator(LinearOperator):
     `products` counts the vectors multiplied, `chunk` the terms of a chunk; `bytes_a_term` is what one's graph takes.
 
     Raises:
-        InputError: batch norm in training mode.
+        InputError: batch norm in training mode, or a weight norm.
         RunError: the loss or its gradient is not finite, or not the same twice.
     """
 
@@ -113,6 +115,11 @@ class HessianOperator(LinearOperator):
                 raise InputError(
                     f"'{name}' ({type(part).__name__}) is in training mode: what it makes of a row depends on the rows "
                     "beside it, and so would the Hessian; call flow.eval()"
+                )
+            if _is_weight_normed(part):
+                raise InputError(
+                    f"'{name}' has a weight norm, whose second derivative PyTorch gets wrong (its Hessian is not even "
+                    "symmetric); take the Hessian of flow.compact(), by the weights themselves"
                 )
         self.flow, self.loss, self.survivors = flow, loss, survivors
         self._parameters = list(survivors.parameters.values())
@@ -250,6 +257,11 @@ class HessianOperator(LinearOperator):
         if abs(again - value) > tolerance * max(1.0, abs(value)) or moved > tolerance * max(1.0, norm):
             raise RunError("the loss is not deterministic: two evaluations differ; its Hessian would be noise")
         self.value, self.gradient_norm = value, norm
+
+
+def _is_weight_normed(part: nn.Module) -> bool:
+    """By the parametrization of PyTorch or by its older hook."""
+    return isinstance(part, _WeightNorm) or any(isinstance(one, WeightNorm) for one in part._forward_pre_hooks.values())
 
 
 def _ceil(numerator: int, denominator: int) -> int:

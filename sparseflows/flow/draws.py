@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sparseflows.errors import RunError
 from sparseflows.flow.divergence import DivergenceKind
-from sparseflows.flow.inputs import Carrier, check_count
+from sparseflows.flow.inputs import Carrier, check_count, check_transforms
 from sparseflows.flow.options import EXAMPLE, check_kind
 from sparseflows.flow.rows import carry_rows
 from sparseflows.flow.solvers.ode import SolveFailed, Solver, Status
@@ -73,6 +73,7 @@ def draw(
         RunError: some run off each time (SolveFailed where they cannot be solved).
     """
     check_kind("solver", solver, Solver, EXAMPLE)
+    check_transforms(solver.method)
     check_kind("generator", generator, torch.Generator, "torch.Generator().manual_seed(0)")
     noise = flow.draw_noise((check_count(n), flow.dimension(dim)), generator)
     samples, trace, lost = noise.clone(), torch.zeros_like(noise[:, 0]), 0

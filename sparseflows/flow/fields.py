@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 from numbers import Integral
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -230,10 +230,10 @@ class MLPField(nn.Module):
         return f + rate * z, u + rate * v
 
 
-def _widths(dim: int, hidden: Sequence[int]) -> list[int]:
-    if not isinstance(hidden, Sequence | np.ndarray) or isinstance(hidden, str):
+def _widths(dim: object, hidden: object) -> list[int]:
+    if isinstance(hidden, str) or not isinstance(hidden, Sequence | np.ndarray):
         raise InputError(f"hidden is {hidden!r}; it is a list of widths, one a hidden layer: [64, 64]")
-    widths = [dim, *hidden, dim]
+    widths: list[Any] = [dim, *hidden, dim]
     for width in widths:
         if isinstance(width, bool) or not isinstance(width, Integral) or width < 1:
             raise InputError(f"dim is {dim!r}, hidden is {list(hidden)!r}; both are whole numbers from 1 on")

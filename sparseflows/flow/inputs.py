@@ -9,6 +9,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from sparseflows.errors import InputError
 from sparseflows.flow.transform import Transformed
@@ -145,7 +146,7 @@ def check_transforms(method: str) -> None:
             "a flow takes all rows (B, D) at once and cannot be mapped over them (torch.func.vmap, jacfwd, hessian); "
             "give it the batch, and take torch.autograd.grad of the sum of log_prob: a row's part depends on it alone"
         )
-    if stack and method not in FIXED:
+    if (stack or forward_ad._current_level >= 0) and method not in FIXED:
         raise InputError(
             f"torch.func's transforms do not pass through {method}; take torch.autograd.grad (with create_graph=True "
             f"for a second derivative), or a solver of fixed steps: Solver('rk4', steps=40)"

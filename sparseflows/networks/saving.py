@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ from sparseflows.flow.fields import TENSORS, Layer, MLPField
 from sparseflows.flow.model import Flow
 from sparseflows.flow.solvers.ode import Solver
 
-FORMAT, KEY = 1, "sparseflows"
+FORMAT, KEY, DIGEST = 1, "sparseflows", "sha256"
 SOLVER = ("method", "rtol", "atol", "steps", "max_nfe", "gradient", "norm", "compiled")
 # Of a layer's weight (n_out, n_in, …): what its module calls the two numbers.
 WIDTHS: dict[type[nn.Module], tuple[str, str]] = {
@@ -78,7 +79,9 @@ def save(network: nn.Module, file: str | Path) -> Path:
             f"{path}: {lost[0]} is neither a parameter nor a buffer that is kept, so it would be lost; make it a "
             "parameter, or save flow.compact()"
         )
-    write_whole(path, to_bytes(tensors, metadata={KEY: json.dumps(_head(network))}))
+    head = _head(network)
+    whole = json.dumps(head | {DIGEST: _digest(head, tensors)})
+    write_whole(path, to_bytes(tensors, metadata={KEY: whole}))
     return path
 
 
@@ -91,7 +94,7 @@ def load_file(file: str | Path, into: nn.Module | None = None) -> Any:
             it is, and the copy that comes back has the file's widths.
 
     Raises:
-        InputError: no such file, not one of `save`, or tensors that do not belong to `into`.
+        InputError: no such file, not one of `save`, a damaged one, or tensors that do not belong to `into`.
     """
     path = Path(file)
     if not path.is_file():
@@ -165,7 +168,20 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not isinstance(head, dict) or head.get("format") != FORMAT:
         given = "has no head of sparseflows" if head is None else "is of a format that this version does not know"
         raise InputError(f"{path}: {given}; give a file that sparseflows.save wrote")
+    found = head.pop(DIGEST, None)
+    if found is not None and found != _digest(head, tensors):
+        raise InputError(f"{path}: is damaged: it does not hold what was written; copy it again, or save anew")
     return head, tensors
+
+
+def _digest(head: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of all that a file holds; `tensors` are of any shapes."""
+    whole = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        whole.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        whole.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return whole.hexdigest()
 
 
 def _filled(path: Path, into: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:

@@ -122,9 +122,9 @@ def prune(
     return replace(found, asked=int(target))
 
 
-def _check_options(chosen: Method, allocation: str | None, floor: float, compensated: bool) -> None:
+def _check_options(chosen: Method, allocation: str | None, floor: object, compensated: bool) -> None:
     """Refuse what the method would pass over without a word."""
-    if isinstance(floor, bool) or not isinstance(floor, Real) or not 0 <= floor <= 1:
+    if isinstance(floor, bool) or not isinstance(floor, Real) or not 0 <= float(floor) <= 1:
         raise InputError(f"floor is {floor!r}; it is the share of each layer that stays, from 0 to 1")
     if compensated and chosen.kind != "neurons":
         raise InputError("compensated takes up removed neurons' means, and this method removes weights; leave it out")

@@ -3,15 +3,24 @@
 import torch
 from torch import Tensor, nn
 
+from sparseflows.errors import InputError
+
 
 class FlatParameters:
     """A vector that the module's parameters, and their gradients, are views of until `release`.
 
     The optimisers here treat every entry alike, so a step on the vector is a step on each parameter.
+
+    Raises:
+        InputError: all parameters are frozen.
     """
 
     def __init__(self, module: nn.Module) -> None:
         self.parameters = [p for p in module.parameters() if p.requires_grad]
+        if not self.parameters:
+            raise InputError(
+                "nothing of the network can be trained: all its params are frozen; network.requires_grad_()"
+            )
         with torch.no_grad():
             self.vector = nn.Parameter(torch.cat([p.detach().reshape(-1) for p in self.parameters]))
         self.vector.grad = torch.zeros_like(self.vector)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from support.truths import normal
 from torch import nn
+from torch.autograd import forward_ad
 
 from sparseflows.data.tables.tabular import Standardiser
 from sparseflows.errors import InputError
@@ -148,3 +149,11 @@ def test_rows_far_from_zero_keep_their_digits_on_the_way_into_standardised_coord
     found = flow.distribution(coordinates="data").log_prob(x)
     flow.standardiser = None
     torch.testing.assert_close(found, flow.log_prob(z) - torch.tensor(2.0).log(), rtol=1e-4, atol=1e-4)
+
+
+def test_forward_mode_and_maps_over_rows_are_refused_with_the_remedy(flow):
+    x = normal(3, 2).float()
+    with pytest.raises(InputError, match="fixed steps"), forward_ad.dual_level():
+        flow.log_prob(forward_ad.make_dual(x, torch.ones_like(x)))
+    with pytest.raises(InputError, match="cannot be mapped"):
+        torch.func.vmap(lambda z: flow.sample(1) + z, randomness="different")(x)

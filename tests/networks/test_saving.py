@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from support.truths import normal
 from torch import nn
@@ -124,3 +125,22 @@ def test_the_maps_of_columns_come_back_and_another_standardiser_is_refused(tmp_p
     one.standardiser = object()
     with pytest.raises(InputError, match="standardiser is a object"):
         sf.save(one, tmp_path / "b")
+
+
+def test_a_file_with_one_bit_turned_is_refused_wherever_it_was(tmp_path):
+    good = sf.save(flow(solver=sf.Solver("bosh3", 1e-6, 1e-7)), tmp_path / "a").read_bytes()
+    for place in (len(good) - 3, len(good) // 2, good.index(b"1e-06"), good.index(b"tanh")):
+        broken = bytearray(good)
+        broken[place] ^= 1
+        (tmp_path / "b").write_bytes(broken)
+        with pytest.raises(InputError):
+            sf.load_file(tmp_path / "b")
+
+
+def test_a_file_of_before_there_was_a_digest_is_read(tmp_path):
+    one = flow()
+    with safe_open(sf.save(one, tmp_path / "a"), framework="pt") as opened:
+        head = json.loads(opened.metadata()["sparseflows"])
+    del head["sha256"]
+    save_file(one.state_dict(), tmp_path / "b", metadata={"sparseflows": json.dumps(head)})
+    assert torch.equal(sf.load_file(tmp_path / "b").log_prob(normal(3, 2).float()), one.log_prob(normal(3, 2).float()))

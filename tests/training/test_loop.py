@@ -10,12 +10,14 @@ import torch
 from support.truths import gaussian_entropy, generator, normal
 from torch import nn
 
+from sparseflows.errors import InputError
 from sparseflows.evaluation.likelihood import likelihood
 from sparseflows.flow.fields import MLPField
 from sparseflows.flow.model import Flow, seeded_initialise
 from sparseflows.flow.solvers.ode import Solver, Status
 from sparseflows.rng import torch_generator
 from sparseflows.specs import TrainSpec
+from sparseflows.training.flat import FlatParameters
 from sparseflows.training.loop import CHECKPOINTS, RECORDS, Hooks, train
 from sparseflows.training.objectives import FlowMatching, Loss, NegativeLogLikelihood
 
@@ -431,3 +433,8 @@ def test_a_gaussian_is_learnt_to_its_entropy():
     assert -0.002 < gap < 0.03
     # NLL itself moves with the test draw: the standard error is √(D/2n) = 0.016.
     assert found.nll == pytest.approx(gaussian_entropy(scales.tolist()), abs=0.03 + 4 * 0.016)
+
+
+def test_a_network_whose_params_are_all_frozen_is_refused():
+    with pytest.raises(InputError, match="frozen"):
+        FlatParameters(nn.Linear(2, 2).requires_grad_(False))

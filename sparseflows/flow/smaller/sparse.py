@@ -126,7 +126,8 @@ class SparseField(nn.Module):
         super().__init__()
         self.dim, self.time, self.base, self.activation = field.dim, field.time, field.base, field.activation
         self.layers = nn.ModuleList(SparseLayer(*both) for both in zip(field.linear_layers(), sparse, strict=True))
-        self._made: tuple[list[tuple[int, int]], tuple[list[Tensor], list[Tensor]]] | None = None
+        # Where the values lie, what they were, and what was made of them.
+        self._made: tuple[list[int], list[Tensor], tuple[list[Tensor], list[Tensor]]] | None = None
         self.register_load_state_dict_post_hook(_forget)
 
     @property
@@ -215,16 +216,19 @@ class SparseField(nn.Module):
             InputError: a layer has hooks, masks or parametrizations.
         """
         layers = self.sparse_layers()
-        state = [(id(layer.values), layer.values._version) for layer in layers]
-        if self._made is None or self._made[0] != state:
+        places = [layer.values.data_ptr() for layer in layers]
+        # Of a dense matrix the memory itself is multiplied; of the others, and of the first, products are kept.
+        values = [layer.values.detach() for index, layer in enumerate(layers) if layer.sparse or index == 0]
+        if self._made is None or self._made[0] != places or not all(map(torch.equal, self._made[1], values)):
             for layer in layers:
                 if not is_plain(layer, SparseLayer) or "values" not in dict(layer.named_parameters()):
                     raise InputError(
                         "a layer of this sparse flow has hooks, masks or parametrizations, which it cannot carry out; "
                         "put them on the flow that it was made from, then to_sparse()"
                     )
-            self._made = state, ([layer.matrix() for layer in layers], paths(layers[0], layers[1]))
-        return self._made[1]
+            matrices, products = [layer.matrix() for layer in layers], paths(layers[0], layers[1])
+            self._made = places, [value.clone() for value in values], (matrices, products)
+        return self._made[2]
 
     def _with_base(self, t: Tensor, z: Tensor, f: Tensor) -> Tensor:
         return f if self.base == "none" else f + gaussian_velocity(t) * z

@@ -96,7 +96,7 @@ class Solver:
             )
         for name in ("rtol", "atol"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < float("inf"):
+            if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < float("inf"):
                 raise InputError(f"{name} is {value!r}; a tolerance is a finite number above 0")
             object.__setattr__(self, name, float(value))
         for name in ("steps", "max_nfe"):

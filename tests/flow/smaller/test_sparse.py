@@ -12,6 +12,7 @@ from support.truths import jacobians, normal
 from sparseflows.errors import InputError
 from sparseflows.evaluation.likelihood import likelihood
 from sparseflows.flow.activations import ACTIVATIONS
+from sparseflows.flow.base import seeded_initialise
 from sparseflows.flow.build import build_flow
 from sparseflows.flow.fields import BASES, Field, LinearField, MLPField
 from sparseflows.flow.model import Flow
@@ -210,3 +211,27 @@ def test_nobody_is_warned_of_sparse_tensors():
             zeroed_flow().to_sparse(threshold=0.5).log_prob(points())
     finally:
         torch.set_warn_always(before)
+
+
+def test_values_changed_behind_autograds_back_are_the_ones_that_are_multiplied():
+    flow = Flow(MLPField(2, [12, 10], "tanh")).double()
+    seeded_initialise(flow, 0, gain=2.0)
+    x = torch.linspace(-1, 1, 8, dtype=torch.float64).view(4, 2)
+    with torch.inference_mode():
+        weight = flow.get_parameter("blocks.0.field.layers.1.weight")
+        weight[weight.abs() < weight.abs().median()] = 0.0
+        made = flow.to_sparse(0.2)
+    changes = (
+        lambda values: values.data.mul_(0.5),
+        lambda values: setattr(values, "data", 2.5 * values.data),
+        lambda values: values.numpy().__imul__(0.7),
+    )
+    with torch.no_grad():
+        made = copy.deepcopy(made)
+        for index in (0, 1, 2):
+            for change in changes:
+                before = made.log_prob(x)
+                change(made.chain()[0].field.layers[index].values)
+                found = made.log_prob(x)
+                assert (found - before).abs().max() > 1e-4
+                torch.testing.assert_close(found, copy.deepcopy(made).log_prob(x), rtol=0, atol=1e-12)
