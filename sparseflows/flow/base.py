@@ -70,10 +70,13 @@ class BaseFlow(nn.Module):
     @property
     def known_dim(self) -> int | None:
         """D, where a field, the whitening or the standardiser says so."""
-        shift = getattr(self.standardiser, "shift", None)
-        if self.dim is None and self.whitening is not None:
+        own = self.dim
+        if own is not None:
+            return own
+        if self.whitening is not None:
             return len(self.whitening)
-        return len(shift) if self.dim is None and shift is not None else self.dim
+        shift = getattr(self.standardiser, "shift", None)
+        return None if shift is None else len(shift)
 
     def chain(self) -> list[Block]:
         """The blocks in the order data → noise, typed."""
@@ -270,8 +273,9 @@ class BaseFlow(nn.Module):
         return new
 
     def _check(self, points: Tensor) -> None:
-        if points.ndim != 2 or len(points) == 0 or (self.dim is not None and points.shape[1] != self.dim):
-            wanted = f"(B, {self.dim})" if self.dim else "(B, D)"
+        dim = self.dim
+        if points.ndim != 2 or len(points) == 0 or (dim is not None and points.shape[1] != dim):
+            wanted = f"(B, {dim})" if dim else "(B, D)"
             raise InputError(f"points have shape {tuple(points.shape)}; the flow takes {wanted}, B at least 1")
 
 

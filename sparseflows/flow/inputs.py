@@ -71,16 +71,19 @@ def as_rows(flow: Carrier, points: Any) -> tuple[Tensor, bool]:
     Raises:
         InputError: no real numbers (text, dates, truth values), another shape than the flow takes, or another device.
     """
-    like = flow.like()
-    tensor = points if isinstance(points, Tensor) else _tensor(points, like.device)
+    like = next(flow.parameters(), None)
+    tensor = (
+        points if isinstance(points, Tensor) else _tensor(points, flow.like().device if like is None else like.device)
+    )
     if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_nested:
         raise InputError("points are a sparse, nested or quantised tensor; give a dense one (B, D), as by to_dense()")
     if tensor.is_complex() or tensor.dtype is torch.bool:
         raise InputError(f"points have dtype {tensor.dtype}; the flow takes real numbers")
-    if next(flow.parameters(), None) is not None and tensor.device != like.device:
+    if like is not None and tensor.device != like.device:
         raise InputError(f"points are on the device {tensor.device}, the flow on {like.device}; points.to(...) it")
-    own = next((p.dtype for p in flow.parameters() if p.is_floating_point()), None)
-    tensor = tensor.to(own or (tensor.dtype if tensor.is_floating_point() else torch.get_default_dtype()))
+    if like is None or tensor.dtype is not like.dtype:
+        own = next((p.dtype for p in flow.parameters() if p.is_floating_point()), None)
+        tensor = tensor.to(own or (tensor.dtype if tensor.is_floating_point() else torch.get_default_dtype()))
     dim = flow.known_dim
     alone = tensor.ndim == 1 and len(tensor) == dim
     if alone:
