@@ -119,6 +119,7 @@ class BaseFlow(nn.Module):
         zeros = torch.zeros_like(points[:, 0])
         start, log_det = (points, 0.0) if reverse else self.whiten(points)
         total = Transformed(start, zeros + log_det, zeros, zeros, 0, Status.DONE)
+        with_graph = torch.is_grad_enabled()
         for block in reversed(self.chain()) if reverse else self.chain():
             field = block.field
             assert isinstance(field, Field)
@@ -133,7 +134,7 @@ class BaseFlow(nn.Module):
                 divergence=divergence_rule(divergence, noise, points, generator),
                 regularise=regularise,
                 # Not the block's: T goes in by itself, and the adjoint would count s = √T twice.
-                parameters=tuple(p for p in block.field.parameters() if p.requires_grad),
+                parameters=tuple(p for p in block.field.parameters() if p.requires_grad) if with_graph else (),
                 by_row=by_row,
             )
             total = total.followed_by(step)
