@@ -83,7 +83,13 @@ def _with_the_stages(folder: Path, rows: list[Stage]) -> list[Stage]:
 
     run = RunFolder.open(folder)
     records = {(one.cascade, one.stage): one for one in run.records()}
+    order = {(name.cascade, name.stage): k for k, name in enumerate(stages_of_run(run.spec))}
     for row in rows:
+        if (row.cascade, row.stage) not in order:
+            raise InputError(
+                f"{folder / 'results.csv'}: {row.cascade}/{row.stage} is no stage of this run's settings; "
+                "`sparseflows run` with the same settings writes it again"
+            )
         record = records.pop((row.cascade, row.stage), None)
         differs = [name for name in _NUMBERS if record is not None and _cell(row, name) != _cell(record, name)]
         if differs:
@@ -93,7 +99,6 @@ def _with_the_stages(folder: Path, rows: list[Stage]) -> list[Stage]:
             )
     if not records:
         return rows
-    order = {(name.cascade, name.stage): k for k, name in enumerate(stages_of_run(run.spec))}
     return sorted([*rows, *records.values()], key=lambda one: order.get((one.cascade, one.stage), len(order)))
 
 

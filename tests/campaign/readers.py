@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(inf|infinity|nan)", re.IGNORECASE)
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eEdD][-+]?\d+)?|[-+]?(inf|infinity|nan)", re.IGNORECASE)
 
 
 class Unreadable(Exception):
@@ -45,7 +45,12 @@ def _csv(content: bytes) -> np.ndarray:
         raise Unreadable("ragged or empty")
     if not all(_NUMBER.fullmatch(cell) for row in rows for cell in row):
         raise Unreadable("a cell is no number")
-    return np.array([[float(cell) for cell in row] for row in rows])
+    return np.array([[_float(cell) for cell in row] for row in rows])
+
+
+def _float(cell: str) -> float:
+    """A number; Fortran writes its exponent with a D."""
+    return float(cell if not any(digit.isdigit() for digit in cell) else cell.lower().replace("d", "e"))
 
 
 def _cell(text: str) -> str:

@@ -159,3 +159,9 @@ def test_a_row_stands_where_its_stage_is_damaged(tiny_run):
     before = read_run(tiny_run).stages
     (tiny_run / "cascades/unstructured-s0/stages/1/record.json").write_text("{")
     assert read_run(tiny_run).stages == before
+
+
+def test_a_row_of_a_stage_that_the_run_does_not_have_is_refused(tiny_run):
+    edit(tiny_run, ",unstructured,", ",unstructure_d,")
+    with pytest.raises(InputError, match=r"unstructure_d-s0/1 is no stage of this run's settings"):
+        read_run(tiny_run)
