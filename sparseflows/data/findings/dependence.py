@@ -68,6 +68,8 @@ def _linear(rows: Array) -> Iterator[tuple[int, list[tuple[int, float]], float]]
     table = (rows - median) / unit
     weight = 1 / np.maximum(1.0, np.abs(table).max(axis=1) / BULK)
     table = np.column_stack([weight, table * weight[:, None]])
+    if not np.isfinite(table).all():  # squares of columns of extreme size
+        return
     upper = np.asarray(np.linalg.qr(table, mode="r"))
     size = np.sqrt((upper[1:] ** 2).sum(axis=0))  # without the mean
     rest = np.abs(np.diag(upper)) / np.where(size > 0, size, 1.0)

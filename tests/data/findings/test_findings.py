@@ -40,10 +40,15 @@ def test_ordinary_columns_are_left_in_peace(rows):
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_column_beyond_the_squares_of_numbers_is_looked_at_without_a_word_of_numpy():
-    rows = gaussian()
-    rows[:, 1] *= 1e300
-    findings(rows, None)
+@pytest.mark.parametrize("size", [1e155, 1e200, 1e300, 1e-200, 1e-310])
+@pytest.mark.parametrize("rows", [40, N])
+def test_extreme_numbers_are_looked_at_without_a_word_of_numpy(size, rows, capfd):
+    column, cell = gaussian(rows=rows), gaussian(rows=rows)
+    column[:, 1] *= size
+    cell[3, 0] *= size
+    for table in (column, cell):
+        findings(table, None)
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("name", TOYS)
