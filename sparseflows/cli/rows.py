@@ -20,12 +20,17 @@ def score_text(summary: dict[str, Any], coordinates: str) -> str:
     without = summary["rows_infinite"] + summary["rows_unsolved"]
     end = f"{coordinates} coordinates (NFE {summary['nfe']})"
     if not without:
-        error = "" if summary["nll_se"] is None else f" ± {summary['nll_se']:.4f}"
-        return f"NLL {summary['nll']:.4f}{error} nats over {summary['n']:,} rows, {end}"
+        error = "" if summary["nll_se"] is None else f" ± {_number(summary['nll_se'])}"
+        return f"NLL {_number(summary['nll'])}{error} nats over {summary['n']:,} rows, {end}"
     whole = "unknown" if summary["rows_unsolved"] else "inf"
     rest = summary["n"] - without
-    over = "no row has a number" if not rest else f"{summary['nll_finite']:.4f} nats over the {rest:,} others"
+    over = "no row has a number" if not rest else f"{_number(summary['nll_finite'])} nats over the {rest:,} others"
     return f"NLL {whole} over all {summary['n']:,} rows, {without:,} of which have no finite log p; {over}, {end}"
+
+
+def _number(nats: float) -> str:
+    """Four digits behind the point, of what is beyond a million the first six."""
+    return f"{nats:.4f}" if abs(nats) < 1e6 else f"{nats:.6g}"
 
 
 def tell_rows(values: np.ndarray, strict: bool, outside: Outside) -> None:

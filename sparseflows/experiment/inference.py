@@ -67,9 +67,10 @@ def score_points(
 ) -> tuple[Array, dict[str, Any], Outside]:
     """log p (N,) of a file's rows, and `nll, nll_se, n, nfe, log_scale, rows_infinite, rows_unsolved, nll_finite`.
 
-    A row beyond all numbers has −inf, one that cannot be solved NaN. So has a row −inf that a map of `data.transform`
-    does not take (a logarithm of −3): the flow has no density there; these rows come third. `nll` is over all rows:
-    None where one of them is infinite or unsolved; `nll_finite` is over the others.
+    A row beyond all numbers has −inf, one that cannot be solved NaN, and so has one with a missing value, where the run
+    was trained without such rows. A row that a map of `data.transform` does not take (a logarithm of −3) has −inf: the
+    flow has no density there; these rows come third. `nll` is over all rows: None where one of them is infinite or
+    unsolved; `nll_finite` is over the others.
 
     Args:
         run: run folder.
@@ -85,7 +86,7 @@ def score_points(
     rows, outside = _taken(standardiser, own)
     from sparseflows.evaluation.likelihood import Likelihood, likelihood
 
-    log_prob = np.full(len(rows), -np.inf)
+    log_prob = np.where(np.isnan(own.values).any(axis=1), np.nan, -np.inf)
     reached = np.isfinite(rows).all(axis=1)
     rows = rows[reached]
     found = likelihood(flow, rows, flow.solver, precision)
@@ -149,7 +150,7 @@ def _read_points(folder: RunFolder, points: Path, noise: bool = False) -> Table:
 def _taken(standardiser: Standardiser, own: Table) -> tuple[Array, Outside]:
     """A file's rows (N, D) in the flow's coordinates, and which of them a map does not take: those hold NaN."""
     rows = standardiser.try_apply(own.values)
-    outside = np.isnan(rows).any(axis=1)
+    outside = np.isnan(rows).any(axis=1) & ~np.isnan(own.values).any(axis=1)
     first = np.flatnonzero(outside)[:SHOWN]
     return rows, Outside(outside, tuple(standardiser.fault(own.values[row], own.called) for row in first))
 

@@ -243,3 +243,29 @@ def test_a_run_of_an_earlier_version_says_why_it_cannot_be_gone_on_with(logged):
     finally:
         (logged / "run.json").write_text(json.dumps(run))
     assert Study.open(logged).splits.columns == ("pay", "size")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".npy"])
+def test_rows_with_a_missing_value_keep_their_place_where_the_run_left_such_rows_out(folder, call, suffix):
+    rows = np.random.default_rng(1).normal(170, 9, size=(60, 2))
+    pd.DataFrame(rows, columns=["a", "b"]).mask(rows > 185).to_csv(folder / "holes.csv", index=False)
+    assert (rows > 185).any(1).sum() >= 1
+    path = param(folder, "holes", path=str(folder / "holes.csv"), drop=[], missing="drop")
+    quick = ("--set", "train.steps=2", "--set", "prune.methods=[]", "--set", "prune.keep_ratios=[]", "--force")
+    assert call("run", path, "--out", folder, *quick).status == 0
+    points, whole = folder / f"points{suffix}", folder / "whole.npy"
+    some = np.where(np.arange(10).reshape(5, 2) == 5, np.nan, rows[:5])
+    if suffix == ".npy":
+        np.save(points, some)
+    else:
+        pd.DataFrame(some, columns=["a", "b"]).to_csv(points, index=False)
+    np.save(whole, rows[:5])
+    said = call("score", folder / "holes", points, "-o", folder / "found.npy", "--json")
+    assert call("score", folder / "holes", whole, "-o", folder / "expected.npy").status == 0
+    summary, found, expected = json.loads(said.out), np.load(folder / "found.npy"), np.load(folder / "expected.npy")
+    assert (summary["n"], summary["rows_unsolved"], summary["rows_infinite"]) == (5, 1, 0)
+    assert np.isnan(found).tolist() == [False, False, True, False, False]
+    np.testing.assert_allclose(np.delete(found, 2), np.delete(expected, 2), atol=1e-4)
+    assert "1 of 5 rows cannot be solved (from 1: 3)" in said.err
+    assert call("map", folder / "holes", points, "--to", "noise", "-o", folder / "z.npy").status == 0
+    assert np.isnan(np.load(folder / "z.npy")).any(1).tolist() == [False, False, True, False, False]

@@ -86,7 +86,8 @@ def refuse_header(path: FilePath, reading: Reading) -> None:
 
 
 def load_points(path: FilePath, expected: Expected, reading: Reading = DEFAULT) -> Table:
-    """Points to score or to map, in a run's columns; few rows, constant columns and infinite values are fine here.
+    """Points to score or to map, in a run's columns; few rows, constant columns and infinite values are fine here, and
+    missing ones where the run left such rows out.
 
     Args:
         path: as for `load_table`.
@@ -96,7 +97,8 @@ def load_points(path: FilePath, expected: Expected, reading: Reading = DEFAULT) 
     Raises:
         InputError: as for `load_table`; other columns than the run's.
     """
-    strict = replace(reading, missing="never")
+    kept = reading.missing == "drop"  # a row is not dropped here, where each has its place: it is one of NaN
+    strict = replace(reading, missing="keep" if kept else "never")
 
     def read(how: Reading) -> Table:
         return _read(path, how, lambda sheet: choose_expected(sheet, reading, expected, str(path)), expected)
@@ -107,6 +109,8 @@ def load_points(path: FilePath, expected: Expected, reading: Reading = DEFAULT) 
         if reading.index is not True:
             raise
         table = read(replace(strict, index=False))  # the run's own file has an index, others need not have
+    if kept:
+        return replace(table, values=real_matrix(table.values, str(path), copy=False))
     # An infinite value has its own outcome, as any row beyond all numbers.
     values = finite_matrix(table.values, str(path), table.called, copy=False, infinite=True)
     return replace(table, values=values)
@@ -202,7 +206,7 @@ def _of_frame(file: Path, reading: Reading, chooser: Chooser, expected: Expected
     names = None if frame.sheet.names is None else tuple(frame.sheet.names[place] for place in choice.places)
     values = frame.numbers(choice.places)
     bad = np.isnan(values)
-    if bad.any() and reading.missing != "drop":
+    if bad.any() and reading.missing in REMEDIES:
         row, column = np.argwhere(bad)[0]
         where = f"{file}: row {row + 1}, {called(int(column), names)}"
         raise InputError(f"{where}: a value is missing; drop the row or fill it in{REMEDIES[reading.missing]}")

@@ -128,20 +128,26 @@ def find_layout(text: str, source: str, header: str | bool = "auto", index: str 
     places = tuple(k for k in range(width) if k not in left_out and k not in empty)
     index_names = tuple((names[k] or "without a name") if names else f"column {k + 1}" for k in sorted(left_out))
     halves = _said_of_halves(rows) if separator == "," and not found.is_line else []
-    notes = [*found.notes, *notes, *_said_of_commas(cells, decimal), *halves]
+    own = None if names is None else [names[k].strip() or f"column {k + 1}" for k in places]
+    notes = [*found.notes, *notes, *_said_of_twins(own), *_said_of_commas(cells, decimal), *halves]
     decided = [*(["header"] if found.unusual else []), *(["index"] if left_out else [])]
     return Layout(
         separator,
         decimal,
         last if found.is_line else filled[0][0] - 1,
         width,
-        None if names is None else tuple(unique(names[k].strip() or f"column {k + 1}" for k in places)),
+        None if own is None else tuple(unique(own)),
         places,
         index_names,
         tuple(kinds[k] for k in places),
         tuple(notes),
         tuple(decided),
     )
+
+
+def _said_of_twins(names: Sequence[str] | None) -> list[str]:
+    twins = [(a, b) for a, b in zip(names or (), unique(names or ()), strict=True) if a != b]
+    return [f"several columns are called '{twins[0][0]}'; the next is '{twins[0][1]}' here"] if twins else []
 
 
 def unique(names: Iterable[str]) -> list[str]:

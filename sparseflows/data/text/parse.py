@@ -43,8 +43,8 @@ def parse(file: Path, head: str, layout: Layout, chosen: Sequence[int], missing:
         head: what `head_of` gave.
         layout: of the file.
         chosen: which cells of a row.
-        missing: `drop` lets missing cells through, as NaN; `refuse` and `never` refuse them, with that remedy or
-            without.
+        missing: `drop` and `keep` let missing cells through, as NaN; `refuse` and `never` refuse them, with that remedy
+            or without.
 
     Raises:
         InputError: the first line or cell that does not fit, by its place.
@@ -138,7 +138,7 @@ def _leave_to_the_slow(block: Any, others: Sequence[int], layout: Layout) -> Non
 
 def _refuse_faults(file: Path, lines: Iterable[str], layout: Layout, chosen: Sequence[int], missing: str) -> Scan:
     found = scan(lines, layout, chosen)
-    if found.missing and missing != "drop":
+    if found.missing and missing in REMEDIES:
         raise InputError(f"{file}: {found.first_missing}; drop the row or fill it in{REMEDIES[missing]}")
     if found.fault:
         raise InputError(f"{file}: {found.fault}")

@@ -45,4 +45,4 @@ def _judged(record: Record) -> tuple[str, str]:
 def _with_error(value: float | None, error: float | None) -> str:
     if value is None:
         return ""
-    return f"{value:.3f}" if error is None else f"{value:.3f} ± {error:.3f}"
+    return f"{value:.3f}" if error is None or math.isnan(error) else f"{value:.3f} ± {error:.3f}"

@@ -592,9 +592,11 @@ def test_points_with_a_missing_value_have_another_remedy(tmp_path):
     path = tmp_path / "p.csv"
     path.write_text(PLAIN + "1,\n")
     with pytest.raises(InputError) as caught:
-        load_points(path, Expected(2), Reading(missing="drop"))
+        load_points(path, Expected(2), Reading())
     assert "line 7, column 2 ('b'): a value is missing" in str(caught.value)
     assert "data.missing" not in str(caught.value)
+    kept = load_points(path, Expected(2), Reading(missing="drop")).values  # each row has its place
+    assert np.isnan(kept).tolist() == [[False, False]] * (len(kept) - 1) + [[False, True]]
 
 
 # --- whatever a DataFrame writes
@@ -617,3 +619,10 @@ def test_all_that_to_csv_writes_gives_the_same_array(tmp_path, separator, decima
     assert table.names == {"names": ("a", "b", "c"), "numbers": ("0", "1", "2"), "none": None}[header]
     assert any("data.index" in note for note in table.notes) == index
     assert table.decided == ("header",) * (header == "numbers") + ("index",) * index
+
+
+def test_columns_of_one_name_are_told_apart_and_noted(tmp_path):
+    (tmp_path / "t.csv").write_text("a,a,b\n" + "\n".join(f"{k},{k * k % 7},{-k * 3 % 11}" for k in range(12)))
+    table = load_table(tmp_path / "t.csv")
+    assert table.names == ("a", "a.1", "b")
+    assert any("several columns are called 'a'; the next is 'a.1' here" in note for note in table.notes)
