@@ -194,6 +194,10 @@ class BaseFlow(nn.Module):
         found = torch.cat(parts)
         return found[0] if alone else found
 
+    def forward(self, points: Any, **options: Any) -> Tensor:
+        """The call of the module itself, as `torch.func.functional_call` makes it: log p (B,), as `log_prob` has it."""
+        return self.log_prob(points, **options)
+
     def to_noise(self, points: Any, *, solver: Solver | None = None, on_failure: str = "raise") -> Tensor:
         """z(T) (B, D) for x (B, D), or (D,) for (D,); `points` and `on_failure` as in `log_prob`."""
         check_kind("solver", solver, Solver, EXAMPLE)

@@ -535,3 +535,14 @@ def test_transform_gives_a_failed_solve_back_with_all_its_evaluations():
     found = flow.transform(x)
     assert found.status is Status.NON_FINITE
     assert found.nfe == alone.nfe + 2  # the second block fails at once
+
+
+def test_a_call_of_a_flow_is_its_log_density_also_with_other_weights():
+    flow, other = (Flow(MLPField(2, [5], "tanh", "concat")) for _ in range(2))
+    for seed, one in enumerate((flow, other)):
+        seeded_initialise(one, seed)
+    points = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(flow(points), flow.log_prob(points))
+        found = torch.func.functional_call(flow, dict(other.named_parameters()), points)
+        torch.testing.assert_close(found, other.log_prob(points))
