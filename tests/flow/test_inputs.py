@@ -85,7 +85,7 @@ def test_what_is_no_number_is_refused_by_name(flow, given, said):
         {"solver": "rk4"},
         {"solver": 1e-3},
     ],
-    ids=str,
+    ids=lambda options: f"{next(iter(options))}, {type(next(iter(options.values()))).__name__}",
 )
 def test_an_option_that_is_none_is_refused(flow, options):
     with pytest.raises(InputError, match=next(iter(options))):
