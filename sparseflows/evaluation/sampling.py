@@ -9,7 +9,7 @@ import torch
 from sparseflows.errors import RunError
 from sparseflows.evaluation.likelihood import Array, as_dtype, as_points, rows_per_chunk
 from sparseflows.flow.base import BaseFlow
-from sparseflows.flow.draws import lost_draws, ran_off
+from sparseflows.flow.draws import REDRAWS, lost_draws, ran_off
 from sparseflows.flow.rows import carry_rows
 from sparseflows.rng import numpy_generator
 
@@ -20,7 +20,6 @@ Report = Callable[[int, int], None]
 # themselves, and cost the others nothing.
 OUTERMOST, TOGETHER = 0.01, 4096
 MOST_LOST, LOST_AT_LEAST = 0.5, 10  # of the samples: a flow that loses more is no model of anything
-REDRAWS = 20  # of samples that are lost, before it is given up
 
 
 def noise_rows(n: int, dim: int, seed: int) -> Array:

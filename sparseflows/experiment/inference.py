@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from sparseflows.flow.model import Flow
 
 Array = NDArray[np.float64]
-REDRAWS = 20  # of samples that run off, before it is given up
 SHOWN = 5  # rows named in a message
 
 
@@ -49,7 +48,7 @@ def draw_samples(run: Path, stage: str, n: int, seed: int) -> tuple[Array, int]:
     record = find(folder, stage)
     flow, _, standardiser = _load(folder, record, None, None)
     from sparseflows.evaluation.sampling import carry, noise_rows
-    from sparseflows.flow.draws import RUN_OFF
+    from sparseflows.flow.draws import REDRAWS, RUN_OFF
 
     drawn, lost = carry(flow, noise_rows(n, len(standardiser.shift), seed), reverse=True), 0
     for again in range(REDRAWS):

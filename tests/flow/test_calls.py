@@ -7,6 +7,7 @@ import copy
 
 import pytest
 import torch
+from support.plain_solve import CalledTwin
 from support.truths import generator, normal
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, weight_norm
@@ -31,19 +32,6 @@ def made_flow(time="concat"):
     flow = Flow(MLPField(2, [12, 10], "tanh", time), solver=FIXED).double()
     seeded_initialise(flow, 0, gain=2.0)
     return flow.eval()
-
-
-class CalledTwin(nn.Module):
-    """The same field, seen only through its call."""
-
-    dim = 2
-
-    def __init__(self, field):
-        super().__init__()
-        self.field = field
-
-    def forward(self, t, z):
-        return self.field(t, z)
 
 
 class Halved(nn.Module):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from support.plain_solve import CalledTwin
 from support.truths import normal
 from torch import nn
 
@@ -33,17 +34,6 @@ class OwnGate(Layer):
 class OwnCall(Layer):
     def __call__(self, t, h):
         return 1.1 * super().__call__(t, h)
-
-
-class CalledTwin(nn.Module):
-    dim = 2
-
-    def __init__(self, field):
-        super().__init__()
-        self.field = field
-
-    def forward(self, t, z):
-        return self.field(t, z)
 
 
 @pytest.mark.parametrize("kind", [OwnGate, OwnCall])

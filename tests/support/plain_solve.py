@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from sparseflows.flow.divergence import exact, hutchinson
@@ -68,3 +68,16 @@ def flops(function: Callable[[], Any]) -> int:
     with torch.no_grad(), counter:
         function()
     return int(counter.get_total_flops())
+
+
+class CalledTwin(nn.Module):
+    """The same field, seen only through its call."""
+
+    dim = 2
+
+    def __init__(self, field: nn.Module) -> None:
+        super().__init__()
+        self.field = field
+
+    def forward(self, t: Tensor, z: Tensor) -> Any:
+        return self.field(t, z)
