@@ -40,8 +40,9 @@ def field_arrays(
     Arrays of all: `block` (from 1), `time`, `end_time` (M,): the moments whose field is shown;
     `rows` (P, n, 2): data in each pair of columns; `frames` (F, N, 2) and `frames_clock` (F,): samples on
     their way from noise to data in the first pair; `paths` (P, K, n, 2), `paths_clock` (K,): a few of them;
-    `samples` (P, N, 2); a path that cannot be solved is NaN from there on; `columns` (P, 2), counted from 1. For two
-    columns P = 1; see `_plane` and `_pairs` for the rest. Everything is in standardised coordinates.
+    `samples` (P, N, 2); a path that cannot be solved is NaN from there on; `columns` (P, 2), counted from 1, and
+    `names` (P, 2) of a table whose columns have any. For two columns P = 1; see `_plane` and `_pairs` for the rest.
+    Everything is in standardised coordinates.
 
     Values: `mass_on_grid` (two columns); `cells_left_out` (two columns: share of the density's cells that
     hold no sample and were too hard to solve; their density counts as 0, as that of cells that cannot be solved);
@@ -60,7 +61,7 @@ def field_arrays(
     rows = _shown_rows(splits, seed)
     noise = numpy_generator(seed, "field/samples").standard_normal((SAMPLES, splits.train.shape[1]))
     moving, speed = _samples(grids.bounded(flow, FAR) if plane else flow, noise, pairs, frames)
-    common = moving | moments(flow, SHARES) | {"rows": _in_pairs(rows, pairs), "columns": np.array(pairs) + 1}
+    common = moving | moments(flow, SHARES) | {"rows": _in_pairs(rows, pairs)} | named(flow, pairs)
     if plane:
         values, arrays = _plane(flow, splits, noise, moving["samples"][0], report)
     else:
@@ -75,14 +76,21 @@ def field_arrays(
 def preview_arrays(flow: Flow, rows: Array) -> dict[str, Array]:
     """The field of a flow in two dimensions on a small grid, at few moments: a picture in half a second.
 
-    `columns` (1, 2), and those of `moments`, `on_grid` and, unless their paths cannot be solved, `at_samples`.
+    Those of `named`, `moments`, `on_grid` and, unless their paths cannot be solved, `at_samples`.
     Standardised rows (N, 2) and the noise set the window, which is the same for every stage.
     """
     grid = grids.make_grid(square_window(rows, DATA_MARGIN, NOISE_REACH), PREVIEW_CELLS)
-    arrays = moments(flow, PREVIEW_SHARES) | on_grid(flow, grid, PREVIEW_SHARES) | {"columns": np.array([[1, 2]])}
+    arrays = moments(flow, PREVIEW_SHARES) | on_grid(flow, grid, PREVIEW_SHARES) | named(flow, [(0, 1)])
     with contextlib.suppress(SolveFailed):
         arrays |= at_samples(flow, numpy_generator(0, "glance").standard_normal((SCALED, 2)), PREVIEW_SHARES)
     return arrays
+
+
+def named(flow: Flow, pairs: Sequence[Pair]) -> dict[str, np.ndarray]:
+    """`columns` (P, 2) from 1, of `pairs` from 0; and `names` (P, 2), where the flow's table has them."""
+    names = getattr(flow, "columns", None)  # older pickles lack it
+    found = {"columns": np.array(pairs) + 1}
+    return found | {"names": np.array([[names[i], names[j]] for i, j in pairs])} if names else found
 
 
 def solved(states: Array) -> NDArray[np.bool_]:

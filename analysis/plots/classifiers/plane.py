@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from analysis.plots.fields.plane import Panel, label_axes
+from analysis.plots.fields.plane import PLANE, Panel, label_axes
 from analysis.plots.style import Arrays, render
 from sparseflows.plot.axes import frame
 from sparseflows.plot.paths import draw_paths
@@ -93,7 +93,7 @@ def _grid(figure: Figure, rows: Sequence[Row], names: tuple[str, str]) -> list[t
                 continue
             axes.set_title(row.panels[place].title, fontsize=8, linespacing=1.3)
             frame(axes)
-            label_axes(axes, None, place == 0, number == len(rows) - 1)
+            label_axes(axes, PLANE, place == 0, number == len(rows) - 1)
             if place == 0:
                 axes.set_ylabel(f"{row.label}\n{names[1]}", fontsize=8.5, linespacing=1.5)
             if number == len(rows) - 1:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.plots.fields.plane import heading, label_axes, pair_of
+from analysis.plots.fields.plane import chosen, heading, label_axes, labels_of
 from analysis.plots.style import render
 from sparseflows.plot.densities import DATA_COLOUR, FLOW_COLOUR, density_bar, draw_density, draw_points
 
@@ -28,7 +28,7 @@ def density_figure(arrays: Mapping[str, np.ndarray], title: str, mass: float) ->
 
     The panel's title tells the `mass` of the flow's density within the window.
     """
-    shown = {name: arrays[name] for name in ("density", "truth", "truth_is_known", "density_extent")}
+    shown = chosen(arrays, ("density", "truth", "truth_is_known", "density_extent"))
     extent, top = arrays["density_extent"].tolist(), density_limit(arrays)
 
     def draw(figure: Figure) -> None:
@@ -37,8 +37,8 @@ def density_figure(arrays: Mapping[str, np.ndarray], title: str, mass: float) ->
         image = draw_density(right, arrays["density"], extent, top)
         left.set_title(truth_title(arrays), fontsize=10)
         right.set_title(f"the flow's density (mass in the window {mass:.3f})", fontsize=10)
-        label_axes(left, None, True, True)
-        label_axes(right, None, False, True)
+        label_axes(left, labels_of(arrays, 0), True, True)
+        label_axes(right, labels_of(arrays, 0), False, True)
         density_bar(figure, image, [left, right], [arrays["density"]], top)
         heading(figure, title)
 
@@ -57,7 +57,7 @@ def density_limit(arrays: Mapping[str, np.ndarray]) -> float:
 
 def pairs_figure(arrays: Mapping[str, np.ndarray], title: str) -> dict[str, bytes]:
     """More than two columns: data beside samples in every pair, with the columns' own distributions: png, pdf, npz."""
-    shown = {name: arrays[name] for name in ("rows", "samples", "columns", "rows_extent")}
+    shown = chosen(arrays, ("rows", "samples", "columns", "rows_extent"))
     pairs = len(arrays["columns"])
 
     def draw(figure: Figure) -> None:
@@ -76,15 +76,14 @@ def _pair(figure: Figure, place: SubplotSpec, arrays: Mapping[str, np.ndarray], 
     panels: Any = place.subgridspec(1, 4, width_ratios=[1, 1, 0.95, 0.95]).subplots()
     data, flow, first, second = panels
     extent = arrays["rows_extent"][number].tolist()
-    pair = pair_of(arrays, number)
-    assert pair is not None
+    labels = labels_of(arrays, number)
     kinds = (
         ("data", data, arrays["rows"][number], DATA_COLOUR),
         ("flow", flow, arrays["samples"][number], FLOW_COLOUR),
     )
     for name, axes, points, colour in kinds:
         draw_points(axes, points, extent, colour, 2.5)
-        label_axes(axes, pair, name == "data", True)
+        label_axes(axes, labels, name == "data", True)
         axes.set_title(f"{name}: {len(points):,} {'rows' if name == 'data' else 'samples'}", fontsize=9)
         x, y = points.T
         outside = 1 - np.mean((x >= extent[0]) & (x <= extent[1]) & (y >= extent[2]) & (y <= extent[3]))
@@ -98,7 +97,7 @@ def _pair(figure: Figure, place: SubplotSpec, arrays: Mapping[str, np.ndarray], 
         weights = both["share"] * BINS / (high - low)
         bounds: Any = {"binrange": (low, high), "weights": weights, "legend": side == 0}
         seaborn.histplot(both, x="xy"[side], hue="of", ax=axes, **bounds, **look)
-        axes.set_xlabel(f"column {pair[side]} (standardised)", fontsize=8.5)
+        axes.set_xlabel(f"{labels[side]} (standardised)", fontsize=8.5)
         axes.set_ylabel("density", fontsize=8.5)
         axes.tick_params(labelsize=8, length=2.5)
         axes.set_xlim(low, high)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analysis.plots.fields.densities import density_limit, truth_title
-from analysis.plots.fields.plane import Panel, heading, label_axes, pair_of
+from analysis.plots.fields.plane import Panel, heading, label_axes, labels_of
 from analysis.plots.fields.streams import field_of, scale_values
 from analysis.plots.style import Arrays, render
 from sparseflows.plot.densities import DATA_COLOUR, FLOW_COLOUR, density_bar, draw_density, draw_points
@@ -45,15 +45,15 @@ def panels_figure(columns: Sequence[Panel], title: str, colour: Colour) -> dict[
             top, *_, bottom = grid[:, number]
             image = draw_field(top, velocity, divergence, extent, colour, limits, density=0.65)
             top.set_title(one.title, fontsize=8.5, linespacing=1.3)
-            label_axes(top, pair_of(first, 0), number == 1, False)
+            label_axes(top, labels_of(first, 0), number == 1, False)
             draw_points(bottom, one.arrays["samples"][0], near, FLOW_COLOUR, 1.4)
-            label_axes(bottom, pair_of(first, 0), False, True)
+            label_axes(bottom, labels_of(first, 0), False, True)
         colour_bar(figure, image, list(grid[0]), colour)
         if plane:
             limit = density_limit(first)
             for number, one in enumerate(columns, 1):
                 image = draw_density(grid[1, number], one.arrays["density"], near, limit)
-                label_axes(grid[1, number], None, False, False)
+                label_axes(grid[1, number], labels_of(first, 0), False, False)
             density_bar(figure, image, list(grid[1]), [one.arrays["density"] for one in columns], limit)
         heading(figure, title)
 
@@ -67,10 +67,10 @@ def _data_column(axes: Any, arrays: Mapping[str, np.ndarray], near: Sequence[flo
     for one in middle:
         draw_density(one, arrays["truth"], near, density_limit(arrays))
         one.set_title(truth_title(arrays), fontsize=8.5)
-        label_axes(one, None, True, False)
+        label_axes(one, labels_of(arrays, 0), True, False)
     draw_points(bottom, arrays["rows"][0], near, DATA_COLOUR, 1.4)
     bottom.set_title("data", fontsize=8.5)
-    label_axes(bottom, pair_of(arrays, 0), True, True)
+    label_axes(bottom, labels_of(arrays, 0), True, True)
 
 
 def middle_index(arrays: Mapping[str, np.ndarray]) -> int:
@@ -103,6 +103,8 @@ def _saved(columns: Sequence[Panel], fields: Sequence[tuple[np.ndarray, np.ndarr
         "block": first["block"][middle_index(first)],
         "field_extent": np.atleast_2d(first["field_extent"])[0],
     }
+    if "names" in first:
+        saved["names"] = first["names"][0]
     if "density" in first:
         names = ("density_extent", "truth", "truth_is_known")
         return saved | {"density": np.stack([one.arrays["density"] for one in columns])} | {n: first[n] for n in names}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis.plots.fields.plane import heading, label_axes, pair_of
+from analysis.plots.fields.plane import chosen, heading, label_axes, labels_of
 from analysis.plots.gif import animate
 from analysis.plots.style import render
 from sparseflows.plot.axes import frame, start_colours
@@ -23,7 +23,7 @@ SHADES = 24
 
 def trajectories_figure(arrays: Mapping[str, np.ndarray], title: str) -> dict[str, bytes]:
     """Paths of samples from noise to data, a panel a pair of columns: png, pdf, npz."""
-    shown = {name: arrays[name] for name in ("paths", "paths_clock", "columns", "field_extent")}
+    shown = chosen(arrays, ("paths", "paths_clock", "columns", "field_extent"))
     paths = arrays["paths"]
     extents = np.atleast_2d(arrays["field_extent"])
 
@@ -31,7 +31,7 @@ def trajectories_figure(arrays: Mapping[str, np.ndarray], title: str) -> dict[st
         grid = figure.subplots(1, len(paths), squeeze=False)[0]
         for number, (axes, one) in enumerate(zip(grid, paths, strict=True)):
             draw_paths(axes, one, start_colours(one[0]), extents[number])
-            label_axes(axes, pair_of(arrays, number), True, True)
+            label_axes(axes, labels_of(arrays, number), True, True)
         figure.legend(handles=path_ends(), loc="outside lower center", ncols=2, frameon=False)
         heading(figure, title, f"paths of {paths.shape[2]} samples from noise to data, coloured by where they start")
 
@@ -50,7 +50,7 @@ def animation(arrays: Mapping[str, np.ndarray], title: str) -> bytes:
         axes.scatter(rows[:, 0], rows[:, 1], s=3, c="0.82", linewidths=0, zorder=1)
         points = axes.scatter(start[:, 0], start[:, 1], s=5, c=start_colours(start), linewidths=0, zorder=2)
         frame(axes, extent)
-        label_axes(axes, pair_of(arrays, 0), True, True)
+        label_axes(axes, labels_of(arrays, 0), True, True)
         axes.set_title(title, fontsize=9.5, loc="center")
         said = axes.text(0.03, 0.965, "", transform=axes.transAxes, va="top", fontsize=11, zorder=3)
         axes.text(0.97, 0.03, "grey: data", transform=axes.transAxes, ha="right", fontsize=8.5, color="0.5")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from sparseflows.plot.view import short
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+PLANE = ("z₁", "z₂")  # two columns without names
 
 
 class Panel(NamedTuple):
@@ -29,14 +33,28 @@ def heading(figure: Figure, title: str, note: str = "") -> None:
         figure.suptitle(title, fontsize=10)
 
 
-def label_axes(axes: Axes, pair: tuple[int, int] | None, left: bool, bottom: bool) -> None:
-    """Names of the two columns, on the outer panels; `pair` is None where the data have two."""
-    first, second = (f"column {number}" for number in pair) if pair else ("z₁", "z₂")
+def label_axes(axes: Axes, labels: tuple[str, str], left: bool, bottom: bool) -> None:
+    """`labels` of the two columns, on the outer panels."""
+    first, second = labels
     if left:
         axes.set_ylabel(f"{second} (standardised)", fontsize=8.5)
     if bottom:
         axes.set_xlabel(f"{first} (standardised)", fontsize=8.5)
     axes.tick_params(labelleft=left, labelbottom=bottom)
+
+
+def labels_of(arrays: Mapping[str, np.ndarray], number: int) -> tuple[str, str]:
+    """What the columns of the `number`-th pair are called: by their names, else by their places."""
+    if "names" in arrays:
+        first, second = arrays["names"][number].tolist()
+        return short(first), short(second)
+    pair = pair_of(arrays, number)
+    return (f"column {pair[0]}", f"column {pair[1]}") if pair else PLANE
+
+
+def chosen(arrays: Mapping[str, np.ndarray], shown: Iterable[str]) -> dict[str, np.ndarray]:
+    """Of the arrays, each of its own shape, those that a figure shows, and the names of columns where there are any."""
+    return {name: arrays[name] for name in (*shown, "names") if name in arrays}
 
 
 def pair_of(arrays: Mapping[str, np.ndarray], number: int) -> tuple[int, int] | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.plots.fields.plane import heading, label_axes, pair_of
+from analysis.plots.fields.plane import chosen, heading, label_axes, labels_of, pair_of
 from analysis.plots.style import render
 from sparseflows.plot.streams import Colour, colour_bar, colour_limits, draw_field
 from sparseflows.plot.style import theme
@@ -33,7 +33,7 @@ def field_figure(arrays: Mapping[str, np.ndarray], title: str, colour: Colour) -
         draw_moments(figure, arrays, colour)
         heading(figure, title, _convention(arrays))
 
-    return render(draw, {name: arrays[name] for name in used}, size_of(arrays))
+    return render(draw, chosen(arrays, used), size_of(arrays))
 
 
 def preview_figure(arrays: Mapping[str, np.ndarray], title: str) -> bytes:
@@ -82,7 +82,7 @@ def draw_moments(
             image = draw(axes, *field_of(arrays, number, moment), extent, colour, limits)
             if row == 0 or several_blocks:
                 axes.set_title(when(arrays, moment), fontsize=9.5)
-            label_axes(axes, pair, column == 0, row == len(lines) - 1 or pair is not None)
+            label_axes(axes, labels_of(arrays, number), column == 0, row == len(lines) - 1 or pair is not None)
     colour_bar(figure, image, grid, colour, len(lines))
 
 

@@ -265,3 +265,29 @@ def test_what_the_pictures_of_a_plane_show(plane, drawn):
         assert figure.axes[0].get_aspect() == 1
         assert figure.axes[0].images or figure.axes[0].collections
     assert [text.get_text() for text in paths.legends[0].get_texts()] == ["noise, z(T)", "sample, x = z(0)"]
+
+
+@pytest.mark.parametrize(
+    ("names", "pairs", "labels"),
+    [(("pay", "size", "age"), ((2, 0), (1, 2)), [("age", "pay"), ("size", "age")]), (("x", "y"), None, [("x", "y")])],
+)
+def test_columns_with_names_are_shown_by_them(names, pairs, labels, drawn):
+    dim = len(names)
+    flow = Flow(LinearField(0.3 * torch.tensor(FULL if dim == 3 else SPIRAL)))
+    flow.columns = names
+    arrays = few(field_arrays(flow, splits_of(dim), lambda *_: None, frames=2, pairs=pairs).arrays)
+    files = {
+        "field": field_figure(arrays, "title", "divergence"),
+        "paths": trajectories_figure(arrays, "title"),
+        "panels": panels_figure([Panel("a", arrays), Panel("b", arrays)], "title", "divergence"),
+        "own": density_figure(arrays, "title", 1.0) if dim == 2 else pairs_figure(arrays, "title"),
+    }
+    wanted = {f"{name} (standardised)" for name in names}
+    for figure in drawn:
+        shown = {text for axes in figure.axes for text in (axes.get_xlabel(), axes.get_ylabel())}
+        assert {text for text in shown if "standardised" in text} <= wanted
+    assert drawn[1].axes[0].get_xlabel() == f"{labels[0][0]} (standardised)"
+    assert drawn[1].axes[0].get_ylabel() == f"{labels[0][1]} (standardised)"
+    for name, several in files.items():
+        kept = np.load(io.BytesIO(several["npz"]))["names"].tolist()
+        assert kept == (list(labels[0]) if name == "panels" else [list(pair) for pair in labels])
