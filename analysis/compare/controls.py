@@ -101,7 +101,8 @@ def remedy_of(run: Run) -> str | None:
 def again(commands: Iterable[str | None]) -> str:
     """Some of these commands as the end of a text, each once, on a line that is never broken; empty for none."""
     known = dict.fromkeys(one for one in commands if one is not None)
-    return "\n".join(["", "What makes more of it testable:", *(f"  {one}" for one in known), ""]) if known else ""
+    head = "What makes more of it testable, in a run folder of its own:"
+    return "\n".join(["", head, *(f"  {one}" for one in known), ""]) if known else ""
 
 
 def _seeds(run: Run) -> dict[str, str]:

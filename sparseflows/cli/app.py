@@ -1,5 +1,6 @@
 """The command line. PyTorch is imported inside the commands: help and refused input answer at once."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -263,6 +264,8 @@ def _check_output(path: Path) -> None:
             raise InputError(f"{path}: is a folder; name a file in it")
         if not path.absolute().parent.is_dir():
             raise InputError(f"{path}: no such folder to write to")
+        if not os.access(path.absolute().parent, os.W_OK):
+            raise InputError(f"{path}: its folder cannot be written to; name a file in another one")
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}); give another name") from None
 

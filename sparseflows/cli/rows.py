@@ -20,8 +20,9 @@ def score_text(summary: dict[str, Any], coordinates: str) -> str:
     without = summary["rows_infinite"] + summary["rows_unsolved"]
     end = f"{coordinates} coordinates (NFE {summary['nfe']})"
     if not without:
+        rows = "1 row" if summary["n"] == 1 else f"{summary['n']:,} rows"
         error = "" if summary["nll_se"] is None else f" ± {_number(summary['nll_se'])}"
-        return f"NLL {_number(summary['nll'])}{error} nats over {summary['n']:,} rows, {end}"
+        return f"NLL {_number(summary['nll'])}{error} nats over {rows}, {end}"
     whole = "unknown" if summary["rows_unsolved"] else "inf"
     rest = summary["n"] - without
     over = "no row has a number" if not rest else f"{_number(summary['nll_finite'])} nats over the {rest:,} others"
@@ -55,7 +56,8 @@ def tell_rows(values: np.ndarray, strict: bool, outside: Outside) -> None:
         if which.any()
     ]
     if outside.rows.any():
-        so = "have density 0" if values.ndim == 1 else "have no noise"
+        have = "has" if outside.rows.sum() == 1 else "have"
+        so = f"{have} density 0" if values.ndim == 1 else f"{have} no noise"
         firsts = zip(np.flatnonzero(outside.rows) + 1, outside.faults, strict=False)
         places = "; ".join(f"row {row}, {fault}" for row, fault in firsts)
         count = int(outside.rows.sum())

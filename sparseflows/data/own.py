@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sparseflows.data.files.reading import counted
 from sparseflows.data.findings.finding import findings
 from sparseflows.data.known import TABLE
 from sparseflows.data.parts import Splits, refuse_too_many
@@ -33,6 +34,7 @@ from sparseflows.data.transforms.transformed import TransformedStandardiser, Wan
 from sparseflows.errors import InputError
 from sparseflows.rng import numpy_generator
 
+FEW = 3  # rows of a part whose mean says nothing yet
 IN_ORDER = 5_000  # rows of a large file that are looked at one after the other
 LOOKED_THROUGH = 200_000  # rows of a large file that notes, and maps of columns, are made from
 
@@ -76,6 +78,7 @@ def table_splits(
     refuse_unmappable(values, transform, table.called, source)
     train, validation, test = split_groups(groups, *fractions, split_by)
     refuse_too_many(n_train, len(train), TABLE)
+    notes += _few_rows(len(validation), len(test))
     train = train[:n_train]
     standardiser = fit_transformed(values[train], transform, table.called, f"{TABLE}, {len(train)} training rows")
     standardiser.check(values, table.called, source)
@@ -184,6 +187,12 @@ def _standardiser_of(train: Rows, transform: Wanted, labels: Names, source: str,
     width = train.shape[1]
     mapped = replace(fitted, shift=plain.shift, scale=plain.scale, inner=Standardiser(np.zeros(width), np.ones(width)))
     return replace(mapped, inner=fit_columns(replace_standardiser(train, mapped), source, labels))
+
+
+def _few_rows(validation: int, test: int) -> list[str]:
+    """What is said of parts with hardly any row."""
+    few = [f"{counted(n, 'row')} to {what}" for n, what in ((validation, "validate"), (test, "test")) if n < FEW]
+    return [f"{' and '.join(few)}: an NLL over so few says nothing yet; more rows are needed"] if few else []
 
 
 def _places(transform: Wanted, names: Names, columns: int, source: str) -> Sequence[int]:

@@ -60,8 +60,18 @@ def plan(spec: Spec) -> dict[str, Any]:
         "stages": len(stages(spec)),
         "steps_dense": steps(spec.train),
         "steps_retrain": steps(spec.retrain_spec()) if spec.prune.methods else None,
-        "notes": list(notes),
+        "notes": [*notes, *_device_notes(spec.device)],
     }
+
+
+def _device_notes(device: str) -> list[str]:
+    """What `run` would refuse on this machine; PyTorch is asked only where a GPU is wanted."""
+    if not device.startswith("cuda"):
+        return []
+    import torch
+
+    here = torch.cuda.is_available()
+    return [] if here else [f"device: {device}: PyTorch finds no GPU on this machine; run it where there is one"]
 
 
 def _stamp(path: str) -> tuple[int, int]:

@@ -234,10 +234,10 @@ def prune_by_scores(network: Network, scores: Scores, target: int, allocation: s
         raise InputError(f"{target} params would empty a layer: {left} takes {least}; keep more")
     if by_neurons and all(score.ndim == 1 for score in scores.values()):
         keep = choose_neurons(network, target, allocation or "uniform", [scores[name] for name in hidden])
-        return without_neurons(network, keep, unpruned(network), network)
+        return replace(without_neurons(network, keep, unpruned(network), network), asked=target)
     masked = copy.deepcopy(network)
     masks = prune_weights(masked, Masks.full(masked), target, scores, allocation or "global")
-    return Pruned(masked, masks, masks)
+    return Pruned(masked, masks, masks, asked=target)
 
 
 def prune_by_masks(network: Network, masks: Mapping[str, Tensor]) -> Pruned[Network]:

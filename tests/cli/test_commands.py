@@ -109,6 +109,23 @@ def test_an_output_that_cannot_be_written(name, smallest, tmp_path, points, outp
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_an_output_whose_folder_may_not_be_written_to_is_refused_before_the_work(
+    smallest, tmp_path, points, monkeypatch
+):
+    may = os.access
+    monkeypatch.setattr("os.access", lambda path, mode: mode != os.W_OK and may(path, mode))
+    monkeypatch.setattr("sparseflows.experiment.inference.score_points", None)  # never called
+    path = tmp_path / "o.npy"
+    assert refused(*commands(smallest, points, path)["score"]).startswith(f"{path}: its folder cannot be written to")
+
+
+def test_one_row_is_one_row(smallest, tmp_path):
+    np.save(tmp_path / "one.npy", np.zeros((1, 2)))
+    status, out, _ = call("score", smallest, tmp_path / "one.npy")
+    assert status == 0
+    assert " over 1 row, " in out
+
+
 @pytest.mark.parametrize(
     ("name", "tolerance"),
     [("score", "0"), ("map", "-1e-5"), ("map", "0.1"), ("score", "1e-13"), ("map", "nan"), ("score", "inf")],

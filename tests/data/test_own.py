@@ -107,3 +107,13 @@ def test_an_index_before_an_array_and_the_order_of_its_rows(tmp_path, large):
     assert "column 2" in splits.warnings[0] or "column 3" in splits.warnings[0]  # places in the file
     with pytest.raises(InputError, match="no first line"):
         make_splits("table", str(tmp_path / "w.npy"), reading=Reading(header=False))
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [(8, "1 row to validate and 1 row to test"), (24, "2 rows to validate and 2 rows to test"), (30, "")],
+)
+def test_parts_with_hardly_any_row_are_told(tmp_path, rows, said):
+    np.save(tmp_path / "few.npy", np.random.default_rng(0).normal(size=(rows, 2)))
+    notes = make_splits("table", str(tmp_path / "few.npy")).notes
+    assert [note.split(":")[0] for note in notes] == [said] * bool(said)

@@ -157,6 +157,7 @@ def test_targets_that_cannot_be_reached_are_refused_with_the_nearest(method):
     found = prune(method, state, dense, 1, nearest=True)
     assert found.asked == 1
     assert abs(found.params - nearest) <= 8  # of weights, biases that stay
+    assert sparseflows.prune_by_scores(dense, sparseflows.score("magnitude", dense), 150).asked == 150
     again = prune(method, state, dense, 150)
     assert again.asked == 150
     assert abs(again.params - 150) <= (16 + 3 if method == "structured" else 1)

@@ -562,6 +562,16 @@ def test_a_plan_says_the_rows_that_a_run_trains_on(write, name, fractions):
     assert found["params_dense"] == spec.flow.dense_params(rows.shape[1])
 
 
+def test_a_plan_tells_of_a_gpu_that_is_not_here(write, monkeypatch):
+    spec = load_spec(write(BASE), ["device=cuda:1"])
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    (note,) = plan(spec)["notes"]
+    assert note.startswith("device: cuda:1: ")
+    assert f"note: {note}" in plan_text(plan(spec))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert plan(spec)["notes"] == plan(load_spec(write(BASE)))["notes"] == []
+
+
 def test_a_plan_of_the_users_own_file(write, tmp_path):
     spec = load_spec(write(BASE), ["data.name=table"])
     found = plan(spec)

@@ -118,7 +118,7 @@ def existing_file(path: FilePath) -> Path:
 
 def counted(number: int, noun: str) -> str:
     """`"1 row"`, `"2 rows"`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def one_line(error: Exception) -> str:

@@ -20,6 +20,8 @@ class Masks(Mapping[str, Tensor]):
     Example:
         >>> network = nn.Linear(3, 2)
         >>> masks = Masks({"weight": torch.tensor([[True, False, True], [False, True, True]])})
+        >>> masks
+        <Masks: 4 of 6 entries kept>
         >>> masks.kept(network)  # four weights, two biases
         6
         >>> masks.apply_(network)
@@ -38,6 +40,11 @@ class Masks(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._tensors)
+
+    def __repr__(self) -> str:
+        kept = sum(int(tensor.sum()) for tensor in self._tensors.values())
+        entries = sum(tensor.numel() for tensor in self._tensors.values())
+        return f"<Masks: {kept:,} of {entries:,} entries kept>"
 
     @classmethod
     def full(cls, network: nn.Module) -> Masks:

@@ -101,7 +101,9 @@ def test_json_is_one_document(call, make_run, rows, no_figure):
 def test_without_a_control_the_command_that_adds_one_is_on_one_line(call, make_run, rows, no_figure):
     run = make_run([row for row in rows if row.get("protocol") != "control"])
     command = f"sparseflows run {run}/spec.yaml --out {run.parent} --set 'prune.protocols=[cascade,control]'"
-    assert call("compare", run).out.endswith(f"\nWhat makes more of it testable:\n  {command}\n")
+    assert call("compare", run).out.endswith(
+        f"\nWhat makes more of it testable, in a run folder of its own:\n  {command}\n"
+    )
     assert json.loads(call("compare", run, "--json").out)["remedies"] == [command]
 
 

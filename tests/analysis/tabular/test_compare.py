@@ -136,7 +136,7 @@ def test_without_a_control_pruning_has_numbers_and_a_command(pruned):
     assert dense.sentence.endswith(": not testable here: no control in this run")
     assert not any(word in dense.sentence for word in ("beats", "loses", "helped", "no difference"))
     assert dense.remedy.endswith("--set 'prune.protocols=[cascade,control]'")
-    assert remedies(found) == f"\nWhat makes more of it testable:\n  {dense.remedy}\n"
+    assert remedies(found) == f"\nWhat makes more of it testable, in a run folder of its own:\n  {dense.remedy}\n"
 
 
 def test_one_command_a_run_adds_the_control_and_the_seeds(pruned):
