@@ -16,8 +16,8 @@ from sparseflows.rng import numpy_generator
 Report = Callable[[int, int], None]
 """It is told how many are done, of how many."""
 
-# Rows solved together share their steps. A path that runs off nearly always starts far out: so the outermost go by
-# themselves, and cost the others nothing.
+# torchdiffeq solves rows together, on the same steps. A path that runs off nearly always starts far out: so the
+# outermost go by themselves, and cost the others nothing.
 OUTERMOST, TOGETHER = 0.01, 4096
 MOST_LOST, LOST_AT_LEAST = 0.5, 10  # of the samples: a flow that loses more is no model of anything
 

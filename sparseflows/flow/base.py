@@ -164,8 +164,8 @@ class BaseFlow(nn.Module):
             divergence: exact, or hutchinson for an unbiased estimate.
             noise: of hutchinson.
             generator: of hutchinson's noise.
-            chunk: rows solved together; None solves all at once. An adaptive solver chooses its steps for
-                each chunk, so values agree to its tolerance, not to the last bit.
+            chunk: rows solved together; None solves all at once. torchdiffeq chooses its steps for each
+                chunk, so values agree to its tolerance; the compiled engine's agree to the last bit.
             on_failure: `raise`, or `nan`: rows that cannot be solved are NaN, all others have their value. Without
                 gradients a row that fails is first solved again by itself, in float64 (`flow.rows.carry_rows`). A row
                 beyond all numbers has −inf either way.

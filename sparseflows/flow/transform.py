@@ -140,7 +140,7 @@ def _by_engine(
     divergence: DivergenceRule | None,
     by_row: bool,
 ) -> Transformed | None:
-    """The same by the compiled engine, each small tile of rows with steps of its own; None where it cannot."""
+    """The same by the compiled engine, each row with steps of its own; None where it cannot."""
     probes = divergence.probes if isinstance(divergence, Hutchinson) else None
     if divergence not in (None, exact) and probes is None:
         return None  # a rule of the caller's own

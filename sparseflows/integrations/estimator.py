@@ -53,9 +53,10 @@ class SparseFlowDensity(DensityMixin, BaseEstimator):
         validation_fraction: share of the rows on which the weights of the lowest NLL are chosen during each training;
             0 takes the last step's. It is left out where it would be less than two rows.
         whiten: begin with a fixed linear map that whitens the rows.
-        tolerance: rtol = atol of the solves for densities and samples, 1e-10 to 1e-5. Rows that are solved together
-            share their steps, so the density of a row may move by about as much with the rows beside it: by less than
-            scikit-learn's own checks can see at the default. 1e-5 takes a fifth of the time.
+        tolerance: rtol = atol of the solves for densities and samples, 1e-10 to 1e-5. Where no
+            compiled engine is, rows that are solved together share their steps, so the density of a row may move by
+            about as much with the rows beside it: by less than scikit-learn's own checks can see at the default.
+            1e-5 takes a fifth of the time.
         random_state: of the initial weights, the batches and the pruning.
         verbose: 1 prints a line a training.
 

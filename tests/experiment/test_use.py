@@ -114,7 +114,7 @@ def test_a_single_row_has_no_standard_error(finished, own, tmp_path, score, call
     assert (summary["n"], summary["nll_se"]) == (1, None)
     assert summary["nll"] == -log_prob[0]
     said = call("score", finished, tmp_path / "one.npy")
-    assert said.out.startswith(f"NLL {summary['nll']:.4f} nats over 1 rows, standardised coordinates (NFE ")
+    assert said.out.startswith(f"NLL {summary['nll']:.4f} nats over 1 row, standardised coordinates (NFE ")
 
 
 def test_what_score_prints_for_a_person(finished, points, score, call):

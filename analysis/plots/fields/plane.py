@@ -53,7 +53,7 @@ def labels_of(arrays: Mapping[str, np.ndarray], number: int) -> tuple[str, str]:
 
 
 def chosen(arrays: Mapping[str, np.ndarray], shown: Iterable[str]) -> dict[str, np.ndarray]:
-    """Of the arrays, each of its own shape, those that a figure shows, and the names of columns where there are any."""
+    """The arrays, each of its own shape, that a figure shows, and the names (P, 2) of columns where there are any."""
     return {name: arrays[name] for name in (*shown, "names") if name in arrays}
 
 

@@ -77,9 +77,9 @@ def zip_members(path: Path, stream: BinaryIO, wanted: Sequence[Wanted], spent: C
         names: set[str] = set()
         for info in archive.infolist():
             mode = stat.S_IFMT(info.external_attr >> 16)
-            _check_name(path, info.filename, mode in (0, stat.S_IFREG, stat.S_IFDIR), info.is_dir(), names)
+            _check_name(path, info.filename, mode in (0, stat.S_IFREG, stat.S_IFDIR), _is_folder(info), names)
         for info in archive.infolist():
-            one = None if info.is_dir() else match(safe_name(info.filename, path), wanted, zipped=False)
+            one = None if _is_folder(info) else match(safe_name(info.filename, path), wanted, zipped=False)
             if one is None:
                 continue
             inside = f"{path}: {info.filename}"
@@ -91,6 +91,10 @@ def zip_members(path: Path, stream: BinaryIO, wanted: Sequence[Wanted], spent: C
             except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError) as error:
                 raise damaged(inside, error) from None
             yield _member(one, inside, guarded(inner, inside, one.limit, spent), spent)
+
+
+def _is_folder(info: zipfile.ZipInfo) -> bool:
+    return info.filename.endswith("/")  # its own `is_dir` takes no name without letters
 
 
 def tar_members(path: Path, stream: BinaryIO, wanted: Sequence[Wanted]) -> Iterator[Member]:

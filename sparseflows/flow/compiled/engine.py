@@ -19,8 +19,8 @@ from sparseflows.flow.solvers.tableaus import TABLEAUS, Tableau
 VALUE, EXACT, PROBED = range(3)  # no trace, the exact one, Hutchinson's; as in field.h
 WIDEST = 256  # a hidden layer's neurons: wider matrices leave the caches, and the vendor's products are faster
 MOST_DIMS = 16  # of an exact trace: more tangents than that fill products as wide as the vendor's
-TILE = 8  # rows that go together
-FIRST_STEP = 0.05  # of the first tile's adaptive solve; the others begin with the step that the tile before took
+TILE = 8  # rows that go together, each on a lane of its own where steps are adaptive
+FIRST_SHARE = 0.5  # of tolerance^(1/order), the step over τ that each row tries first
 ROWS_OF_A_THREAD = 512  # at least: fewer are solved before a thread has begun
 NO_MEMORY = 1
 STATUSES = (Status.DONE, Status.NON_FINITE, Status.NON_FINITE, Status.OUT_OF_STEPS, Status.UNDERFLOW)  # as in solve.c
@@ -117,9 +117,10 @@ def carry(
     reverse: bool = False,
     by_row: bool = False,
 ) -> Solution:
-    """Carry points (B, D) through a block by adaptive solves, each tile of rows with steps of its own; no gradient.
+    """Carry points (B, D) through a block by adaptive solves, each row with steps of its own; no gradient.
 
-    With several threads (`torch.set_num_threads`) each takes a run of the rows.
+    A row's result is a function of that row alone, to the last bit. With several threads (`torch.set_num_threads`) each
+    takes a run of the rows.
 
     Args:
         field, end_time: f and T of the block.
@@ -158,7 +159,7 @@ def choose_steps(
     `first_step` is to be tried first, over τ; without probes it is the exact trace.
     """
     start, kind = points.detach().contiguous(), _kind(probes)
-    return _carry(field, end_time, start, solver, kind, probes, False, len(points), first_step)
+    return _carry(field, end_time, start, solver, kind, probes, False, 0, first_step)
 
 
 def _carry(
@@ -169,16 +170,19 @@ def _carry(
     kind: int,
     probes: Tensor | None,
     reverse: bool,
-    tile: int = TILE,
-    first_step: float = FIRST_STEP,
+    lanes: int = TILE,
+    first_step: float | None = None,
     by_row: bool = False,
 ) -> Solution:
-    ends, traces = torch.empty_like(start), torch.zeros_like(start[:, 0])
+    # Every row with steps of its own, so many at a time; with 0 lanes all rows share theirs, and these are told.
+    ends, traces = start.clone(), torch.zeros_like(start[:, 0])
     block, method = BlockStructure.of(field, end_time), TableauStructure.of(TABLEAUS[solver.method])
-    control = ControlStructure.of(solver, first_step, reverse, len(start) if by_row else None)
+    first = first_step or FIRST_SHARE * solver.rtol ** (1 / TABLEAUS[solver.method].order)
+    rows, room = len(start) if by_row else None, 0 if lanes else solver.max_nfe
+    control = ControlStructure.of(solver, first, reverse, rows, room)
     status = _engine(start.dtype).carry(
         ctypes.byref(block), kind, ctypes.byref(method), ctypes.byref(control), pointer(start),
-        pointer(probes), ctypes.c_long(len(start)), tile, pointer(ends), pointer(traces),
+        pointer(probes), ctypes.c_long(len(start)), min(lanes, len(start)), pointer(ends), pointer(traces),
     )  # fmt: skip
     _require_memory(status == NO_MEMORY)
     found, failed = STATUSES[status], None

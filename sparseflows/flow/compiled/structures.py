@@ -104,17 +104,19 @@ class ControlStructure(ctypes.Structure):
     statuses: Tensor | None
 
     @classmethod
-    def of(cls, solver: Solver, first_step: float, reverse: bool, rows: int | None = None) -> ControlStructure:
+    def of(
+        cls, solver: Solver, first_step: float, reverse: bool, rows: int | None = None, room: int = 0
+    ) -> ControlStructure:
         """The control of a solve by `solver` that tries `first_step` first; of `rows`, each ends by itself.
 
-        Their `statuses` are int32 (rows,).
+        Their `statuses` are int32 (rows,). `room` lengths of steps are kept.
         """
         statuses = None if rows is None else torch.zeros(rows, dtype=torch.int32)
-        lengths = (ctypes.c_double * solver.max_nfe)()
+        lengths = (ctypes.c_double * room)()
         by_row = int(solver.norm == "rows")
         found = cls(
             solver.rtol, solver.atol, solver.max_nfe, by_row, int(reverse), first_step, 0, ctypes.addressof(lengths),
-            solver.max_nfe, 0, pointer(statuses),
+            room, 0, pointer(statuses),
         )  # fmt: skip
         found.lengths, found.statuses = lengths, statuses
         return found

@@ -59,8 +59,8 @@ class Solver:
         norm: what an adaptive method holds below the tolerance: the error of every single row (`rows`), or
             the root mean square over the batch (`batch`, torchdiffeq's own, cheaper by a third), which lets
             single rows go wrong by a hundred tolerances.
-        compiled: without gradients, dopri5 and bosh3 are left to the compiled engine where it takes the field; False
-            keeps to torchdiffeq.
+        compiled: without gradients, dopri5 and bosh3 are left to the compiled engine where it takes the field, which
+            solves every row in steps of its own, whatever the norm; False keeps to torchdiffeq.
         processes: that have a share of the batch each: an adaptive method with the norm `batch` takes the steps that
             one process would take for all of it (`shared.solve_shared`).
 
@@ -123,9 +123,10 @@ class Solution:
     Attributes:
         state: at the end; it counts only where the status is DONE. Of a block without a graph: points (B, D), and the
             integral of the trace along the path as it was walked (B,).
-        nfe: evaluations spent, the largest of a tile of rows where tiles are solved by themselves.
+        nfe: evaluations spent, the largest number of a row where rows are solved by themselves.
         status: why it ended.
-        steps: lengths of the steps that an adaptive method took, in order; empty for a fixed one, and for tiles.
+        steps: lengths of the steps that an adaptive method took, in order; empty for a fixed one, and for rows
+            by themselves.
         failed: where rows were solved by themselves, which of them did not reach the end (B,); `status` is then that of
             the first. None: all rows share `status`.
     """

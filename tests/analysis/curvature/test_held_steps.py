@@ -179,7 +179,7 @@ def test_chunks_add_up():
         whole = log_prob_on_steps(flow, x, frozen)
         parts = torch.cat([log_prob_on_steps(flow, part, frozen) for part in x.split([1, 7, 13])])
         torch.testing.assert_close(parts, whole, rtol=0, atol=1e-13)  # rounding of products in another order
-        adaptive = Solver("dopri5", 1e-5, 1e-5)
+        adaptive = Solver("dopri5", 1e-5, 1e-5, compiled=False)
         apart = torch.cat([flow.log_prob(part, solver=adaptive) for part in x.split([1, 7, 13])])
         assert (apart - flow.log_prob(x, solver=adaptive)).abs().max() > 1e-9
 

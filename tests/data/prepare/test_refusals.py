@@ -238,6 +238,9 @@ def test_zip_members(tmp_path):
     entry = zipfile.ZipInfo("power/data.npy")
     entry.create_system, entry.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
     refused(tmp_path, files.write_zip(tmp_path / "data.zip", [(entry, b"/etc/passwd")]), "a link or device")
+    nameless = files.write_zip(tmp_path / "data.zip", [("nameless", b""), ("power/other.npy", DATA)])
+    nameless.write_bytes(nameless.read_bytes().replace(b"nameless", b"\0ameless"))  # where it ends, says zipfile
+    refused(tmp_path, nameless, "data.npy")
     archive = bytearray(files.write_zip(tmp_path / "data.zip", [("power/data.npy", DATA)]).read_bytes())
     for place in (6, archive.index(b"PK\x01\x02") + 8):  # the flags of the entry, at both places: encrypted
         archive[place] |= 1

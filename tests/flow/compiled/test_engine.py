@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from support.arrays import pairwise
@@ -92,25 +94,83 @@ def test_adaptive_solves_agree_with_torchdiffeq(method: str, tol: float, reverse
     torch.testing.assert_close(ours.trace, theirs.trace, rtol=0, atol=50 * tol)
 
 
-def test_rows_do_not_depend_on_who_goes_with_them_beyond_the_tolerance() -> None:
-    flow, points = Flow(drawn_field(2, [33, 20], "silu", "concat")).double(), drawn(100, 2)
-    with torch.no_grad():
-        whole = flow.log_prob(points)
-        shuffled = flow.log_prob(points.flip(0)).flip(0)
-    torch.testing.assert_close(whole, shuffled, rtol=0, atol=1e-4)
+@pytest.mark.parametrize(
+    *pairwise(
+        **FIELDS, dim=[1, 3, 6], kind=["exact", "probed", "none"], reverse=[False, True],
+        dtype=[torch.float32, torch.float64], method=["dopri5", "bosh3"],
+    )
+)  # fmt: skip
+def test_a_row_is_a_function_of_itself_to_the_last_bit(
+    activation, time, hidden, base, dim, kind, reverse, dtype, method
+) -> None:
+    field = drawn_field(dim, hidden, activation, time, base).to(dtype)
+    points, probes = drawn(61, dim).to(dtype), drawn(61, dim, seed=2).sign().to(dtype)
+
+    def carried(rows):
+        own = probes[rows] if kind == "probed" else None
+        solver = Solver(method, 1e-4, 1e-4)
+        return engine.carry(field, 1.0, points[rows], solver, kind == "exact", own, reverse, by_row=True).state
+
+    whole = carried(torch.arange(61))
+    for rows in (torch.arange(61).flip(0), torch.arange(0, 61, 7), torch.tensor([60]), torch.tensor([3, 3, 3])):
+        for ours, of_all in zip(carried(rows), whole, strict=True):
+            assert torch.equal(ours, of_all[rows])
 
 
-def test_threads_take_runs_of_the_rows() -> None:
-    field, points = drawn_field(2, [16], "tanh", "concat"), drawn(2_000, 2)
-    solver = Solver("dopri5", 1e-8, 1e-8)
-    one = engine.carry(field, 1.0, points, solver)
+def test_chunks_threads_and_rows_that_fail_move_no_other_row() -> None:
+    flow, points = Flow(drawn_field(2, [33, 20], "silu", "concat")).float(), drawn(1_500, 2).float()
+    bad = torch.arange(7, 1_500, 149)
+    spoilt = points.index_put((bad[::2],), torch.tensor(1e30)).index_put((bad[1::2],), torch.tensor(3e37))
+    good = torch.ones(1_500, dtype=torch.bool).index_fill(0, bad, False)
     threads = torch.get_num_threads()
     try:
-        torch.set_num_threads(3)
-        three = engine.carry(field, 1.0, points, solver)
+        torch.set_num_threads(1)
+        with torch.no_grad():
+            wanted = flow.log_prob(points[good])
+            for count, chunk in ((1, 100), (3, None), (2, 333)):
+                torch.set_num_threads(count)
+                assert torch.equal(flow.log_prob(points[good], chunk=chunk), wanted)
+                assert torch.equal(flow.log_prob(spoilt, on_failure="nan", chunk=chunk)[good], wanted)
     finally:
         torch.set_num_threads(threads)
-    torch.testing.assert_close(one.state, three.state, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("tol", [1e-4, 1e-7])
+def test_every_row_takes_its_own_steps(tol: float) -> None:
+    """One row is as far from the exact path as its tolerance says, beside rows that are a thousand times as fast."""
+    field = drawn_field(2, [], "tanh", "none")
+    with torch.no_grad():
+        field.layers[0].weight.copy_(torch.tensor([[0.0, 40.0], [-40.0, 0.0]]))  # a rotation, by |z| alone
+        field.layers[0].bias.zero_()
+    points = torch.tensor([[1.0, 0.0], [0.0, 1e-3], [1e4, 0.0]], dtype=torch.float64)
+    found = engine.carry(field, 1.0, points, Solver("dopri5", tol, tol * 1e-3), by_row=True)
+    turn = torch.linalg.matrix_exp(field.layers[0].weight.detach())
+    error = (found.state[0] - points @ turn.T).norm(dim=1) / points.norm(dim=1)
+    assert float(error.max()) < 400 * tol  # errors of some hundred steps, none of them more than the tolerance
+    assert found.nfe > 100
+
+
+def test_a_row_that_fails_says_so_and_stays_where_it_was() -> None:
+    field = drawn_field(2, [], "tanh", "none")
+    with torch.no_grad():
+        field.layers[0].weight.copy_(90 * torch.eye(2))
+        field.layers[0].bias.zero_()
+    points = torch.tensor([[1.0, 0.0], [1e290, 0.0], [0.0, 0.0]], dtype=torch.float64)
+    found = engine.carry(field, 1.0, points, Solver("dopri5"), by_row=True)
+    assert found.failed is not None
+    assert found.failed.tolist() == [False, True, False]
+    assert found.status is Status.NON_FINITE
+    assert float(found.state[0][1, 0]) >= 1e290
+    assert float(found.state[0][0, 0]) == pytest.approx(math.exp(90), rel=0.01)
+
+
+def test_where_it_is_not_single_rows_all_are_given_up() -> None:
+    field, points = drawn_field(2, [8], "tanh", "none"), drawn(4_000, 2)
+    found = engine.carry(field, 1.0, points, Solver("dopri5", 1e-9, 1e-9, max_nfe=20), by_row=True)
+    assert found.failed is not None
+    assert bool(found.failed.all())
+    assert bool(torch.isfinite(found.state[0]).all())
+    assert found.nfe <= 20
 
 
 def test_failures_come_back_as_a_status() -> None:
