@@ -157,9 +157,9 @@ def _of_text(file: Path, reading: Reading, chooser: Chooser, expected: Expected 
         layout = replace(layout, names=None)  # numbers of columns are no names to find others by
     choice, one_more = _choice(Sheet(layout.names, layout.kinds), reading, chooser, expected)
     cells = [layout.places[place] for place in choice.places]
-    values = parse(file, head, layout, cells, reading.missing)
+    values, passed = parse(file, head, layout, cells, reading.missing)
     names = None if layout.names is None else tuple(layout.names[place] for place in choice.places)
-    notes, decided = [*layout.notes, *choice.notes], list(layout.decided)
+    notes, decided = [*layout.notes, *choice.notes, *passed], list(layout.decided)
     if layout.names is None and _begins_with_an_index(values, reading, expected, one_more, file):
         values, cells = values[:, 1:], cells[1:]
         notes.append(COUNTS)

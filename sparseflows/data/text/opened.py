@@ -91,7 +91,7 @@ def _only_member(file: Path) -> str:
     try:
         with zipfile.ZipFile(file) as archive:
             # What the Finder of macOS adds is no data.
-            names = [one.filename for one in archive.infolist() if not one.is_dir()]
+            names = [one.filename for one in archive.infolist() if not one.filename.endswith("/")]
             names = [name for name in names if not name.startswith("__MACOSX/")]
     except (zipfile.BadZipFile, OSError) as error:
         raise damaged(str(file), error) from None

@@ -35,8 +35,10 @@ def head_of(file: Path) -> str:
         return f"{lines}\n" if lines else rest + stream.readline()
 
 
-def parse(file: Path, head: str, layout: Layout, chosen: Sequence[int], missing: str) -> NDArray[np.float64]:
-    """The numbers (N, D) at the D `chosen` places of every row, NaN where a cell is missing.
+def parse(
+    file: Path, head: str, layout: Layout, chosen: Sequence[int], missing: str
+) -> tuple[NDArray[np.float64], list[str]]:
+    """The numbers (N, D) at the D `chosen` places of every row, NaN where a cell is missing; and what is to be said.
 
     Args:
         file: of text.
@@ -49,7 +51,7 @@ def parse(file: Path, head: str, layout: Layout, chosen: Sequence[int], missing:
     Raises:
         InputError: the first line or cell that does not fit, by its place.
     """
-    _refuse_faults(file, lines_of(head), layout, chosen, missing)
+    known = _refuse_faults(file, lines_of(head), layout, chosen, missing)
     try:
         found = _quick(file, layout, chosen)
         gone = int(np.isnan(found).any(axis=1).sum())
@@ -58,14 +60,24 @@ def parse(file: Path, head: str, layout: Layout, chosen: Sequence[int], missing:
     except (ValueError, OverflowError):  # pandas's own errors are ValueErrors
         found, gone = None, 0
     if found is not None and gone == 0:
-        return found
+        return found, _said_of_commented(known)
     # A missing cell, a short line, a bad cell, or what pandas does not know: a comment between rows.
     with opened_text(file) as stream:
         known = _refuse_faults(file, stream, layout, chosen, missing)
-    if found is not None and known.missing == gone:
-        return found
-    with opened_text(file) as stream:
-        return numbers(stream, layout, chosen)
+    if found is None or known.missing != gone:
+        with opened_text(file) as stream:
+            found = numbers(stream, layout, chosen)
+    return found, _said_of_commented(known)
+
+
+def _said_of_commented(known: Scan) -> list[str]:
+    if not known.commented:
+        return []
+    several = known.commented > 1
+    return [
+        f"left out {known.commented:,} {'lines that begin' if several else 'line that begins'} with # and would "
+        f"otherwise be {'rows, the first' if several else 'a row'} in line {known.first_commented}"
+    ]
 
 
 def _quick(file: Path, layout: Layout, chosen: Sequence[int]) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,29 +27,41 @@ class Scan:
         fault: the first one, in words; empty where there is none.
         missing: rows in which a cell of the chosen columns is missing.
         first_missing: where the first of them is, in words.
+        commented: lines that are comments (`#`) and would be rows without that mark.
+        first_commented: the number of the first of them; 0 where there is none.
     """
 
     fault: str
     missing: int = 0
     first_missing: str = ""
+    commented: int = 0
+    first_commented: int = 0
 
 
 def scan(lines: Iterable[str], layout: Layout, chosen: Sequence[int]) -> Scan:
     """Read lines of a table, header and all, for faults in the cells at the `chosen` places of each row."""
-    missing, first_missing, first = 0, "", True
+    missing, first_missing, first, commented = 0, "", True, list[int]()
+
+    def ended(fault: str) -> Scan:
+        return Scan(fault, missing, first_missing, len(commented), commented[0] if commented else 0)
+
+    def passed(number: int, line: str) -> None:
+        if _is_row(line, layout, chosen):
+            commented.append(number)
+
     named = dict(zip(layout.places, layout.names or (), strict=False))
-    rows = _numbered(lines, layout)
+    rows = _numbered(lines, layout, passed)
     while True:
         try:
             number, row = next(rows)
         except StopIteration:
-            return Scan("", missing, first_missing)
+            return ended("")
         except csv.Error as error:
-            return Scan(str(error), missing, first_missing)
+            return ended(str(error))
         if any("\n" in cell and holds_rows(cell, layout) for cell in row):
-            return Scan(f"line {number}: a quotation mark is not closed there or above, and a cell goes on over rows")
+            return ended(f"line {number}: a quotation mark is not closed there or above, and a cell goes on over rows")
         if len(row) != layout.width:
-            return Scan(_ragged(number, row, layout, first), missing, first_missing)
+            return ended(_ragged(number, row, layout, first))
         gone = False
         for place in chosen:
             cell = row[place]
@@ -60,7 +72,7 @@ def scan(lines: Iterable[str], layout: Layout, chosen: Sequence[int]) -> Scan:
                 where = f"line {number}, column {place + 1}{_name(named, place)}"
                 words = first and not any(is_value(one.strip(), layout.decimal) for one in row)
                 said = NO_ROW.format(cell[:40]) if words else _no_number(cell, layout)
-                return Scan(f"{where}: {said}", missing, first_missing)
+                return ended(f"{where}: {said}")
         missing += gone
         first = False
 
@@ -78,14 +90,34 @@ def numbers(lines: Iterable[str], layout: Layout, chosen: Sequence[int]) -> NDAr
     return np.array(found, dtype=np.float64).reshape(-1, len(chosen))
 
 
-def _numbered(lines: Iterable[str], layout: Layout) -> Iterator[tuple[int, list[str]]]:
-    """The rows below the header with their numbers of lines, blank lines and comments passed over."""
+def _is_row(comment: str, layout: Layout, chosen: Sequence[int]) -> bool:
+    """Whether a comment would be a row without its mark: as many cells, and numbers where they are wanted."""
+    bare = comment.strip().removeprefix("#")
+    if layout.width == 1 and bare[:1].isspace():  # `# 2020`
+        return False
+    line = " ".join(bare.split()) if layout.separator == BLANKS else bare
+    try:
+        row = next(csv.reader([line], delimiter=layout.separator, skipinitialspace=True), [])
+    except csv.Error:
+        return False
+    return len(row) == layout.width and all(is_value(row[place].strip(), layout.decimal) for place in chosen)
+
+
+def _numbered(
+    lines: Iterable[str], layout: Layout, passed: Callable[[int, str], None] = lambda number, line: None
+) -> Iterator[tuple[int, list[str]]]:
+    """The rows below the header with their numbers of lines, blank lines and comments passed over.
+
+    `passed` is told the comments, above the header, too.
+    """
     at, begun = 0, False  # a line that goes on within quotation marks is no comment
 
     def below() -> Iterator[str]:
         nonlocal at, begun
         for number, line in enumerate(lines, 1):
             if number <= layout.skip or (not begun and (not line.strip() or is_comment(line))):
+                if is_comment(line):
+                    passed(number, line)
                 continue
             at, begun = number, True
             yield " ".join(line.split()) if layout.separator == BLANKS else line

@@ -93,6 +93,7 @@ typedef struct {
     int status, taken; /* taken: whether the last step was */
 } Progress;
 
+static const double PRUDENCE = 0.8; /* other rows may want a shorter one */
 enum { MOST_GROWTH = 5, MOST_GROWTH_AT_FIRST = 20 }; /* of a step; nobody knows how long a row's first one should be */
 
 /* What follows from a step whose error was `found` tolerances: whether it is taken, and the one to try next. */
@@ -171,6 +172,13 @@ typedef struct {
     Progress p;
 } Lane;
 
+/* The field at r rows, each at its own time. */
+static void evaluate(Bench *b, int r, int place) {
+    int own_times = 0; /* rows in step share the gates of their time */
+    for (int i = 1; i < r; i++) own_times |= b->time[i] != b->time[0];
+    forward(&b->f, b->passed, b->time, own_times, r, b->velocity[place], b->slope[place]);
+}
+
 /* The next rows on the idle lanes, with their first evaluation; velocity[s] and slope[s] are scratch. Gives their number. */
 static int begin(Bench *b, Lane *lanes, int r, int s, const Control *control, double whole, const REAL *points,
                  const REAL *probes, long rows, long *next) {
@@ -191,7 +199,7 @@ static int begin(Bench *b, Lane *lanes, int r, int s, const Control *control, do
         if (probes) memcpy(entered + (n + k) * pad, b->probe + fresh[k] * pad, pad * sizeof(REAL));
         b->time[k] = (REAL)(control->reverse ? whole : 0);
     }
-    if (n) forward(f, b->passed, b->time, 1, n, b->velocity[s], b->slope[s]);
+    if (n) evaluate(b, n, s);
     for (int k = 0; k < n; k++) {
         memcpy(b->velocity[0] + fresh[k] * pad, b->velocity[s] + k * pad, pad * sizeof(REAL));
         b->slope[0][fresh[k]] = b->slope[s][k];
@@ -217,7 +225,7 @@ static void step(Bench *b, Lane *lanes, int r, const Tableau *tableau, const Con
             b->time[i] = (REAL)((control->reverse ? 1 - tau : tau) * whole);
         }
         if (k == s) memcpy(b->z_next, entered, (long)r * f->pad * sizeof(REAL));
-        forward(f, b->passed, b->time, 1, r, b->velocity[k], b->slope[k]);
+        evaluate(b, r, k);
     }
     for (int i = 0; i < r; i++) {
         const long o = (long)i * f->pad;
@@ -239,6 +247,33 @@ static void step(Bench *b, Lane *lanes, int r, const Tableau *tableau, const Con
     }
 }
 
+/* The step over tau that every row begins with: the one that two points, as far out as data are, would take after a try
+   with control->first. So it depends on the field alone, on none of the rows. */
+static double first_step(Bench *b, const Tableau *tableau, const Control *control, double whole) {
+    const Field *f = &b->f;
+    REAL *entered = b->passed[0].entered;
+    Lane lanes[2];
+    double least = 1;
+    memset(b->z, 0, 2 * (long)f->pad * sizeof(REAL)), memset(b->probe, 0, 2 * (long)f->pad * sizeof(REAL));
+    for (int i = 0; i < 2; i++) {
+        for (int j = 0; j < f->dim; j++) {
+            b->z[(long)i * f->pad + j] = (REAL)((i + j) % 2 ? -1 : 1);
+            b->probe[(long)i * f->pad + j] = 1;
+        }
+        lanes[i] = (Lane){i, {.step = fmin(1, control->first)}};
+        b->time[i] = (REAL)(control->reverse ? whole : 0), b->trace[i] = 0;
+    }
+    memcpy(entered, b->z, 2 * (long)f->pad * sizeof(REAL));
+    if (f->kind == PROBED) memcpy(entered + 2 * (long)f->pad, b->probe, 2 * (long)f->pad * sizeof(REAL));
+    evaluate(b, 2, 0);
+    step(b, lanes, 2, tableau, control, whole);
+    for (int i = 0; i < 2; i++) {
+        const Progress *p = &lanes[i].p;
+        if (p->done + p->step < 1 && p->step < least) least = p->step;
+    }
+    return least < 1 ? fmax(PRUDENCE * least, SMALLEST) : 1;
+}
+
 /* The same with steps of each row's own. A row that fails leaves the point that it had reached. */
 static int carry_each(Bench *b, const Tableau *tableau, Control *control, double whole, const REAL *points,
                       const REAL *probes, long rows, int r, REAL *ends, REAL *traces) {
@@ -246,6 +281,7 @@ static int carry_each(Bench *b, const Tableau *tableau, Control *control, double
     long next = 0, spent = 0; /* `spent` rows took all steps that they may */
     int at_work = 0;
     control->nfe = 0;
+    control->first = first_step(b, tableau, control, whole);
     for (int i = 0; i < r; i++) lanes[i] = (Lane){.row = -1};
     for (;;) {
         if (at_work < r && next < rows) at_work += begin(b, lanes, r, tableau->stages, control, whole, points, probes, rows, &next);

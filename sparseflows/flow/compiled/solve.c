@@ -181,7 +181,7 @@ int carry(Block *block, int kind, const Tableau *tableau, Control *control, cons
     Bench bench;
     for (int measuring = 1; measuring >= 0; measuring--) {
         if (!measuring && !provide(&arena, arena.used)) return NO_MEMORY;
-        bench = set_up(&arena, block, kind, tableau->stages, lanes ? lanes : rows);
+        bench = set_up(&arena, block, kind, tableau->stages, lanes > 1 ? lanes : lanes ? 2 : rows);
     }
     if (lanes) return carry_each(&bench, tableau, control, block->end_time, points, probes, rows, lanes, ends, traces);
     return carry_together(&bench, tableau, control, block->end_time, points, probes, (int)rows, ends, traces);
