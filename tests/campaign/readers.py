@@ -36,7 +36,7 @@ def _csv(content: bytes) -> np.ndarray:
         text = content.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError:
         raise Unreadable("no text") from None
-    rows = [[_cell(one) for one in line.split(",")] for line in re.split(r"\r\n|\n|\r", text) if line.strip()]
+    rows = [_cells(line) for line in _lines(text) if not line.lstrip().startswith("#")]
     if rows and any(not _NUMBER.fullmatch(cell) and not _is_missing(cell) for cell in rows[0]):
         head = rows.pop(0)
         if rows and len(rows[0]) != len(head):
@@ -46,6 +46,21 @@ def _csv(content: bytes) -> np.ndarray:
     if not all(_NUMBER.fullmatch(cell) for row in rows for cell in row):
         raise Unreadable("a cell is no number")
     return np.array([[_float(cell) for cell in row] for row in rows])
+
+
+def rows_commented_out(content: bytes) -> int:
+    """How many lines of a .csv file begin with # and would be rows of numbers without it."""
+    lines = [line.strip() for line in _lines(content.decode("utf-8", "replace"))]
+    commented = [_cells(line[1:]) for line in lines if line.startswith("#")]
+    return sum(all(_NUMBER.fullmatch(cell) for cell in row) for row in commented if len(row) > 1)
+
+
+def _lines(text: str) -> list[str]:
+    return [line for line in re.split(r"\r\n|\n|\r", text) if line.strip()]
+
+
+def _cells(line: str) -> list[str]:
+    return [_cell(one) for one in line.split(",")]
 
 
 def _float(cell: str) -> float:

@@ -93,6 +93,9 @@ def test_the_strict_reader_of_tables(tmp_path):
                 readers.table(".npy", wrong)
     for text in ("0,1\n2,3\n4,5", 'a,"b"\r\n0,1\r\n\r\n2,3\r\n4,5\r\n', "\ufeff0, 1\n2,3\n4,5e0\n"):
         np.testing.assert_array_equal(readers.table(".csv", text.encode()), rows)
+        commented = text.encode() + b"\n#1.5,2\n# 1, 2, 3 of them\n"
+        np.testing.assert_array_equal(readers.table(".csv", commented), rows)
+        assert readers.rows_commented_out(commented) == 1
     for text in ("", "a,b\n", "0,1\n2\n", "0,x\n0,x\n", "0,1_0\n", "0,nan\n1,2\n"):
         with pytest.raises(readers.Unreadable):
             readers.table(".csv", text.encode())

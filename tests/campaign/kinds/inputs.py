@@ -66,7 +66,7 @@ def table_score(world: World, random: Random, folder: Path) -> Found:
     outcome = judge(ended)
     if outcome == REFUSED:
         return Found(outcome, ended.last, inputs=1)
-    rows = _strict(path.suffix, content, infinite=True)
+    _require_told(path, content, rows := _strict(path.suffix, content, infinite=True), ended.err)
     require(rows.shape[1] == COLUMNS, f"took {rows.shape[1]} columns")
     np.save(folder / "strict.npy", rows)
     second = say(folder, "score", run, folder / "strict.npy", *said, folder / "expected.npy")
@@ -85,11 +85,18 @@ def table_check(world: World, random: Random, folder: Path) -> Found:
     if outcome == REFUSED:
         return Found(outcome, ended.last, inputs=1)
     rows, document = _strict(path.suffix, content), json.loads(ended.out)
+    _require_told(path, content, rows, "\n".join(document["notes"]))
     train, copies = len(rows) - 2 * round(0.1 * len(rows)), len(rows) - len(np.unique(rows, axis=0))
     found = document["train_rows"], document["dim"]
     right = abs(found[0] - train) <= copies and found[1] == rows.shape[1]  # copies share a part of the split
     require(right, f"{found} rows and columns, where a strict reader finds {rows.shape}")
     return Found(outcome, inputs=1)
+
+
+def _require_told(path: Path, content: bytes, rows: np.ndarray, said: str) -> None:
+    """Rows that are commented out are lost, so somebody has to say so."""
+    lost = readers.rows_commented_out(content) if path.suffix == ".csv" and len(rows) else 0
+    require(not lost or "begin" in said, f"{lost} rows that are commented out, and nothing is said")
 
 
 def _strict(suffix: str, content: bytes, infinite: bool = False) -> np.ndarray:
