@@ -6,7 +6,7 @@
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -121,8 +121,7 @@ class BaseFlow(nn.Module):
         total = Transformed(start, zeros + log_det, zeros, zeros, 0, Status.DONE)
         with_graph = torch.is_grad_enabled()
         for block in reversed(self.chain()) if reverse else self.chain():
-            field = block.field
-            assert isinstance(field, Field)
+            field = cast(Field, block.field)
             # A row that failed in a block before stopped beyond all numbers, perhaps: it goes on from 0.
             begin = total.points if total.failed is None else total.points.masked_fill(total.failed.unsqueeze(1), 0.0)
             step = transform(

@@ -80,6 +80,7 @@ class TableauStructure(ctypes.Structure):
     """A Runge-Kutta method; `a` has s × s entries."""
 
     _fields_ = _members("int stages order", "pointer a b c error")
+    order: int
     kept: list[Any]
 
     @classmethod
