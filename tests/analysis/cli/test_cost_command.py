@@ -79,8 +79,8 @@ def test_masked_flows_of_mostly_zeros_are_timed_sparse_too(call, tmp_path):
         for other in (dense, shrunk):
             assert {other[f"{name}_{end}"] for end in ("seconds", "nfe", "ratio", "speedup_masked")} == {None}
         assert 0 < masked[f"{name}_seconds_min"] <= masked[f"{name}_seconds"] <= masked[f"{name}_seconds_max"]
-        # Single precision adds up in another order; a step more or less is possible, no more.
-        assert masked[f"{name}_nfe"] == pytest.approx(masked[f"{way}_nfe"], abs=12)
+        # torchdiffeq looks for its first step on the way, the engine beforehand: a step or two more, no more.
+        assert masked[f"{name}_nfe"] == pytest.approx(masked[f"{way}_nfe"], abs=14)
         for base, ratio in ((dense, "speedup"), (masked, "speedup_masked")):
             expected = base[f"{way}_seconds"] / masked[f"{name}_seconds"]
             assert masked[f"{name}_{ratio}"] == pytest.approx(expected)

@@ -209,7 +209,8 @@ def test_a_flow_that_cannot_be_evaluated_is_trained_again_from_the_start(short, 
 
 
 def test_an_evaluation_that_runs_out_of_steps_is_a_failure_with_its_reason(changed, tmp_path, call, rows):
-    param = changed({"evaluate.max_nfe": 10, "train.steps": 20})
+    tight = {"evaluate.rtol": 1e-10, "evaluate.atol": 1e-10}
+    param = changed({"evaluate.max_nfe": 10, "train.steps": 20, **tight})
     said = call("run", param, "--out", tmp_path, "--json")
     assert said.status == 1
     dense, *others = rows(tmp_path / "tiny")

@@ -166,7 +166,7 @@ def test_a_row_that_fails_says_so_and_stays_where_it_was() -> None:
 
 def test_where_it_is_not_single_rows_all_are_given_up() -> None:
     field, points = drawn_field(2, [8], "tanh", "none"), drawn(4_000, 2)
-    found = engine.carry(field, 1.0, points, Solver("dopri5", 1e-9, 1e-9, max_nfe=20), by_row=True)
+    found = engine.carry(field, 1.0, points, Solver("dopri5", 1e-11, 1e-11, max_nfe=20), by_row=True)
     assert found.failed is not None
     assert bool(found.failed.all())
     assert bool(torch.isfinite(found.state[0]).all())
