@@ -30,7 +30,7 @@ BLANKS = " "  # any number of them
 SHOWN = 400  # lines that the layout is read off
 # What a spreadsheet writes in place of a number begins like a comment, but a separator follows.
 _ERROR = re.compile(r"#(N/?A|NV|DIV/0!|[^\W\d_]{2,8}[!?])\s*([,;|\t]|$)")
-_REMARK = re.compile(r"\s*(%+|//+)(?=\s)")  # above all rows, a comment too
+REMARK = re.compile(r"\s*(%+|//+)(?=\s)")  # above all rows, a comment too
 _EXCELS = re.compile(r'"?sep=(.)"?')  # a line above the header that tells Excel the separator
 
 
@@ -97,7 +97,7 @@ def find_layout(text: str, source: str, header: str | bool = "auto", index: str 
     """
     numbered = [(k, line) for k, line in enumerate(lines_of(text), 1) if line.strip()]
     everything = [(k, line) for k, line in numbered if not is_comment(line)]
-    everything = list(itertools.dropwhile(lambda one: _REMARK.match(one[1]), everything)) or everything
+    everything = list(itertools.dropwhile(lambda one: REMARK.match(one[1]), everything)) or everything
     given = _EXCELS.fullmatch(everything[0][1].strip()) if len(everything) > 1 else None
     everything = everything[1:] if given else everything
     filled = everything[:SHOWN]
@@ -114,7 +114,7 @@ def find_layout(text: str, source: str, header: str | bool = "auto", index: str 
         raise InputError(f"{source}: line {filled[0][0]}: {error}") from None
     last = filled[_lines_of_first(filled, separator) - 1][0]  # of the first row
     decimal = decimal_mark(cells, separator)
-    comment = [_REMARK.sub("", line.lstrip().removeprefix("#")) for k, line in numbered if k < filled[0][0]][-1:]
+    comment = [REMARK.sub("", line.lstrip().removeprefix("#")) for k, line in numbered if k < filled[0][0]][-1:]
     comment = [] if given else comment
     above = next(split_lines(comment, separator), None) if comment else None
     found = find_header(rows, above, decimal, header)

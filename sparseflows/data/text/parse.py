@@ -75,7 +75,7 @@ def _said_of_commented(known: Scan) -> list[str]:
         return []
     several = known.commented > 1
     return [
-        f"left out {known.commented:,} {'lines that begin' if several else 'line that begins'} with # and would "
+        f"left out {known.commented:,} {'lines that are comments' if several else 'line that is a comment'} and would "
         f"otherwise be {'rows, the first' if several else 'a row'} in line {known.first_commented}"
     ]
 

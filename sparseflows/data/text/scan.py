@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sparseflows.data.files.reading import counted
 from sparseflows.data.text.cells import COMMA_NUMBER, THOUSANDS, is_missing, is_value, is_whole, kind_of, plain
-from sparseflows.data.text.layout import BLANKS, Layout, is_comment
+from sparseflows.data.text.layout import BLANKS, REMARK, Layout, is_comment
 
 # Said of a first row without a number in it.
 NO_ROW = "{!r} is not a number, nor are the other cells of this line; put # before a line above or below the header"
@@ -92,7 +92,7 @@ def numbers(lines: Iterable[str], layout: Layout, chosen: Sequence[int]) -> NDAr
 
 def _is_row(comment: str, layout: Layout, chosen: Sequence[int]) -> bool:
     """Whether a comment would be a row without its mark: as many cells, and numbers where they are wanted."""
-    bare = comment.strip().removeprefix("#")
+    bare = REMARK.sub("", comment.strip().removeprefix("#"))
     if layout.width == 1 and bare[:1].isspace():  # `# 2020`
         return False
     line = " ".join(bare.split()) if layout.separator == BLANKS else bare
@@ -116,7 +116,7 @@ def _numbered(
         nonlocal at, begun
         for number, line in enumerate(lines, 1):
             if number <= layout.skip or (not begun and (not line.strip() or is_comment(line))):
-                if is_comment(line):
+                if is_comment(line) or REMARK.match(line):
                     passed(number, line)
                 continue
             at, begun = number, True

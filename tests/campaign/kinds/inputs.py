@@ -96,7 +96,7 @@ def table_check(world: World, random: Random, folder: Path) -> Found:
 def _require_told(path: Path, content: bytes, rows: np.ndarray, said: str) -> None:
     """Rows that are commented out are lost, so somebody has to say so."""
     lost = readers.rows_commented_out(content) if path.suffix == ".csv" and len(rows) else 0
-    require(not lost or "begin" in said, f"{lost} rows that are commented out, and nothing is said")
+    require(not lost or "comment" in said, f"{lost} rows that are commented out, and nothing is said")
 
 
 def _strict(suffix: str, content: bytes, infinite: bool = False) -> np.ndarray:

@@ -477,22 +477,23 @@ def test_other_columns_than_the_runs_are_refused_by_name(tmp_path, text, words):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("1,2\n3,4\n#5,6\n7,8\n", "left out 1 line that begins with # and would otherwise be a row in line 3"),
+        ("1,2\n3,4\n#5,6\n7,8\n", "left out 1 line that is a comment and would otherwise be a row in line 3"),
         (
             "#1,2\n3,4\n5,6\n#7,8\n",
-            "left out 2 lines that begin with # and would otherwise be rows, the first in line 1",
+            "left out 2 lines that are comments and would otherwise be rows, the first in line 1",
         ),
-        ("a,b\n1,2\n# 3,4\n5,6\n", "left out 1 line that begins with # and would otherwise be a row in line 3"),
-        ("a;b\n1,5;2\n#3;4,5\n5;6\n", "left out 1 line that begins with # and would otherwise be a row in line 3"),
-        ("1 2\n3 4\n  #5   6\n7 8\n", "left out 1 line that begins with # and would otherwise be a row in line 3"),
-        ("1\n2\n#3\n4\n", "left out 1 line that begins with # and would otherwise be a row in line 3"),
+        ("a,b\n1,2\n# 3,4\n5,6\n", "left out 1 line that is a comment and would otherwise be a row in line 3"),
+        ("a;b\n1,5;2\n#3;4,5\n5;6\n", "left out 1 line that is a comment and would otherwise be a row in line 3"),
+        ("1 2\n3 4\n  #5   6\n7 8\n", "left out 1 line that is a comment and would otherwise be a row in line 3"),
+        ("1\n2\n#3\n4\n", "left out 1 line that is a comment and would otherwise be a row in line 3"),
+        ("% 1,2\n% a,b\n3,4\n5,6\n", "left out 1 line that is a comment and would otherwise be a row in line 1"),
         ("# 2020\n1\n2\n# 3\n4\n", ""),
         ("# of 3,4 rows\n1,2\n# later, perhaps\n3,4\n# 1,2,3\n", ""),
     ],
 )
 def test_rows_that_are_commented_out_are_told(tmp_path, text, said):
     (tmp_path / "r.csv").write_text(text)
-    notes = [note for note in load_table(tmp_path / "r.csv").notes if "#" in note]
+    notes = [note for note in load_table(tmp_path / "r.csv").notes if "comment" in note]
     assert notes == [said] * bool(said)
 
 
