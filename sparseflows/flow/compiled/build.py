@@ -18,7 +18,7 @@ import torch
 
 SOURCE = Path(__file__).parent / "solve.c"
 PARTS = ("solve.c", "adaptive.h", "field.h", "product.h", "vector.h")
-FLAGS = ("-std=gnu11", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
+FLAGS = ("-std=gnu11", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", "-pthread")
 PRECISIONS = {torch.float32: (), torch.float64: ("-DDOUBLE",)}
 SWITCH = "SPARSEFLOWS_COMPILED"
 

@@ -3,6 +3,7 @@
    Rows are independent of one another, so they go in small tiles: everything that a tile needs for its gradient stays
    in the core's caches, and memory grows neither with the batch nor with the number of steps. */
 #include "adaptive.h"
+#include <pthread.h>
 
 #if defined(__SSE__)
 #include <xmmintrin.h>
@@ -19,19 +20,24 @@ static unsigned flush(void) {
 #define FLUSH_DENORMALS
 #endif
 
-static __thread char *memory;
-static __thread long memory_bytes;
+/* A thread keeps its memory between calls, and gives it back when it ends: its size, then what calls may use. */
+enum { HEAD = 64 };
+static pthread_key_t held;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static void make_key(void) { pthread_key_create(&held, free); }
 
 /* The thread's memory, at least `bytes` of it; what it held is lost. */
 static int provide(Arena *arena, long bytes) {
-    if (bytes > memory_bytes) {
+    pthread_once(&once, make_key);
+    long *memory = pthread_getspecific(held);
+    if (memory == NULL || bytes > *memory) {
         free(memory);
-        memory_bytes = 0;
-        memory = aligned_alloc(64, (bytes + 4095) / 4096 * 4096);
+        memory = aligned_alloc(64, (HEAD + bytes + 4095) / 4096 * 4096);
+        pthread_setspecific(held, memory);
         if (memory == NULL) return 0;
-        memory_bytes = bytes;
+        *memory = bytes;
     }
-    *arena = (Arena){memory, 0};
+    *arena = (Arena){(char *)memory + HEAD, 0};
     return 1;
 }
 

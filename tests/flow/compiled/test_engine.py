@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import resource
+from pathlib import Path
 
 import pytest
 import torch
@@ -183,6 +185,22 @@ def test_failures_come_back_as_a_status() -> None:
     with torch.no_grad():
         growing.layers[0].weight.copy_(900 * torch.eye(2))
     assert engine.carry(growing, 1.0, points, Solver("dopri5"), exact=False).status is not Status.DONE
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc here")
+def test_threads_give_their_memory_back() -> None:
+    flow, points = Flow(drawn_field(2, [128, 128, 128], "tanh", "concat")), drawn(1_100, 2)
+    threads, sizes = torch.get_num_threads(), []
+    try:
+        torch.set_num_threads(2)
+        with torch.no_grad():
+            for _ in range(2):
+                for _ in range(40):
+                    flow.log_prob(points)
+                sizes.append(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize())
+    finally:
+        torch.set_num_threads(threads)
+    assert sizes[1] - sizes[0] < 10e6  # 60 MB where every call's threads keep theirs
 
 
 def test_what_the_engine_leaves_to_others() -> None:
