@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,10 +21,19 @@ def run_app(app: Any, prog: str, args: list[str] | None = None) -> int:
     Errors are one line on standard error. Help and results go to standard output.
     """
     try:
-        with no_interrupt_lost():
+        with no_interrupt_lost(), _no_arithmetic_warned_of():
             return _run(app, prog, args)
     except KeyboardInterrupt:
         return _say(prog, "interrupted", INTERRUPTED)
+
+
+@contextlib.contextmanager
+def _no_arithmetic_warned_of() -> Iterator[None]:
+    """Within, NumPy says nothing of its own of numbers that are none: what they come to is said in a line of ours."""
+    with warnings.catch_warnings():
+        what = r"(invalid value|overflow|underflow|divide by zero) encountered"
+        warnings.filterwarnings("ignore", what, RuntimeWarning)
+        yield
 
 
 @contextlib.contextmanager

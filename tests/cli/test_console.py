@@ -4,8 +4,10 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 import weakref
 
+import numpy as np
 import pytest
 import typer
 
@@ -38,6 +40,19 @@ def fail(how: str) -> None:
 
 class Thing:
     pass
+
+
+@app.command()
+def arithmetic() -> None:
+    """NumPy would warn of each of these, above whatever is said."""
+    numbers = np.array([0x7F800001, 0x7F7FFFFF, 0], dtype=np.uint32).view(
+        np.float32
+    )  # a signalling NaN, the largest, 0
+    numbers.astype(np.float64)
+    numbers[1:2] * numbers[1:2]
+    numbers[2:] / numbers[2:]
+    1 / numbers[2:]
+    raise InputError("that is no number")
 
 
 @app.command()
@@ -163,3 +178,9 @@ def test_ctrl_c_in_a_callback_is_not_lost(capsys):
     assert run_app(app, "prog", ["callback"]) == 130
     assert capsys.readouterr().err == "prog: interrupted\n"
     assert time.monotonic() - started < 20
+
+
+def test_numpy_says_nothing_of_its_own(capsys):
+    with warnings.catch_warnings(action="always"):
+        assert run_app(app, "prog", ["arithmetic"]) == 2
+    assert capsys.readouterr().err == "prog: that is no number\n"

@@ -67,7 +67,8 @@ def real_matrix(array: np.ndarray, source: str, copy: bool = True) -> np.ndarray
         )
     if array.size == 0:
         raise InputError(f"{source}: is empty (shape {array.shape}); give at least one row and one column")
-    with np.errstate(over="ignore"):  # long doubles beyond float64 turn infinite and are refused below
+    # Long doubles beyond float64 turn infinite, marks of what is no number NaN, and are refused below.
+    with np.errstate(over="ignore", invalid="ignore"):
         matrix: np.ndarray = array.astype(np.float64, copy=copy)
     return matrix
 

@@ -7,6 +7,7 @@ import io
 import lzma
 import subprocess
 import sys
+import warnings
 import zipfile
 
 import numpy as np
@@ -649,3 +650,11 @@ def test_columns_of_one_name_are_told_apart_and_noted(tmp_path):
     table = load_table(tmp_path / "t.csv")
     assert table.names == ("a", "a.1", "b")
     assert any("several columns are called 'a'; the next is 'a.1' here" in note for note in table.notes)
+
+
+def test_a_signalling_nan_is_one_that_is_missing(tmp_path):
+    array = np.ones((30, 2), dtype=np.float32) * np.arange(30, dtype=np.float32)[:, None]
+    array.view(np.uint32)[3, 1] = 0x7F800001  # NumPy warns where such a one becomes float64
+    np.save(tmp_path / "r.npy", array)
+    with warnings.catch_warnings(action="error"), pytest.raises(InputError, match="row 4, column 2"):
+        load_table(tmp_path / "r.npy")
