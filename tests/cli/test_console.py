@@ -1,6 +1,7 @@
 """One line for an error, and the exit status, whatever a command does."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -45,9 +46,8 @@ class Thing:
 @app.command()
 def arithmetic() -> None:
     """NumPy would warn of each of these, above whatever is said."""
-    numbers = np.array([0x7F800001, 0x7F7FFFFF, 0], dtype=np.uint32).view(
-        np.float32
-    )  # a signalling NaN, the largest, 0
+    # A signalling NaN, the largest number, 0.
+    numbers = np.array([0x7F800001, 0x7F7FFFFF, 0], dtype=np.uint32).view(np.float32)
     numbers.astype(np.float64)
     numbers[1:2] * numbers[1:2]
     numbers[2:] / numbers[2:]
@@ -173,7 +173,15 @@ def test_ctrl_c_during_the_imports_is_one_line():
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "sparseflows: interrupted\n")
 
 
-def test_ctrl_c_in_a_callback_is_not_lost(capsys):
+@pytest.fixture
+def heeded():
+    """Ctrl-C is heeded, which jobs of a shell's background do not."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_in_a_callback_is_not_lost(capsys, heeded):
     started = time.monotonic()
     assert run_app(app, "prog", ["callback"]) == 130
     assert capsys.readouterr().err == "prog: interrupted\n"

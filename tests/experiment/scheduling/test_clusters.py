@@ -59,7 +59,10 @@ LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "0000000000000000000
 
 
 def start_run(sweep_file, out, *options) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "sparseflows", "run", sweep_file, "--out", out, *options]
+    # Jobs of a shell's background ignore Ctrl-C, and what they start does, too.
+    heeds = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{heeds}; from sparseflows.__main__ import main; main()"
+    command = [sys.executable, "-c", code, "run", sweep_file, "--out", out, *options]
     return subprocess.Popen(
         [*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
     )
