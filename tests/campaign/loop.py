@@ -87,7 +87,7 @@ class Tally:
 
 
 def campaign(world: World, seed: int, minutes: float, out: Path, kinds: list[str]) -> Tally:
-    """Cases until the time is over; each is a line of `out`/cases.jsonl, the folder of a fault is kept in `out`."""
+    """Cases until the time is over, or Ctrl-C; each is a line of `out`/cases.jsonl, the folder of a fault is kept in `out`."""
     tally, began, told = Tally(), time.monotonic(), 0.0
     end = began + 60 * minutes
     with (out / "cases.jsonl").open("a") as log:
@@ -99,7 +99,11 @@ def campaign(world: World, seed: int, minutes: float, out: Path, kinds: list[str
                 told = now
                 tell(f"{tally.cases:,} cases, {tally.faults} faults; {(end - now) / 60:.1f} minutes left")
             folder = out / "work" / f"{kind}-{number}"
-            found, seconds = carry_out(world, kind, number, folder)
+            try:
+                found, seconds = carry_out(world, kind, number, folder)
+            except KeyboardInterrupt:
+                tell("interrupted; so far:\n")
+                return tally
             tally.add(kind, found, seconds)
             log.write(json.dumps(line(kind, number, found, seconds)) + "\n")
             log.flush()
