@@ -87,8 +87,20 @@ class Tally:
 
 
 def campaign(world: World, seed: int, minutes: float, out: Path, kinds: list[str]) -> Tally:
-    """Cases until the time is over, or Ctrl-C; each is a line of `out`/cases.jsonl, the folder of a fault is kept in `out`."""
-    tally, began, told = Tally(), time.monotonic(), 0.0
+    """Cases until the time is over, or Ctrl-C.
+
+    Each is a line of `out`/cases.jsonl, the folder of a fault is kept in `out`.
+    """
+    tally = Tally()
+    try:
+        _until(tally, world, seed, minutes, out, kinds)
+    except KeyboardInterrupt:
+        tell("interrupted; so far:\n")
+    return tally
+
+
+def _until(tally: Tally, world: World, seed: int, minutes: float, out: Path, kinds: list[str]) -> None:
+    began, told = time.monotonic(), 0.0
     end = began + 60 * minutes
     with (out / "cases.jsonl").open("a") as log:
         for kind, number in cases(seed, kinds):
@@ -99,11 +111,7 @@ def campaign(world: World, seed: int, minutes: float, out: Path, kinds: list[str
                 told = now
                 tell(f"{tally.cases:,} cases, {tally.faults} faults; {(end - now) / 60:.1f} minutes left")
             folder = out / "work" / f"{kind}-{number}"
-            try:
-                found, seconds = carry_out(world, kind, number, folder)
-            except KeyboardInterrupt:
-                tell("interrupted; so far:\n")
-                return tally
+            found, seconds = carry_out(world, kind, number, folder)
             tally.add(kind, found, seconds)
             log.write(json.dumps(line(kind, number, found, seconds)) + "\n")
             log.flush()
@@ -111,7 +119,6 @@ def campaign(world: World, seed: int, minutes: float, out: Path, kinds: list[str
                 tell(f"{kind}:{number}: {found.outcome}: {found.detail.strip().splitlines()[-1][:300]}\n")
                 keep(folder, out, tally.faults)
     tell("")
-    return tally
 
 
 def line(kind: str, seed: int, found: Found, seconds: float) -> dict[str, Any]:
