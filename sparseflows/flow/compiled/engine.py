@@ -85,11 +85,11 @@ def walk(
     ends, traces = torch.empty_like(start), torch.zeros_like(start[:, 0])
     handed = [BlockStructure.of(*one, with_gradients) for one in zip(fields, end_times, grids, strict=True)]
     blocks, method = (BlockStructure * len(handed))(*handed), TableauStructure.of(tableau)
-    status = _engine(start.dtype).walk(
+    status = engine_of(start.dtype).walk(
         blocks, len(handed), _kind(probes), ctypes.byref(method), pointer(start), pointer(probes),
         ctypes.c_long(len(start)), TILE, int(with_gradients), pointer(ends), pointer(traces),
     )  # fmt: skip
-    _require_memory(status)
+    require_memory(status)
     return Walked(ends, traces, [one.gradients for one in handed], [block.of_end_time for block in blocks])
 
 
@@ -100,11 +100,11 @@ def match(field: MLPField, t: Tensor, points: Tensor, targets: Tensor) -> tuple[
     """
     block, loss = BlockStructure.of(field, with_gradients=True), ctypes.c_double()
     where, wanted, times = points.contiguous(), targets.contiguous(), t.contiguous()
-    status = _engine(points.dtype).match(
+    status = engine_of(points.dtype).match(
         ctypes.byref(block), pointer(where), pointer(wanted), pointer(times), ctypes.c_long(len(where)), 2 * TILE,
         ctypes.byref(loss),
     )  # fmt: skip
-    _require_memory(status)
+    require_memory(status)
     return loss.value, block.gradients
 
 
@@ -181,11 +181,11 @@ def _carry(
     first = first_step or FIRST_SHARE * solver.rtol ** (1 / method.order)
     rows, room = len(start) if by_row else None, 0 if lanes else solver.max_nfe
     control = ControlStructure.of(solver, first, reverse, rows, room)
-    status = _engine(start.dtype).carry(
+    status = engine_of(start.dtype).carry(
         ctypes.byref(block), kind, ctypes.byref(method), ctypes.byref(control), pointer(start),
         pointer(probes), ctypes.c_long(len(start)), min(lanes, len(start)), pointer(ends), pointer(traces),
     )  # fmt: skip
-    _require_memory(status == NO_MEMORY)
+    require_memory(status == NO_MEMORY)
     found, failed = STATUSES[status], None
     good = control.statuses is None or not bool(control.statuses.any())
     if good and all_finite(ends) and all_finite(traces):
@@ -205,7 +205,7 @@ def _method(name: str) -> TableauStructure:
     return TableauStructure.of(TABLEAUS[name])
 
 
-def _engine(dtype: torch.dtype) -> Any:
+def engine_of(dtype: torch.dtype) -> Any:
     found = library(dtype)
     assert found is not None, "the caller asks `takes` first"
     return found
@@ -215,6 +215,6 @@ def _kind(probes: Tensor | None, exact: bool = True) -> int:
     return PROBED if probes is not None else EXACT if exact else VALUE
 
 
-def _require_memory(refused: int) -> None:
+def require_memory(refused: int) -> None:
     if refused:
         raise MemoryError("the engine was refused the memory that it asked for")

@@ -2,7 +2,7 @@
 
    Rows are independent of one another, so they go in small tiles: everything that a tile needs for its gradient stays
    in the core's caches, and memory grows neither with the batch nor with the number of steps. */
-#include "adaptive.h"
+#include "curvature.h"
 #include <pthread.h>
 
 #if defined(__SSE__)
@@ -191,4 +191,50 @@ int carry(Block *block, int kind, const Tableau *tableau, Control *control, cons
     }
     if (lanes) return carry_each(&bench, tableau, control, block->end_time, points, probes, rows, lanes, ends, traces);
     return carry_together(&bench, tableau, control, block->end_time, points, probes, (int)rows, ends, traces);
+}
+
+/* Rows [first, past) of the likelihood's mean over `rows`, on given steps: their part of -log p is added to *loss, of its
+   gradient to `gradient` (params), and of the Hessian's products with `directions` (vectors x params) to `products`. With
+   `bytes` the memory that it would take is told, and nothing done. */
+int likelihood_products(Block *blocks, int n_blocks, const Tableau *tableau, const REAL *points, long rows, long first,
+                        long past, int tile, int vectors, const REAL *directions, double *products, double *gradient,
+                        double *loss, long *bytes) {
+    FLUSH_DENORMALS
+    Arena arena = {0};
+    Desk desk;
+    long params = 0;
+    for (int m = 0; m < n_blocks; m++) params += params_of(&blocks[m]);
+    double *of_end_time = NULL, *end_time_dot = NULL;
+    for (int measuring = 1; measuring >= 0; measuring--) {
+        if (!measuring && bytes) return *bytes = arena.used, DONE;
+        if (!measuring && !provide(&arena, arena.used)) return NO_MEMORY;
+        desk = lay_desk(&arena, blocks, n_blocks, tableau->stages, tile, vectors, directions, params);
+        of_end_time = take(&arena, (vectors + 1) * (long)n_blocks * (long)sizeof(double));
+        end_time_dot = take(&arena, (vectors + 1) * (long)n_blocks * (long)sizeof(double));
+    }
+    for (int m = 0, o = 0; m < n_blocks; m++) {
+        o += (int)params_of(&blocks[m]);
+        blocks[m].of_end_time = 0;
+        for (int v = 0; v < vectors; v++) of_end_time[v * n_blocks + m] = 0, end_time_dot[v * n_blocks + m] = directions[v * params + o - 1];
+    }
+    int together = 0;
+    for (long start = first; start < past; start += tile) {
+        const int r = past - start < tile ? (int)(past - start) : tile;
+        load(&desk.field[0], points, start, r, desk.z);
+        pass_once(&desk, blocks, n_blocks, tableau, rows, r, loss);
+        for (int v = 0; v < vectors; v++)
+            pass_along(&desk, blocks, n_blocks, tableau, rows, r, v, vectors, end_time_dot + v * n_blocks, of_end_time + v * n_blocks);
+        if (++together < TILES_TOGETHER && start + tile < past) continue;
+        together = 0;
+        for (long m = 0, o = 0; m < n_blocks; o += params_of(&blocks[m]), m++) {
+            flush_sums(&blocks[m], desk.field[m].layer, gradient + o);
+            for (int v = 0; v < vectors; v++) flush_sums(&blocks[m], desk.direction[m * vectors + v], products + v * params + o);
+        }
+    }
+    for (long m = 0, o = 0; m < n_blocks; m++) {
+        o += params_of(&blocks[m]);
+        gradient[o - 1] += blocks[m].of_end_time;
+        for (int v = 0; v < vectors; v++) products[v * params + o - 1] += of_end_time[v * n_blocks + m];
+    }
+    return DONE;
 }
