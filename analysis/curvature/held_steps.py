@@ -18,9 +18,9 @@ from sparseflows.flow.model import Block, Flow, standard_normal_log_prob
 from sparseflows.flow.solvers.ode import Solver, State, Status, solve
 from sparseflows.flow.solvers.tableaus import TABLEAUS
 
-_DOPRI5 = TABLEAUS["dopri5"]
+DOPRI5 = TABLEAUS["dopri5"]
 # The fifth-order step of Dormand and Prince; its error estimate is not needed on steps that are held.
-STAGES, WEIGHTS, NODES = (_DOPRI5.a, _DOPRI5.b, _DOPRI5.c)
+STAGES, WEIGHTS, NODES = (DOPRI5.a, DOPRI5.b, DOPRI5.c)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
-"""Hessian-vector products over the surviving params, by double backpropagation, as a linear operator.
+"""Hessian-vector products over the surviving params, as a linear operator.
 
-H v = ∂(∂L/∂θ · v)/∂θ (Pearlmutter 1994), a chunk of rows at a time: the graph of a gradient is the most
-that is ever in memory, and a block of vectors shares it.
+Where the compiled engine takes flow and loss, it multiplies (`in_engine`). Else double backpropagation does:
+H v = ∂(∂L/∂θ · v)/∂θ (Pearlmutter 1994), a chunk of rows at a time: the graph of a gradient is the most that is ever in
+memory, and a block of vectors shares it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import _WeightNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from analysis.curvature.in_engine import EngineProducts, takes
 from analysis.curvature.losses import MeanLoss
 from sparseflows.errors import InputError, RunError
 from sparseflows.flow.model import Flow
@@ -53,6 +55,11 @@ class Survivors:
     def size(self) -> int:
         """P."""
         return len(self._index)
+
+    @property
+    def index(self) -> Tensor:
+        """Where the entries (P,) of the vector stand among all params, in a row."""
+        return self._index
 
     def slices(self) -> dict[str, slice]:
         """Parameter name → its part of the vector; tensors without survivors are left out."""
@@ -92,8 +99,10 @@ class HessianOperator(LinearOperator):
         threads: chunks worked on at the same time, each by one thread. (The threads inside PyTorch's own
             operations wait for each other after every small step: slower than one on a busy machine.)
         on_product: called with the number of products after each, by one thread at a time.
+        compiled: leave the products to the engine where it takes them; False keeps to double backpropagation.
 
-    `products` counts the vectors multiplied, `chunk` the terms of a chunk; `bytes_a_term` is what one's graph takes.
+    `products` counts the vectors multiplied, `chunk` the terms of a chunk; `bytes_a_term` is what one's graph takes, 0
+    where there is none.
 
     Raises:
         InputError: batch norm in training mode, or a weight norm.
@@ -108,6 +117,7 @@ class HessianOperator(LinearOperator):
         memory_mib: int = 1024,
         threads: int = 1,
         on_product: Callable[[int], None] | None = None,
+        compiled: bool = True,
     ) -> None:
         super().__init__(np.dtype(np.float64), (survivors.size, survivors.size))
         for name, part in flow.named_modules():
@@ -126,7 +136,10 @@ class HessianOperator(LinearOperator):
         self.on_product = on_product or (lambda products: None)
         self.products = 0
         self.threads = max(1, min(threads, loss.terms))
-        self.bytes_a_term = self._measure()
+        self.engine = (
+            EngineProducts(flow, loss, survivors.index, self.threads) if compiled and takes(flow, loss) else None
+        )
+        self.bytes_a_term = 1 if self.engine else self._measure()
         fitting = memory_mib * 2**20 // self.bytes_a_term  # terms whose graphs fit at a time
         self._keep_graphs = fitting >= loss.terms
         # Chunks of equal size, a multiple of the threads: a small last one would cost as much time as a full one.
@@ -140,6 +153,8 @@ class HessianOperator(LinearOperator):
 
     def value_and_gradient(self) -> tuple[float, np.ndarray]:
         """The mean loss and its gradient (P,) over the surviving params."""
+        if self.engine is not None:
+            return self.engine.value_and_gradient()
 
         def one(chunk: _Chunk) -> tuple[float, Tensor]:
             part = self.loss.total(self.flow, chunk.terms) / self.loss.terms
@@ -162,6 +177,10 @@ class HessianOperator(LinearOperator):
         return self._matmat(np.asarray(x).reshape(-1, 1))[:, 0]
 
     def _matmat(self, X: np.ndarray) -> np.ndarray:
+        if self.engine is not None:
+            result = self.engine.multiply(X, lambda done: self.on_product(self.products + done))
+            self.products += X.shape[1]
+            return result
         done, counting = 0, Lock()
 
         def one(chunk: _Chunk) -> Tensor:
@@ -174,9 +193,9 @@ class HessianOperator(LinearOperator):
                     self.on_product(self.products + done // len(self._chunks))
             return torch.stack(columns, dim=1)
 
-        result = torch.stack(self._map(one)).sum(0)
+        result = torch.stack(self._map(one)).sum(0).numpy()
         self.products += X.shape[1]
-        return result.numpy()
+        return result
 
     def _map(self, work: Callable[[_Chunk], T]) -> list[T]:
         """`work` of every chunk, in order; several at a time, each with one thread inside."""

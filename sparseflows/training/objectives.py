@@ -120,7 +120,7 @@ class FlowMatching:
         if not (self.compiled and torch.is_grad_enabled() and engine.takes(field, points, exact=False)):
             return Loss(share.part(self.errors(flow, rows, noise, t).mean()), 1, Status.DONE)
         assert isinstance(field, MLPField)
-        value, gradients = engine.match(field, t, torch.lerp(points, noise, t), noise - points)
+        value, gradients = engine.match(field, t, *self.path(points, noise, t))
         known = with_gradients(rows.new_tensor(value), field.tensors(), gradients)
         return Loss(share.part(known), 1, Status.DONE)
 
@@ -133,9 +133,13 @@ class FlowMatching:
     @staticmethod
     def errors(flow: Flow, rows: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """The squared error (B,) of the velocity at rows (B, D), for noise (B, D) and times (B, 1) that are given."""
-        rows, _ = flow.whiten(rows)
-        velocity = next(flow.fields())(t, torch.lerp(rows, noise, t))
-        return (velocity - (noise - rows)).square().sum(1)
+        points, targets = FlowMatching.path(flow.whiten(rows)[0], noise, t)
+        return (next(flow.fields())(t, points) - targets).square().sum(1)
+
+    @staticmethod
+    def path(rows: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The point (B, D) at times (B, 1) of the straight path from rows (B, D) to noise (B, D), and its velocity."""
+        return torch.lerp(rows, noise, t), noise - rows
 
 
 @dataclass(frozen=True)

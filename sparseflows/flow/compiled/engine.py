@@ -206,6 +206,7 @@ def _method(name: str) -> TableauStructure:
 
 
 def engine_of(dtype: torch.dtype) -> Any:
+    """The library of a precision, which is there: the caller has asked `takes`."""
     found = library(dtype)
     assert found is not None, "the caller asks `takes` first"
     return found
@@ -216,5 +217,6 @@ def _kind(probes: Tensor | None, exact: bool = True) -> int:
 
 
 def require_memory(refused: int) -> None:
+    """Raise MemoryError where the engine was refused what it asked for."""
     if refused:
         raise MemoryError("the engine was refused the memory that it asked for")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,28 +47,64 @@ def likelihood_products(
         directions: (K, P), in that precision.
         threads: that each take a share of the rows.
     """
-    start, towards = points.detach().contiguous(), directions.contiguous()
-    count, size = towards.shape
-    share = -(-len(start) // threads)
+    start, method = points.detach().contiguous(), TableauStructure.of(tableau)
 
-    def one(first: int) -> tuple[float, Tensor, Tensor]:
-        blocks = [BlockStructure.of(*block) for block in zip(fields, end_times, grids, strict=True)]
-        gradient, products = torch.zeros(size, dtype=torch.float64), torch.zeros(count, size, dtype=torch.float64)
-        loss = ctypes.c_double()
+    def one(first: int, past: int, towards: Tensor, gradient: Tensor, products: Tensor) -> tuple[int, float]:
+        blocks, loss = (
+            [BlockStructure.of(*one) for one in zip(fields, end_times, grids, strict=True)],
+            ctypes.c_double(),
+        )
         refused = engine_of(start.dtype).likelihood_products(
-            (BlockStructure * len(blocks))(*blocks), len(blocks), ctypes.byref(TableauStructure.of(tableau)),
-            pointer(start), ctypes.c_long(len(start)), ctypes.c_long(first),
-            ctypes.c_long(min(first + share, len(start))), TILE, count, pointer(towards), pointer(products),
+            (BlockStructure * len(blocks))(*blocks), len(blocks), ctypes.byref(method), pointer(start),
+            *map(ctypes.c_long, (len(start), first, past)), TILE, len(towards), pointer(towards), pointer(products),
             pointer(gradient), ctypes.byref(loss), None,
         )  # fmt: skip
-        require_memory(refused == NO_MEMORY)
-        return loss.value, gradient, products
+        return refused, loss.value
 
-    firsts = range(0, len(start), share)
+    return _in_shares(one, len(start), directions, threads)
+
+
+def match_products(
+    field: MLPField, t: Tensor, points: Tensor, targets: Tensor, directions: Tensor, threads: int = 1
+) -> Curved:
+    """The mean of |f(t, z) − target|² over points and targets (B, D) at times (B, 1), to the second order.
+
+    Params stand as in `likelihood_products`; T, the last of them, is none of this loss. `directions` is (K, P).
+    """
+    where, wanted, times = points.contiguous(), targets.contiguous(), t.contiguous()
+
+    def one(first: int, past: int, towards: Tensor, gradient: Tensor, products: Tensor) -> tuple[int, float]:
+        block, loss = BlockStructure.of(field), ctypes.c_double()
+        refused = engine_of(where.dtype).match_products(
+            ctypes.byref(block), pointer(where), pointer(wanted), pointer(times),
+            *map(ctypes.c_long, (len(where), first, past)), TILE, len(towards), pointer(towards), pointer(products),
+            pointer(gradient), ctypes.byref(loss),
+        )  # fmt: skip
+        return refused, loss.value
+
+    return _in_shares(one, len(where), directions, threads)
+
+
+def _in_shares(
+    one: Callable[[int, int, Tensor, Tensor, Tensor], tuple[int, float]], rows: int, directions: Tensor, threads: int
+) -> Curved:
+    """What `one` adds up over all rows, of which each thread takes a share."""
+    towards = directions.contiguous()
+    count, size = towards.shape
+    share = -(-rows // max(1, threads))
+
+    def part(first: int) -> Curved:
+        gradient, products = torch.zeros(size, dtype=torch.float64), torch.zeros(count, size, dtype=torch.float64)
+        refused, loss = one(first, min(first + share, rows), towards, gradient, products)
+        require_memory(refused == NO_MEMORY)
+        return Curved(loss, gradient, products)
+
+    firsts = range(0, rows, share)
     if len(firsts) == 1:
-        parts = [one(0)]
-    else:
-        with ThreadPoolExecutor(len(firsts)) as pool:
-            parts = list(pool.map(one, firsts))
-    losses, gradients, products = zip(*parts, strict=True)
-    return Curved(sum(losses), torch.stack(gradients).sum(0), torch.stack(products).sum(0))
+        return part(0)
+    with ThreadPoolExecutor(len(firsts)) as pool:
+        parts = list(pool.map(part, firsts))
+    gradient, products = (
+        torch.stack([getattr(one, name) for one in parts]).sum(0) for name in ("gradient", "products")
+    )
+    return Curved(sum(one.loss for one in parts), gradient, products)

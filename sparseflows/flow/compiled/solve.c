@@ -238,3 +238,53 @@ int likelihood_products(Block *blocks, int n_blocks, const Tableau *tableau, con
     }
     return DONE;
 }
+
+/* The same of flow matching's mean over `rows` of |f(t, z) - target|^2; there is no T. */
+int match_products(Block *block, const REAL *points, const REAL *targets, const REAL *t, long rows, long first, long past,
+                   int tile, int vectors, const REAL *directions, double *products, double *gradient, double *loss) {
+    FLUSH_DENORMALS
+    Arena arena = {0};
+    Field f;
+    Layer **along = NULL;
+    Kept *kept = NULL;
+    Dots *dots = NULL;
+    REAL *here = NULL, *of_z = NULL, *trace = NULL;
+    Scratch scratch = {0};
+    const long params = params_of(block);
+    for (int measuring = 1; measuring >= 0; measuring--) {
+        if (!measuring && !provide(&arena, arena.used)) return NO_MEMORY;
+        f = lay_out(&arena, block, VALUE, 1);
+        along = take(&arena, vectors * (long)sizeof(Layer *));
+        for (int v = 0; v < vectors; v++) {
+            Layer *own = lay_direction(&arena, block, directions + v * params);
+            if (!measuring) along[v] = own;
+        }
+        kept = take_kept(&arena, &f, 0, tile), dots = take_dots(&arena, &f, 0, tile);
+        here = take_reals(&arena, tile * f.pad), of_z = take_reals(&arena, tile * f.pad), trace = take_reals(&arena, tile);
+        scratch = (Scratch){take_reals(&arena, tile * f.widest), take_reals(&arena, tile * f.widest), take_reals(&arena, tile * f.widest),
+                            take_reals(&arena, tile * f.widest)};
+    }
+    int together = 0;
+    for (long start = first; start < past; start += tile) {
+        const int r = past - start < tile ? (int)(past - start) : tile;
+        const long size = r * (long)f.pad;
+        REAL *of_f = kept[f.layers - 1].of_gated;
+        load(&f, points, start, r, kept[0].entered);
+        load(&f, targets, start, r, of_z);
+        second_forward(&f, kept, 0, t + start, 1, r, here, trace);
+        for (long j = 0; j < size; j++) here[j] -= of_z[j], of_f[j] = 2 * here[j] / (REAL)rows;
+        *loss += dot_product(here, here, size) / rows;
+        second_backward(&f, kept, 0, 0, t + start, 1, r, of_z, scratch.g, scratch.other);
+        for (int v = 0; v < vectors; v++) {
+            memset(dots[0].entered, 0, size * sizeof(REAL));
+            dotted_forward(&f, along[v], kept, dots, 0, t + start, 0, 1, r, here, trace);
+            for (long j = 0; j < size; j++) here[j] *= 2 / (REAL)rows;
+            dotted_backward(&f, along[v], kept, dots, 0, 0, 0, t + start, 0, 1, r, here, of_z, scratch);
+        }
+        if (++together < TILES_TOGETHER && start + tile < past) continue;
+        together = 0;
+        flush_sums(block, f.layer, gradient);
+        for (int v = 0; v < vectors; v++) flush_sums(block, along[v], products + v * params);
+    }
+    return DONE;
+}
