@@ -68,7 +68,7 @@ class EngineProducts:
         fields = cast(list[MLPField], [block.field for block in blocks])
         if isinstance(loss, NLL):
             start, log_det = self.flow.whiten(loss.rows)
-            ends = [float(block.end_time(start)) for block in blocks]
+            ends = [block.end_time(start).item() for block in blocks]
             found = likelihood_products(fields, ends, loss.steps.blocks, DOPRI5, start, towards, self.threads)
             return Curved(found.loss - float(log_det), found.gradient, found.products)
         assert isinstance(loss, FlowMatchingLoss)
@@ -104,6 +104,6 @@ def _places(flow: Flow) -> tuple[dict[int, int], dict[int, float], int]:
             places[id(tensor)] = at
             at += tensor.numel()
         if block.sqrt_end_time is not None:
-            places[id(block.sqrt_end_time)], roots[at] = at, float(block.sqrt_end_time)
+            places[id(block.sqrt_end_time)], roots[at] = at, block.sqrt_end_time.item()
         at += 1
     return places, roots, at
