@@ -57,7 +57,7 @@ def likelihood_products(
         refused = engine_of(start.dtype).likelihood_products(
             (BlockStructure * len(blocks))(*blocks), len(blocks), ctypes.byref(method), pointer(start),
             *map(ctypes.c_long, (len(start), first, past)), TILE, len(towards), pointer(towards), pointer(products),
-            pointer(gradient), ctypes.byref(loss), None,
+            pointer(gradient), ctypes.byref(loss),
         )  # fmt: skip
         return refused, loss.value
 

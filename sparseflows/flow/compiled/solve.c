@@ -194,11 +194,10 @@ int carry(Block *block, int kind, const Tableau *tableau, Control *control, cons
 }
 
 /* Rows [first, past) of the likelihood's mean over `rows`, on given steps: their part of -log p is added to *loss, of its
-   gradient to `gradient` (params), and of the Hessian's products with `directions` (vectors x params) to `products`. With
-   `bytes` the memory that it would take is told, and nothing done. */
+   gradient to `gradient` (params), and of the Hessian's products with `directions` (vectors x params) to `products`. */
 int likelihood_products(Block *blocks, int n_blocks, const Tableau *tableau, const REAL *points, long rows, long first,
                         long past, int tile, int vectors, const REAL *directions, double *products, double *gradient,
-                        double *loss, long *bytes) {
+                        double *loss) {
     FLUSH_DENORMALS
     Arena arena = {0};
     Desk desk;
@@ -206,7 +205,6 @@ int likelihood_products(Block *blocks, int n_blocks, const Tableau *tableau, con
     for (int m = 0; m < n_blocks; m++) params += params_of(&blocks[m]);
     double *of_end_time = NULL, *end_time_dot = NULL;
     for (int measuring = 1; measuring >= 0; measuring--) {
-        if (!measuring && bytes) return *bytes = arena.used, DONE;
         if (!measuring && !provide(&arena, arena.used)) return NO_MEMORY;
         desk = lay_desk(&arena, blocks, n_blocks, tableau->stages, tile, vectors, directions, params);
         of_end_time = take(&arena, (vectors + 1) * (long)n_blocks * (long)sizeof(double));
