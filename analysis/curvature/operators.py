@@ -101,8 +101,8 @@ class HessianOperator(LinearOperator):
         on_product: called with the number of products after each, by one thread at a time.
         compiled: leave the products to the engine where it takes them; False keeps to double backpropagation.
 
-    `products` counts the vectors multiplied, `chunk` the terms of a chunk; `bytes_a_term` is what one's graph takes, 0
-    where there is none.
+    `products` counts the vectors multiplied, `chunk` the terms of a chunk; `bytes_a_term` is what one's graph takes, 1
+    where the engine multiplies and there is none.
 
     Raises:
         InputError: batch norm in training mode, or a weight norm.
