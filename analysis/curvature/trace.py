@@ -8,6 +8,7 @@ import numpy as np
 from scipy.sparse.linalg import LinearOperator
 from scipy.special import stdtrit
 
+from analysis.curvature.krylov import Krylov, beyond
 from analysis.curvature.lanczos import Array, Products
 from sparseflows.errors import InputError
 
@@ -108,9 +109,7 @@ def hutch_plus_plus(
     batch = products - 2 * sketch
     basis = _orthonormal_range(multiply(rng.standard_normal((multiply.size, sketch))))
     image = multiply(basis)
-    # Diagonal (P,) of A - EAE = QQᵀA + AQQᵀ - QQᵀAQQᵀ, all of it known from AQ; its sum is tr QᵀAQ.
-    diagonal = np.sum(basis * (2 * image - basis @ (basis.T @ image)), axis=1)
-    captured = np.array([np.sum(diagonal[part]) for part in rows])
+    captured = _captured(basis, image, rows)
     limit = multiply.size if max_products is None else max_products
     samples = _probe(multiply, basis, rows, batch, rng)
     while True:
@@ -120,9 +119,50 @@ def hutch_plus_plus(
         if relative_se is None or errors[0] <= relative_se * abs(values[0]) or batch < 1:
             break
         samples = np.concatenate([samples, _probe(multiply, basis, rows, batch, rng)], axis=1)
+    return _estimate(values, errors, samples.shape[1] - 1, multiply.count, blocks)
+
+
+def trace_beyond(
+    multiply: Products,
+    space: Krylov,
+    probes: int,
+    rng: np.random.Generator,
+    blocks: Mapping[str, slice] | None = None,
+) -> tuple[TraceEstimate, float]:
+    """The trace from a Krylov space, on which it is exact, and probes in its complement; and ‖A‖_F.
+
+    Probes, variance and blocks are those of `hutch_plus_plus`, with the space in place of a sketch. With E = I − VVᵀ:
+    ‖A‖²_F = 2‖AV‖²_F − ‖VᵀAV‖²_F + ‖EAE‖²_F, the last by the mean of ‖EAx‖² over the probes.
+
+    Raises:
+        InputError: fewer than 2 probes, where the space is not everything.
+        RunError: a product is not finite.
+    """
+    rows = [slice(None), *(blocks or {}).values()]
+    captured = _captured(space.basis, space.image, rows)
+    known = 2 * float(np.sum(space.image**2)) - float(np.sum(space.projected**2))
+    dim = multiply.size - space.products
+    if dim == 0:
+        return _estimate(captured, np.zeros(len(rows)), 0, multiply.count, blocks), math.sqrt(known)
+    if probes < 2:
+        raise InputError(f"a trace needs at least 2 probes, not {probes}")
+    samples = _probe(multiply, space.basis, rows, probes, rng)
+    values, errors = _summarise(samples, dim)
+    rest = float(np.mean(samples[1, :, 0] + samples[0, :, 0] ** 2 / dim))
+    return _estimate(values + captured, errors, probes - 1, multiply.count, blocks), math.sqrt(known + rest)
+
+
+def _captured(basis: Array, image: Array, rows: list[slice]) -> Array:
+    # Of the diagonal (P,) of A - EAE = QQᵀA + AQQᵀ - QQᵀAQQᵀ, all of it known from AQ, the sums over `rows`; tr QᵀAQ.
+    diagonal = np.sum(basis * (2 * image - basis @ (basis.T @ image)), axis=1)
+    return np.array([np.sum(diagonal[part]) for part in rows])
+
+
+def _estimate(
+    values: Array, errors: Array, df: int, products: int, blocks: Mapping[str, slice] | None
+) -> TraceEstimate:
     pairs = [(float(value), float(error)) for value, error in zip(values, errors, strict=True)]
-    named = dict(zip(blocks or {}, pairs[1:], strict=True))
-    return TraceEstimate(*pairs[0], samples.shape[1] - 1, multiply.count, named)
+    return TraceEstimate(*pairs[0], df, products, dict(zip(blocks or {}, pairs[1:], strict=True)))
 
 
 def _orthonormal_range(sketch: Array) -> Array:
@@ -134,9 +174,9 @@ def _orthonormal_range(sketch: Array) -> Array:
 def _probe(multiply: Products, basis: Array, rows: list[slice], count: int, rng: np.random.Generator) -> Array:
     # (2, count, len(rows)): xᵀ P_l B x and ‖P_l B x - c x‖², c = (xᵀ P_l B x)/d, of each probe x.
     dim = multiply.size - basis.shape[1]
-    probes = _complement(basis, rng.standard_normal((multiply.size, count)))
+    probes = beyond(basis, rng.standard_normal((multiply.size, count)))
     probes *= math.sqrt(dim) / np.linalg.norm(probes, axis=0)
-    residual = _complement(basis, multiply(probes))
+    residual = beyond(basis, multiply(probes))
     samples = np.empty((2, count, len(rows)))
     for index, part in enumerate(rows):
         value = np.sum(probes[part] * residual[part], axis=0)
@@ -144,12 +184,6 @@ def _probe(multiply: Products, basis: Array, rows: list[slice], count: int, rng:
         deviation[part] += residual[part]
         samples[:, :, index] = value, np.sum(deviation**2, axis=0)
     return samples
-
-
-def _complement(basis: Array, block: Array) -> Array:
-    for _ in range(2):  # the second time removes what rounding left of the first
-        block = block - basis @ (basis.T @ block)
-    return block
 
 
 def _summarise(samples: Array, dim: int) -> tuple[Array, Array]:
