@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.analyses.shape import Analysis, Request, first_values, stage_sheet
+from analysis.analyses.shape import Analysis, Request, chosen_name, first_values, stage_sheet
 from analysis.plots.modes import mode_quality_arrays, mode_quality_figure
 from analysis.runs.results import Entry, Report, Result, each_stage
 from analysis.runs.study import Study, Subject
@@ -52,7 +52,13 @@ def figures(request: Request, entries: Sequence[Entry]) -> Iterator[tuple[str, M
     done = [entry for entry in entries if entry.result is not None]
     if done:
         arrays = mode_quality_arrays([entry.document() for entry in done], done[0].subject.record.dataset)
-        yield "", {f"mode_quality.{kind}": content for kind, content in mode_quality_figure(arrays).items()}
+        yield (
+            "",
+            {
+                f"{chosen_name(request, 'mode_quality')}.{kind}": content
+                for kind, content in mode_quality_figure(arrays).items()
+            },
+        )
 
 
 def sheets(study: Study, entries: Sequence[Entry]) -> list[Sheet]:

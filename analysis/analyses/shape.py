@@ -8,7 +8,16 @@ from typing import Any
 
 import typer
 
-from analysis.analyses.writing import document, folder_for, open_studies, require_densities, require_some, write_files
+from analysis.analyses.writing import (
+    Row,
+    document,
+    folder_for,
+    open_studies,
+    require_densities,
+    require_some,
+    with_earlier,
+    write_files,
+)
 from analysis.runs.progress import Progress
 from analysis.runs.results import Entry
 from analysis.runs.study import Study, Subject
@@ -103,23 +112,34 @@ def run_analysis(
     folders = {study: folder_for(study, out, studies, analysis.folder) for study in studies}
     found = {request.study: analysis.compute(request) for request in requests}
     shown = [text(*analysis.sheets(study, entries)) for study, entries in found.items()]
-    typer.echo(document(found) if as_json else "\n".join(shown), nl=as_json)
+    rows: dict[Study, list[Row]] = {study: [entry.document() for entry in entries] for study, entries in found.items()}
+    typer.echo(document(rows) if as_json else "\n".join(shown), nl=as_json)
     for request, (study, entries) in zip(requests, found.items(), strict=True):
-        tables = {f"{name}.json": document({study: entries}) + "\n", f"{name}.csv": csv_of(analysis, entries)}
-        write_files(folders[study], tables)
+        folder, written = folders[study], rows[study]
+        if stages:  # the others have been analysed before, or will be
+            written = with_earlier(study, folder / f"{name}.json", entries)
+        tables = {f"{name}.json": document({study: written}) + "\n", f"{name}.csv": csv_of(analysis, written)}
+        write_files(folder, tables)
         for what, files in analysis.figures(request, entries):
-            write_files(folders[study], files, what)
+            write_files(folder, files, what)
     require_some(found)
 
 
-def csv_of(analysis: Analysis, entries: Sequence[Entry]) -> str:
+def csv_of(analysis: Analysis, rows: Sequence[Row]) -> str:
     """The stages' JSON objects as CSV: numbers unrounded, empty where there is none."""
-    rows = [entry.document() for entry in entries]
     if analysis.columns is not None:
         return to_csv(rows, analysis.columns, whole=False)
     rows = [{name: v for name, v in row.items() if not isinstance(v, list | dict)} for row in rows]
     columns = list(dict.fromkeys(name for row in sorted(rows, key=len, reverse=True) for name in row))
     return to_csv(rows, columns, whole=False)
+
+
+def chosen_name(request: Request, name: str) -> str:
+    """What a figure is called: of all stages `name`, which the report shows; of some that were named, after them."""
+    if not request.named:
+        return name
+    some = request.subjects[0].name.replace("/", "-") if len(request.subjects) == 1 else "chosen"
+    return f"{name}-{some}"
 
 
 def first_values(entries: Sequence[Entry]) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import typer
@@ -12,6 +13,8 @@ from analysis.runs.study import Study
 from analysis.tables.means import CLASSIFIES
 from sparseflows.errors import InputError, RunError
 from sparseflows.files import output_folder, write_whole
+
+Row = Mapping[str, Any]  # a stage as a JSON object
 
 REMEDY = "name another folder with --out DIR"
 
@@ -65,14 +68,29 @@ def folder_for(study: Study, out: Path | None, studies: Sequence[Study], inner: 
     return folder
 
 
-def document(found: Mapping[Study, Sequence[Entry]]) -> str:
-    """The JSON of an analysis: `run` (a list where there are several) and `stages`."""
+def with_earlier(study: Study, path: Path, entries: Sequence[Entry]) -> list[Row]:
+    """The JSON objects of these stages, and those that the file at `path` has of the run's others, in its order."""
+    rows = {_key(row): row for row in (entry.document() for entry in entries)}
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        own = path.parent == study.path / "analysis" or Path(document["run"]).resolve() == study.path.resolve()
+        rows = {_key(row): dict(row) for row in document["stages"] if own} | rows
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # no file, or none that can be read: it is written anew
+    order = [(record.series, record.seed, record.stage) for record in study.records]
+    return [rows[key] for key in order if key in rows]
+
+
+def _key(row: Row) -> tuple[str, int, int]:
+    return row["method"], row["seed"], row["stage"]
+
+
+def document(found: Mapping[Study, Sequence[Row]]) -> str:
+    """The JSON of an analysis: `run` (a list where there are several) and `stages`, whose objects are given."""
     runs = [str(study.path) for study in found]
     several = len(runs) > 1
     stages = [
-        ({"run": str(study.path)} if several else {}) | entry.document()
-        for study, entries in found.items()
-        for entry in entries
+        ({"run": str(study.path)} if several else {}) | dict(row) for study, rows in found.items() for row in rows
     ]
     return json.dumps({"run": runs if several else runs[0], "stages": stages}, indent=2, allow_nan=False)
 

@@ -1,4 +1,4 @@
-"""Lanczos on any symmetric operator, and its extreme eigenvalues.
+"""Lanczos runs from single vectors on any symmetric operator, as published estimators use them.
 
 Pure: an operator (P x P, float64) and starting vectors in, numbers out. An operator is only ever asked for
 `matmat`, with as many columns at once as the algorithm allows, and every column is counted.
@@ -9,13 +9,15 @@ polynomial of degree up to 2k - 1 as the spectrum itself does, seen from the sta
 quadrature.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh_tridiagonal
-from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh
+from scipy.sparse.linalg import LinearOperator
 
 from sparseflows.errors import InputError, RunError
 
@@ -24,7 +26,7 @@ Array = NDArray[np.float64]
 # Of the largest entry so far: a beta below it ends a run. What is left of a vector then is the rounding of the
 # earlier steps, magnified; to go on from it would add second copies of Ritz values, of weight 1e-22.
 EXHAUSTED = 1e-11
-PROBE_STEPS = 40  # first Lanczos run of extreme_eigenvalues, and ARPACK's own number of vectors
+PUBLISHED_STEPS, PUBLISHED_STARTS = 100, 3
 
 
 class Products:
@@ -174,106 +176,27 @@ def lanczos(
     return [run.result(keep_basis) for run in runs]
 
 
-@dataclass(frozen=True)
-class Extremes:
-    """Largest and smallest algebraic eigenvalue.
-
-    Each residual is |Av - λv| of its unit vector v: some eigenvalue lies no farther than that from λ.
-    `converged` says that both are within the tolerance. `products` counts everything that was spent.
-    """
+class Published(NamedTuple):
+    """What the published estimator gives; `trace` and `kappa` under its names, not in our sense."""
 
     lambda_max: float
-    lambda_min: float
-    residual_max: float
-    residual_min: float
-    products: int
-    converged: bool
+    trace: float
+    kappa: float
 
 
-def extreme_eigenvalues(
-    operator: LinearOperator,
-    *,
-    rng: np.random.Generator | None = None,
-    start: Array | None = None,
-    tol: float = 1e-6,
-    max_products: int = 2000,
-) -> Extremes:
-    """Largest and smallest algebraic eigenvalue, residuals within tol x max(|λ_max|, |λ_min|).
+def published_estimator(runs: Sequence[Tridiagonal]) -> Published:
+    """The published estimator of Sparse Flows (100 steps x 3 starts), for comparison with published tables only.
 
-    `start` (P,) is a starting vector; without one it is Gaussian, from `rng`. The sum of the outermost Ritz
-    vectors of an earlier run makes it converge at once. What lies outside an invariant subspace that holds
-    `start` is not seen. Forty steps of Lanczos come first: they often suffice, and they say where the
-    spectrum lies, so that ARPACK (`eigsh`) gets the operator shifted and scaled to about [-1, 1]. Its test
-    is relative to |λ|, which a smallest eigenvalue of about zero never meets. One run for both ends (`BE`)
-    took fewer products than two (`LA`, `SA`) on all but a few matrices. At most 40 parameters: dense.
-
-    Where ARPACK does not converge within about `max_products`, the values are the best there are, and
-    `converged` is False.
-
-    Raises:
-        InputError: neither rng nor start, or start is zero or of the wrong length.
-        RunError: a product is not finite.
-
-    Example:
-        >>> from scipy.sparse.linalg import aslinearoperator
-        >>> found = extreme_eigenvalues(aslinearoperator(np.diag(np.arange(-3.0, 100.0))), rng=np.random.default_rng(0))
-        >>> round(found.lambda_max, 6), round(found.lambda_min, 6), found.converged
-        (99.0, -3.0, True)
+    Means over the runs of: the largest Ritz value; the sum of the positive Ritz values, without weights, which
+    is no trace; the ratio of the largest to the smallest positive Ritz value, which a rounding error at 0
+    makes as large as it likes. NaN ratio where a run has no positive Ritz value.
     """
-    products = Products(operator)
-    if start is None:
-        if rng is None:
-            raise InputError("extreme eigenvalues need a random generator or a starting vector")
-        start = rng.standard_normal(products.size)
-    if products.size <= PROBE_STEPS:
-        return _rayleigh_ritz(products, np.eye(products.size), tol)
-    vectors = _outer_ritz_vectors(products, start)
-    found = _rayleigh_ritz(products, vectors, tol)
-    if found.converged:
-        return found
-    sharper = _arpack(products, found, vectors.sum(axis=1), tol, max_products)
-    if sharper.shape[1] < 2:  # ARPACK returns nothing of a pair that has not converged
-        sharper = np.column_stack([sharper, _outer_ritz_vectors(products, vectors.sum(axis=1))])
-    return _rayleigh_ritz(products, np.column_stack([vectors, sharper]), tol)
+    spectra = [run.ritz()[0] for run in runs]
+    each = [(values[-1], np.sum(values[values > 0]), _ratio(values)) for values in spectra]
+    return Published(*map(float, np.mean(each, axis=0)))
 
 
-def _outer_ritz_vectors(products: Products, start: Array) -> Array:
-    # Ritz vectors of the smallest and largest Ritz value after PROBE_STEPS: (P, 2), or (P, 1) of one step.
-    (run,) = lanczos(products, start.reshape(-1, 1), PROBE_STEPS, keep_basis=True)
-    _, vectors = run.ritz_vectors()
-    return vectors[:, sorted({0, vectors.shape[1] - 1})]
-
-
-def _rayleigh_ritz(products: Products, vectors: Array, tol: float) -> Extremes:
-    # The outermost values within the span of `vectors`, with the residuals that they really have.
-    basis, sizes, _ = np.linalg.svd(vectors, full_matrices=False)
-    basis = basis[:, sizes > 1e-8 * sizes[0]]
-    image = products(basis)
-    small = basis.T @ image
-    values, coefficients = np.linalg.eigh((small + small.T) / 2)
-    low, high = (
-        float(np.linalg.norm(image @ coefficients[:, i] - values[i] * (basis @ coefficients[:, i]))) for i in (0, -1)
-    )
-    bound = max(tol, len(vectors) * np.finfo(np.float64).eps) * max(abs(values[0]), abs(values[-1]))
-    return Extremes(float(values[-1]), float(values[0]), high, low, products.count, bool(max(low, high) <= bound))
-
-
-def _arpack(products: Products, found: Extremes, start: Array, tol: float, max_products: int) -> Array:
-    # Eigenvectors (P, 0 to 2) of the two ends, those that converged.
-    centre = (found.lambda_max + found.lambda_min) / 2
-    half = (found.lambda_max - found.lambda_min) / 2 or 1.0
-    norm = max(abs(found.lambda_max), abs(found.lambda_min))
-    scaled = LinearOperator(
-        (products.size, products.size),
-        matvec=lambda v: (products(v.reshape(-1, 1))[:, 0] - centre * v.reshape(-1)) / half,
-        dtype=np.float64,
-    )
-    restarts = max(1, 2 * (max_products - products.count) // PROBE_STEPS)  # each renews half of the vectors or more
-    goal = min(0.5 * tol * norm / half, 1e-3)
-    try:
-        _, vectors = eigsh(scaled, k=2, which="BE", v0=start, ncv=PROBE_STEPS, maxiter=restarts, tol=goal)
-    except ArpackNoConvergence as error:
-        vectors = error.eigenvectors
-    except ArpackError:  # no Krylov space of that size from this start
-        vectors = np.empty((products.size, 0))
-    return np.asarray(vectors, dtype=np.float64).reshape(products.size, -1)
+def _ratio(values: Array) -> float:
+    # The largest over the smallest of the rising values (k,) that are positive.
+    above = values[values > 0]
+    return float(above[-1] / above[0]) if len(above) else math.nan

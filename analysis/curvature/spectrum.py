@@ -1,111 +1,147 @@
-"""What eigenvalues, or Ritz values and their weights, say of a spectrum: condition, negative share, density. Pure."""
+"""The spectrum of a symmetric operator: all of it, or what one block Lanczos and a few probes tell. Pure.
+
+Everything follows from the same products: extreme eigenvalues with residuals, the trace with its standard error, ‖A‖_F,
+the figures of `figures`, and the density.
+"""
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+from scipy.sparse.linalg import LinearOperator
 
-from analysis.curvature.lanczos import Array, Tridiagonal
+from analysis.curvature.figures import Figures, figures
+from analysis.curvature.krylov import block_lanczos
+from analysis.curvature.lanczos import Array, Products
+from analysis.curvature.trace import TraceEstimate, trace_beyond
 
-KAPPA_EPS = 1e-6  # of lambda_max: what is smaller counts as zero in a condition number
-NEGATIVE_EPS = 1e-6  # of max |lambda|: what is closer to zero does not count as negative in a whole spectrum
-NEGATIVE_CUT = 1e-3  # the same in quadrature, which resolves no more
+STARTS, STEPS, PROBES = 4, 30, 16  # against whole spectra: λ_max to 1e-9, the trace's s.e. 0.2 %, 136 products
+COLUMNS = 32  # of the identity, multiplied together where the whole matrix is wanted
 WIDTH = 0.01  # of the spectrum's extent: standard deviation of the Gaussians of a spectral density
+CONVERGED = 1e-3  # of max |λ|, a residual; the eigenvalue itself is then nearer by its square over the gap
+
+Blocks = Mapping[str, slice] | None
 
 
-def kappa_exact(eigenvalues: Array, eps: float = KAPPA_EPS) -> tuple[float, int]:
-    """λ_max / smallest |λ| above eps·λ_max, and how many |λ| are not above that cut, for eigenvalues (P,).
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """What is known of the P eigenvalues of a symmetric matrix A.
 
-    NaN where λ_max is not positive.
+    Attributes:
+        values: (n,), rising: Ritz values, or all eigenvalues.
+        residuals: (n,), ‖A v − λ v‖ of their unit vectors: an eigenvalue is no farther from λ than that.
+        weights: (n,), which share of the P eigenvalues each stands for; they sum to 1.
+        size: P.
+        trace: tr A with its standard error, and by blocks of the diagonal.
+        norm: ‖A‖_F.
+        whole: all eigenvalues were computed.
+        vectors: (P, k) unit vectors of the k largest values, the largest first.
     """
-    largest, sizes = float(np.max(eigenvalues)), np.abs(eigenvalues)
-    above = sizes > eps * max(largest, 0.0)
-    below = int(np.sum(~above))
-    return (largest / float(np.min(sizes[above])) if largest > 0 else math.nan), below
+
+    values: Array
+    residuals: Array
+    weights: Array
+    size: int
+    trace: TraceEstimate
+    norm: float
+    whole: bool
+    vectors: Array
+
+    @property
+    def extremes(self) -> tuple[float, float]:
+        """λ_min and λ_max, algebraic."""
+        return float(self.values[0]), float(self.values[-1])
+
+    @property
+    def converged(self) -> bool:
+        """Both extreme eigenvalues have residuals below a thousandth of max |λ|."""
+        return bool(max(self.residuals[0], self.residuals[-1]) <= CONVERGED * np.max(np.abs(self.values)))
+
+    @cached_property
+    def figures(self) -> Figures:
+        """Effective rank, κ₈₀, outliers and negative curvature."""
+        return figures(self.values, self.residuals, self.size, self.trace.value, self.trace.interval(0.95))
 
 
-def kappa_lanczos(runs: Sequence[Tridiagonal], eps: float = KAPPA_EPS) -> tuple[float, float]:
-    """Ratio of the largest Ritz value to the smallest one above eps·λ_max of the run: mean and s.e. over runs.
+def estimated(
+    operator: LinearOperator,
+    rng: np.random.Generator,
+    *,
+    blocks: Blocks = None,
+    starts: int = STARTS,
+    steps: int = STEPS,
+    probes: int = PROBES,
+    top: int = 0,
+) -> Spectrum:
+    """The spectrum as starts · steps + probes products tell it, fewer where that is more than P.
 
-    It grows with the number of steps, so it is to be compared at equal steps only. NaN where a run has no
-    positive Ritz value; the s.e. is NaN for one run.
+    Args:
+        operator: symmetric, (P, P).
+        rng: of the Gaussian start block and the probes.
+        blocks: slices of the diagonal by name, layers for example, whose traces are wanted too.
+        starts, steps: of block Lanczos.
+        probes: of the trace, in what the Krylov space leaves over; at least 2.
+        top: how many leading eigenvectors to keep.
+
+    Raises:
+        InputError: no starts or steps, fewer than 2 probes.
+        RunError: a product is not finite.
+
+    Example:
+        A matrix of rank 2 is known whole by then.
+
+        >>> from scipy.sparse.linalg import aslinearoperator
+        >>> matrix = np.zeros((50, 50))
+        >>> matrix[3, 3], matrix[7, 7] = 5.0, -2.0
+        >>> found = estimated(aslinearoperator(matrix), np.random.default_rng(0))
+        >>> [round(value, 9) for value in (*found.extremes, found.trace.value)], round(found.norm**2, 9)
+        ([-2.0, 5.0, 3.0], 29.0)
     """
-    spectra = [run.ritz()[0] for run in runs]
-    return _mean_and_se([_condition(values, eps * max(values[-1], 0.0)) for values in spectra])
+    multiply = Products(operator)
+    space = block_lanczos(multiply, rng.standard_normal((multiply.size, min(starts, multiply.size))), steps)
+    trace, norm = trace_beyond(multiply, space, probes, rng, blocks)
+    leading = space.vectors(slice(len(space.values) - min(top, len(space.values)), None))[:, ::-1]
+    return Spectrum(space.values, space.residuals, space.weights, multiply.size, trace, norm, False, leading)
 
 
-def negative_share_exact(eigenvalues: Array, cut: float = NEGATIVE_EPS) -> float:
-    """Share of the eigenvalues (P,) that lie below -cut·max |λ|."""
-    return float(np.mean(eigenvalues < -cut * np.max(np.abs(eigenvalues))))
+def computed(operator: LinearOperator, *, blocks: Blocks = None, top: int = 0) -> tuple[Spectrum, Array]:
+    """The whole spectrum by P products, and the matrix (P, P).
 
-
-def negative_share(runs: Sequence[Tridiagonal], cut: float = NEGATIVE_CUT) -> tuple[float, float]:
-    """Share of the eigenvalues below -cut·max |Ritz value|: mean and s.e. over runs from random starts.
-
-    Stochastic Lanczos quadrature: the weights of those Ritz values. A step function is no polynomial: the spike of
-    eigenvalues about 0 is one Ritz value, which falls on either side of a cut that is too close to it. At 1e-3,
-    100 steps agreed within the s.e. with whole spectra of Hessians; at 1e-6 they gave anything from 7 to 92 %.
+    Raises:
+        RunError: a product is not finite.
     """
-    spectra = [run.ritz() for run in runs]
-    return _mean_and_se([float(np.sum(weights[x < -cut * np.max(np.abs(x))])) for x, weights in spectra])
+    matrix = whole_matrix(operator)
+    values, vectors = np.linalg.eigh(matrix)
+    diagonal, size = np.diagonal(matrix), len(matrix)
+    parts = {name: (float(diagonal[part].sum()), 0.0) for name, part in (blocks or {}).items()}
+    trace = TraceEstimate(float(diagonal.sum()), 0.0, 0, size, parts)
+    norm, even = float(np.linalg.norm(matrix)), np.full(size, 1 / size)
+    return Spectrum(values, np.zeros(size), even, size, trace, norm, True, vectors[:, ::-1][:, :top]), matrix
 
 
-def density_width(runs: Sequence[Tridiagonal]) -> float:
-    """Standard deviation of the broadening: 1 % of the extent of all Ritz values (of their size, or 1, if none)."""
-    values = np.concatenate([run.ritz()[0] for run in runs])
+def whole_matrix(operator: LinearOperator) -> Array:
+    """The matrix (P, P) of an operator, symmetrised, from P products."""
+    size = operator.shape[0]
+    multiply, matrix = Products(operator), np.empty((size, size))  # Products refuses what is not finite
+    for start in range(0, size, COLUMNS):
+        columns = np.eye(size, min(COLUMNS, size - start), -start)
+        matrix[:, start : start + columns.shape[1]] = multiply(columns)
+    return np.asarray((matrix + matrix.T) / 2)
+
+
+def density(spectra: Sequence[Spectrum], points: int = 1024) -> tuple[Array, Array]:
+    """An even grid (points,) and on it the density (points,) of the eigenvalues, mean of several, of integral 1.
+
+    Each value is a Gaussian of a standard deviation of 1 % of the extent, with its weight (Lin, Saad & Yang 2016;
+    Ghorbani, Krishnan & Xiao 2019). Plot it on a logarithmic axis: Hessians have a spike at 0 and few outliers, of mass
+    1/P each.
+    """
+    values = np.concatenate([one.values for one in spectra])
+    weights = np.concatenate([one.weights for one in spectra]) / len(spectra)
     extent, size = float(np.ptp(values)), float(np.max(np.abs(values)))
-    return WIDTH * (extent if extent > 1e-6 * size else size or 1.0)
-
-
-def density_grid(runs: Sequence[Tridiagonal], points: int = 1024) -> Array:
-    """Even grid (points,) over all Ritz values and 5 widths beyond, so that the density integrates to 1 on it."""
-    values = np.concatenate([run.ritz()[0] for run in runs])
-    margin = 5 * density_width(runs)
-    return np.linspace(values.min() - margin, values.max() + margin, points)
-
-
-def spectral_density(runs: Sequence[Tridiagonal], grid: Array, width: float | None = None) -> Array:
-    """Density (G,) of the eigenvalues at `grid` (G,), mean over runs from random starts; it integrates to 1.
-
-    Each Ritz value is a Gaussian of standard deviation `width` (default: 1 % of the extent) with its
-    quadrature weight (Lin, Saad & Yang 2016; Ghorbani, Krishnan & Xiao 2019). Plot it on a logarithmic axis:
-    Hessians have a spike at 0 and few outliers, of mass 1/P each.
-    """
-    width = density_width(runs) if width is None else width
-    density = np.zeros(len(grid))
-    for run in runs:
-        values, weights = run.ritz()
-        density += np.exp(-0.5 * ((grid[:, None] - values) / width) ** 2) @ weights
-    return density / (len(runs) * width * math.sqrt(2 * math.pi))
-
-
-class Published(NamedTuple):
-    """What the published estimator gives; `trace` and `kappa` under its names, not in our sense."""
-
-    lambda_max: float
-    trace: float
-    kappa: float
-
-
-def published_estimator(runs: Sequence[Tridiagonal]) -> Published:
-    """The published estimator of Sparse Flows (100 steps x 3 starts), for comparison with published tables only.
-
-    Means over the runs of: the largest Ritz value; the sum of the positive Ritz values, without weights, which
-    is no trace; the ratio of the largest to the smallest positive Ritz value, which a rounding error at 0
-    makes as large as it likes. NaN ratio where a run has no positive Ritz value.
-    """
-    spectra = [run.ritz()[0] for run in runs]
-    each = [(values[-1], np.sum(values[values > 0]), _condition(values, 0.0)) for values in spectra]
-    return Published(*map(float, np.mean(each, axis=0)))
-
-
-def _condition(values: Array, cut: float) -> float:
-    # The largest over the smallest of the rising values (k,) that are above the cut.
-    above = values[values > cut]
-    return float(above[-1] / above[0]) if len(above) else math.nan
-
-
-def _mean_and_se(values: Sequence[float]) -> tuple[float, float]:
-    se = float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return float(np.mean(values)), se
+    width = WIDTH * (extent if extent > 1e-6 * size else size or 1.0)
+    grid = np.linspace(values.min() - 5 * width, values.max() + 5 * width, points)
+    bells = np.exp(-0.5 * ((grid[:, None] - values) / width) ** 2) @ weights
+    return grid, np.asarray(bells / (width * math.sqrt(2 * math.pi)))

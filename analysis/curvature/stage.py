@@ -1,21 +1,26 @@
-"""A flow and a subset of its data -> the curvature of the loss: extreme eigenvalues, trace, condition, spectrum."""
+"""A flow and subsets of its data → the curvature of the loss: extreme eigenvalues, trace, figures, density."""
 
 import math
 import os
+import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.sparse.linalg import aslinearoperator
+from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
-from analysis.curvature import spectrum
-from analysis.curvature.lanczos import PROBE_STEPS, Extremes, Products, Tridiagonal, extreme_eigenvalues, lanczos
-from analysis.curvature.losses import NLL, FlowMatchingLoss, MeanLoss
+from analysis.curvature.along import loss_along
+from analysis.curvature.figures import KAPPA_EPS, NEGATIVE, kappa_exact
+from analysis.curvature.journal import Journal, Remembered
+from analysis.curvature.lanczos import PUBLISHED_STARTS, PUBLISHED_STEPS, lanczos, published_estimator
+from analysis.curvature.losses import NLL, MeanLoss
 from analysis.curvature.operators import HessianOperator, Survivors
 from analysis.curvature.pyhessian_check import compare, require_pyhessian
-from analysis.curvature.trace import TraceEstimate, hutch_plus_plus
+from analysis.curvature.spectrum import STARTS, Spectrum, computed, density, estimated
+from analysis.curvature.subsets import mean_losses, rows_for
 from analysis.runs.memory import peak_mib, reset_peak
 from analysis.runs.results import Result
 from analysis.runs.study import Study, Subject
@@ -23,33 +28,18 @@ from analysis.settings import HessianSettings as Settings
 from sparseflows.errors import InputError
 from sparseflows.evaluation.likelihood import as_dtype
 from sparseflows.flow.model import Flow
-from sparseflows.rng import numpy_generator, torch_generator
+from sparseflows.rng import numpy_generator
 
-EXACT_PARAMS = 1500  # up to here the whole spectrum is computed in any case
+EXACT_PARAMS = 500  # up to here the whole spectrum is computed in any case
 MOST_EXACT_PARAMS = 10_000  # above, its matrix alone would take 800 MB, and its products days
 TIGHT_PARAMS = 500  # up to here the solve may be so exact that only rounding is left
 TOL, TIGHT_TOL = 1e-4, 1e-9  # at 1e-4 the largest eigenvalue was within 0.15 % of its value at 1e-8
-ROWS = 512  # the published analysis took a tenth of the training points, 1,638: three times the time
-DRAWS = 4  # of noise and time, for every row of the flow-matching loss
-STEPS, STARTS = 100, 3  # of Lanczos
-COLUMNS = 32  # of the identity, multiplied together where the whole matrix is wanted
+ALONG = 2  # leading eigenvectors that the loss is drawn along
 
-
-def rows_for(settings: Settings, rows: int, dim: int) -> int:
-    """How many of `rows` training rows the loss is over.
-
-    By default 512, fewer in many dimensions: the exact divergence costs D tangents a row, and the
-    default keeps rows · (D + 1) at what it is in two dimensions.
-
-    Raises:
-        InputError: more are asked for than there are.
-    """
-    if settings.subset is not None:
-        if settings.subset > rows:
-            raise InputError(f"--subset is {settings.subset}, but there are {rows} training rows; ask for fewer")
-        return settings.subset
-    wanted = ROWS if settings.loss == "flow_matching" else max(64, ROWS * 3 // (dim + 1))
-    return min(rows, wanted)
+_NUMBERS = (  # of every subset; the mean is reported, and how far they lie apart
+    *("lambda_max", "lambda_min", "trace", "frobenius", "effective_rank", "kappa_80", "kappa_80_low", "kappa_80_high"),
+    *("outliers", "negative_ratio", "negative_share", "loss_value", "gradient_norm"),
+)
 
 
 def check(study: Study, subjects: list[Subject], settings: Settings) -> None:
@@ -79,142 +69,214 @@ def check(study: Study, subjects: list[Subject], settings: Settings) -> None:
             )
 
 
-def subset_rows(study: Study, settings: Settings, run_seed: int | None = None) -> np.ndarray:
-    """The rows (N, D) of the loss, standardised, in the order of the training set of `run_seed` (None: the first)."""
-    splits = study.splits if run_seed is None else study.splits_of(run_seed)
-    train = np.asarray(splits.train)
-    n = rows_for(settings, *train.shape)
-    return train[np.sort(numpy_generator(settings.seed, "hessian/subset").permutation(len(train))[:n])]
+class Work:
+    """What one stage takes: its flow in the right precision, survivors, losses, and how many products.
+
+    Raises:
+        RunError: the stage's weights cannot be read.
+    """
+
+    def __init__(self, study: Study, subject: Subject, settings: Settings) -> None:
+        flow = subject.flow().requires_grad_(True)
+        size = Survivors(flow, subject.kept(flow)).size
+        self.whole = settings.exact or size <= EXACT_PARAMS
+        self.dtype = settings.dtype or ("float64" if size <= TIGHT_PARAMS else "float32")
+        self.flow = as_dtype(flow, getattr(torch, self.dtype)).requires_grad_(True)
+        self.survivors = Survivors(self.flow, subject.kept(self.flow))
+        tight = size <= TIGHT_PARAMS and self.dtype == "float64"  # float32 cannot resolve 1e-9
+        self.tol = settings.tol or (TIGHT_TOL if tight else TOL)
+        self.losses = mean_losses(study, self.flow, settings, self.tol, subject.record.seed)
+        each = size if self.whole else STARTS * settings.steps + settings.probes
+        paper = PUBLISHED_STEPS * PUBLISHED_STARTS if settings.protocol and not self.whole else 0
+        self.products = each * len(self.losses) + paper
+        self.settings = settings
+
+    def operator(self, loss: MeanLoss) -> HessianOperator:
+        """The Hessian of one loss."""
+        threads = self.settings.threads or _processors()
+        return HessianOperator(self.flow, loss, self.survivors, self.settings.memory, threads)
 
 
-def mean_loss(study: Study, flow: Flow, settings: Settings, tol: float, run_seed: int | None = None) -> MeanLoss:
-    """The loss whose Hessian is taken, in the precision of `flow`, over the rows of `run_seed` (None: the first)."""
-    like = next(flow.parameters())
-    rows = torch.as_tensor(subset_rows(study, settings, run_seed), dtype=like.dtype, device=like.device)
-    if settings.loss == "nll":
-        return NLL.of(flow, rows, tol)
-    generator = torch_generator(settings.seed, "hessian/draws")
-    return FlowMatchingLoss.of(rows, study.folder.spec.train.time_power, generator, DRAWS)
-
-
-def hessian_of_stage(study: Study, subject: Subject, settings: Settings, report: Callable[[int, int], None]) -> Result:
-    """The Hessian report of one stage.
+def hessian_of_stage(
+    study: Study,
+    subject: Subject,
+    settings: Settings,
+    report: Callable[[int, int], None],
+    journal: Path,
+) -> Result:
+    """The Hessian report of one stage; every block of products is kept in `journal` until it is done.
 
     Raises:
         RunError: the likelihood cannot be solved, or the loss has no Hessian there.
     """
     reset_peak()
     started = time.perf_counter()
-    flow = as_dtype(subject.flow(), getattr(torch, settings.dtype)).requires_grad_(True)
-    survivors = Survivors(flow, subject.kept(flow))
-    tight = survivors.size <= TIGHT_PARAMS and settings.dtype == "float64"  # float32 cannot resolve 1e-9
-    tol = settings.tol or (TIGHT_TOL if tight else TOL)
-    loss = mean_loss(study, flow, settings, tol, subject.record.seed)
-    whole = settings.exact or survivors.size <= EXACT_PARAMS
-    expected = survivors.size if whole else STEPS * STARTS + settings.products + PROBE_STEPS + 4
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    operator = HessianOperator(
-        flow,
-        loss,
-        survivors,
-        settings.memory,
-        settings.threads or processors,
-        lambda done: report(min(done, expected), expected),
-    )
-    found = curvature(operator, settings, whole, survivors.slices())
+    work = Work(study, subject, settings)
+    rng = numpy_generator(settings.seed, "hessian/probes")
+    found: list[tuple[Spectrum, dict[str, Any]]] = []
+    arrays: dict[str, np.ndarray] = {}
+    extra: dict[str, Any] = {}
+
+    def tell(products: int) -> None:
+        report(min(products, work.products), work.products)
+
+    with Journal(journal) as kept:
+        tell(kept.known)
+        for number, make in enumerate(work.losses):
+            loss = make()
+            operator = work.operator(loss)
+            remembered = Remembered(operator, kept, tell)
+            spectrum, own = spectrum_of(
+                remembered, settings, work.whole, work.survivors.slices(), rng, first=not number
+            )
+            found.append((spectrum, own | {"loss_value": operator.value, "gradient_norm": operator.gradient_norm}))
+            if number == 0:
+                extra = {"chunk": operator.chunk, "threads": operator.threads}
+                extra["nfe"] = loss.steps.nfe if isinstance(loss, NLL) else 1
+                if settings.top:
+                    arrays = loss_along(operator, spectrum.vectors[:, :ALONG], spectrum.values[::-1][:ALONG])
+                if settings.check:
+                    so_far = {"seconds": time.perf_counter() - started, "trace_se": spectrum.trace.se}
+                    so_far["lambda_max"] = spectrum.extremes[1]
+                    extra["pyhessian"] = compare(operator, so_far, settings.seed)
     values = {
-        **found.values,
-        "hvps": operator.products,
+        **summary(found, settings),
+        "hvps": kept.given,
         "seconds": time.perf_counter() - started,
         "peak_mib": peak_mib(),
-        "subset": len(subset_rows(study, settings, subject.record.seed)),
+        "subset": rows_for(settings, *study.splits.train.shape),
         "subset_seed": settings.seed,
         "loss": settings.loss,
-        "loss_value": operator.value,
-        "gradient_norm": operator.gradient_norm,
-        "tol": tol if settings.loss == "nll" else None,
-        "nfe": loss.steps.nfe if isinstance(loss, NLL) else 1,
-        "dtype": settings.dtype,
-        "chunk": operator.chunk,
-        "threads": operator.threads,
+        "tol": work.tol if settings.loss == "nll" else None,
+        "dtype": work.dtype,
+        **extra,
     }
-    if settings.check:
-        values["pyhessian"] = compare(operator, values, settings.seed)
-    return Result(values, found.arrays)
+    return Result(values, arrays | arrays_of([spectrum for spectrum, _ in found]))
 
 
-def curvature(operator: HessianOperator, settings: Settings, whole: bool, layers: dict[str, slice]) -> Result:
-    """Everything that products with `operator` tell: values and the spectral density's arrays."""
-    rng = numpy_generator(settings.seed, "hessian/probes")
-    starts = rng.standard_normal((operator.shape[0], STARTS))
+def spectrum_of(
+    operator: LinearOperator,
+    settings: Settings,
+    whole: bool,
+    layers: dict[str, slice],
+    rng: np.random.Generator,
+    first: bool = True,
+) -> tuple[Spectrum, dict[str, Any]]:
+    """The spectrum over one subset, and what was asked for beside it.
+
+    The published estimator takes 300 products more: of the `first` subset alone.
+    """
+    own: dict[str, Any] = {}
+    multiplied: LinearOperator = operator
     if whole:
-        matrix = whole_matrix(operator)
-        eigenvalues = np.linalg.eigvalsh(matrix)
-        runs = lanczos(aslinearoperator(matrix), starts, STEPS)
-        extremes = Extremes(float(eigenvalues[-1]), float(eigenvalues[0]), 0.0, 0.0, 0, True)
-        diagonal = np.diagonal(matrix)
-        parts = {name: (float(diagonal[part].sum()), 0.0) for name, part in layers.items()}
-        trace = TraceEstimate(float(diagonal.sum()), 0.0, 0, operator.products, parts)
-        kappa, below = spectrum.kappa_exact(eigenvalues)
-        share, share_se, cut = spectrum.negative_share_exact(eigenvalues), 0.0, spectrum.NEGATIVE_EPS
-        clear, clear_se = spectrum.negative_share_exact(eigenvalues, spectrum.NEGATIVE_CUT), 0.0
+        spectrum, matrix = computed(operator, blocks=layers, top=settings.top)
+        multiplied = aslinearoperator(matrix)
+        if settings.exact:
+            kappa, below = kappa_exact(spectrum.values)
+            own |= {"kappa": _known(kappa), "below_eps": below}
     else:
-        eigenvalues = np.empty(0)
-        runs = lanczos(operator, starts, STEPS, keep_basis=True)
-        extremes = extreme_eigenvalues(operator, start=_outermost(runs))
-        trace = hutch_plus_plus(operator, settings.products, rng, layers)
-        kappa, below = math.nan, None
-        clear, clear_se = spectrum.negative_share(runs)
-        share, share_se, cut = clear, clear_se, spectrum.NEGATIVE_CUT
-    kappa_lanczos, kappa_lanczos_se = spectrum.kappa_lanczos(runs)
-    values: dict[str, Any] = {
-        "lambda_max": extremes.lambda_max,
-        "lambda_min": extremes.lambda_min,
-        "lambda_max_residual": extremes.residual_max,
-        "lambda_min_residual": extremes.residual_min,
-        "converged": extremes.converged,
-        "trace": trace.value,
-        "trace_se": trace.se,
-        "trace_99": list(trace.interval(0.99)),
-        "trace_products": trace.products,
-        "kappa": _known(kappa),
-        "below_eps": below,
-        "kappa_lanczos": _known(kappa_lanczos),
-        "kappa_lanczos_se": _known(kappa_lanczos_se),
-        "kappa_eps": spectrum.KAPPA_EPS,
-        "negative_share": share,
-        "negative_share_se": _known(share_se),
-        "negative_cut": cut,
-        "clearly_negative_share": clear,
-        "clearly_negative_share_se": _known(clear_se),
-        "whole_spectrum": whole,
-        "layers": {name: {"trace": value, "trace_se": se} for name, (value, se) in trace.blocks.items()},
+        counts = {"steps": settings.steps, "probes": settings.probes, "top": settings.top}
+        spectrum = estimated(operator, rng, blocks=layers, **counts)
+    if settings.protocol and first:
+        starts = numpy_generator(settings.seed, "hessian/published").standard_normal((spectrum.size, PUBLISHED_STARTS))
+        by_paper = published_estimator(lanczos(multiplied, starts, PUBLISHED_STEPS))
+        own["paper"] = {name: _known(value) for name, value in by_paper._asdict().items()}
+    return spectrum, own
+
+
+def summary(found: list[tuple[Spectrum, dict[str, Any]]], settings: Settings) -> dict[str, Any]:
+    """The values of a stage: means over the subsets, how far these lie apart, and each one's own."""
+    spectra = [spectrum for spectrum, _ in found]
+    several = [_numbers(spectrum) | own for spectrum, own in found]
+    each = {name: [one[name] for one in several] for name in _NUMBERS}
+    known = {name: [value for value in values if value is not None] for name, values in each.items()}
+    values: dict[str, Any] = {name: statistics.fmean(some) if some else None for name, some in known.items()}
+    values |= {
+        "trace_se": _joint([spectrum.trace.se for spectrum in spectra]),
+        "lambda_max_residual": max(float(spectrum.residuals[-1]) for spectrum in spectra),
+        "lambda_min_residual": max(float(spectrum.residuals[0]) for spectrum in spectra),
+        "converged": all(spectrum.converged for spectrum in spectra),
+        "negative_cut": NEGATIVE,
+        "whole_spectrum": spectra[0].whole,
+        "subsets": len(spectra),
+        "subset_spread": {name: statistics.stdev(some) for name, some in known.items() if len(some) > 1},
+        "subset_values": each | {"trace_se": [spectrum.trace.se for spectrum in spectra]},
+        "layers": {
+            name: {
+                "trace": statistics.fmean(spectrum.trace.blocks[name][0] for spectrum in spectra),
+                "trace_se": _joint([spectrum.trace.blocks[name][1] for spectrum in spectra]),
+            }
+            for name in spectra[0].trace.blocks
+        },
     }
-    if settings.protocol:
-        values["paper"] = {name: _known(value) for name, value in spectrum.published_estimator(runs)._asdict().items()}
-    grid = spectrum.density_grid(runs)
-    arrays = {"grid": grid, "density": spectrum.spectral_density(runs, grid), "eigenvalues": eigenvalues}
-    arrays |= {f"alpha_{i}": run.alpha for i, run in enumerate(runs)}
-    arrays |= {f"beta_{i}": run.beta for i, run in enumerate(runs)}
-    return Result(values, arrays)
+    if settings.exact:
+        kappas = [one["kappa"] for one in several if one["kappa"] is not None]
+        values["kappa"] = statistics.fmean(kappas) if kappas else None
+        values["below_eps"] = statistics.fmean(one["below_eps"] for one in several)
+        values["kappa_eps"] = KAPPA_EPS
+    if settings.top:
+        most = min(len(spectrum.values) for spectrum in spectra)
+        values["top"] = [
+            statistics.fmean(float(spectrum.values[-1 - i]) for spectrum in spectra)
+            for i in range(min(settings.top, most))
+        ]
+    return values | ({"paper": several[0]["paper"]} if settings.protocol else {})
 
 
-def whole_matrix(operator: HessianOperator) -> np.ndarray:
-    """The Hessian (P, P), symmetrised, from P products."""
-    size = operator.shape[0]
-    multiply, matrix = Products(operator), np.empty((size, size))  # Products refuses what is not finite
-    for start in range(0, size, COLUMNS):
-        columns = np.eye(size, min(COLUMNS, size - start), -start)
-        matrix[:, start : start + columns.shape[1]] = multiply(columns)
-    return (matrix + matrix.T) / 2
+def arrays_of(spectra: list[Spectrum]) -> dict[str, np.ndarray]:
+    """What figures are drawn from: the mean density, the whole spectrum (else empty), each subset's Ritz values and
+    weights, and the leading eigenvectors (P, k) over the first subset.
+    """
+    grid, height = density(spectra)
+    eigenvalues = spectra[0].values if spectra[0].whole else np.empty(0)
+    arrays = {"grid": grid, "density": height, "eigenvalues": eigenvalues, "eigenvectors": spectra[0].vectors}
+    for number, spectrum in enumerate(spectra):
+        arrays |= {f"ritz_{number}": spectrum.values, f"weights_{number}": spectrum.weights}
+    return arrays
 
 
-def _outermost(runs: list[Tridiagonal]) -> np.ndarray:
-    # The run that reaches farthest at each end knows that end best.
-    ends = [run.ritz_vectors() for run in runs]
-    top = max(ends, key=lambda pair: pair[0][-1])[1][:, -1]
-    bottom = min(ends, key=lambda pair: pair[0][0])[1][:, 0]
-    return np.asarray(top + bottom)
+def seconds_for(study: Study, subjects: list[Subject], settings: Settings) -> float:
+    """How long the Hessians of such stages will take about, from one block of products of the first.
+
+    A product's cost is taken to be that of the multiplications in the hidden layers.
+
+    Raises:
+        RunError: as `hessian_of_stage`, of the first.
+    """
+    began = time.perf_counter()
+    first = Work(study, subjects[0], settings)
+    operator = first.operator(first.losses[0]())
+    ready = time.perf_counter() - began
+    block = np.random.default_rng(0).standard_normal((first.survivors.size, STARTS))
+    began = time.perf_counter()
+    operator.matmat(block)
+    unit = (time.perf_counter() - began) / STARTS / _multiplications(first.flow)
+    works = [first, *(Work(study, subject, settings) for subject in subjects[1:])]
+    return sum(work.products * unit * _multiplications(work.flow) + ready * len(work.losses) for work in works)
+
+
+def _multiplications(flow: Flow) -> int:
+    return sum(p.numel() for p in flow.parameters() if p.ndim == 2)
+
+
+def _numbers(spectrum: Spectrum) -> dict[str, Any]:
+    low, high = spectrum.extremes
+    return {
+        "lambda_max": high,
+        "lambda_min": low,
+        "trace": spectrum.trace.value,
+        "frobenius": spectrum.norm,
+        **{name: _known(value) for name, value in vars(spectrum.figures).items()},
+    }
+
+
+def _joint(errors: list[float]) -> float:
+    """The standard error of a mean of independent estimates."""
+    return math.sqrt(sum(error**2 for error in errors)) / len(errors)
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _known(value: float) -> float | None:

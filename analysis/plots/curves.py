@@ -1,7 +1,7 @@
 """Curves over the prune ratio: test NLL and KL gap, and the curvature of the loss.
 
 Every network is a faint dot, the line goes through the means over the seeds, and the band is their standard error;
-where there is one seed, the band is the error of the test set or of the estimator.
+where there is one seed, the band is the error of the test set, or the spread over the subsets of a Hessian.
 """
 
 from __future__ import annotations
@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis.plots.axes import draw_level, kept, place_ticks, ratio_axis
+from analysis.plots.axes import draw_level, kept, ratio_axis
 from analysis.plots.looks import DENSE_LOOK, Look, looks
 from analysis.plots.style import Arrays, columns, render
-from analysis.plots.ticks import count_ticks
 from analysis.runs.analyses import Key, Values, number
 from analysis.runs.groups import grouped
 from analysis.runs.records import DENSE, FAILED, Run
+from analysis.tables.curvature import measured
 from analysis.tables.means import average
-from analysis.tables.numbers import mean_in
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,10 +28,9 @@ NLL_PANELS = {"nll": "test NLL (nats)", "kl_gap": "KL gap (nats)"}
 HESSIAN_PANELS = {
     "lambda_max": "largest eigenvalue",
     "trace": "trace",
-    "kappa_lanczos": "κ (Lanczos, 100 steps)",
-    "clearly_negative_share": "λ below −0.001 max |λ| (%)",
+    "effective_rank": "effective rank, trace / λ_max",
+    "kappa_80": "κ₈₀, λ_max over the eigenvalue at 80 %",
 }
-_LOG = ("kappa_lanczos",)
 
 
 def nll_vs_pr_arrays(run: Run) -> Arrays:
@@ -73,8 +71,9 @@ def _arrays(points: Mapping[Key, Mapping[str, object]], names: Sequence[str], da
     arrays["mean_prune_ratio"] = np.array([np.mean(_column(group, "prune_ratio")) for group in groups.values()])
     arrays |= {"dataset": np.array(dataset), "seeds": np.array(len({seed for _, seed, _ in points}))}
     for name in names:
-        arrays |= {key: _column(points.values(), key) for key in (name, f"{name}_se")}
-        means = [average((mean_in(values, name) for values in group), over_seeds) for group in groups.values()]
+        own = [measured(values, name) for values in points.values()]
+        arrays |= columns({float: (name, f"{name}_se")}, [(one.value, one.se) if one else (None, None) for one in own])
+        means = [average((measured(values, name) for values in group), over_seeds) for group in groups.values()]
         pairs = [(mean.value, mean.se) if mean else (None, None) for mean in means]
         arrays |= columns({float: (f"mean_{name}", f"mean_{name}_se")}, pairs)
     return arrays
@@ -90,7 +89,9 @@ def vs_pr_figure(arrays: Mapping[str, np.ndarray]) -> dict[str, bytes]:
     Raises:
         ValueError: there is nothing to draw.
     """
-    panels, one_seed = (NLL_PANELS, "the test set") if "nll" in arrays else (HESSIAN_PANELS, "the estimator")
+    of_nll = "nll" in arrays
+    panels = NLL_PANELS if of_nll else HESSIAN_PANELS
+    one_seed = "± s.e. of the test set" if of_nll else "± spread over the subsets"
     shown = [name for name in panels if np.isfinite(arrays[f"mean_{name}"]).any()]
     if not shown:
         raise ValueError("no stage has a number; there is nothing to draw")
@@ -99,7 +100,7 @@ def vs_pr_figure(arrays: Mapping[str, np.ndarray]) -> dict[str, bytes]:
     methods = [method for method in dict.fromkeys(arrays["mean_method"].tolist()) if method != DENSE]
     styles = looks({method: method for method in methods})
     seeds = int(arrays["seeds"])
-    errors = f"mean ± s.e. over {seeds} seeds" if seeds > 1 else f"1 seed, ± s.e. of {one_seed}"
+    errors = f"mean ± s.e. over {seeds} seeds" if seeds > 1 else f"1 seed, {one_seed}"
 
     def draw(figure: Figure) -> None:
         for place, name in enumerate(shown):
@@ -116,27 +117,21 @@ def vs_pr_figure(arrays: Mapping[str, np.ndarray]) -> dict[str, bytes]:
 def _panel(axes: Axes, arrays: Mapping[str, np.ndarray], name: str, styles: Mapping[str, Look]) -> None:
     import seaborn
 
-    scale = 100.0 if name == "clearly_negative_share" else 1.0
     for method, look in styles.items():
         here = (arrays["mean_method"] == method) & np.isfinite(arrays[f"mean_{name}"])
-        mean, se = scale * arrays[f"mean_{name}"][here], np.nan_to_num(scale * arrays[f"mean_{name}_se"][here])
-        # An error as large as the mean has no lower end on a logarithmic axis.
-        low = np.where((mean > se) | (name not in _LOG), mean - se, mean / 10)
+        mean, se = arrays[f"mean_{name}"][here], np.nan_to_num(arrays[f"mean_{name}_se"][here])
         x = kept(arrays["mean_prune_ratio"][here])
-        axes.fill_between(x, low, mean + se, color=look.colour, alpha=0.18, linewidth=0, zorder=2)
+        axes.fill_between(x, mean - se, mean + se, color=look.colour, alpha=0.18, linewidth=0, zorder=2)
         axes.plot(x, mean, zorder=3, **look.style)
     if int(arrays["seeds"]) > 1:
         dots = np.isin(arrays["method"], list(styles)) & np.isfinite(arrays[name]) & np.isfinite(arrays["prune_ratio"])
         methods = arrays["method"][dots]
         seaborn.scatterplot(
-            x=kept(arrays["prune_ratio"][dots]), y=scale * arrays[name][dots], hue=methods, style=methods,
+            x=kept(arrays["prune_ratio"][dots]), y=arrays[name][dots], hue=methods, style=methods,
             palette={method: look.colour for method, look in styles.items()}, s=14, alpha=0.35, linewidth=0,
             markers={method: look.marker for method, look in styles.items()}, legend=False, zorder=2.5, ax=axes,
         )  # fmt: skip
     dense = arrays["mean_method"] == DENSE
     if np.isfinite(arrays[f"mean_{name}"][dense]).any():
-        draw_level(axes, *(float(scale * arrays[key][dense][0]) for key in (f"mean_{name}", f"mean_{name}_se")))
-    if name in _LOG:
-        axes.set_yscale("log")
-        place_ticks(axes.yaxis, count_ticks(*axes.get_ylim()))
+        draw_level(axes, *(float(arrays[key][dense][0]) for key in (f"mean_{name}", f"mean_{name}_se")))
     ratio_axis(axes, np.append(arrays["prune_ratio"], 0.0))

@@ -16,7 +16,7 @@ from analysis.compare.paired import Paired, paired, too_few
 from analysis.runs.analyses import Key, Values, number
 from analysis.runs.groups import grouped
 from analysis.runs.records import DENSE, FAILED, Run, Stage, selected_by
-from analysis.tables.curvature import kappa_of, nll_change, ratio
+from analysis.tables.curvature import nll_change, ratio
 from analysis.tables.numbers import LEAST_PAIRS, Mean, mean_in, percent
 
 Documents = Mapping[Key, Values] | None  # the stages of one analysis; None where it was not made
@@ -31,7 +31,7 @@ MODES_MARGIN = 0.01
 CURVATURES = {  # what the claim calls them, and the claim in three words
     "lambda_max": ("the largest eigenvalue", "lower largest eigenvalue"),
     "trace": ("the trace", "lower trace"),
-    "kappa": ("the condition number κ", "lower condition number"),
+    "kappa_80": ("the condition number κ₈₀", "lower condition number"),
 }
 # A principal submatrix: its largest eigenvalue and (of a positive one) its trace are no larger than the whole one's.
 _FALL_BY_DELETION = ("lambda_max", "trace")
@@ -111,14 +111,11 @@ def lower_nll(run: Run, method: str, controls: Controls) -> Evidence:
 def flatter(run: Run, method: str, controls: Controls, stages: Documents, quantity: str) -> Evidence:
     """(b) At moderate ratios the curvature falls: the geometric mean of its ratios to the control's, to the dense's."""
     name, subject = CURVATURES[quantity]
-    pairs, source = _moderate(stages, method, controls), quantity
-    if quantity == "kappa":
-        others = [one for pair in pairs for one in (pair.control, pair.dense) if one is not None]
-        source = kappa_of([*others, *(pair.own for pair in pairs)])
+    pairs = _moderate(stages, method, controls)
     control, dense = (
-        _changes(pairs, side, lambda own, other: _log_ratio(own, other, source)) for side in ("control", "dense")
+        _changes(pairs, side, lambda own, other: _log_ratio(own, other, quantity)) for side in ("control", "dense")
     )
-    tail = "; κ by 100 Lanczos steps on all sides" if source == "kappa_lanczos" and (control or dense) else ""
+    tail = ""
     if quantity in _FALL_BY_DELETION and (control or dense):
         tail = "; over the params that are left, so deletion alone can lower it"
     reason, remedy = _why_not(run, controls, control, "Hessian", "hessian")
@@ -222,8 +219,8 @@ def _changes(
     return paired([statistics.fmean(mean.value for mean in means) for means in by_seed], max(own, default=None))
 
 
-def _log_ratio(values: Values, other: Values | None, source: str) -> Mean | None:
-    found = ratio(values, other, source)
+def _log_ratio(values: Values, other: Values | None, quantity: str) -> Mean | None:
+    found = ratio(values, other, quantity)
     if found is None or found.value <= 0:
         return None
     return Mean(math.log(found.value), None if found.se is None else found.se / found.value)

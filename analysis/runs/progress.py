@@ -42,7 +42,7 @@ class Progress(Meter):
     def begin(self, label: str) -> None:
         """A stage begins that has to be computed."""
         self.label = label
-        self.begin_part()
+        self.begin_part(None)  # a stage that is resumed says first what is done already
 
     def step(self, step: int, total: int) -> None:
         """So many steps of the stage are done, of so many."""

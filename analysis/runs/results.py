@@ -82,7 +82,7 @@ def each_stage(
         if subject.record.status != DONE:
             return Entry(subject, None, f"failed in the run: {subject.record.reason}")
         try:
-            path = _place(subject, kind, settings)
+            path = place_of(subject, kind, settings)
             known = read_result(path)
             if known is not None:
                 return Entry(subject, known, cached=True)
@@ -107,7 +107,17 @@ def each_stage(
     return entries
 
 
-def _place(subject: Subject, kind: str, settings: Mapping[str, Any]) -> Path:
+def is_known(subject: Subject, kind: str, settings: Mapping[str, Any]) -> bool:
+    """Whether `each_stage` would find that stage's result."""
+    return read_result(place_of(subject, kind, settings)) is not None
+
+
+def place_of(subject: Subject, kind: str, settings: Mapping[str, Any]) -> Path:
+    """The file in the run folder of a stage's result of that kind and those settings.
+
+    Raises:
+        RunError: the stage's weights cannot be read.
+    """
     spec = subject.folder.spec
     depends = {"kind": kind, "settings": dict(settings), "weights": subject.digest()}
     depends |= {"data": known_by(spec.data), "evaluate": known_by(spec.evaluate)}

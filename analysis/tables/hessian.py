@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from analysis.reference import load_reference
-from analysis.tables.curvature import LANCZOS, QUANTITIES, Curvature, HessianTable
+from analysis.tables.curvature import PUBLISHED, QUANTITIES, Curvature, HessianTable
 from analysis.tables.numbers import count, measure, nats, percent
 from analysis.tables.rows import to_csv, with_se
 from analysis.tables.sheet import Sheet
@@ -13,6 +13,7 @@ _HEAD = (
     *("prune_ratio", "params"),
 )
 _NAMES = ("nll", *QUANTITIES)
+_HEADINGS = ("lambda_max", "trace", "eff. rank", "kappa_80")  # of `QUANTITIES`
 
 
 def sheets(table: HessianTable) -> list[Sheet]:
@@ -32,17 +33,16 @@ def _csv_cells(table: HessianTable, row: Curvature) -> dict[str, object]:
     cells |= {"reason": "; ".join(row.failures)}
     for name in _NAMES:
         cells |= with_se(name, row.values.get(name))
-    cells |= {"kappa_by": row.kappa_by, **with_se("nll_minus_dense", row.change.get("nll"))}
+    cells |= with_se("nll_minus_dense", row.change.get("nll"))
     for name in QUANTITIES:
         cells |= with_se(f"{name}_over_dense", row.change.get(name))
-    cells |= {"kappa_over_dense_by": row.change_by}
-    for name in QUANTITIES:
+    for name in PUBLISHED:
         cells |= with_se(f"paper_{name}", row.paper.get(name))
         cells |= with_se(f"paper_{name}_over_dense", row.paper_change.get(name))
     published = row.published and load_reference().hessian.ratios(row.published)
     cells |= {"published_prune_ratio": row.published and row.published.prune_ratio}
     cells |= {"published_nll_minus_dense": published and published["nll"]}
-    cells |= {f"published_{name}_over_dense": published and published[name] for name in QUANTITIES}
+    cells |= {f"published_{name}_over_dense": published and published[name] for name in PUBLISHED}
     return cells | {"best": int(row.best)}
 
 
@@ -50,12 +50,11 @@ def _absolute(table: HessianTable) -> Sheet:
     return Sheet(
         title=f"Hessian of {table.dataset}, run {table.name}",
         legend=_legend(table),
-        heading=("method", "stage", "prune ratio", "params", "NLL (nats)", "lambda_max", "trace", "kappa", "kappa by"),
+        heading=("method", "stage", "prune ratio", "params", "NLL (nats)", *_HEADINGS),
         body=tuple(
             (
                 *(row.method, str(row.stage), percent(row.prune_ratio), count(row.params), nats(row.values.get("nll"))),
                 *(measure(row.values.get(name)) for name in QUANTITIES),
-                row.kappa_by or "-",
             )
             for row in table.rows
         ),
@@ -69,8 +68,10 @@ def _legend(table: HessianTable) -> str:
     rows = f"{table.subset:,.0f} training rows" if table.subset else "a subset of the training rows"
     subset = f" (subset seed {table.subset_seed:.0f})" if table.subset_seed is not None else ""
     over_seeds = f"means over {table.seeds} seeds, ± standard error over the seeds"
-    error = over_seeds if table.over_seeds else "one seed, ± the estimators' own standard error"
-    return f"Hessian of the mean {table.loss or 'loss'} over {rows}{subset}, surviving params only; {error}"
+    several = f"{table.subsets:.0f} subsets of " if table.subsets and table.subsets > 1 else ""
+    of_one = "one seed, ± the spread (s.d.) over the subsets" if several else "one seed, ± the trace's standard error"
+    error = over_seeds if table.over_seeds else of_one
+    return f"Hessian of the mean {table.loss or 'loss'} over {several}{rows}{subset}, surviving params only; {error}"
 
 
 def _absolute_notes(table: HessianTable) -> Iterator[str]:
@@ -79,11 +80,10 @@ def _absolute_notes(table: HessianTable) -> Iterator[str]:
     for row in table.rows:
         if 0 < row.seeds_done < row.seeds:
             yield f"{row.method}, stage {row.stage}: the means are over {row.status} seeds"
-    if any(row.kappa_by == LANCZOS for row in table.rows):
-        yield (
-            "kappa by Lanczos is a ratio of Ritz values after 100 steps: compare it at equal steps only, never with "
-            "one of the whole spectrum."
-        )
+    yield (
+        "effective rank: trace / lambda_max. kappa_80: lambda_max over the eigenvalue where the largest ones reach "
+        "80 % of the trace."
+    )
 
 
 def _against_dense(table: HessianTable) -> Sheet:
@@ -94,8 +94,9 @@ def _against_dense(table: HessianTable) -> Sheet:
         source += "against the published unpruned row"
     return Sheet(
         title=f"Against its own dense flow: {table.dataset}, run {table.name}",
-        legend=f"NLL minus dense's (nats), the rest as ratios to dense's; each within one seed, then averaged{source}",
-        heading=("method", "prune ratio", "Δ NLL (nats)", *QUANTITIES, *beside),
+        legend="NLL minus dense's (nats), the rest as ratios to dense's; each within one seed and subset, then "
+        f"averaged{source}",
+        heading=("method", "prune ratio", "Δ NLL (nats)", *_HEADINGS, *beside),
         body=tuple(_change_cells(row, bool(beside)) for row in table.rows if row.change or row.published),
         label=f"hessian-ratios-{table.name}-{table.dataset}",
         notes=tuple(_reference_notes(table)),
@@ -103,7 +104,7 @@ def _against_dense(table: HessianTable) -> Sheet:
 
 
 def _change_cells(row: Curvature, beside: bool) -> tuple[str, ...]:
-    own = published = ["0", "1", "1", "1"]
+    own, published = ["0", *"1" * len(QUANTITIES)], ["0", *"1" * len(PUBLISHED)]
     if row.change:
         own = [nats(row.change["nll"], sign=True), *(measure(row.change[name]) for name in QUANTITIES)]
     cells = (row.method, percent(row.prune_ratio), *own)
@@ -113,14 +114,18 @@ def _change_cells(row: Curvature, beside: bool) -> tuple[str, ...]:
         return (*cells, *["-"] * 5)
     if row.change:
         ratios = load_reference().hessian.ratios(row.published)
-        published = [f"{ratios['nll']:+.3f}", *(f"{ratios[name]:.2f}" for name in QUANTITIES)]
+        published = [f"{ratios['nll']:+.3f}", *(f"{ratios[name]:.2f}" for name in PUBLISHED)]
     return (*cells, percent(row.published.prune_ratio, 0), *published)
 
 
 def _reference_notes(table: HessianTable) -> Iterator[str]:
-    if {row.change_by for row in table.rows if row.change_by} == {LANCZOS}:
-        yield "kappa: ratios of kappa_lanczos, both after 100 steps."
-    yield "lambda_max of one flow moves by 10-15 % with the subset alone: smaller changes say nothing."
+    if not table.subsets or table.subsets == 1:
+        yield "lambda_max of one flow moves by 10-30 % with the subset alone: smaller changes say nothing."
+    if table.has_published:
+        yield (
+            "publ. κ is the largest over the smallest positive Ritz value of 100 Lanczos steps, no kappa_80: compare "
+            "it with that of --protocol paper."
+        )
     if table.has_published:
         yield f"published: {load_reference().hessian.note}"
     if table.measured:
@@ -135,8 +140,8 @@ def _reference_notes(table: HessianTable) -> Iterator[str]:
 def _paper(table: HessianTable) -> Sheet:
     body = []
     for row in table.rows:
-        own = tuple(measure(row.paper.get(name)) for name in QUANTITIES)
-        change = tuple(measure(row.paper_change.get(name)) if row.change else "1" for name in QUANTITIES)
+        own = tuple(measure(row.paper.get(name)) for name in PUBLISHED)
+        change = tuple(measure(row.paper_change.get(name)) if row.change else "1" for name in PUBLISHED)
         body.append((row.method, percent(row.prune_ratio), *own, *change))
     names = ("lambda_max", '"trace"', "kappa")
     return Sheet(
