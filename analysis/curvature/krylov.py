@@ -11,7 +11,6 @@ until single ones are wrong (λ_min −0.918 for −0.876 in a trial).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -57,7 +56,7 @@ class Krylov:
 
     @property
     def weights(self) -> Array:
-        """Of the Ritz values (n,), as the start block sees them; they sum to 1."""
+        """The weights (n,) of the Ritz values, as the start block sees them; they sum to 1."""
         return np.asarray(np.mean(self._eigen[1][: self.starts] ** 2, axis=0))
 
     @cached_property
@@ -71,9 +70,7 @@ class Krylov:
         return np.asarray(self.basis @ self._eigen[1][:, chosen])
 
 
-def block_lanczos(
-    multiply: Products, start: Array, steps: int, kept: Callable[[Array, Array], None] | None = None
-) -> Krylov:
+def block_lanczos(multiply: Products, start: Array, steps: int) -> Krylov:
     """Span the block Krylov space of `start` (P, m) with `steps` products of a block each.
 
     Where the space is exhausted, or is the whole of P, it ends earlier.
@@ -82,10 +79,9 @@ def block_lanczos(
         multiply: products with the operator.
         start: random, columns independent.
         steps: k, at least 1.
-        kept: told basis and image after every block.
 
     Raises:
-        InputError: no steps, or a start block that is zero or dependent.
+        InputError: no steps, no start, or a start block that is zero or dependent.
         RunError: a product is not finite.
 
     Example:
@@ -99,8 +95,8 @@ def block_lanczos(
         (3, [-2.0, 0.0, 5.0])
     """
     size, starts = start.shape
-    if steps < 1:
-        raise InputError(f"block Lanczos needs at least 1 step, not {steps}")
+    if steps < 1 or starts < 1:
+        raise InputError(f"block Lanczos needs at least 1 step from 1 start, not {steps} from {starts}")
     block = _independent(start, 0.0)
     if block.shape[1] < starts:
         raise InputError("the start block of a Lanczos run is zero, or its columns depend on one another")
@@ -112,8 +108,6 @@ def block_lanczos(
         basis[:, here] = block
         product = image[:, here] = multiply(block)
         known = here.stop
-        if kept is not None:
-            kept(basis[:, :known], image[:, :known])
         if known == most:
             break
         scale = max(scale, float(np.linalg.norm(product, axis=0).max()))

@@ -10,7 +10,7 @@ quadrature.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -66,13 +66,12 @@ class Products:
 class Tridiagonal:
     """One Lanczos run of k steps: QᵀAQ, tridiagonal.
 
-    `alpha` (k,) is its diagonal, `beta` (k - 1,) lies beside it, `basis` (P, k) is Q where it was kept. The
-    run took k products. k is smaller than asked for where the Krylov space was exhausted.
+    `alpha` (k,) is its diagonal, `beta` (k - 1,) lies beside it. The run took k products. k is smaller than asked for
+    where the Krylov space was exhausted.
     """
 
     alpha: Array
     beta: Array
-    basis: Array | None = None
 
     @property
     def products(self) -> int:
@@ -83,17 +82,6 @@ class Tridiagonal:
         """Ritz values, rising, and their weights (k,) each; the weights sum to 1."""
         values, vectors = eigh_tridiagonal(self.alpha, self.beta)
         return values, vectors[0] ** 2
-
-    def ritz_vectors(self) -> tuple[Array, Array]:
-        """Ritz values (k,), rising, and the Ritz vectors (P, k), orthonormal.
-
-        Raises:
-            ValueError: the run was made without `keep_basis`.
-        """
-        if self.basis is None:
-            raise ValueError("this Lanczos run kept no basis; ask lanczos for keep_basis=True")
-        values, vectors = eigh_tridiagonal(self.alpha, self.beta)
-        return values, self.basis @ vectors
 
 
 class _Run:
@@ -130,24 +118,16 @@ class _Run:
             self.beta.append(beta)
             self.basis[step + 1] = rest / beta
 
-    def result(self, keep_basis: bool) -> Tridiagonal:
-        basis = self.basis[: len(self.alpha)].T.copy() if keep_basis else None
-        return Tridiagonal(np.array(self.alpha), np.array(self.beta), basis)
+    def result(self) -> Tridiagonal:
+        return Tridiagonal(np.array(self.alpha), np.array(self.beta))
 
 
-def lanczos(
-    operator: LinearOperator | Products,
-    starts: Array,
-    steps: int,
-    *,
-    keep_basis: bool = False,
-    on_step: Callable[[int], None] | None = None,
-) -> list[Tridiagonal]:
+def lanczos(operator: LinearOperator, starts: Array, steps: int) -> list[Tridiagonal]:
     """Independent Lanczos runs from the columns of `starts` (P, m), with full reorthogonalisation.
 
     The runs go in lock step: one product with m columns a step. A run whose Krylov space is exhausted ends
     early, the others go on. Memory: m x steps x P numbers. `starts` need no normalisation; they may lie in a
-    subspace that the operator does not leave. `on_step` is called with the number of steps done (1, 2, …).
+    subspace that the operator does not leave.
 
     Raises:
         InputError: a starting vector is zero, the shapes do not fit, or steps is below 1.
@@ -161,7 +141,7 @@ def lanczos(
         >>> run.products, [round(float(value), 9) for value in run.ritz()[0]]
         (2, [1.0, 4.0])
     """
-    products = operator if isinstance(operator, Products) else Products(operator)
+    products = Products(operator)
     if starts.ndim != 2 or starts.shape[0] != products.size:
         raise InputError(f"starts have shape {starts.shape}; ({products.size}, m) is wanted")
     if steps < 1:
@@ -171,9 +151,7 @@ def lanczos(
         block = products(np.column_stack([run.vector for run in active]))
         for run, product in zip(active, block.T, strict=True):
             run.advance(product)
-        if on_step is not None:
-            on_step(max(len(run.alpha) for run in runs))
-    return [run.result(keep_basis) for run in runs]
+    return [run.result() for run in runs]
 
 
 class Published(NamedTuple):

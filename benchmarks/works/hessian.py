@@ -107,7 +107,8 @@ def _whole(context: Context, operator: HessianOperator, model: MeanLossModule) -
     scaled = half + (whole - half) * max(1.0, (se / trace.se) ** 2) if trace.se else whole
     note = (
         f"λ_max {lambda_max:.5g} against {top:.5g} (power iteration); "
-        f"trace {trace.value:.1f} ± {trace.se:.1f} ({products} products for both) against {probes.mean():.1f} ± {se:.1f} "
+        f"trace {trace.value:.1f} ± {trace.se:.1f} ({products} products for all) against "
+        f"{probes.mean():.1f} ± {se:.1f} "
         f"({PROBES} products); one repeat"
     )
     extra = {"products_ours": products, "trace_se_ours": trace.se, "trace_se_peer": se}

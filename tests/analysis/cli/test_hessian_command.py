@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 from analysis.analyses import hessian as analysis_module
+from analysis.analyses.shape import analyse
 from analysis.cli.app import app
 from analysis.curvature import stage as stage_module
 from analysis.plots.spectrum import spectrum_figure
@@ -22,10 +24,11 @@ from sparseflows.experiment.folder.identity import identity
 from sparseflows.files import sealed
 from sparseflows.specs.yaml import load_spec
 
-QUICK = ["--subset", "20", "--tol", "1e-3", "--threads", "1"]
+QUICK = ["--subset", "20", "--subsets", "2", "--tol", "1e-3", "--threads", "1"]
 KEYS = {
-    *("method", "seed", "stage", "prune_ratio", "params", "lambda_max", "lambda_min", "trace", "trace_se", "kappa"),
-    *("kappa_lanczos", "kappa_eps", "negative_share", "hvps", "seconds", "peak_mib", "subset"),
+    *("method", "seed", "stage", "prune_ratio", "params", "lambda_max", "lambda_min", "trace", "trace_se"),
+    *("effective_rank", "kappa_80", "outliers", "negative_share", "negative_cut", "subset_spread", "hvps", "seconds"),
+    *("peak_mib", "subset"),
 }
 FILES = {"hessian.json", "hessian.csv", *(f"spectral_density.{kind}" for kind in ("png", "pdf", "npz"))}
 
@@ -53,7 +56,9 @@ def test_text_files_and_the_second_call(tiny_run, capsys):
     named = [line.split()[0] for line in lines[head + 1 : head + 4]]
     assert named == ["dense-s0/0", "unstructured-s0/1", "structured-s0/1"]
     assert len({len(line) for line in lines[head : head + 4]}) == 1  # aligned
-    assert "mean NLL, exact divergence, over 20 training rows (seed 0); surviving params" in out
+    assert "mean NLL, exact divergence, over 2 disjoint subsets of 20 training rows (seed 0); surviving" in " ".join(
+        out.split()
+    )
     assert err.count("hessian in") == 3
     assert f"in {tiny_run / 'analysis'}" in err.splitlines()[-1]
     folder = tiny_run / "analysis"
@@ -62,7 +67,8 @@ def test_text_files_and_the_second_call(tiny_run, capsys):
     assert document["run"] == str(tiny_run)
     assert all(set(stage) >= KEYS for stage in document["stages"])
     dense = document["stages"][0]
-    assert f"{dense['lambda_max']:.4g}" in lines[head + 1]
+    assert f" {dense['lambda_max']:.0f}" in lines[head + 1] or f" {dense['lambda_max']:.1f}" in lines[head + 1]
+    assert set(dense["subset_spread"]) >= {"lambda_max", "trace", "effective_rank"}
     with (folder / "hessian.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [float(row["lambda_max"]) for row in rows] == [stage["lambda_max"] for stage in document["stages"]]
@@ -79,7 +85,7 @@ def test_text_files_and_the_second_call(tiny_run, capsys):
     again = json.loads(out, parse_constant=refuse)
     assert [stage | {"cached": False} for stage in again["stages"]] == document["stages"]
     assert all(stage["cached"] for stage in again["stages"])
-    assert all(line.startswith("wrote ") for line in err.splitlines())
+    assert all(line.startswith("wrote ") for line in err.splitlines())  # no forecast of what takes no time
 
 
 def test_what_the_results_depend_on(tiny_run, capsys, no_figure):
@@ -108,6 +114,45 @@ def test_one_stage_with_the_published_estimator_elsewhere(tiny_run, tmp_path, ca
     assert (stage["method"], stage["stage"]) == ("structured", 1)
 
 
+def test_one_stage_leaves_the_others_in_the_files(tiny_run, capsys):
+    assert call(tiny_run, *QUICK) == 0
+    folder = tiny_run / "analysis"
+    before = json.loads((folder / "hessian.json").read_text())["stages"]
+    figure = (folder / "spectral_density.png").read_bytes()
+    capsys.readouterr()
+    assert call(tiny_run, *QUICK, "--seed", 1, "--stage", "unstructured-s0/1", "--json") == 0
+    (shown,) = json.loads(capsys.readouterr().out)["stages"]
+    after = json.loads((folder / "hessian.json").read_text())["stages"]
+    assert after == [before[0], shown, before[2]]
+    assert after[1] != before[1]
+    with (folder / "hessian.csv").open(newline="") as stream:
+        assert [row["subset_seed"] for row in csv.DictReader(stream)] == ["0", "1", "0"]
+    assert (folder / "spectral_density.png").read_bytes() == figure
+    assert (folder / "spectral_density-unstructured-s0-1.png").exists()
+    (folder / "hessian.json").write_text("no JSON")  # a file that cannot be read is written anew
+    assert call(tiny_run, *QUICK, "--stage", "dense-s0/0") == 0
+    assert [one["method"] for one in json.loads((folder / "hessian.json").read_text())["stages"]] == ["dense"]
+
+
+def test_what_comes_is_told_before(tiny_run, capsys, no_figure):
+    assert call(tiny_run, *QUICK, "--stage", "dense-s0/0") == 0
+    first = capsys.readouterr().err.splitlines()[0]
+    assert re.fullmatch(rf"{tiny_run}: hessian of dense-s0/0, about \d+ s", first)
+
+
+def test_leading_eigenvectors_and_the_loss_along_them(tiny_run, capsys):
+    assert call(tiny_run, *QUICK, "--stage", "dense-s0/0", "--top", 3) == 0
+    assert "dense-s0/0, leading eigenvalues: " in capsys.readouterr().out
+    (entry,) = analyse(tiny_run, "hessian", "dense-s0/0", subset=20, subsets=2, tol=1e-3, threads=1, top=3)
+    assert entry.cached
+    assert len(entry.result.values["top"]) == 3
+    vectors = entry.result.arrays["eigenvectors"]
+    assert vectors.shape == (80, 3)
+    assert np.allclose(vectors.T @ vectors, np.eye(3), atol=1e-10)
+    image = Image.open(tiny_run / "analysis" / "loss_along-dense-s0-0.png")
+    assert min(image.size) > 200
+
+
 def test_pyhessian_beside_it(tiny_run, capsys, no_figure):
     pytest.importorskip("pyhessian")
     assert (
@@ -124,17 +169,17 @@ def test_pyhessian_beside_it(tiny_run, capsys, no_figure):
 
 def test_the_loss_of_the_training(tiny_run, capsys, no_figure):
     assert call(tiny_run, *QUICK, "--stage", "dense-s0/0", "--loss", "flow_matching") == 0
-    assert "mean flow-matching loss, over 20 training rows" in capsys.readouterr().out
+    assert "mean flow-matching loss, over 2 disjoint subsets of 20 training rows" in capsys.readouterr().out
 
 
 def test_a_failed_stage_is_told_and_the_others_go_on(tiny_run, fail_stage, monkeypatch, capsys, no_figure):
     fail_stage(tiny_run, "unstructured-s0/1", "the solver ran out of steps")
     known = stage_module.hessian_of_stage
 
-    def sometimes(study, subject, settings, report):
+    def sometimes(study, subject, *others):
         if subject.record.method == "structured":
             raise RunError("the loss is not deterministic")
-        return known(study, subject, settings, report)
+        return known(study, subject, *others)
 
     monkeypatch.setattr(stage_module, "hessian_of_stage", sometimes)
     assert call(tiny_run, *QUICK) == 0

@@ -18,10 +18,9 @@ from support.truths import generator
 from torch import nn
 
 from analysis.curvature import held_steps
-from analysis.curvature.lanczos import extreme_eigenvalues
 from analysis.curvature.losses import NLL, FlowMatchingLoss
 from analysis.curvature.operators import HessianOperator, Survivors
-from analysis.curvature.trace import hutch_plus_plus
+from analysis.curvature.spectrum import estimated
 from sparseflows.flow.divergence import exact
 from sparseflows.pruning.graph.masks import Masks
 
@@ -73,17 +72,17 @@ def test_products_are_those_of_the_principal_submatrix(both):
     own = ours.matmat(np.eye(ours.shape[0]))
     np.testing.assert_allclose(own, matrix, atol=ROUNDING * np.abs(matrix).max())
     eigenvalues = np.linalg.eigvalsh((matrix + matrix.T) / 2)
-    found = extreme_eigenvalues(ours, rng=np.random.default_rng(0))
+    found = estimated(ours, np.random.default_rng(0), steps=12)
     # an eigenvalue is off by the square of its residual, here 1e-6 of the largest, over the gap to the next
-    assert found.lambda_max == pytest.approx(eigenvalues[-1], rel=1e-8)
-    assert found.lambda_min == pytest.approx(eigenvalues[0], abs=1e-8 * eigenvalues[-1])
+    assert found.extremes[1] == pytest.approx(eigenvalues[-1], rel=1e-8)
+    assert found.extremes[0] == pytest.approx(eigenvalues[0], abs=1e-8 * eigenvalues[-1])
 
 
 def test_traces_agree(both):
     ours, theirs, survives = both
     everything = (theirs @ torch.eye(len(survives), dtype=torch.float64)).numpy()
     trace = float(np.trace(everything[np.ix_(survives, survives)]))
-    estimate = hutch_plus_plus(ours, 40, np.random.default_rng(0))
+    estimate = estimated(ours, np.random.default_rng(0), steps=6).trace
     assert abs(estimate.value - trace) <= 4 * estimate.se
     torch.manual_seed(0)
     draws = [hutchpp_trace(theirs, 42).item() for _ in range(6)]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.sparse.linalg import aslinearoperator
 
-from analysis.curvature.figures import figures, figures_of
+from analysis.curvature.figures import figures, kappa_exact
 from analysis.curvature.krylov import block_lanczos
 from analysis.curvature.lanczos import Products
 
@@ -59,6 +59,14 @@ def test_from_a_krylov_space_as_from_the_whole_spectrum() -> None:
     matrix = (basis * values) @ basis.T
     space = block_lanczos(Products(aslinearoperator(matrix)), rng.standard_normal((200, 4)), 15)
     trace = float(values.sum())
-    wanted, found = of(values, trace=trace), figures_of(space, trace, (trace, trace))
+    wanted, found = of(values, trace=trace), figures(space.values, space.residuals, 200, trace, (trace, trace))
     for name in vars(wanted):
         assert getattr(found, name) == pytest.approx(getattr(wanted, name), rel=1e-6), name
+
+
+def test_kappa_by_a_cut() -> None:
+    assert kappa_exact(np.array([4.0, 2.0, -0.5, 1e-6, 0.0])) == (8.0, 2)
+    assert kappa_exact(np.array([4.0, 1e-3]), eps=1e-2) == (1.0, 1)
+    kappa, below = kappa_exact(np.array([-1.0, 0.0]))
+    assert math.isnan(kappa)
+    assert below == 1

@@ -131,12 +131,3 @@ def test_a_product_that_is_not_finite_ends_it() -> None:
     matrix[2, 2] = np.nan
     with pytest.raises(RunError, match="not finite"):
         block_lanczos(Products(aslinearoperator(matrix)), starts(5, 2), 2)
-
-
-def test_every_block_is_told() -> None:
-    told = []
-    block_lanczos(
-        Products(aslinearoperator(matrix_of(spectrum(30)))), starts(30, 3), 4,
-        lambda basis, image: told.append((basis.shape, image.shape)),
-    )  # fmt: skip
-    assert told == [((30, 3 * k), (30, 3 * k)) for k in range(1, 5)]

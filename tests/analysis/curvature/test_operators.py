@@ -14,10 +14,10 @@ from support.tiny import WHITENING, autograd_hessian, rows, tiny_flow
 from support.truths import generator, normal
 from torch import Tensor, nn
 
+from analysis.curvature.figures import kappa_exact
 from analysis.curvature.held_steps import HeldSteps
 from analysis.curvature.losses import NLL, FlowMatchingLoss, MeanLoss
 from analysis.curvature.operators import HessianOperator, Survivors
-from analysis.curvature.spectrum import kappa_exact
 from analysis.runs.memory import peak_mib, reset_peak
 from sparseflows.errors import InputError, RunError
 from sparseflows.flow.fields import LinearField

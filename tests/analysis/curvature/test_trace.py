@@ -6,7 +6,8 @@ from scipy import stats
 from scipy.sparse.linalg import aslinearoperator
 from support.matrices import MATRICES, SIZE, Counting, hessian_like, with_spectrum
 
-from analysis.curvature.trace import TraceEstimate, hutch_plus_plus, hutchinson
+from analysis.curvature.spectrum import estimated
+from analysis.curvature.trace import TraceEstimate, hutchinson
 from sparseflows.errors import InputError, RunError
 
 NAMES = list(MATRICES)
@@ -16,6 +17,11 @@ LAYERS = {"first": slice(0, 10), "middle": slice(10, 70), "last": slice(70, 100)
 
 def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
+
+
+def trace_of(operator, seed: int = 0, blocks=None, steps: int = 5, probes: int = 10) -> TraceEstimate:
+    """The trace as the Hessian report has it, with a Krylov space of 4 starts."""
+    return estimated(operator, rng(seed), blocks=blocks, steps=steps, probes=probes).trace
 
 
 def norm(matrix: np.ndarray) -> float:
@@ -32,7 +38,7 @@ def covered(interval: tuple[float, float], truth: float, matrix: np.ndarray) -> 
 def test_the_interval_covers_and_so_do_those_of_the_layers(name):
     matrix = MATRICES[name]
     operator = aslinearoperator(matrix)
-    estimates = [hutch_plus_plus(operator, 30, rng(seed), LAYERS) for seed in range(SEEDS)]
+    estimates = [trace_of(operator, seed, LAYERS) for seed in range(SEEDS)]
     truths = {layer: float(np.trace(matrix[part, part])) for layer, part in LAYERS.items()}
     total = float(np.trace(matrix))
     # 99 % meant, 500 draws: the share has a s.e. of 0.45 %, so 97.5 % lies 3.4 below. Above is too cautious at worst.
@@ -50,7 +56,7 @@ def test_the_interval_covers_and_so_do_those_of_the_layers(name):
 @pytest.mark.parametrize("name", ["dense SPD", "indefinite", "one outlier", "power law", "Hessian-like"])
 def test_the_standard_error_is_as_large_as_the_error(name):
     matrix = MATRICES[name]
-    estimates = [hutch_plus_plus(aslinearoperator(matrix), 30, rng(seed), LAYERS) for seed in range(SEEDS)]
+    estimates = [trace_of(aslinearoperator(matrix), seed, LAYERS) for seed in range(SEEDS)]
 
     def root_mean_square(values: list[float]) -> float:
         return float(np.sqrt(np.mean(np.square(values))))
@@ -67,27 +73,14 @@ def test_the_standard_error_is_as_large_as_the_error(name):
 @pytest.mark.parametrize("name", ["low rank PSD", "low rank indefinite"])
 @pytest.mark.parametrize("seed", range(5))
 def test_exactly_low_rank_is_exact_and_cheaper(name, seed):
-    matrix, rank = MATRICES[name], 8 if name == "low rank PSD" else 9
+    matrix = MATRICES[name]
     counting = Counting(matrix)
-    estimate = hutch_plus_plus(counting.operator, 60, rng(seed), LAYERS)
+    estimate = trace_of(counting.operator, seed, LAYERS, steps=15)
     assert abs(estimate.value - np.trace(matrix)) <= 1e-8 * norm(matrix)
     assert estimate.se <= 1e-8 * norm(matrix)
     for layer, part in LAYERS.items():
         assert abs(estimate.blocks[layer][0] - np.trace(matrix[part, part])) <= 1e-8 * norm(matrix)
-    # 20 for the sketch, one for each direction found, 20 probes. A matrix that is low rank to rounding may show
-    # its rounding as further directions.
-    assert 40 + rank <= estimate.products <= 60
-    assert estimate.products == counting.columns
-
-
-def test_directions_that_are_zero_are_dropped():
-    matrix = np.diag([3.0, -1.0, 2.0, *np.zeros(57)])
-    counting = Counting(matrix)
-    estimate = hutch_plus_plus(counting.operator, 30, rng())
-    assert estimate.products == counting.columns == 10 + 3 + 10
-    assert estimate.value == pytest.approx(4.0, abs=1e-12)
-    zero = hutch_plus_plus(aslinearoperator(np.zeros((60, 60))), 30, rng(), {"all": slice(None)})
-    assert (zero.value, zero.se, zero.products, zero.blocks["all"]) == (0.0, 0.0, 20, (0.0, 0.0))
+    assert estimate.products == counting.columns < 4 * 15 + 10
 
 
 def test_a_matrix_that_is_not_captured_has_an_error():
@@ -95,20 +88,21 @@ def test_a_matrix_that_is_not_captured_has_an_error():
         matrix = MATRICES[name]
         for seed in range(5):
             # Even a diagonal matrix, for which plain Rademacher probes happen to give 0.
-            assert hutch_plus_plus(aslinearoperator(matrix), 30, rng(seed)).se > 1e-6 * norm(matrix)
+            if name not in ("just missed", "clustered"):  # a handful of distinct values is caught by 5 steps
+                assert trace_of(aslinearoperator(matrix), seed).se > 1e-6 * norm(matrix), name
 
 
 def test_a_multiple_of_the_identity_needs_no_luck():
-    estimate = hutch_plus_plus(aslinearoperator(MATRICES["identity multiple"]), 12, rng())
+    estimate = trace_of(aslinearoperator(MATRICES["identity multiple"]))
     assert estimate.value == pytest.approx(250.0, rel=1e-12)
     assert estimate.se < 1e-10
 
 
 def test_layers_add_up_to_the_total():
-    estimate = hutch_plus_plus(aslinearoperator(MATRICES["Hessian-like"]), 30, rng(), LAYERS)
+    estimate = trace_of(aslinearoperator(MATRICES["Hessian-like"]), 0, LAYERS)
     assert list(estimate.blocks) == list(LAYERS)
     assert sum(value for value, _ in estimate.blocks.values()) == pytest.approx(estimate.value, rel=1e-12)
-    whole = hutch_plus_plus(aslinearoperator(MATRICES["Hessian-like"]), 30, rng(), {"all": slice(None)})
+    whole = trace_of(aslinearoperator(MATRICES["Hessian-like"]), 0, {"all": slice(None)})
     assert whole.blocks["all"] == (whole.value, whole.se)
     assert (whole.value, whole.se) == (estimate.value, estimate.se)
 
@@ -117,31 +111,30 @@ def test_layers_add_up_to_the_total():
 def test_as_many_products_as_parameters_are_exact(size):
     matrix = with_spectrum(np.linspace(-1, 2, size), rng())
     counting = Counting(matrix)
-    estimate = hutch_plus_plus(counting.operator, 60, rng(), {"half": slice(0, size // 2)})
+    estimate = trace_of(counting.operator, 0, {"half": slice(0, size // 2)}, steps=20)
     assert estimate.value == pytest.approx(np.trace(matrix), rel=1e-12)
-    assert (estimate.se, estimate.df, estimate.products, counting.calls) == (0.0, 0, size, 1)
+    assert (estimate.se, estimate.df, estimate.products, counting.columns) == (0.0, 0, size, size)
     half = float(np.trace(matrix[: size // 2, : size // 2]))
     assert estimate.blocks["half"] == (pytest.approx(half, abs=1e-12), 0.0)
     assert estimate.interval() == (estimate.value, estimate.value)
 
 
-@pytest.mark.parametrize("products", [4, 5, 6, 31, 60])
-def test_products_are_counted_and_go_in_three_blocks(products):
+def test_products_are_counted():
     counting = Counting(MATRICES["dense SPD"])
-    estimate = hutch_plus_plus(counting.operator, products, rng())
-    assert (estimate.products, counting.columns, counting.calls) == (products, products, 3)
-    assert estimate.df == products - 2 * (products // 3) - 1
+    estimate = trace_of(counting.operator, steps=6, probes=12)
+    assert (estimate.products, counting.columns, counting.calls) == (36, 36, 7)
+    assert estimate.df == 11
     counting = Counting(MATRICES["dense SPD"])
-    assert hutchinson(counting.operator, products, rng()).products == counting.columns == products
+    assert hutchinson(counting.operator, 31, rng()).products == counting.columns == 31
     assert counting.calls == 1
 
 
-def test_hutch_plus_plus_beats_hutchinson_on_a_hessian():
+def test_it_beats_hutchinson_on_a_hessian():
     matrix = with_spectrum(hessian_like(150, rng()), rng())
     operator, truth = aslinearoperator(matrix), np.trace(matrix)
-    estimates = [(hutch_plus_plus(operator, 60, rng(s)), hutchinson(operator, 60, rng(s))) for s in range(100)]
+    estimates = [(trace_of(operator, s, steps=11, probes=16), hutchinson(operator, 60, rng(s))) for s in range(100)]
     sharp, plain = (np.sqrt(np.mean([(pair[i].value - truth) ** 2 for pair in estimates])) for i in (0, 1))
-    # The 8 outliers, which make up Hutchinson's variance, are all in the sketch of 20: measured 340 times smaller.
+    # The 8 outliers, which make up Hutchinson's variance, are all in the space of 44.
     assert sharp * 100 < plain
     assert np.mean([pair[0].se for pair in estimates]) * 100 < np.mean([pair[1].se for pair in estimates])
 
@@ -164,48 +157,15 @@ def test_the_interval_is_that_of_student():
     assert estimate.interval(0.9, "a") == pytest.approx(stats.t.interval(0.9, 9, loc=1, scale=0.5))
 
 
-def test_goes_on_until_the_target_is_reached():
-    matrix = MATRICES["dense SPD"]
-    counting = Counting(matrix)
-    first = hutch_plus_plus(counting.operator, 30, rng(), LAYERS)
-    target = 0.5 * first.se / first.value
-    counting = Counting(matrix)
-    estimate = hutch_plus_plus(counting.operator, 30, rng(), LAYERS, relative_se=target, max_products=400)
-    assert estimate.se <= target * abs(estimate.value)
-    assert 30 < estimate.products == counting.columns < 400
-    assert estimate.df == estimate.products - 20 - 1
-
-
-def test_stops_at_the_most_products():
-    counting = Counting(MATRICES["indefinite"])
-    estimate = hutch_plus_plus(counting.operator, 30, rng(), relative_se=1e-9, max_products=57)
-    assert estimate.products == counting.columns == 57
-    assert hutch_plus_plus(counting.operator, 30, rng(), relative_se=1e-9).products == SIZE
-    assert hutch_plus_plus(counting.operator, 30, rng(), relative_se=1e9).products == 30
-
-
-@pytest.mark.parametrize("name", ["dense SPD", "power law", "just missed"])
-def test_stopping_early_still_covers(name):
-    matrix = MATRICES[name]
-    operator, truth = aslinearoperator(matrix), float(np.trace(matrix))
-    typical = np.median([hutch_plus_plus(operator, 30, rng(s)).se for s in range(50)]) / truth
-    intervals = [
-        hutch_plus_plus(operator, 30, rng(seed), relative_se=0.7 * typical, max_products=200).interval()
-        for seed in range(SEEDS)
-    ]
-    # A target that about half of the draws meet at the second or third batch, where stopping selects most.
-    assert np.mean([covered(interval, truth, matrix) for interval in intervals]) >= 0.975
-
-
 def test_what_is_refused():
     operator = aslinearoperator(MATRICES["dense SPD"])
-    with pytest.raises(InputError, match="at least 4 products, not 3"):
-        hutch_plus_plus(operator, 3, rng())
+    with pytest.raises(InputError, match="at least 2 probes, not 1"):
+        trace_of(operator, probes=1)
     with pytest.raises(InputError, match="at least 2 products"):
         hutchinson(operator, 1, rng())
     for broken_after in (0, 12, 25):
         counting = Counting(MATRICES["dense SPD"], broken_after)
         with pytest.raises(RunError, match="the Hessian product is not finite"):
-            hutch_plus_plus(counting.operator, 30, rng())
+            trace_of(counting.operator)
     with pytest.raises(RunError, match="the Hessian product is not finite"):
         hutchinson(Counting(MATRICES["dense SPD"], 0).operator, 5, rng())
