@@ -94,7 +94,7 @@ class HessianSettings(Checked):
         ),
     ] = None
     dtype: Annotated[
-        Literal["float64", "float32"] | None,
+        Literal["float32", "float64"] | None,
         typer.Option(help="Precision of the products. [float32; float64 up to 500 params]"),
     ] = None
     memory: Annotated[

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from analysis.cli.options import Json, JsonOnly, OptionalRuns, Out, OutOfSeveral, Runs, stage_command
-from analysis.settings import SETTINGS
+from analysis.settings import SETTINGS, HessianSettings
 from sparseflows.cli.groups import ANALYSES
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -150,6 +150,9 @@ def report(
     only_cached: Annotated[
         bool, typer.Option("--only-cached", help="Compute nothing: report what other commands have found so far.")
     ] = False,
+    subsets: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Subsets of rows of each Hessian that is not there; 1 is quickest.")
+    ] = HessianSettings.subsets,
     as_json: Json = False,
     out: Out = None,
 ) -> None:
@@ -165,4 +168,4 @@ def report(
     """
     from analysis.cli.report import command
 
-    command(runs, only_cached, as_json, out)
+    command(runs, only_cached, subsets, as_json, out)

@@ -34,17 +34,17 @@ _CAPTIONS = {
     "single networks, the line their mean, the band its standard error; star and dashed line: the dense flow.",
     "nll_vs_params": "Test NLL against the params that are kept, with the prune ratio on the upper scale.",
     "hessian_vs_pr": "Largest eigenvalue, trace, effective rank and condition number κ₈₀ of the Hessian, against "
-    " the prune ratio; the star and the dashed line are the dense flow.",
+    "the prune ratio; the star and the dashed line are the dense flow.",
     "spectral_density": "Density of the Hessian's eigenvalues.",
     "mode_quality": "Share of good samples against the prune ratio.",
 }
 
 
-def command(runs: Sequence[Path], only_cached: bool, as_json: bool, out: Path | None) -> None:
+def command(runs: Sequence[Path], only_cached: bool, subsets: int, as_json: bool, out: Path | None) -> None:
     """Analyse what is missing, and write report.html; see `report --help`."""
     read, folder = open_runs(runs, out)
     require_densities({Path(run.folder): stage.objective for run in read for stage in run.stages}, "report")
-    problems = [{} if only_cached else _analyse(run) for run in read]
+    problems = [{} if only_cached else _analyse(run, subsets) for run in read]
     documents = [_documents(run, known) for run, known in zip(read, problems, strict=True)]
     hessians = {run.folder: found["hessian"] for run, found in zip(read, documents, strict=True) if "hessian" in found}
     made = figures(read, hessians, curves=True)
@@ -63,7 +63,7 @@ def command(runs: Sequence[Path], only_cached: bool, as_json: bool, out: Path | 
     typer.echo(_json(found, path, len(page.encode())) if as_json else str(path))
 
 
-def _analyse(run: Run) -> dict[str, str]:
+def _analyse(run: Run, subsets: int) -> dict[str, str]:
     """Run the analyses that the run folder has no result of; what fails and why."""
     path = Path(run.folder)
     problems = {}
@@ -72,8 +72,9 @@ def _analyse(run: Run) -> dict[str, str]:
             continue
         typer.echo(f"{path}: {ANALYSES[kind]}", err=True)
         try:
+            own = {"subsets": subsets} if kind == "hessian" else {}
             with contextlib.redirect_stdout(io.StringIO()):  # its table; the page has its own
-                run_analysis(kind, [path], [], SETTINGS[kind](), False, None)
+                run_analysis(kind, [path], [], SETTINGS[kind](**own), False, None)
         except Interrupted:
             raise
         except Exception as error:  # a defect in one analysis must not cost the reader the rest of the page
@@ -87,7 +88,7 @@ def _is_there(run: Path, kind: str) -> bool:
         return any((run / "analysis" / "fields").glob("*.png"))
     stages = read_stages(run, kind) or {}
     done = [values for values in stages.values() if values.get("status") != FAILED]
-    if kind == "hessian":  # one of before 0.3 has other figures
+    if kind == "hessian":  # one of earlier versions has other figures
         done = [values for values in done if "subset_spread" in values]
     return bool(done)
 
@@ -184,7 +185,8 @@ def _commands(run: Path, documents: Mapping[str, Mapping[Key, Values]]) -> str:
         return f" {flag} {known.pop():.0f}" if len(known) == 1 else ""
 
     loss = {str(values["loss"]) for values in documents.get("hessian", {}).values() if values.get("loss")}
-    hessian = option("hessian", "subset", "--subset") + option("hessian", "subset_seed", "--seed")
+    hessian = option("hessian", "subset", "--subset") + option("hessian", "subsets", "--subsets")
+    hessian += option("hessian", "subset_seed", "--seed")
     hessian += f" --loss {loss.pop()}" if len(loss) == 1 else ""
     modes = option("modes", "samples", "--samples") + option("modes", "samples_seed", "--seed")
     options = {"hessian": hessian, "modes": modes, "field": "", "cost": "", "report": ""}
