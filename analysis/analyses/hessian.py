@@ -62,7 +62,9 @@ def _foretell(request: Request, depends: Mapping[str, Any]) -> None:
     except (SparseFlowsError, ArithmeticError, MemoryError, OSError, RuntimeError):
         return  # the stage itself will say what is wrong
     stages = f"{len(wanted)} stages" if len(wanted) > 1 else wanted[0].name
-    request.progress.say(f"{request.study.path}: hessian of {stages}, about {duration(max(1.0, seconds))}")
+    request.progress.weigh(seconds)
+    whole = duration(max(1.0, sum(seconds.values())))
+    request.progress.say(f"{request.study.path}: hessian of {stages}, about {whole}")
 
 
 def check(request: Request) -> None:

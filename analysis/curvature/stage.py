@@ -235,8 +235,8 @@ def arrays_of(spectra: list[Spectrum]) -> dict[str, np.ndarray]:
     return arrays
 
 
-def seconds_for(study: Study, subjects: list[Subject], settings: Settings) -> float:
-    """How long the Hessians of such stages will take about, from one block of products of the first.
+def seconds_for(study: Study, subjects: list[Subject], settings: Settings) -> dict[str, float]:
+    """How long the Hessian of each stage will take about, by its name, from one block of products of the first.
 
     A product's cost is taken to be that of the multiplications in the hidden layers.
 
@@ -251,8 +251,12 @@ def seconds_for(study: Study, subjects: list[Subject], settings: Settings) -> fl
     began = time.perf_counter()
     operator.matmat(block)
     unit = (time.perf_counter() - began) / STARTS / _multiplications(first.flow)
-    works = [first, *(Work(study, subject, settings) for subject in subjects[1:])]
-    return sum(work.products * unit * _multiplications(work.flow) + ready * len(work.losses) for work in works)
+
+    def seconds(work: Work) -> float:
+        return work.products * unit * _multiplications(work.flow) + ready * len(work.losses)
+
+    others = {subject.name: seconds(Work(study, subject, settings)) for subject in subjects[1:]}
+    return {subjects[0].name: seconds(first)} | others
 
 
 def _multiplications(flow: Flow) -> int:

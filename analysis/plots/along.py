@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-HIGHEST = 3.0  # times the parabola's rise: what is above is cut off
+HIGHEST = 3.0  # times the parabola's rise: what is above or below is cut off
 
 
 def along_figure(
@@ -39,7 +39,7 @@ def along_figure(
         for axes in panels[len(stages) :]:
             axes.set_visible(False)
         handles = panels[0].get_legend_handles_labels()
-        figure.legend(*handles, loc="outside upper center", ncols=3, title=title)
+        figure.legend(*handles, loc="outside upper center", ncols=4 if columns > 1 else 2, title=title)
         figure.supxlabel("step along the unit eigenvector (units of the params)", fontsize=10)
         figure.supylabel("rise of the loss (nats)", fontsize=10)
 
@@ -57,7 +57,8 @@ def _draw(axes: Axes, label: str, stage: Mapping[str, np.ndarray]) -> None:
         axes.plot(steps, parabola, color=colour, linewidth=0.9, linestyle="--", label=f"{_NAMES[number]}, parabola")
         axes.plot(steps, rise, color=colour, linewidth=1.4, label=f"{_NAMES[number]}, loss")
         top = max(top, float(np.abs(parabola).max()))
-    axes.set_ylim(top=HIGHEST * (top or 1.0))
+    limit, (low, high) = HIGHEST * (top or 1.0), axes.get_ylim()
+    axes.set_ylim(max(low, -limit), min(high, limit))
     axes.set_title(label, fontsize=9.5)
     axes.tick_params(labelsize=8.5)
 

@@ -1,7 +1,7 @@
 """Progress of an analysis with its time left: a bar on a terminal, a plain line now and then in a log."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -18,11 +18,16 @@ class Progress(Meter):
     def __init__(self, title: str, stream: TextIO | None = None, bars: bool | None = None) -> None:
         super().__init__(stream, bars)
         self.title, self.label = title, ""
+        self.weights: dict[str, float] | None = None
         self.start(0)
 
     def start(self, stages: int) -> None:
         """So many stages follow."""
-        self.stages, self.finished, self.worked, self.spent = stages, 0, 0, 0.0
+        self.stages, self.finished, self.ended, self.worked, self.spent = stages, 0, 0.0, 0.0, 0.0
+
+    def weigh(self, weights: Mapping[str, float]) -> None:
+        """How much work each stage is, by its label; those that are not named take none."""
+        self.weights = dict(weights)
 
     @contextmanager
     def over(self, stages: int) -> Iterator[None]:
@@ -57,13 +62,17 @@ class Progress(Meter):
     def done(self, label: str, reason: str | None, cached: bool) -> None:
         """A stage has its result, or the reason why not."""
         self.close()
-        self.finished += 1
+        self.finished, self.ended = self.finished + 1, self.ended + self._weight(label)
         place = f"[{self.finished}/{self.stages}] {label}"
         if reason is not None:
             self.say(f"{place}  no {self.title}: {reason}")
         elif not cached:
             took = time.monotonic() - self.part_started
-            self.worked, self.spent = self.worked + 1, self.spent + took
-            remaining = self.stages - self.finished
-            left = f"; about {duration(self.spent / self.worked * remaining)} left" if remaining else ""
+            self.worked, self.spent = self.worked + self._weight(label), self.spent + took
+            rest = (self.stages if self.weights is None else sum(self.weights.values())) - self.ended
+            known = self.finished < self.stages and self.worked > 0
+            left = f"; about {duration(self.spent / self.worked * max(0.0, rest))} left" if known else ""
             self.say(f"{place}  {self.title} in {duration(took)}{left}")
+
+    def _weight(self, label: str) -> float:
+        return 1.0 if self.weights is None else self.weights.get(label, 0.0)

@@ -86,3 +86,20 @@ def test_it_can_be_started_again(clock):
         clock[0] += 7
         progress.done("a", None, cached=False)
     assert stream.getvalue() == "[1/1] a  cost in 7 s\n" * 2
+
+
+def test_stages_that_are_unlike(clock):
+    stream = io.StringIO()
+    progress = Progress("hessian", stream)
+    progress.weigh({"a": 6.0, "b": 1.0, "c": 3.0})  # and one that is known already
+    progress.start(4)
+    progress.done("known", None, cached=True)
+    for label, now, reason in (("a", 1012, None), ("b", 1014, "no luck"), ("c", 1020, None)):
+        progress.begin(label)
+        clock[0] = now
+        progress.done(label, reason, cached=False)
+    assert stream.getvalue().splitlines() == [
+        "[2/4] a  hessian in 12 s; about 8 s left",
+        "[3/4] b  no hessian: no luck",
+        "[4/4] c  hessian in 6 s",
+    ]
