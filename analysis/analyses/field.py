@@ -21,7 +21,7 @@ from sparseflows.experiment.folder.records import DENSE
 if TYPE_CHECKING:
     from analysis.plots.fields.streams import Colour
 
-KIND = "field1"
+KIND = "field2"  # the second: densities by the engine, cell by cell
 FOLDER = "fields"
 KINDS = ("png", "pdf", "npz")
 _SIDE = 6  # stages beside the dense one in a row of panels

@@ -153,8 +153,8 @@ def _plane(
     for shown in (everything, samples[np.isfinite(samples).all(axis=1)]):
         _, counts = cell_means(shown, np.zeros((len(shown), 1)), around.extent, DENSITY_CELLS)
         needed |= counts.ravel() > 0
-    calm, solver = grids.bounded(flow, FAR), SOLVER.at(DENSITY_TOLERANCE)
-    log_density = grids.log_density(calm, around, solver, "float32", report, needed)
+    solver = SOLVER.at(DENSITY_TOLERANCE)
+    log_density = grids.log_density(flow, around, solver, "float32", report, needed, FAR)
     density = np.exp(log_density).reshape(DENSITY_CELLS, DENSITY_CELLS)
     values = {
         "mass_on_grid": float(np.nansum(density) * around.area),

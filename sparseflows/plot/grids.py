@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sparseflows.errors import RunError
-from sparseflows.evaluation.likelihood import likelihood, rows_per_chunk
+from sparseflows.evaluation.likelihood import as_dtype, likelihood, rows_per_chunk
 from sparseflows.evaluation.sampling import Report
 from sparseflows.flow import divergence
+from sparseflows.flow.compiled import engine
 from sparseflows.flow.fields import Field
 from sparseflows.flow.model import Block, Flow
 from sparseflows.flow.solvers.ode import SolveFailed, Solver, State, Status, solve
@@ -83,39 +84,61 @@ def log_density(
     dtype: str,
     report: Report | None = None,
     needed: NDArray[np.bool_] | None = None,
+    reach: float | None = None,
 ) -> Array:
-    """log p (cells²,) on a grid, nats, by `evaluation.likelihood`, a tile of the grid after the other.
+    """log p (cells²,) on a grid, nats, by `evaluation.likelihood`.
 
     Far from all data the field of a pruned network may be thousands of times as strong as elsewhere, and a
-    few such cells would take longer than all others together.
+    few such cells would take longer than all others together. The compiled engine gives every cell steps of its own, and
+    leaves those that take more than `PATIENCE` evaluations. These, or all of them where there is no engine, are solved
+    a tile of the grid after the other.
 
     `needed` (cells²,) says which cells hold data or samples. Given it, a tile that takes more than `PATIENCE`
     evaluations is solved in smaller and smaller ones, and those without a needed cell are left out: −inf, for there is
     next to no probability where no sample is. A cell that cannot be solved is NaN. `report` is told after each tile.
+    `reach` bounds the field for the tiles (see `bounded`).
 
     Raises:
         RunError: most of the cells cannot be solved.
     """
     cells = len(grid.axis_x)
-    log_prob = np.full(cells * cells, -np.inf)
+    log_prob = _each_by_itself(flow, grid.points, replace(solver, max_nfe=PATIENCE), dtype)
+    left = np.isnan(log_prob)
+    log_prob[left] = -np.inf
+    calm = flow if reach is None else bounded(flow, reach)
     waiting = in_tiles(np.arange(cells * cells).reshape(cells, cells), -(-cells // TILE))
     done = 0
     while waiting:
         tile = waiting.pop()
-        rows = tile.ravel()
-        patient = needed is None or (min(tile.shape) <= SMALLEST_TILE and bool(needed[rows].any()))
-        limited = solver if patient else replace(solver, max_nfe=PATIENCE)
-        found = likelihood(flow, grid.points[rows], limited, dtype, len(rows))
-        if patient or found.status is Status.DONE:
-            log_prob[rows] = found.log_prob
-        elif needed is not None and needed[rows].any():
-            waiting += in_tiles(tile, 2)
-            continue
-        done += len(rows)
+        rows = tile.ravel()[left[tile.ravel()]]
+        if len(rows):
+            patient = needed is None or (min(tile.shape) <= SMALLEST_TILE and bool(needed[rows].any()))
+            limited = solver if patient else replace(solver, max_nfe=PATIENCE)
+            found = likelihood(calm, grid.points[rows], limited, dtype, len(rows))
+            if patient or found.status is Status.DONE:
+                log_prob[rows] = found.log_prob
+            elif needed is not None and needed[rows].any():
+                waiting += in_tiles(tile, 2)
+                continue
+            if 2 * np.isnan(log_prob).sum() > len(log_prob):
+                raise RunError(f"the density on most of the grid cannot be computed: {found.status.value}")
+        done += tile.size
         if report:
             report(done, len(log_prob))
-        if 2 * np.isnan(log_prob).sum() > len(log_prob):
-            raise RunError(f"the density on most of the grid cannot be computed: {found.status.value}")
+    return log_prob
+
+
+@torch.no_grad()
+def _each_by_itself(flow: Flow, points: Array, solver: Solver, dtype: str) -> Array:
+    """log p (N,) of points (N, D), each with steps of its own, by the engine; NaN where it does not come to an end."""
+    precise = as_dtype(flow, dtype)
+    rows = _tensor(precise, points)
+    if not all(engine.takes(block.field, rows, exact=True) for block in precise.chain()):
+        return np.full(len(points), np.nan)
+    found = precise.transform(rows, solver=solver, by_row=True)
+    assert found.failed is not None
+    log_prob = _array(found.log_prob())
+    log_prob[_array(found.failed) > 0] = np.nan
     return log_prob
 
 
