@@ -89,7 +89,7 @@ def log_density(
     """log p (cells²,) on a grid, nats, by `evaluation.likelihood`.
 
     Far from all data the field of a pruned network may be thousands of times as strong as elsewhere, and a
-    few such cells would take longer than all others together. The compiled engine gives every cell steps of its own, and
+    few such cells would take longer than all others together. The compiled engine gives each cell steps of its own, and
     leaves those that take more than `PATIENCE` evaluations. These, or all of them where there is no engine, are solved
     a tile of the grid after the other.
 
