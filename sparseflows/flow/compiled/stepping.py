@@ -31,7 +31,7 @@ def take_steps(
     block, course = BlockStructure.of(field, into=gradients), CourseStructure.of(draws, rates)
     handed = UpdateStructure.of(update)
     status = engine_of(update.weights.dtype).take_steps(
-        ctypes.byref(block), ctypes.byref(course), ctypes.byref(handed), 2 * TILE
+        ctypes.byref(block), ctypes.byref(course), ctypes.byref(handed), 4 * TILE
     )
     update.steps, update.averaged = update.steps + course.taken, int(handed.averaged)
     require_memory(status == NO_MEMORY)
