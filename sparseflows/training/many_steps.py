@@ -5,10 +5,11 @@ What a step is stands in `loop`. Here it is the same to rounding, on draws that 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from sparseflows.flow.compiled.stepping import take_steps
 from sparseflows.flow.compiled.structures import Update
 from sparseflows.flow.fields import MLPField
 from sparseflows.flow.model import Flow
-from sparseflows.pruning.graph.masks import Keeper, Withhold
+from sparseflows.pruning.graph.masks import Withhold
 from sparseflows.specs import TrainSpec
 from sparseflows.training.averaging import WeightAverage
 from sparseflows.training.batches import Batches
@@ -27,6 +28,24 @@ from sparseflows.training.objectives import FlowMatching, Objective
 from sparseflows.training.optim import moments
 
 Drawn = tuple[Tensor, float, torch.Generator]  # a step's batch (B, D), its learning rate, and what it draws from
+
+
+@runtime_checkable
+class Holds(Protocol):
+    """An `after_step` that, for some steps to come, does nothing but set the same entries of parameters to 0."""
+
+    def __call__(self, network: nn.Module) -> None:
+        """A step of the network is done."""
+        ...
+
+    def held(self, network: nn.Module) -> tuple[Sequence[tuple[nn.Parameter, Tensor]], float]:
+        """Parameters with their entries (True in a bool tensor of that shape), and for how many steps it is these."""
+        ...
+
+    def skip(self, steps: int) -> None:
+        """So many of these steps have been taken without a call, those entries set to 0 after each."""
+        ...
+
 
 SECONDS_A_CALL = 0.1  # about, at most: Ctrl-C waits for its end, and so does the progress bar
 
@@ -52,7 +71,8 @@ class ManySteps:
 
     def may_take(self, most: int) -> int:
         """How many of the next `most` steps should go in one call; 0 where they are not the engine's."""
-        return min(most, max(1, int(SECONDS_A_CALL / self.pace))) if self._takes() else 0
+        steady = self._held()[1]
+        return int(min(most, steady, max(1, SECONDS_A_CALL // self.pace))) if steady and self._takes() else 0
 
     def take(self, steps: Iterable[Drawn]) -> list[float]:
         """Take the steps, and give their losses; one that is not finite is the last, and its step is not taken."""
@@ -70,6 +90,8 @@ class ManySteps:
         losses = take_steps(field, self.flat.gradients_of(field.tensors()), draws, rates, update)
         self.pace = (time.perf_counter() - started) / len(draws)
         self._write_back(update)
+        if isinstance(self.after_step, Holds):
+            self.after_step.skip(sum(map(math.isfinite, losses)))
         return losses
 
     def _takes(self) -> bool:
@@ -89,8 +111,7 @@ class ManySteps:
             and engine.takes(field, few, exact=False)
             and all(self.flat.holds(tensor) for tensor in field.tensors() if tensor.requires_grad)
             and all(isinstance(hook, Withhold) for _, hook in self._hooks())
-            and all(self.flat.holds(parameter) for parameter, _ in self._gone())
-            and (self.after_step is None or isinstance(self.after_step, Keeper))
+            and all(self.flat.holds(parameter) for parameter, _ in self._held()[0])
         )
 
     def _hooks(self) -> list[tuple[Tensor, Any]]:
@@ -102,9 +123,11 @@ class ManySteps:
             for hook in (hooks or {}).values()
         ]
 
-    def _gone(self) -> Sequence[tuple[nn.Parameter, Tensor]]:
-        """The entries of parameters that are set to 0 after every step."""
-        return self.after_step.entries if isinstance(self.after_step, Keeper) else ()
+    def _held(self) -> tuple[Sequence[tuple[nn.Parameter, Tensor]], float]:
+        """The entries that are set to 0 after every step, and for how many steps that is all that `after_step` does."""
+        if self.after_step is None:
+            return (), math.inf
+        return self.after_step.held(self.flow) if isinstance(self.after_step, Holds) else ((), 0)
 
     def _update(self) -> Update:
         carried, group = moments(self.optimiser, self.flat.vector), self.optimiser.param_groups[0]
@@ -124,7 +147,7 @@ class ManySteps:
             square=carried.get("exp_avg_sq"),
             average=self.average.vector if self.average else None,
             withheld=self.flat.spread([(parameter, hook.gone) for parameter, hook in self._hooks()]),
-            gone=self.flat.spread(self._gone()),
+            gone=self.flat.spread(self._held()[0]),
             steps=int(carried["step"]) if adaptive else 0,
             averaged=self.average.updates if self.average else 0,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,13 @@ class Keeper:
         """Set them to 0 in the network that this was made for."""
         for parameter, gone in self.entries:
             parameter.masked_fill_(gone, 0.0)
+
+    def held(self, same: nn.Module) -> tuple[Sequence[tuple[nn.Parameter, Tensor]], float]:
+        """The entries, and for how many steps of a training they are these: for ever (see `training.many_steps`)."""
+        return self.entries, math.inf
+
+    def skip(self, steps: int) -> None:
+        """So many steps went by without a call; nothing here depends on them."""
 
 
 @dataclass(frozen=True)
