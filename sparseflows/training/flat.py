@@ -65,7 +65,7 @@ class FlatParameters:
         return vector
 
     def holds(self, tensor: Tensor) -> bool:
-        """Is `tensor` one of the parameters that are trained here?"""
+        """Is `tensor` (…) one of the parameters that are trained here?"""
         return any(tensor is parameter for parameter in self.parameters)
 
     def _views(self, vector: Tensor) -> list[Tensor]:

@@ -39,7 +39,7 @@ class Holds(Protocol):
         ...
 
     def held(self, network: nn.Module) -> tuple[Sequence[tuple[nn.Parameter, Tensor]], float]:
-        """Parameters with their entries (True in a bool tensor of that shape), and for how many steps it is these."""
+        """Parameters (…), each with a bool tensor (…), True at the entries, and for how many steps it is these."""
         ...
 
     def skip(self, steps: int) -> None:

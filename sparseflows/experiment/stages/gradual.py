@@ -172,7 +172,10 @@ class Underway:
             self.masks, self._keeper = found, None
 
     def held(self, network: nn.Module) -> tuple[Sequence[tuple[nn.Parameter, torch.Tensor]], float]:
-        """What is held at 0, and for how many steps there is no event (see `training.many_steps`)."""
+        """What is held at 0, parameters (…) with what goes (…), and for how many steps there is no event.
+
+        It is what `training.many_steps` asks.
+        """
         keeper = self._keeper_of(network)
         return keeper.entries if keeper else (), self.gradual.spacing - 1 - self.step % self.gradual.spacing
 

@@ -32,7 +32,10 @@ class Keeper:
             parameter.masked_fill_(gone, 0.0)
 
     def held(self, same: nn.Module) -> tuple[Sequence[tuple[nn.Parameter, Tensor]], float]:
-        """The entries, and for how many steps of a training they are these: for ever (see `training.many_steps`)."""
+        """The entries, parameters (…) with what goes (…), and for how many steps of a training they are these: for ever.
+
+        It is what `training.many_steps` asks.
+        """
         return self.entries, math.inf
 
     def skip(self, steps: int) -> None:
