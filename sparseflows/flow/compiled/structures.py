@@ -56,7 +56,7 @@ class BlockStructure(ctypes.Structure):
     ) -> BlockStructure:
         """A block with `field` as it is now; `with_gradients` gives it zeros to add the gradients of the tensors to.
 
-        `into` are tensors to add them to in place of the zeros, contiguous ones; None where none is wanted.
+        `into` are tensors (…) to add them to in place of the zeros, contiguous ones; None where none is wanted.
         """
         layers = field.linear_layers()
         widths = (ctypes.c_int * (len(layers) + 1))(field.dim, *field.hidden, field.dim)

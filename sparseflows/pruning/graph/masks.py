@@ -32,7 +32,7 @@ class Keeper:
             parameter.masked_fill_(gone, 0.0)
 
     def held(self, same: nn.Module) -> tuple[Sequence[tuple[nn.Parameter, Tensor]], float]:
-        """The entries, parameters (…) with what goes (…), and for how many steps of a training they are these: for ever.
+        """Parameters (…), each with what goes (…), and for how many steps of a training it is these: for ever.
 
         It is what `training.many_steps` asks.
         """
