@@ -130,8 +130,8 @@ def train_ours(
     def after_step(step: int, total: int, loss: float) -> None:
         nonlocal started
         found.seconds += time.perf_counter() - started
-        found.steps = step
-        if step == total or (not spec.train.ema and step * CHECKS // total > (step - 1) * CHECKS // total):
+        before, found.steps = found.steps, step
+        if step == total or (not spec.train.ema and step * CHECKS // total > before * CHECKS // total):
             gap = watch(flow) if step < total or not spec.train.ema else None
             if gap is not None:
                 found.gap, found.reached = gap, True

@@ -9,12 +9,19 @@ from torch import nn
 class WeightAverage:
     """w̄ ← d w̄ + (1 − d) w after every step, with d = min(decay, (1 + n)/(10 + n)) so that the start is forgotten soon.
 
-    A weight that is 0 at the start and at every step stays exactly 0, so masks need no care here.
+    A weight that is 0 at the start and at every step stays exactly 0, so masks need no care here. The averages of the
+    parameters that are trained are views of one `vector` (P,), in the order of `flow.parameters()`.
     """
 
     def __init__(self, flow: nn.Module, decay: float) -> None:
         self.decay, self.updates = decay, 0
-        self.weights = {name: p.detach().clone() for name, p in flow.named_parameters()}
+        trained = [p.detach().reshape(-1) for p in flow.parameters() if p.requires_grad]
+        self.vector = torch.cat(trained) if trained else torch.empty(0)
+        parts = iter(self.vector.split([len(part) for part in trained]))
+        self.weights = {
+            name: next(parts).view(p.shape) if p.requires_grad else p.detach().clone()
+            for name, p in flow.named_parameters()
+        }
 
     @torch.no_grad()
     def update(self, flow: nn.Module) -> None:

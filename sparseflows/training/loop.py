@@ -23,6 +23,7 @@ from sparseflows.specs import TrainSpec
 from sparseflows.training.averaging import WeightAverage
 from sparseflows.training.batches import Batches, InMemory
 from sparseflows.training.flat import FlatParameters
+from sparseflows.training.many_steps import Drawn, ManySteps
 from sparseflows.training.objectives import Objective, Remembers
 from sparseflows.training.optim import build_optimiser, learning_rate
 
@@ -42,7 +43,7 @@ class Hooks:
         after_step: after every optimiser step, with the flow (masks are held here).
         validate: the validation NLL of a flow, for `select: best_val`; NaN where it cannot be had.
         save: a checkpoint, every 1/20 of the training. Its tensors are the live ones: write or copy them at once.
-        progress: step, total, loss.
+        progress: step, total, loss; after every step, or after some tenth of a second of steps that went in one call.
         record: a line of the history, when it is written.
     """
 
@@ -144,17 +145,16 @@ class _Training:
         self.optimiser = build_optimiser(self.settings, [self.flat.vector])
         self.average = WeightAverage(self.flow, self.settings.ema) if self.settings.ema else None
         self.total, self.per_epoch = self.settings.steps_for(len(self.batches))
+        self.engine = ManySteps(
+            self.flow, self.flat, self.objective, self.batches, self.settings, self.optimiser, self.average,
+            self.hooks.after_step,
+        )  # fmt: skip
 
     def run(self) -> Outcome:
         """All steps that are left, or as many as go well."""
         started, status = time.perf_counter() - self.seconds, Status.DONE
-        for step in range(self.step, self.total):
-            epoch, place = divmod(step, self.per_epoch)
-            size = self.settings.batch
-            batch = self.batches.batch(self.seed, self.purpose, epoch, place * size, size)
-            rate = self.lr_scale * learning_rate(self.settings, step, self.total, self.per_epoch)
-            noise = torch_generator(self.seed, f"{self.purpose}/step/{step}", str(self.batches.device))
-            status = self.advance(batch, rate, noise)
+        while self.step < self.total:
+            status = self.advance()
             self.seconds = time.perf_counter() - started
             if status is Status.DONE and self.is_due(self.settings.selections):
                 self.select()
@@ -169,7 +169,26 @@ class _Training:
             self.seconds = time.perf_counter() - started
         return Outcome(status, self.step, self.seconds, self.history, self.best_val)
 
-    def advance(self, batch: Tensor, rate: float, generator: torch.Generator) -> Status:
+    def advance(self) -> Status:
+        """One step, or as many as the engine takes until something is due; one that is not DONE changes no weights."""
+        count = self.engine.may_take(self.until_due())
+        if not count:
+            return self.take_step(*self.draw(self.step))
+        steps = [self.draw(step) for step in range(self.step, self.step + count)]
+        for value, (_, rate, _) in zip(self.engine.take(steps), steps, strict=False):
+            if not math.isfinite(value):
+                return Status.NON_FINITE
+            self.took(value, rate, nfe=1)
+        return Status.DONE
+
+    def draw(self, step: int) -> Drawn:
+        """The batch (B, D) of a step, its learning rate, and the generator of its noise."""
+        (epoch, place), size = divmod(step, self.per_epoch), self.settings.batch
+        batch = self.batches.batch(self.seed, self.purpose, epoch, place * size, size)
+        rate = self.lr_scale * learning_rate(self.settings, step, self.total, self.per_epoch)
+        return batch, rate, torch_generator(self.seed, f"{self.purpose}/step/{step}", str(self.batches.device))
+
+    def take_step(self, batch: Tensor, rate: float, generator: torch.Generator) -> Status:
         """One optimiser step; anything but DONE leaves the weights as they were."""
         for group in self.optimiser.param_groups:
             group["lr"] = rate
@@ -196,9 +215,21 @@ class _Training:
             self.hooks.after_step(self.flow)
         if self.average:
             self.average.update(self.flow)
-        self.step, self.loss = self.step + 1, value
-        self._record(value, rate, loss.nfe)
+        self.took(value, rate, loss.nfe)
         return Status.DONE
+
+    def took(self, loss: float, rate: float, nfe: int) -> None:
+        """A step is done."""
+        self.step, self.loss = self.step + 1, loss
+        self._record(loss, rate, nfe)
+
+    def until_due(self) -> int:
+        """Steps to the next one after which something is due, a selection, a checkpoint, a record or the end."""
+        nexts = (
+            -(-(self.step * times // self.total + 1) * self.total // times)
+            for times in (self.settings.selections, CHECKPOINTS, RECORDS, 1)
+        )
+        return min(nexts) - self.step
 
     def is_due(self, times: int) -> bool:
         """Is this step one of `times` equally spaced ones?"""

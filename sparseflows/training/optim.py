@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sparseflows.errors import lookup
 from sparseflows.specs import TrainSpec
@@ -62,3 +62,18 @@ def build_optimiser(settings: TrainSpec, parameters: Iterable[nn.Parameter]) -> 
         return torch.optim.SGD(chosen, lr=rate, weight_decay=decay, momentum=0.9)
     kind = torch.optim.Adam if settings.optimiser == "adam" else torch.optim.AdamW
     return kind(chosen, lr=rate, betas=(0.9, settings.beta2), weight_decay=decay, fused=True)
+
+
+def moments(optimiser: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[str, Tensor]:
+    """What an optimiser of `build_optimiser` carries from step to step for `parameter`; the tensors are the live ones.
+
+    Before its first step, PyTorch has none yet: then they are made, with the zeros that it begins with.
+    """
+    state: dict[str, Tensor] = optimiser.state[parameter]
+    names = ("momentum_buffer",) if isinstance(optimiser, torch.optim.SGD) else ("exp_avg", "exp_avg_sq")
+    for name in names:
+        if state.get(name) is None:
+            state[name] = torch.zeros_like(parameter.detach())
+    if "exp_avg" in names:
+        state.setdefault("step", torch.zeros((), dtype=torch.float32, device=parameter.device))
+    return state

@@ -56,3 +56,20 @@ def test_frozen_parameters_stay_out() -> None:
     module = network()
     module[0].weight.requires_grad_(False)
     assert FlatParameters(module).vector.numel() == sum(p.numel() for p in module.parameters()) - 12
+
+
+def test_gradients_and_entries_of_single_parameters() -> None:
+    module = network()
+    module[2].weight.requires_grad_(False)
+    flat = FlatParameters(module)
+    first, frozen = flat.gradients_of([module[0].weight, module[2].weight])
+    assert frozen is None
+    first.fill_(3.0)
+    assert torch.equal(module[0].weight.grad, torch.full((4, 3), 3.0, dtype=torch.float64))
+    assert float(flat.vector.grad.sum()) == 36
+    assert flat.holds(module[0].bias)
+    assert not flat.holds(module[2].weight)
+    chosen = torch.tensor([True, False, False, True])
+    found = flat.spread([(module[0].bias, chosen), (module[0].bias, ~chosen), (module[2].bias, torch.tensor([0, 1]))])
+    assert found.tolist() == [0] * 12 + [1] * 4 + [0, 1]
+    assert flat.spread([]) is None

@@ -8,7 +8,7 @@ from torch import nn
 
 from sparseflows.errors import InputError
 from sparseflows.specs import TrainSpec
-from sparseflows.training.optim import SCHEDULES, build_optimiser, learning_rate
+from sparseflows.training.optim import SCHEDULES, build_optimiser, learning_rate, moments
 
 
 def settings(**changes):
@@ -132,3 +132,24 @@ def test_kinds(kind, cls):
     (group,) = optimiser.param_groups
     assert (group["lr"], group["weight_decay"]) == (0.3, 0.1)
     assert group["params"] == [weight]
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adam", "adamw"])
+def test_moments_that_are_made_beforehand_are_those_that_pytorch_begins_with(kind):
+    spec, ends = settings(optimiser=kind, lr=0.3, weight_decay=0.1), []
+    for beforehand in (False, True):
+        weights = nn.Parameter(torch.tensor([1.0, -2.0, 0.5]))
+        optimiser = build_optimiser(spec, [weights])
+        if beforehand:
+            made = moments(optimiser, weights)
+            assert all(not value.any() for value in made.values())
+        for gradient in ((0.4, -2.0, 0.0), (1.0, 0.3, 0.2)):
+            weights.grad = torch.tensor(gradient)
+            optimiser.step()
+        carried = moments(optimiser, weights)
+        assert carried is optimiser.state[weights]
+        ends.append({"weights": weights.detach(), **carried})
+    assert ends[0].keys() == ends[1].keys()
+    for name, value in ends[0].items():
+        assert value.dtype is ends[1][name].dtype
+        torch.testing.assert_close(value, ends[1][name], rtol=0, atol=0)

@@ -4,8 +4,10 @@ What is gone already is read off the network itself (its parameters are exactly 
 from a checkpoint takes the same things away at the same steps.
 """
 
+from __future__ import annotations
+
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +17,7 @@ from torch import nn
 from sparseflows.pruning.cutting.structured import floor_of
 from sparseflows.pruning.cutting.unstructured import prune_weights
 from sparseflows.pruning.graph.groups import Keep, hidden_layers, params_counter
-from sparseflows.pruning.graph.masks import Masks, masks_of_neurons
+from sparseflows.pruning.graph.masks import Keeper, Masks, masks_of_neurons
 from sparseflows.pruning.methods import METHODS, Pruned, without_neurons
 from sparseflows.pruning.observing.observe import Sample
 from sparseflows.pruning.scoring.criteria import score
@@ -65,7 +67,7 @@ class Gradual:
             return self.every * max(1, len(self._leaving(before.flow)))
         return max(1, self.weight_steps)
 
-    def begin(self, before: Pruned[nn.Module], saved: Mapping[str, Any] | None) -> Callable[[nn.Module], None]:
+    def begin(self, before: Pruned[nn.Module], saved: Mapping[str, Any] | None) -> Underway:
         """What to call after every training step: holds what is gone at 0, and takes more away when it is time.
 
         Args:
@@ -73,24 +75,25 @@ class Gradual:
             saved: the checkpoint that its training goes on from; what is gone by then is exactly 0 in it.
         """
         leaving = self._leaving(before.flow) if self.by_neurons else []
-        params, masks, step = before.params, before.masks, 0
+        masks, step = before.masks, 0
         if saved is not None:
             names = {name for name, _ in before.flow.named_parameters()}
             masks = Masks({name: tensor != 0 for name, tensor in saved["model"].items() if name in names})
             step = saved["step"]
+        return Underway(self, before.params, leaving, masks, step)
 
-        def after_step(network: nn.Module) -> None:
-            nonlocal masks, step
-            step += 1
-            if masks is not None:
-                masks.apply_(network)
-            event, since = divmod(step, self.spacing)
-            if since == 0 and not self.by_neurons:
-                masks = self._mask(network, event, params)
-            elif since == 0 and event <= len(leaving):
-                masks = self._silence(network, leaving[event - 1])
+    def take_away(self, network: nn.Module, event: int, params: int, leaving: Sequence[int]) -> Masks | None:
+        """What is masked after an event, numbered from 1; None where it takes nothing away.
 
-        return after_step
+        Args:
+            network: the one in training.
+            event: its number.
+            params: of the network before the stage.
+            leaving: the hidden layer that each event takes a neuron from.
+        """
+        if not self.by_neurons:
+            return self._mask(network, event, params)
+        return self._silence(network, leaving[event - 1]) if event <= len(leaving) else None
 
     def finish(self, trained: Pruned[nn.Module]) -> Pruned[nn.Module]:
         """What is left at the end of the training: neurons that went are taken out."""
@@ -137,6 +140,53 @@ class Gradual:
 
     def _scores(self, network: nn.Module) -> dict[str, torch.Tensor]:
         return score(METHODS[self.method].criterion, network, self.sample, seed=self.seed)
+
+
+@dataclass
+class Underway:
+    """A gradual pruning between two training steps.
+
+    Attributes:
+        gradual: what is to be done.
+        params: of the network before the stage.
+        leaving: the hidden layer that each event takes a neuron from.
+        masks: what is masked now.
+        step: training steps that are done.
+    """
+
+    gradual: Gradual
+    params: int
+    leaving: Sequence[int]
+    masks: Masks | None
+    step: int
+    _keeper: Keeper | None = None
+
+    def __call__(self, network: nn.Module) -> None:
+        """A step is done: hold what is gone at 0, and take more away if it is time."""
+        self.step += 1
+        if keeper := self._keeper_of(network):
+            keeper(network)
+        event, since = divmod(self.step, self.gradual.spacing)
+        found = None if since else self.gradual.take_away(network, event, self.params, self.leaving)
+        if found is not None:
+            self.masks, self._keeper = found, None
+
+    def held(self, network: nn.Module) -> tuple[Sequence[tuple[nn.Parameter, torch.Tensor]], float]:
+        """What is held at 0, parameters (…) with what goes (…), and for how many steps there is no event.
+
+        It is what `training.many_steps` asks.
+        """
+        keeper = self._keeper_of(network)
+        return keeper.entries if keeper else (), self.gradual.spacing - 1 - self.step % self.gradual.spacing
+
+    def skip(self, steps: int) -> None:
+        """So many steps without an event were taken by someone who held these entries."""
+        self.step += steps
+
+    def _keeper_of(self, network: nn.Module) -> Keeper | None:
+        if self._keeper is None and self.masks is not None:
+            self._keeper = self.masks.keeper(network)
+        return self._keeper
 
 
 def _of_zeros(network: nn.Module) -> Masks:

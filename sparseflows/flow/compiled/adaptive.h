@@ -44,16 +44,6 @@ static REAL combined(REAL start, REAL *const *rates, const double *coefficients,
     return start;
 }
 
-/* r rows of (rows x dim) from `first` on, padded, into `to`. */
-static void load(const Field *f, const REAL *from, long first, int r, REAL *to) {
-    memset(to, 0, sizeof(REAL) * r * f->pad);
-    for (int i = 0; i < r; i++) memcpy(to + (long)i * f->pad, from + (first + i) * f->dim, f->dim * sizeof(REAL));
-}
-
-static void unload(const Field *f, const REAL *from, long first, int r, REAL *to) {
-    for (int i = 0; i < r; i++) memcpy(to + (first + i) * f->dim, from + (long)i * f->pad, f->dim * sizeof(REAL));
-}
-
 /* What a solve of r rows at a time works on: states (r x pad) and traces (r), and a method's rates of both. */
 typedef struct {
     Field f;

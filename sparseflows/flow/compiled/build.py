@@ -17,7 +17,10 @@ from pathlib import Path
 import torch
 
 SOURCE = Path(__file__).parent / "solve.c"
-PARTS = ("solve.c", "adaptive.h", "curvature.h", "second.h", "field.h", "product.h", "vector.h")
+PARTS = (
+    "solve.c", "adaptive.h", "curvature.h", "second.h", "training.h", "matching.h", "updates.h", "field.h", "product.h",
+    "vector.h",
+)  # fmt: skip
 FLAGS = ("-std=gnu11", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", "-pthread")
 PRECISIONS = {torch.float32: (), torch.float64: ("-DDOUBLE",)}
 SWITCH = "SPARSEFLOWS_COMPILED"

@@ -122,6 +122,16 @@ static Passed *take_passed(Arena *arena, const int *width, int layers, int stack
     return passed;
 }
 
+/* r rows of (rows x dim) from `first` on, padded, into `to`. */
+static void load(const Field *f, const REAL *from, long first, int r, REAL *to) {
+    memset(to, 0, sizeof(REAL) * r * f->pad);
+    for (int i = 0; i < r; i++) memcpy(to + (long)i * f->pad, from + (first + i) * f->dim, f->dim * sizeof(REAL));
+}
+
+static void unload(const Field *f, const REAL *from, long first, int r, REAL *to) {
+    for (int i = 0; i < r; i++) memcpy(to + (first + i) * f->dim, from + (long)i * f->pad, f->dim * sizeof(REAL));
+}
+
 static inline V at(const REAL *p, long offset) { return *(const V *)(p + offset); }
 static inline void put(REAL *p, long offset, V value) { *(V *)(p + offset) = value; }
 

@@ -3,6 +3,7 @@
    Rows are independent of one another, so they go in small tiles: everything that a tile needs for its gradient stays
    in the core's caches, and memory grows neither with the batch nor with the number of steps. */
 #include "curvature.h"
+#include "training.h"
 #include <pthread.h>
 
 #if defined(__SSE__)
@@ -45,31 +46,39 @@ static int provide(Arena *arena, long bytes) {
 int match(Block *block, const REAL *points, const REAL *targets, const REAL *t, long rows, int tile, double *loss) {
     FLUSH_DENORMALS
     Arena arena = {0};
-    Field f;
-    Passed *passed = NULL;
-    REAL *here = NULL, *of_z = NULL, *g = NULL, *other = NULL;
+    Match m;
     for (int measuring = 1; measuring >= 0; measuring--) {
-        if (!measuring && !provide(&arena, arena.used)) return 1;
-        f = lay_out(&arena, block, VALUE, 1);
-        passed = take_passed(&arena, block->width, f.layers, 1, tile);
-        here = take_reals(&arena, tile * f.pad), of_z = take_reals(&arena, tile * f.pad);
-        g = take_reals(&arena, tile * f.widest), other = take_reals(&arena, tile * f.widest);
+        if (!measuring && !provide(&arena, arena.used)) return NO_MEMORY;
+        m = room_for_match(&arena, block, tile);
+        if (measuring) lay_out(&arena, block, VALUE, 1);
     }
-    *loss = 0;
-    for (long first = 0; first < rows; first += tile) {
-        const int r = rows - first < tile ? (int)(rows - first) : tile;
-        load(&f, points, first, r, passed[0].entered);
-        forward(&f, passed, t + first, 1, r, here, NULL);
-        for (int i = 0; i < r; i++)
-            for (int j = 0; j < f.dim; j++) {
-                const REAL error = here[i * f.pad + j] - targets[(first + i) * f.dim + j];
-                *loss += (double)error * error / rows;
-                here[i * f.pad + j] = 2 * error / (REAL)rows;
-            }
-        backward(&f, passed, t + first, 1, r, here, NULL, of_z, g, other);
+    *loss = match_rows(&m, arena, block, points, targets, t, rows);
+    return DONE;
+}
+
+/* Flow matching steps, one after the other: see training.h. A loss that is not finite ends the call before its step. */
+int take_steps(Block *block, Course *course, Update *u, int tile) {
+    FLUSH_DENORMALS
+    Arena arena = {0};
+    Match m;
+    REAL *points = NULL, *targets = NULL;
+    long most = 0;
+    for (int k = 0; k < course->steps; k++) most = course->rows[k] > most ? course->rows[k] : most;
+    for (int measuring = 1; measuring >= 0; measuring--) {
+        if (!measuring && !provide(&arena, arena.used)) return NO_MEMORY;
+        m = room_for_match(&arena, block, tile);
+        points = take_reals(&arena, most * block->width[0]), targets = take_reals(&arena, most * block->width[0]);
+        if (measuring) lay_out(&arena, block, VALUE, 1);
     }
-    hand_back(&f);
-    return 0;
+    for (int k = 0; k < course->steps; k++) {
+        make_path(course, k, block->width[0], points, targets);
+        memset(u->gradient, 0, u->params * sizeof(REAL));
+        course->loss[k] = (REAL)match_rows(&m, arena, block, points, targets, course->time[k], course->rows[k]);
+        if (!isfinite(course->loss[k])) return NON_FINITE;
+        update(u, course->rate[k]);
+        course->taken++;
+    }
+    return DONE;
 }
 
 /* One evaluation on the way, with what its gradient needs. */

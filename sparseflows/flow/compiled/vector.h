@@ -16,6 +16,7 @@
 #ifdef DOUBLE
 typedef double REAL;
 typedef int64_t WHOLE;
+#define SQRT sqrt
 #define EXPONENT_BITS 52
 #define EXPONENT_BIAS 1023
 #define LOWEST -700.0
@@ -25,6 +26,7 @@ typedef int64_t WHOLE;
 #else
 typedef float REAL;
 typedef int32_t WHOLE;
+#define SQRT sqrtf
 #define EXPONENT_BITS 23
 #define EXPONENT_BIAS 127
 #define LOWEST -86.0f

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,6 +13,44 @@ from torch import Tensor, nn
 
 from sparseflows.errors import InputError
 from sparseflows.pruning.graph.groups import Keep, by_neuron, check_keep, hidden_layers
+
+
+@dataclass(frozen=True)
+class Keeper:
+    """Sets to 0, whenever it is called, the entries that masks take away from a network.
+
+    Attributes:
+        entries: each parameter of which something goes, and a bool tensor of its shape, True where it goes.
+    """
+
+    entries: Sequence[tuple[nn.Parameter, Tensor]]
+
+    @torch.no_grad()
+    def __call__(self, same: nn.Module) -> None:
+        """Set them to 0 in the network that this was made for."""
+        for parameter, gone in self.entries:
+            parameter.masked_fill_(gone, 0.0)
+
+    def held(self, same: nn.Module) -> tuple[Sequence[tuple[nn.Parameter, Tensor]], float]:
+        """Parameters (…), each with what goes (…), and for how many steps of a training it is these: for ever.
+
+        It is what `training.many_steps` asks.
+        """
+        return self.entries, math.inf
+
+    def skip(self, steps: int) -> None:
+        """So many steps went by without a call; nothing here depends on them."""
+
+
+@dataclass(frozen=True)
+class Withhold:
+    """A hook on a parameter that lets no gradient reach the entries where `gone` (bool, of its shape) is True."""
+
+    gone: Tensor
+
+    def __call__(self, gradient: Tensor) -> Tensor:
+        """The gradient with zeros there."""
+        return gradient.masked_fill(self.gone, 0.0)
 
 
 class Masks(Mapping[str, Tensor]):
@@ -65,21 +104,14 @@ class Masks(Mapping[str, Tensor]):
         """Set every masked entry of `network` to exactly 0, in place; raises as `check`."""
         self.keeper(network)(network)
 
-    def keeper(self, network: nn.Module) -> Callable[[nn.Module], None]:
+    def keeper(self, network: nn.Module) -> Keeper:
         """`apply_` to `network` for every step of a training: what goes is looked up once. Raises as `check`."""
-        pairs = self._masked(network)
-
-        @torch.no_grad()
-        def keep(same: nn.Module) -> None:
-            for parameter, gone in pairs:
-                parameter.masked_fill_(gone, 0.0)
-
-        return keep
+        return Keeper(self._masked(network))
 
     def hold_(self, network: nn.Module) -> None:
         """Let no gradient reach a masked entry of `network` again: neither Adam's moments nor a clipped norm see it."""
         for parameter, gone in self._masked(network):
-            parameter.register_hook(partial(torch.masked_fill, mask=gone, value=0.0))
+            parameter.register_hook(Withhold(gone))
 
     def _masked(self, network: nn.Module) -> list[tuple[nn.Parameter, Tensor]]:
         """The parameters of `network` of which something goes, each with what goes."""

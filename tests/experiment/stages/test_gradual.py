@@ -13,10 +13,14 @@ from sparseflows.experiment.stages import gradual as gradual_module
 from sparseflows.experiment.stages import stage as stage_module
 from sparseflows.experiment.stages.gradual import Gradual
 from sparseflows.flow.build import build_flow
+from sparseflows.flow.compiled.build import library
 from sparseflows.pruning.methods import METHODS, unpruned
 from sparseflows.pruning.observing.observe import Sample
-from sparseflows.specs import FlowSpec
+from sparseflows.specs import FlowSpec, TrainSpec
 from sparseflows.specs.methods import DRAWN
+from sparseflows.training import loop, many_steps
+from sparseflows.training.loop import Hooks, train
+from sparseflows.training.objectives import FlowMatching
 
 CHANGES = {
     "prune.protocols": ["gradual"],
@@ -243,6 +247,33 @@ def test_scores_are_taken_of_the_network_as_it_is_then(monkeypatch):
     walk(plan, dense_flow(), plan.steps(unpruned(dense)))
     assert len(seen) == plan.steps(unpruned(dense)) // 2
     assert all(not torch.equal(a, b) for a, b in pairwise(seen))
+
+
+@pytest.mark.skipif(library(torch.float64) is None, reason="no C compiler here")
+@pytest.mark.parametrize("method", ["neuron_l1", "unstructured"])
+def test_steps_between_two_events_go_in_one_call(method, monkeypatch):
+    calls, ends, counts = [], [], []
+    taken = many_steps.take_steps
+    monkeypatch.setattr(many_steps, "take_steps", lambda *given: calls.append(len(given[2])) or taken(*given))
+    monkeypatch.setattr(many_steps, "SECONDS_A_CALL", 1e9)
+    settings = TrainSpec(objective="flow_matching", steps=24, batch=16, lr=0.01, selections=1, clip=1.0)
+    rows = torch.randn(40, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    monkeypatch.setattr(loop, "CHECKPOINTS", 1)
+    monkeypatch.setattr(loop, "RECORDS", 2)
+    for objective in (FlowMatching(), FlowMatching(compiled=False)):
+        network = dense_flow((6, 4), time="concat")
+        before = unpruned(network)
+        plan = Gradual(method, dense_flow((6, 4), time="concat"), before.params // 2, every=5, weight_steps=24)
+        after = plan.begin(before, None)
+        train(network, objective, rows, settings, seed=0, purpose="x", hooks=Hooks(after_step=after))
+        assert after.step == 24
+        ends.append(network.state_dict())
+        counts.append(plan.finish(before).params)
+    # Events after 5, 10, 15 and 20 steps, each a step by itself; a record after 12.
+    assert calls == [4, 4, 2, 2, 4, 4]
+    assert counts[0] == counts[1] < before.params
+    for name, tensor in ends[0].items():
+        torch.testing.assert_close(tensor, ends[1][name], rtol=1e-12, atol=1e-12)
 
 
 def copy_of(network: nn.Module) -> torch.Tensor:
