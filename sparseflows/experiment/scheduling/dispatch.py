@@ -111,5 +111,5 @@ def _side_by_side(tasks: Sequence[Task], workers: Workers, watch: Watch, wait: b
 
     # Workers of this machine end with this process; others would outlive it, and listen.
     check = functools.partial(end_with, os.getpid()) if workers.share_memory else Leash(watch.beat).check
-    found: list[Outcome] = Parallel()(delayed(work)(task, check, wait, collect) for task in tasks)
+    found: list[Outcome] = Parallel()(delayed(work)(task, check, wait, collect, workers.share_memory) for task in tasks)
     return found

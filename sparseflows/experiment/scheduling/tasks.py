@@ -16,6 +16,7 @@ from sparseflows.experiment.monitoring.progress import Progress
 from sparseflows.experiment.rows import describe, load_splits
 from sparseflows.experiment.stages.context import check_device, make_context
 from sparseflows.experiment.stages.protocols import make_dense, run_sequence
+from sparseflows.flow.compiled.build import say_no_more
 from sparseflows.specs import Spec
 from sparseflows.specs.choices import OF_DENSE, REWIND, SCRATCH
 
@@ -163,8 +164,13 @@ def tasks_of(
     ]
 
 
-def work(task: Task, check: Callable[[], None], wait: bool, collect: bool) -> Outcome:
-    """What a worker calls: `carry_out`, told by a `WorkerProgress`."""
+def work(task: Task, check: Callable[[], None], wait: bool, collect: bool, same_machine: bool) -> Outcome:
+    """What a worker calls: `carry_out`, told by a `WorkerProgress`.
+
+    `same_machine`: as the `run` that gave the work, which has said what this machine lacks.
+    """
+    if same_machine:
+        say_no_more()
     progress = WorkerProgress(check)
     progress.begin("")
     return carry_out(task, progress, wait, collect)
