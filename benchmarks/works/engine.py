@@ -95,5 +95,6 @@ def _of(
     case: str, works: list[Callable[[], object]], context: Context, part: tuple[float, float], note: str, among: int = 1
 ) -> Measurement:
     """Seconds of the first of `works`, ours, and of the second, each divided by what it does `among` times."""
-    ours, plain = ([took / among for took in one] for one in in_turns(works, context.settings.repeats, context.part(*part)))
+    turns = in_turns(works, context.settings.repeats, context.part(*part))
+    ours, plain = ([took / among for took in one] for one in turns)
     return Measurement("engine", case, ours, plain, note)
