@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -92,7 +92,12 @@ def _product(context: Context) -> Measurement:
 
 
 def _of(
-    case: str, works: list[Callable[[], object]], context: Context, part: tuple[float, float], note: str, among: int = 1
+    case: str,
+    works: Sequence[Callable[[], object]],
+    context: Context,
+    part: tuple[float, float],
+    note: str,
+    among: int = 1,
 ) -> Measurement:
     """Seconds of the first of `works`, ours, and of the second, each divided by what it does `among` times."""
     turns = in_turns(works, context.settings.repeats, context.part(*part))

@@ -164,14 +164,17 @@ def tasks_of(
     ]
 
 
-def work(task: Task, check: Callable[[], None], wait: bool, collect: bool, same_machine: bool) -> Outcome:
+def work(task: Task, check: Callable[[], None] | None, wait: bool, collect: bool) -> Outcome:
     """What a worker calls: `carry_out`, told by a `WorkerProgress`.
 
-    `same_machine`: as the `run` that gave the work, which has said what this machine lacks.
+    Args:
+        task, wait, collect: as there.
+        check: does not return where the `run` that gave the work is gone. None: the worker is a process of that run's
+            machine and ends with it, and the run has said what this machine lacks.
     """
-    if same_machine:
+    if check is None:
         say_no_more()
-    progress = WorkerProgress(check)
+    progress = WorkerProgress(check or (lambda: None))
     progress.begin("")
     return carry_out(task, progress, wait, collect)
 
