@@ -23,6 +23,10 @@ class DataWarning(UserWarning):
     """Something about the rows that makes their likelihood mean little."""
 
 
+class EngineWarning(UserWarning):
+    """The compiled engine is not there, so that everything takes longer."""
+
+
 class RunError(SparseFlowsError, RuntimeError):
     """The input was fine, the work failed."""
 

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from sparseflows.errors import Interrupted, SaidElsewhere, SparseFlowsError, is_out_of_memory
+from sparseflows.errors import EngineWarning, Interrupted, SaidElsewhere, SparseFlowsError, is_out_of_memory
 
 INTERRUPTED = Interrupted.exit_code
 
@@ -21,18 +21,30 @@ def run_app(app: Any, prog: str, args: list[str] | None = None) -> int:
     Errors are one line on standard error. Help and results go to standard output.
     """
     try:
-        with no_interrupt_lost(), _no_arithmetic_warned_of():
+        with no_interrupt_lost(), _warnings_as_lines():
             return _run(app, prog, args)
     except KeyboardInterrupt:
         return _say(prog, "interrupted", INTERRUPTED)
 
 
 @contextlib.contextmanager
-def _no_arithmetic_warned_of() -> Iterator[None]:
-    """Within, NumPy says nothing of its own of numbers that are none: what they come to is said in a line of ours."""
+def _warnings_as_lines() -> Iterator[None]:
+    """Within, a missing engine is a note of one line, and NumPy says nothing of its own of numbers that are none.
+
+    What such numbers come to is said in a line of ours.
+    """
     with warnings.catch_warnings():
         what = r"(invalid value|overflow|underflow|divide by zero) encountered"
         warnings.filterwarnings("ignore", what, RuntimeWarning)
+        before = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if issubclass(category, EngineWarning):
+                print(f"note: {message}", file=sys.stderr)
+            else:
+                before(message, category, *where, **more)
+
+        warnings.showwarning = show
         yield
 
 

@@ -73,6 +73,7 @@ class RunOptions:
 def run_one(spec: Spec, options: RunOptions) -> None:
     """Carry one experiment out and print its table."""
     workers = options.workers([spec.device])
+    workers.warm_up()
     splits, digest = prepare(spec)
     options.check_devices([spec.device])
     with workers.connected() as lost:
@@ -124,6 +125,7 @@ def run_sweep_of(sweep: Sweep, options: RunOptions) -> None:
 
     devices = {point.spec.device for point in sweep.points}
     workers = options.workers(devices)
+    workers.warm_up()
     digests, notes = check_points(sweep)
     options.check_devices(devices)
     with workers.connected() as lost:

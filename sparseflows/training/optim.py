@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from sparseflows.errors import lookup
 from sparseflows.specs import TrainSpec
+from sparseflows.training.untraced import SGD, Adam, AdamW
 
 Schedule = Callable[[TrainSpec, int, int, int], float]
 
@@ -59,8 +60,8 @@ def build_optimiser(settings: TrainSpec, parameters: Iterable[nn.Parameter]) -> 
     """adamw, adam or sgd (momentum 0.9). Adam's weight decay is added to the gradient, AdamW's is decoupled."""
     chosen, rate, decay = list(parameters), settings.lr, settings.weight_decay
     if settings.optimiser == "sgd":
-        return torch.optim.SGD(chosen, lr=rate, weight_decay=decay, momentum=0.9)
-    kind = torch.optim.Adam if settings.optimiser == "adam" else torch.optim.AdamW
+        return SGD(chosen, lr=rate, weight_decay=decay, momentum=0.9)
+    kind = Adam if settings.optimiser == "adam" else AdamW
     return kind(chosen, lr=rate, betas=(0.9, settings.beta2), weight_decay=decay, fused=True)
 
 

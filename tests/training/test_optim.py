@@ -128,7 +128,7 @@ def test_optimisers_against_their_formulas(kind, decay):
 def test_kinds(kind, cls):
     weight = nn.Parameter(torch.zeros(2))
     optimiser = build_optimiser(settings(optimiser=kind, lr=0.3, weight_decay=0.1), iter([weight]))
-    assert type(optimiser) is cls
+    assert isinstance(optimiser, cls)
     (group,) = optimiser.param_groups
     assert (group["lr"], group["weight_decay"]) == (0.3, 0.1)
     assert group["params"] == [weight]

@@ -2,13 +2,11 @@
 
 import contextlib
 import functools
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparseflows.distributed.torchrun import end_with
 from sparseflows.errors import RunError
 from sparseflows.experiment.folder.folder import RunFolder
 from sparseflows.experiment.monitoring.progress import Progress
@@ -107,9 +105,6 @@ def _order(tasks: Sequence[Task]) -> list[int]:
 
 
 def _side_by_side(tasks: Sequence[Task], workers: Workers, watch: Watch, wait: bool, collect: bool) -> list[Outcome]:
-    from joblib import Parallel, delayed
-
     # Workers of this machine end with this process; others would outlive it, and listen.
-    check = functools.partial(end_with, os.getpid()) if workers.share_memory else Leash(watch.beat).check
-    found: list[Outcome] = Parallel()(delayed(work)(task, check, wait, collect) for task in tasks)
-    return found
+    check = None if workers.share_memory else Leash(watch.beat).check
+    return workers.each(functools.partial(work, check=check, wait=wait, collect=collect), tasks)

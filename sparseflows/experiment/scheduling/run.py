@@ -16,7 +16,7 @@ from sparseflows.experiment.scheduling.dispatch import run_tasks
 from sparseflows.experiment.scheduling.tasks import tasks_of
 from sparseflows.experiment.scheduling.workers import HERE, Errors, Workers
 from sparseflows.experiment.stages.context import check_device
-from sparseflows.flow.compiled.build import why_not
+from sparseflows.flow.compiled.build import PLAIN_PATH, say_no_more, why_not
 from sparseflows.specs import Spec
 
 
@@ -69,4 +69,5 @@ def mention_engine(spec: Spec, progress: Progress) -> None:
     """Compile the engine before the workers would, or say that there is none."""
     missing = why_not(getattr(torch, spec.dtype)) if spec.network is None and spec.device == "cpu" else None
     if missing is not None:
-        progress.say(f"{missing}: small flows take the plain path, which is slower; the numbers agree to the tolerance")
+        say_no_more()
+        progress.say(f"{missing}: {PLAIN_PATH}")

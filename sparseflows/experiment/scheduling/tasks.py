@@ -16,6 +16,7 @@ from sparseflows.experiment.monitoring.progress import Progress
 from sparseflows.experiment.rows import describe, load_splits
 from sparseflows.experiment.stages.context import check_device, make_context
 from sparseflows.experiment.stages.protocols import make_dense, run_sequence
+from sparseflows.flow.compiled.build import say_no_more
 from sparseflows.specs import Spec
 from sparseflows.specs.choices import OF_DENSE, REWIND, SCRATCH
 
@@ -163,9 +164,17 @@ def tasks_of(
     ]
 
 
-def work(task: Task, check: Callable[[], None], wait: bool, collect: bool) -> Outcome:
-    """What a worker calls: `carry_out`, told by a `WorkerProgress`."""
-    progress = WorkerProgress(check)
+def work(task: Task, check: Callable[[], None] | None, wait: bool, collect: bool) -> Outcome:
+    """What a worker calls: `carry_out`, told by a `WorkerProgress`.
+
+    Args:
+        task, wait, collect: as there.
+        check: does not return where the `run` that gave the work is gone. None: the worker is a process of that run's
+            machine and ends with it, and the run has said what this machine lacks.
+    """
+    if check is None:
+        say_no_more()
+    progress = WorkerProgress(check or (lambda: None))
     progress.begin("")
     return carry_out(task, progress, wait, collect)
 

@@ -1,17 +1,18 @@
-"""Who carries the tasks of a run out: this process, processes of this machine, or a Dask or Ray cluster; by joblib."""
+"""Who carries the tasks of a run out: this process, processes of this machine, or by joblib a Dask or Ray cluster."""
 
 import contextlib
 import logging
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, ClassVar
 
 from sparseflows.errors import InputError
+from sparseflows.experiment.scheduling import pool
 
 CONNECT_WITHIN = 10.0  # seconds
 DASK_REMEDY = "give what `dask scheduler` prints, as tcp://HOST:8786"
@@ -29,13 +30,22 @@ class Workers:
 
     share_memory: ClassVar[bool] = False
 
+    def warm_up(self) -> None:
+        """There will be work soon: they may get ready for it."""
+
     def connected(self) -> contextlib.AbstractContextManager[Errors]:
-        """Within, a `joblib.Parallel()` is theirs; gives the errors that say that one of them was lost.
+        """Within, `each` may be called; gives the errors that say that one of them was lost.
 
         Raises:
             InputError: they cannot be reached, or what they need is not installed.
         """
         raise NotImplementedError
+
+    def each(self, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+        """`function` of every item, by the workers; the results in the order of the items."""
+        from joblib import Parallel, delayed
+
+        return list(Parallel()(delayed(function)(item) for item in items))
 
 
 @dataclass(frozen=True)
@@ -45,14 +55,19 @@ class LocalWorkers(Workers):
     jobs: int = 1
     share_memory: ClassVar[bool] = True
 
+    def warm_up(self) -> None:
+        """What the processes are forked from begins to import."""
+        if self.jobs > 1:
+            pool.warm_up()
+
     @contextlib.contextmanager
     def connected(self) -> Iterator[Errors]:
-        """Processes that Ctrl-C ends, all of them."""
-        from joblib import parallel_config
+        """Nobody need be reached."""
+        yield (BrokenProcessPool,)
 
-        # Memory they share is copied when written to (mode c), because PyTorch warns of arrays that cannot be.
-        with parallel_config(n_jobs=self.jobs, mmap_mode="c"):
-            yield (BrokenProcessPool,)
+    def each(self, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+        """`function` of every item, by processes that Ctrl-C ends, all of them."""
+        return pool.side_by_side(function, items, self.jobs)
 
 
 HERE = LocalWorkers()

@@ -5,7 +5,7 @@
 #pragma once
 #include "field.h"
 
-enum { DONE, NO_MEMORY, NON_FINITE, OUT_OF_STEPS, UNDERFLOW }; /* the order that Python knows */
+enum { DONE, NO_MEMORY, NON_FINITE, OUT_OF_STEPS, TOO_SHORT }; /* the order that Python knows */
 enum { MOST = 16, LANES_AT_MOST = 64, MOST_SPENT = 64 };
 
 static const double SMALLEST = sizeof(REAL) == 4 ? 1e-7 : 1e-14; /* step, over tau */
@@ -97,7 +97,7 @@ static void advance(Progress *p, double found, double most, const Tableau *table
     if (!p->taken && factor > 0.9) factor = 0.9;
     p->step *= factor;
     if (p->done == 1) return;
-    if (p->step < SMALLEST) p->status = infinite ? NON_FINITE : UNDERFLOW;
+    if (p->step < SMALLEST) p->status = infinite ? NON_FINITE : TOO_SHORT;
     else if (p->nfe + tableau->stages > control->max_nfe) p->status = OUT_OF_STEPS;
     if (p->step > 1 - p->done) p->step = 1 - p->done;
 }

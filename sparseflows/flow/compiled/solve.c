@@ -3,6 +3,7 @@
    Rows are independent of one another, so they go in small tiles: everything that a tile needs for its gradient stays
    in the core's caches, and memory grows neither with the batch nor with the number of steps. */
 #include "curvature.h"
+#include "layout.h"
 #include "training.h"
 #include <pthread.h>
 
@@ -22,7 +23,7 @@ static unsigned flush(void) {
 #endif
 
 /* A thread keeps its memory between calls, and gives it back when it ends: its size, then what calls may use. */
-enum { HEAD = 64 };
+enum { HEAD = 64 }; /* bytes; what calls may use begins at a multiple of it */
 static pthread_key_t held;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static void make_key(void) { pthread_key_create(&held, free); }
@@ -33,12 +34,12 @@ static int provide(Arena *arena, long bytes) {
     long *memory = pthread_getspecific(held);
     if (memory == NULL || bytes > *memory) {
         free(memory);
-        memory = aligned_alloc(64, (HEAD + bytes + 4095) / 4096 * 4096);
+        memory = malloc(2 * HEAD + bytes); /* aligned below: not every system has aligned_alloc */
         pthread_setspecific(held, memory);
         if (memory == NULL) return 0;
         *memory = bytes;
     }
-    *arena = (Arena){(char *)memory + HEAD, 0};
+    *arena = (Arena){(char *)(((uintptr_t)memory + 2 * HEAD - 1) & ~(uintptr_t)(HEAD - 1)), 0};
     return 1;
 }
 

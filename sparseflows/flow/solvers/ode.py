@@ -15,12 +15,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchdiffeq import odeint, odeint_adjoint
 
 from sparseflows.distributed.processes import ALONE, Processes
 from sparseflows.errors import InputError, RunError, lookup
 from sparseflows.flow.solvers.adjoint import checked_rates, once_differentiable
 from sparseflows.flow.solvers.by_row import RowWatch, finite_rows
+from sparseflows.flow.solvers.late import odeint, odeint_adjoint
 from sparseflows.specs.choices import FIXED, GRADIENTS, SOLVERS
 
 State = tuple[Tensor, ...]

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchdiffeq import odeint
 
 from sparseflows.distributed.processes import Processes
+from sparseflows.flow.solvers.late import odeint
 from sparseflows.flow.solvers.ode import (
     Solution,
     SolveFailed,

@@ -121,7 +121,8 @@ def again(experiment: Experiment, folder: Path, run: Path, seen: dict[str, str],
 
 def _strike(pid: int, whom: str, random: Random) -> int:
     if whom == "worker":
-        workers = [one for one in _children(pid) if "popen_loky" in _command_line(one)]  # not joblib's tracker
+        servers = [one for one in _children(pid) if "multiprocessing.forkserver" in _command_line(one)]
+        workers = [worker for server in servers for worker in _children(server)]
         if not workers:
             return 0
         os.kill(random.choice(workers), signal.SIGKILL)

@@ -113,17 +113,17 @@ def test_two_jobs_compute_what_one_computes(param, finished, tmp_path, numbers, 
 
 
 def workers_of(pid: int) -> list[int]:
-    """joblib's processes that are children of `pid`."""
-    found = []
+    """The processes that the fork server of `pid` has forked."""
+    parents, servers = {}, set()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
-            command = (folder / "cmdline").read_text()
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if "multiprocessing.forkserver" in (folder / "cmdline").read_text():
+                servers.add(int(folder.name))
         except OSError:
             continue
-        if parent == str(pid) and "popen_loky" in command:
-            found.append(int(folder.name))
-    return found
+    servers = {one for one in servers if parents[one] == pid}
+    return [one for one, parent in parents.items() if parent in servers]
 
 
 def is_alive(pid: int) -> bool:
@@ -143,12 +143,11 @@ def wait_for(condition, seconds: float = 60.0) -> None:
 def test_workers_that_are_lost_again_and_again_are_one_line(param, tmp_path, call, monkeypatch):
     calls = []
 
-    class Pool:
-        def __call__(self, tasks):
-            calls.append(len(list(tasks)))
-            raise BrokenProcessPool("A worker process managed by the executor was unexpectedly terminated.")
+    def broken(function, tasks, jobs):
+        calls.append(len(tasks))
+        raise BrokenProcessPool("A worker process managed by the executor was unexpectedly terminated.")
 
-    monkeypatch.setattr("joblib.Parallel", Pool)
+    monkeypatch.setattr("sparseflows.experiment.scheduling.pool.side_by_side", broken)
     said = call("run", param, "--out", tmp_path, "--jobs", "3")
     assert said.status == 1
     assert calls == [2, 2, 2]
@@ -168,7 +167,7 @@ def test_a_worker_ends_with_its_parent(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
 def test_killed_workers_and_killed_parents(changed, tmp_path):
-    # Trainings that are long enough to be caught in, on more than a megabyte of float64: what joblib shares.
+    # Trainings that are long enough to be caught in, on more than a megabyte of float64: what workers share.
     param = changed({"seeds": [0, 1], "train.steps": 4000, "data.n_train": 70_000, "dtype": "float64", "prune": {}})
     run, log = tmp_path / "tiny", tmp_path / "log"
 
