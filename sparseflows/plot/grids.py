@@ -21,9 +21,10 @@ from sparseflows.evaluation.likelihood import as_dtype, likelihood, rows_per_chu
 from sparseflows.evaluation.sampling import Report
 from sparseflows.flow import divergence
 from sparseflows.flow.compiled import engine
-from sparseflows.flow.fields import Field
+from sparseflows.flow.fields import Field, MLPField
 from sparseflows.flow.model import Block, Flow
-from sparseflows.flow.solvers.ode import SolveFailed, Solver, State, Status, solve
+from sparseflows.flow.solvers.ode import Solution, SolveFailed, Solver, State, Status, solve
+from sparseflows.flow.solvers.tableaus import TABLEAUS
 from sparseflows.plot.windows import Array, centres
 
 TILE, SMALLEST_TILE = 20, 5  # cells on a side that are solved together: an easy tile need not take a hard one's steps
@@ -232,14 +233,8 @@ def _carry(flow: Flow, z: Tensor, start: float, end: float, solver: Solver) -> T
 
 def _within(block: Block, z: Tensor, start: float, end: float, solver: Solver) -> Tensor:
     # From t = start·T to end·T of one block, as a solve over s in [0, 1].
-    field, end_time = _field(block), block.end_time(z)
-    width = (end - start) * end_time
-
-    def rates(s: Tensor, state: State) -> State:
-        return (width * field(start * end_time + s.to(z.dtype) * width, state[0]),)
-
     on = torch.isfinite(z).all(1)
-    found = solve(rates, (z[on],), solver, by_row=True)
+    found = _solve_part(block, z[on], start, end, solver)
     assert found.failed is not None
     ended = z.masked_fill(~on[:, None], math.nan)
     ended[on] = found.state[0].masked_fill(found.failed[:, None], math.nan)
@@ -247,6 +242,19 @@ def _within(block: Block, z: Tensor, start: float, end: float, solver: Solver) -
     if 2 * lost > len(z):
         raise SolveFailed(found.status, found.nfe, f"{lost} of {len(z)} paths")
     return ended
+
+
+def _solve_part(block: Block, z: Tensor, start: float, end: float, solver: Solver) -> Solution:
+    field, end_time = _field(block), block.end_time(z)
+    if isinstance(field, MLPField) and solver.method in TABLEAUS and engine.takes(field, z, exact=False):
+        begin, width = (float(share * end_time) for share in (min(start, end), abs(end - start)))
+        return engine.carry(field, width, z, solver, False, reverse=end < start, by_row=True, begin=begin)
+    length = (end - start) * end_time
+
+    def rates(s: Tensor, state: State) -> State:
+        return (length * field(start * end_time + s.to(z.dtype) * length, state[0]),)
+
+    return solve(rates, (z,), solver, by_row=True)
 
 
 def _field(block: Block) -> Field:

@@ -9,7 +9,8 @@ from support.truths import SHEAR, SPIRAL, SineField, jacobians, linear_log_prob,
 from torch import nn
 
 from sparseflows.errors import RunError
-from sparseflows.flow.fields import LinearField
+from sparseflows.flow.compiled import engine
+from sparseflows.flow.fields import LinearField, MLPField
 from sparseflows.flow.model import Flow
 from sparseflows.flow.solvers.ode import SolveFailed, Solver
 from sparseflows.plot import grids
@@ -202,6 +203,27 @@ def test_paths_end_where_to_data_and_to_noise_do():
         # 1e-9 a step, some tens of steps.
         assert np.allclose(back[-1], flow.to_data(noise), atol=1e-6)
     assert np.allclose(there, back[::-1], atol=1e-6)
+
+
+@pytest.mark.parametrize(("time", "base"), [("concat", "gaussian"), ("concat_squash", "none"), ("none", "none")])
+def test_the_engine_draws_the_same_paths_and_densities(monkeypatch, time, base):
+    fields = [MLPField(2, [7, 6], "tanh", time, base).double() for _ in range(2)]
+    for number, field in enumerate(fields):
+        field.initialise(torch.Generator().manual_seed(number), 2.0)
+        with torch.no_grad():
+            for p in field.parameters():
+                p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(number)))
+    flow = Flow(fields, train_end_time=True)
+    for block, end_time in zip(flow.chain(), (0.7, 1.6), strict=True):
+        block.sqrt_end_time.data = torch.tensor(end_time, **DOUBLE).sqrt()
+    noise, clock = normal(30, 2, **DOUBLE).numpy(), [2.0, 1.7, 1.0, 0.4, 0.0, 0.6, 1.3]
+    grid = make_grid((-2.0, 2.0, -2.0, 2.0), 12)
+    assert engine.takes(fields[0], torch.as_tensor(noise), exact=True)
+    by_engine = path(flow, noise, clock, tight(DOUBLE)), log_density(flow, grid, tight(DOUBLE), "float64")
+    monkeypatch.setattr(engine, "takes", lambda *_, **__: False)
+    plain = path(flow, noise, clock, tight(DOUBLE)), log_density(flow, grid, tight(DOUBLE), "float64")
+    for found, expected in zip(by_engine, plain, strict=True):
+        assert np.allclose(found, expected, rtol=0, atol=1e-6)  # 1e-9 a step, some tens of steps
 
 
 def test_whitening_is_undone_at_the_end_and_only_there():

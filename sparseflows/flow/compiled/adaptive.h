@@ -20,12 +20,18 @@ typedef struct {
     long max_nfe;
     int by_row; /* of shared steps: the worst row's error counts, not the root mean square over the rows */
     int reverse;
+    double begin;  /* t at tau = 0; it is begin + T at tau = 1 */
     double first;  /* a step to begin with, over tau */
     long nfe;      /* out: evaluations, the largest number of any row */
     double *steps; /* out, of shared steps: their lengths, `room` of them at most */
     int room, taken;
     int *status; /* out: how each row ended; NULL: the first row that fails ends the call */
 } Control;
+
+/* t where so much of the way is behind a solve over a time T. */
+static REAL time_at(const Control *control, double whole, double tau) {
+    return (REAL)(control->begin + (control->reverse ? 1 - tau : tau) * whole);
+}
 
 /* start + step * sum of coefficients[i] * rates[i], into `end`; `size` in whole registers. */
 static void combine(REAL *end, const REAL *start, REAL *const *rates, const double *coefficients, int n, double step, long size) {
@@ -114,7 +120,7 @@ static int carry_together(Bench *b, const Tableau *tableau, Control *control, do
     const Field *f = &b->f;
     const int s = tableau->stages;
     const long size = r * (long)f->pad;
-    REAL *entered = b->passed[0].entered, time = (REAL)(control->reverse ? whole : 0);
+    REAL *entered = b->passed[0].entered, time = time_at(control, whole, 0);
     Progress p = {.step = fmin(1, control->first), .nfe = 1};
     load(f, points, 0, r, b->z);
     memcpy(entered, b->z, sizeof(REAL) * size);
@@ -128,7 +134,7 @@ static int carry_together(Bench *b, const Tableau *tableau, Control *control, do
             const double tau = p.done + (i < s ? tableau->c[i] : 1) * length;
             combine(entered, b->z, b->velocity, i < s ? tableau->a + i * s : tableau->b, i, signed_step, size);
             if (i == s) memcpy(b->z_next, entered, size * sizeof(REAL));
-            time = (REAL)((control->reverse ? 1 - tau : tau) * whole);
+            time = time_at(control, whole, tau);
             forward(f, b->passed, &time, 0, r, b->velocity[i], b->slope[i]);
         }
         memset(b->error, 0, size * sizeof(REAL));
@@ -187,7 +193,7 @@ static int begin(Bench *b, Lane *lanes, int r, int s, const Control *control, do
     for (int k = 0; k < n; k++) {
         memcpy(entered + k * pad, b->z + fresh[k] * pad, pad * sizeof(REAL));
         if (probes) memcpy(entered + (n + k) * pad, b->probe + fresh[k] * pad, pad * sizeof(REAL));
-        b->time[k] = (REAL)(control->reverse ? whole : 0);
+        b->time[k] = time_at(control, whole, 0);
     }
     if (n) evaluate(b, n, s);
     for (int k = 0; k < n; k++) {
@@ -212,7 +218,7 @@ static void step(Bench *b, Lane *lanes, int r, const Tableau *tableau, const Con
             const long o = (long)i * f->pad;
             for (int m = 0; m < k; m++) rates[m] = b->velocity[m] + o;
             combine(entered + o, b->z + o, rates, k < s ? tableau->a + k * s : tableau->b, k, length[i], f->pad);
-            b->time[i] = (REAL)((control->reverse ? 1 - tau : tau) * whole);
+            b->time[i] = time_at(control, whole, tau);
         }
         if (k == s) memcpy(b->z_next, entered, (long)r * f->pad * sizeof(REAL));
         evaluate(b, r, k);
@@ -251,7 +257,7 @@ static double first_step(Bench *b, const Tableau *tableau, const Control *contro
             b->probe[(long)i * f->pad + j] = 1;
         }
         lanes[i] = (Lane){i, {.step = fmin(1, control->first)}};
-        b->time[i] = (REAL)(control->reverse ? whole : 0), b->trace[i] = 0;
+        b->time[i] = time_at(control, whole, 0), b->trace[i] = 0;
     }
     memcpy(entered, b->z, 2 * (long)f->pad * sizeof(REAL));
     if (f->kind == PROBED) memcpy(entered + 2 * (long)f->pad, b->probe, 2 * (long)f->pad * sizeof(REAL));

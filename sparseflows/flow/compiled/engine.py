@@ -117,6 +117,7 @@ def carry(
     probes: Tensor | None = None,
     reverse: bool = False,
     by_row: bool = False,
+    begin: float = 0.0,
 ) -> Solution:
     """Carry points (B, D) through a block by adaptive solves, each row with steps of its own; no gradient.
 
@@ -124,13 +125,14 @@ def carry(
     takes a run of the rows.
 
     Args:
-        field, end_time: f and T of the block.
+        field, end_time: f and T of the block; of a part of its way, how long that is.
         points: (B, D), data or, with `reverse`, noise.
         solver: an adaptive method of `TABLEAUS`.
         exact: take the exact trace; without it and without probes, none.
         probes: (B, D) of Hutchinson's estimate.
         reverse: from T to 0.
         by_row: a row that fails fails alone, and all others are carried to their end.
+        begin: where on its way the block's own time begins.
     """
     start, kind = points.detach().contiguous(), _kind(probes, exact)
     share = max(ROWS_OF_A_THREAD, -(-len(start) // torch.get_num_threads()))
@@ -138,7 +140,7 @@ def carry(
 
     def one(rows: slice) -> Solution:
         own = None if probes is None else probes[rows].contiguous()
-        return _carry(field, end_time, start[rows], solver, kind, own, reverse, by_row=by_row)
+        return _carry(field, end_time, start[rows], solver, kind, own, reverse, by_row=by_row, begin=begin)
 
     if len(runs) == 1:
         return one(runs[0])
@@ -174,13 +176,14 @@ def _carry(
     lanes: int = TILE,
     first_step: float | None = None,
     by_row: bool = False,
+    begin: float = 0.0,
 ) -> Solution:
     # Every row with steps of its own, so many at a time; with 0 lanes all rows share theirs, and these are told.
     ends, traces = start.clone(), torch.zeros_like(start[:, 0])
     block, method = BlockStructure.of(field, end_time), _method(solver.method)
     first = first_step or FIRST_SHARE * solver.rtol ** (1 / method.order)
     rows, room = len(start) if by_row else None, 0 if lanes else solver.max_nfe
-    control = ControlStructure.of(solver, first, reverse, rows, room)
+    control = ControlStructure.of(solver, first, reverse, rows, room, begin)
     status = engine_of(start.dtype).carry(
         ctypes.byref(block), kind, ctypes.byref(method), ctypes.byref(control), pointer(start),
         pointer(probes), ctypes.c_long(len(start)), min(lanes, len(start)), pointer(ends), pointer(traces),

@@ -22,7 +22,7 @@ static const Member members[] = {
     MEMBER(Tableau, error),
     WHOLE_OF(Control),
     MEMBER(Control, rtol), MEMBER(Control, atol), MEMBER(Control, max_nfe), MEMBER(Control, by_row), MEMBER(Control, reverse),
-    MEMBER(Control, first), MEMBER(Control, nfe), MEMBER(Control, steps), MEMBER(Control, room), MEMBER(Control, taken),
+    MEMBER(Control, begin), MEMBER(Control, first), MEMBER(Control, nfe), MEMBER(Control, steps), MEMBER(Control, room), MEMBER(Control, taken),
     MEMBER(Control, status),
     WHOLE_OF(Update),
     MEMBER(Update, optimiser), MEMBER(Update, params), MEMBER(Update, weight_decay), MEMBER(Update, momentum),

@@ -109,7 +109,7 @@ class ControlStructure(ctypes.Structure):
     """What an adaptive solve is held to, and what it reports: `nfe`, and its first `taken` steps."""
 
     _fields_ = _members(
-        "double rtol atol", "long max_nfe", "int by_row reverse", "double first", "long nfe", "pointer steps",
+        "double rtol atol", "long max_nfe", "int by_row reverse", "double begin first", "long nfe", "pointer steps",
         "int room taken", "pointer status",
     )  # fmt: skip
     lengths: Any
@@ -117,18 +117,25 @@ class ControlStructure(ctypes.Structure):
 
     @classmethod
     def of(
-        cls, solver: Solver, first_step: float, reverse: bool, rows: int | None = None, room: int = 0
+        cls,
+        solver: Solver,
+        first_step: float,
+        reverse: bool,
+        rows: int | None = None,
+        room: int = 0,
+        begin: float = 0.0,
     ) -> ControlStructure:
         """The control of a solve by `solver` that tries `first_step` first; of `rows`, each ends by itself.
 
-        Their `statuses` are int32 (rows,). `room` lengths of steps are kept.
+        It goes from t = `begin` to `begin` + T, or back. `statuses` are int32 (rows,). `room` lengths of steps are
+        kept.
         """
         statuses = None if rows is None else torch.zeros(rows, dtype=torch.int32)
         lengths = (ctypes.c_double * room)()
         by_row = int(solver.norm == "rows")
         found = cls(
-            solver.rtol, solver.atol, solver.max_nfe, by_row, int(reverse), first_step, 0, ctypes.addressof(lengths),
-            room, 0, pointer(statuses),
+            solver.rtol, solver.atol, solver.max_nfe, by_row, int(reverse), begin, first_step, 0,
+            ctypes.addressof(lengths), room, 0, pointer(statuses),
         )  # fmt: skip
         found.lengths, found.statuses = lengths, statuses
         return found
