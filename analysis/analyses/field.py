@@ -11,6 +11,7 @@ import typer
 from analysis.analyses.shape import Analysis, Request, stage_sheet
 from analysis.fields.projection import Pair, check_columns, parse_columns
 from analysis.runs.groups import by_cascade, evenly
+from analysis.runs.processors import shared_out
 from analysis.runs.results import Entry, Report, Result, each_stage
 from analysis.runs.study import Study, Subject
 from analysis.tables.numbers import fixed
@@ -73,14 +74,21 @@ def figures(request: Request, entries: Sequence[Entry]) -> Iterator[tuple[str, M
     seconds to draw, those of `featured`, and the panels of each method's first seed.
     """
     colour, every = request.settings.colour, request.named
-    for method, several in _panels(entries, every).items():
-        yield f"panels of {method}", _panel_files(method, several, colour)
-    for entry in entries if every else featured(entries):
-        if entry.result is not None:
-            yield entry.subject.name, _stage_files(entry, colour)
+    panels = [(f"panels of {name}", name, several) for name, several in _panels(entries, every).items()]
+    chosen = [entry for entry in (entries if every else featured(entries)) if entry.result is not None]
+    pieces: list[tuple[Any, ...]] = [(_panel_files, name, several, colour) for _, name, several in panels]
+    pieces += [(_stage_files, entry, colour) for entry in chosen]
+    names = [name for name, *_ in panels] + [entry.subject.name for entry in chosen]
+    yield from zip(names, shared_out(_draw, pieces), strict=True)
     left = sum(entry.result is not None for entry in entries) - len(featured(entries))
     if left and not every:
         typer.echo(f"not drawn, but for the panels: {left} more stages; draw them with --stage '*'", err=True)
+
+
+def _draw(piece: tuple[Any, ...]) -> Mapping[str, bytes]:
+    function, *arguments = piece
+    drawn: Mapping[str, bytes] = function(*arguments)
+    return drawn
 
 
 def featured(entries: Sequence[Entry]) -> list[Entry]:

@@ -1,7 +1,6 @@
 """A flow and subsets of its data → the curvature of the loss: extreme eigenvalues, trace, figures, density."""
 
 import math
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from analysis.curvature.pyhessian_check import compare, require_pyhessian
 from analysis.curvature.spectrum import STARTS, Spectrum, computed, density, estimated
 from analysis.curvature.subsets import mean_losses, rows_for
 from analysis.runs.memory import peak_mib, reset_peak
+from analysis.runs.processors import processors
 from analysis.runs.results import Result
 from analysis.runs.study import Study, Subject
 from analysis.settings import HessianSettings as Settings
@@ -93,7 +93,7 @@ class Work:
 
     def operator(self, loss: MeanLoss) -> HessianOperator:
         """The Hessian of one loss."""
-        threads = self.settings.threads or _processors()
+        threads = self.settings.threads or processors()
         return HessianOperator(self.flow, loss, self.survivors, self.settings.memory, threads)
 
 
@@ -277,10 +277,6 @@ def _numbers(spectrum: Spectrum) -> dict[str, Any]:
 def _joint(errors: list[float]) -> float:
     """The standard error of a mean of independent estimates."""
     return math.sqrt(sum(error**2 for error in errors)) / len(errors)
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _known(value: float) -> float | None:
