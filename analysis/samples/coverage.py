@@ -73,17 +73,17 @@ def closeness(real: Array, other: Array, generator: np.random.Generator) -> Clos
     within, across = cdist(real[near], real[near]), cdist(real[near], other[near])
     # Half of the rows must still have k neighbours.
     neighbours = min(NEIGHBOURS, len(within) // 2 - 1)
-    projected = real[far] @ directions, other[far] @ directions
+    projected = [_Sorted(points[far] @ directions) for points in (real, other)]
 
     density, coverage = density_and_coverage(within, across, neighbours)
     halves = []
     for _ in range(HALVES):
         i, j = (_half(len(within), generator) for _ in range(2))
         both = density_and_coverage(within[np.ix_(i, i)], across[np.ix_(i, j)], neighbours)
-        p, q = (points[_half(len(points), generator)] for points in projected)
-        halves.append((*both, wasserstein(p, q)))
+        p, q = (points.of(_half(len(points), generator)) for points in projected)
+        halves.append((*both, _apart(p, q)))
     of_density, of_coverage, of_distance = np.std(halves, axis=0, ddof=1).tolist()
-    distance, rows = wasserstein(*projected), (len(within), len(projected[0]))
+    distance, rows = _apart(*(points.values for points in projected)), (len(within), len(projected[0]))
     return Closeness(density, of_density, coverage, of_coverage, distance, of_distance, neighbours, *rows)
 
 
@@ -109,8 +109,31 @@ def wasserstein(first: Array, second: Array) -> float:
 
     In one dimension the best transport pairs the sorted values: mean |x₍ᵢ₎ − y₍ᵢ₎|.
     """
-    return float(np.abs(np.sort(first, axis=0) - np.sort(second, axis=0)).mean())
+    return _apart(np.sort(first, axis=0).T, np.sort(second, axis=0).T)
+
+
+class _Sorted:
+    """Samples (n, L), each column sorted once: `values` (L, n). What is left of them need not be sorted again."""
+
+    def __init__(self, samples: Array) -> None:
+        columns = np.ascontiguousarray(samples.T)
+        self._order = np.argsort(columns, axis=1)
+        self.values = np.take_along_axis(columns, self._order, axis=1)
+
+    def __len__(self) -> int:
+        return int(self.values.shape[1])
+
+    def of(self, rows: NDArray[np.int64]) -> Array:
+        """The sorted columns (L, m) of m of the samples."""
+        chosen = np.zeros(len(self), dtype=bool)
+        chosen[rows] = True
+        return np.asarray(self.values[chosen[self._order]].reshape(len(self.values), len(rows)))
+
+
+def _apart(first: Array, second: Array) -> float:
+    """The mean distance of sorted columns (L, n)."""
+    return float(np.abs(first - second).mean())
 
 
 def _half(n: int, generator: np.random.Generator) -> NDArray[np.int64]:
-    return generator.permutation(n)[: n // 2]
+    return np.sort(generator.permutation(n)[: n // 2])  # in order, for whoever reads by them

@@ -24,5 +24,5 @@ def test_in_the_order_of_the_pieces(monkeypatch, count, pieces):
 
 def test_what_is_raised_comes_through(monkeypatch):
     monkeypatch.setattr(module, "processors", lambda: 2)
-    with pytest.raises(ValueError, match="math domain error|nonnegative"):
+    with pytest.raises(ValueError, match=r"math domain error|nonnegative"):
         list(shared_out(math.sqrt, [1.0, 4.0, -1.0]))
