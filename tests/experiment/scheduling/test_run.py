@@ -120,8 +120,8 @@ def test_a_missing_engine_is_said_once_with_the_remedy(param, tmp_path):
     done = subprocess.run(command, env=os.environ | alone, capture_output=True, text=True, check=True)
     assert len(json.loads(done.stdout)["stages"]) == 7
     assert [line for line in done.stderr.splitlines() if "compiler" in line] == [
-        'no C compiler was found (cc, gcc, clang); pip install "sparseflows[engine]" brings a compiler: small flows take '
-        "the plain path, which is slower; the numbers agree to the tolerance"
+        'no C compiler was found (cc, gcc, clang); pip install "sparseflows[engine]" brings a compiler: small flows '
+        "take the plain path, which is slower; the numbers agree to the tolerance"
     ]
 
 
