@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import operator
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -15,9 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.processes.failing import Unpicklable, fail
 
 from sparseflows.experiment.scheduling.pool import side_by_side
 from sparseflows.experiment.scheduling.sharing import read_shared, write_shared
+from sparseflows.flow.solvers.ode import SolveFailed, Status
 
 # A script that anybody might write: it does not ask whether it is run or imported.
 UNGUARDED = """
@@ -59,6 +62,19 @@ def test_the_first_error_is_raised_and_the_others_are_ended() -> None:
         side_by_side(time.sleep, [600, None], 2)
     assert time.monotonic() - began < 60
     assert multiprocessing.active_children() == []
+
+
+def test_an_error_that_cannot_be_pickled_is_told_all_the_same() -> None:
+    with pytest.raises(TypeError):
+        pickle.loads(pickle.dumps(Unpicklable(1, 2)))
+    with pytest.raises(RuntimeError, match="Unpicklable: 1 and 2"):
+        side_by_side(fail, [1], 2)
+
+
+def test_a_solve_that_failed_comes_back_as_itself() -> None:
+    found = pickle.loads(pickle.dumps(SolveFailed(Status.UNDERFLOW, 7, "log p")))
+    assert (found.status, found.nfe) == (Status.UNDERFLOW, 7)
+    assert str(found).startswith("log p cannot be solved: ")
 
 
 def test_a_worker_that_is_killed_breaks_the_pool() -> None:
