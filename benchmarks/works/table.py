@@ -45,6 +45,7 @@ WORKS: dict[str, Work] = {
     "sample": Work("inference:sample", "100,000 samples against zuko's", 100, 30, True),
     "hessian": Work("hessian:run", "products, largest eigenvalue, trace, against PyHessian", 40, 200),
     "engine": Work("engine:run", "what the compiled engine is worth: steps, log p, Hessian products", 22, 22),
+    "gpu": Work("gpu:run", "steps, log p, Hessian products on a GPU against the CPU; skipped without one", 120, 120),
     "cascade": Work("cascade:run", "a whole cascade's wall seconds, training and the rest", 25, 100),
     "scaling": Work("scaling:run", "a step by batch, width, dimension and prune ratio", 10, 150),
     "sweep": Work("sweep:sweep", "24 cascades by two processes against one", 120, 900),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sparseflows.errors import InputError
 from sparseflows.flow.calls import values_of_made_tensors
-from sparseflows.flow.divergence import DivergenceKind, DivergenceRule, Drawer, divergence_rule
+from sparseflows.flow.divergence import DivergenceKind, DivergenceRule, Drawer, check_generator, divergence_rule
 from sparseflows.flow.draws import draw
 from sparseflows.flow.fields import Field, MLPField, as_field
 from sparseflows.flow.inputs import as_rows
@@ -241,8 +241,9 @@ class BaseFlow(nn.Module):
         return found
 
     def draw_noise(self, shape: Sequence[int], generator: torch.Generator | None = None) -> Tensor:
-        """Standard normal noise (*shape), in the flow's precision and on its device."""
+        """Standard normal noise (*shape), in the flow's precision and on its device; the generator draws there too."""
         like = self.like()
+        check_generator(generator, like)
         return torch.randn(*shape, generator=generator, dtype=like.dtype, device=like.device)
 
     def like(self) -> Tensor:

@@ -97,15 +97,32 @@ def draw_noise(kind: str | Drawer, like: Tensor, generator: torch.Generator) -> 
     """Probes (B, D) like points (B, D), with E[eeᵀ] = I: `rademacher` (±1) or `gaussian`; drawn once for a solve.
 
     A function (like, generator) → probes may stand for the name.
+
+    Raises:
+        InputError: a name that is not known, or a generator that draws on another device.
     """
     if callable(kind):
         return kind(like, generator)
+    check_generator(generator, like)
     if kind == "rademacher":
         signs = torch.randint(0, 2, like.shape, generator=generator, device=like.device)
         return signs.to(like.dtype) * 2 - 1
     if kind == "gaussian":
         return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
     raise InputError(f"unknown noise '{kind}' (known: gaussian, rademacher)")
+
+
+def check_generator(generator: torch.Generator | None, like: Tensor) -> None:
+    """Check that a generator draws where the flow is, whose tensor (…) `like` is.
+
+    Raises:
+        InputError: it draws on another device.
+    """
+    if generator is not None and generator.device.type != like.device.type:
+        raise InputError(
+            f"generator draws on the device {generator.device}, the flow is on {like.device}; give "
+            f"torch.Generator('{like.device}')"
+        )
 
 
 def divergence_rule(

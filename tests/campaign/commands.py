@@ -31,6 +31,8 @@ PARENT_DIES = 1  # prctl's PR_SET_PDEATHSIG
 IMPORTED = (
     "encodings.utf_8_sig",  # a user without rights may not find Python's own modules
     "torch._dynamo",
+    "torchdiffeq",
+    "multiprocessing.forkserver",
     "joblib",
     "pandas",
     "analysis.runs.frame",

@@ -1,5 +1,6 @@
 """What a person gives a flow becomes points, or one sentence says what would be right."""
 
+import copy
 import datetime
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch.autograd import forward_ad
 from sparseflows.data.tables.tabular import Standardiser
 from sparseflows.errors import InputError
 from sparseflows.flow.base import seeded_initialise
+from sparseflows.flow.divergence import draw_noise
 from sparseflows.flow.fields import MLPField
 from sparseflows.flow.model import Flow
 from sparseflows.flow.solvers.ode import Solver
@@ -99,6 +101,16 @@ def test_samples_and_distributions_refuse_options_that_are_none(flow):
     for wrong in ({"solver": "rk4"}, {"chunk": -1}):
         with pytest.raises(InputError, match=next(iter(wrong))):
             flow.distribution(**wrong)
+
+
+def test_a_generator_of_another_device_is_refused(flow):
+    elsewhere = copy.deepcopy(flow).to("meta")
+    with pytest.raises(InputError, match=r"generator draws on the device cpu, the flow is on meta; give torch.Gen"):
+        elsewhere.sample(2, generator=torch.Generator())
+    like = torch.zeros(3, 2, device="meta")
+    for noise in ("rademacher", "gaussian"):
+        with pytest.raises(InputError, match="generator draws on the device cpu"):
+            draw_noise(noise, like, torch.Generator())
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ class Checkpoints:
         set_aside: what to do with a damaged file; gives its new path.
         tell: one line for the user.
         processes: those that train together; each calls every method.
-        device: where each of several processes wants what is loaded.
+        device: where what is loaded is wanted, whichever device it was saved from; None: where it was.
     """
 
     def __init__(
@@ -53,9 +53,10 @@ class Checkpoints:
     def load_newest(self) -> Checkpoint | None:
         """The newest whole one; a damaged one is named, set aside, and the one before it is taken."""
         if not self.processes.several:
-            return self._load()
+            return self._load(self._device)
         # As bytes: a pickled tensor would go to the first process's GPU.
-        content = self.processes.first(lambda: None if (found := self._load()) is None else _bytes(found))
+        host = torch.device("cpu")
+        content = self.processes.first(lambda: None if (found := self._load(host)) is None else _bytes(found))
         return None if content is None else _from_bytes(content, self._device)
 
     @by_first
@@ -63,12 +64,12 @@ class Checkpoints:
         """The stage is whole: its checkpoints are not needed any more."""
         self._drop(0)
 
-    def _load(self) -> Checkpoint | None:
+    def _load(self, device: torch.device | None) -> Checkpoint | None:
         paths = self._newest_first()
         for index, (path, digest) in enumerate(paths, 1):
             content = path.read_bytes() if path.is_file() else b""
             if _digest(content) == digest:
-                found = _from_bytes(content)
+                found = _from_bytes(content, device)
                 if found.get("layout") == LAYOUT:
                     return found
                 self._tell(f"{path.name}: written by another version; this stage is trained from its start")

@@ -9,6 +9,7 @@ Where there is no such server that PyTorch can be trusted with (macOS, Windows),
 import contextlib
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import tempfile
@@ -107,4 +108,11 @@ def _end_with_parent() -> None:
 
 
 def _call(function: Callable[..., Any], number: int) -> Any:
-    return function(_items[number])
+    try:
+        return function(_items[number])
+    except Exception as error:
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:  # it would be lost on its way, and the worker with it
+            raise RuntimeError(f"{type(error).__name__}: {error}") from None
+        raise

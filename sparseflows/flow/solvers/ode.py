@@ -42,7 +42,10 @@ class SolveFailed(RunError):
     def __init__(self, status: Status, nfe: int, what: str = "") -> None:
         where = f"{what} cannot be solved: " if what else ""
         super().__init__(f"{where}{status.value} (after {nfe} evaluations of the field)")
-        self.status, self.nfe = status, nfe
+        self.status, self.nfe, self.what = status, nfe, what
+
+    def __reduce__(self) -> tuple[type, tuple[Status, int, str]]:
+        return type(self), (self.status, self.nfe, self.what)  # a worker process gives it back pickled
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,13 @@ def test_everything_comes_back(kept):
     assert found["average"]["updates"] == 3
 
 
+def test_what_is_loaded_is_where_it_is_wanted(kept):
+    kept.at(7)
+    elsewhere = Checkpoints(kept.folder, kept.stage, kept._set_aside, print, device=torch.device("meta"))
+    assert elsewhere.load_newest()["model"]["w"].device.type == "meta"
+    assert kept.load_newest()["model"]["w"].device.type == "cpu"
+
+
 def test_stages_do_not_meet(tmp_path):
     one, eleven = Kept(tmp_path, 1), Kept(tmp_path, 11)
     one.at(5)

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from concurrent.futures.process import BrokenProcessPool
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,18 @@ def test_two_jobs_compute_what_one_computes(param, finished, tmp_path, numbers, 
     assert len([line for line in said[2:8] if " params, PR " in line]) == 6  # as they come
     assert [line.split("]")[0] for line in said[1:8]] == [f"[{n}/7" for n in range(1, 8)]
     assert done.out.startswith("stage  ")
+
+
+@pytest.mark.skipif(find_spec("ziglang") is not None, reason="ziglang is a compiler that no path hides")
+def test_a_missing_engine_is_said_once_with_the_remedy(param, tmp_path):
+    command = [sys.executable, "-m", "sparseflows", "run", param, "--out", tmp_path, "--jobs", "2", "--json"]
+    alone = {"PATH": "", "CC": "", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = subprocess.run(command, env=os.environ | alone, capture_output=True, text=True, check=True)
+    assert len(json.loads(done.stdout)["stages"]) == 7
+    assert [line for line in done.stderr.splitlines() if "compiler" in line] == [
+        'no C compiler was found (cc, gcc, clang); pip install "sparseflows[engine]" brings a compiler: small flows '
+        "take the plain path, which is slower; the numbers agree to the tolerance"
+    ]
 
 
 def workers_of(pid: int) -> list[int]:
