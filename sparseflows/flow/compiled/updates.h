@@ -10,7 +10,7 @@ typedef struct {
     long params;
     double weight_decay, momentum, beta2, eps; /* momentum: beta1 of Adam */
     double clip, average_decay;                /* clip 0: none */
-    REAL *weight, *gradient, *mean, *square;   /* (params); mean: of gradients, SGD's buffer; square: NULL with SGD */
+    REAL *weights, *gradient, *mean, *square;  /* (params); mean: of gradients, SGD's buffer; square: NULL with SGD */
     REAL *average;                             /* (params), or NULL */
     const uint8_t *withheld, *gone;            /* (params), 1: gradients, weights that are held at 0; or NULL */
     double steps, averaged;                    /* behind the optimiser; behind the average */
@@ -44,7 +44,7 @@ static void clip_gradient(Update *u) {
 
 static void step_sgd(Update *u, double rate) {
     const REAL decay = (REAL)u->weight_decay, momentum = (REAL)u->momentum, by = (REAL)rate;
-    REAL *restrict w = u->weight, *restrict m = u->mean;
+    REAL *restrict w = u->weights, *restrict m = u->mean;
     const REAL *restrict g = u->gradient;
     for (long i = 0; i < u->params; i++) {
         m[i] = momentum * m[i] + (g[i] + decay * w[i]);
@@ -58,7 +58,7 @@ static void step_adam(Update *u, double rate) {
     const REAL coupled = u->optimiser == ADAM ? (REAL)u->weight_decay : 0;
     const REAL kept = u->optimiser == ADAMW ? (REAL)(1 - rate * u->weight_decay) : 1;
     const REAL new = (REAL)(1 - u->momentum), beta2 = (REAL)u->beta2, new2 = (REAL)(1 - u->beta2);
-    REAL *restrict w = u->weight, *restrict m = u->mean, *restrict s = u->square;
+    REAL *restrict w = u->weights, *restrict m = u->mean, *restrict s = u->square;
     const REAL *restrict given = u->gradient;
     for (long i = 0; i < u->params; i++) {
         const REAL g = given[i] + coupled * w[i];
@@ -75,9 +75,9 @@ static void update(Update *u, double rate) {
     u->steps++;
     if (u->optimiser == SGD) step_sgd(u, rate);
     else step_adam(u, rate);
-    set_to_0(u->weight, u->gone, u->params);
+    set_to_0(u->weights, u->gone, u->params);
     if (u->average == NULL) return;
     u->averaged++;
     const REAL weight = (REAL)(1 - fmin(u->average_decay, (1 + u->averaged) / (10 + u->averaged)));
-    for (long i = 0; i < u->params; i++) u->average[i] = lerp(u->average[i], u->weight[i], weight);
+    for (long i = 0; i < u->params; i++) u->average[i] = lerp(u->average[i], u->weights[i], weight);
 }
