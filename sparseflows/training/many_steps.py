@@ -88,7 +88,7 @@ class ManySteps:
         assert isinstance(field, MLPField)
         assert all(data.shape == noise.shape and data.dtype is update.weights.dtype for data, noise, _ in draws)
         losses = take_steps(field, self.flat.gradients_of(field.tensors()), draws, rates, update)
-        self.pace = (time.perf_counter() - started) / len(draws)
+        self.pace = max(time.perf_counter() - started, 1e-6) / len(draws)  # coarse clocks give 0
         self._write_back(update)
         if isinstance(self.after_step, Holds):
             self.after_step.skip(sum(map(math.isfinite, losses)))
