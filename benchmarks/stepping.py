@@ -69,7 +69,7 @@ def blocks_of_steps(
 
     def after_step(step: int, total: int, loss: float) -> None:
         nonlocal started, before
-        if step - before < block:  # the engine takes many in one call
+        if step - before < block and step < total:  # the engine takes many in one call
             return
         found.append((time.perf_counter() - started) / (step - before))
         between()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from sparseflows.rng import derived_seed, numpy_generator, torch_generator
+from sparseflows.rng import derived_seed, numpy_generator, seed_again, torch_generator
 
 PURPOSES = ["data/moons/train", "data/moons/test", "initialise/0", "initialise/1", "dense/0/step/1", "dense/0/step/11"]
 
@@ -48,6 +48,18 @@ def test_global_generators_are_left_alone():
     numpy_generator(0, "x").random(3)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
+
+
+@pytest.mark.parametrize("drawn", [0, 1, 7, 1000])
+def test_a_generator_that_is_seeded_again_draws_what_a_new_one_does(drawn):
+    used = torch_generator(5, "before")
+    torch.randn(drawn, generator=used)  # an odd number leaves half of a pair of normals behind
+    again = seed_again(used, 3, "noise")
+    assert again is used
+    new = torch_generator(3, "noise")
+    for _ in range(3):
+        assert torch.equal(torch.randn(5, generator=again), torch.randn(5, generator=new))
+        assert torch.equal(torch.rand(2, generator=again), torch.rand(2, generator=new))
 
 
 def test_the_device_is_asked_for():

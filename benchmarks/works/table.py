@@ -41,6 +41,7 @@ WORKS: dict[str, Work] = {
     "best-preset": Work("training:best_preset", "seconds and exact KL gap of best.yaml", 70, 350),
     "step-zuko": Work("steps:step_zuko", "one likelihood step against zuko's CNF, equal tolerance", 50, 60, True),
     "step-matmul": Work("steps:step_matmul", "one likelihood step against its own matrix products", 20, 30),
+    "step-fm": Work("matching:step_fm", "one step by flow matching against autograd and torch.optim", 15, 15),
     "log-prob": Work("inference:log_prob", "log p of 10,000 rows against zuko's", 30, 20, True),
     "sample": Work("inference:sample", "100,000 samples against zuko's", 100, 30, True),
     "hessian": Work("hessian:run", "products, largest eigenvalue, trace, against PyHessian", 40, 200),

@@ -14,6 +14,7 @@ from sparseflows.rng import torch_generator
 from sparseflows.training.resampling import draw_copies
 
 BUFFER_BYTES = 2**28  # of rows that are shuffled among each other in memory
+AHEAD_BYTES = 2**18  # of rows that are gathered together: small batches of an epoch, which one by one cost a call each
 
 
 class Batches(Protocol):
@@ -40,6 +41,8 @@ class InMemory:
         self.weights = weights
         self._epoch: tuple[int, str, int] | None = None
         self._order = torch.empty(0, dtype=torch.long)
+        self._ahead = max(1, AHEAD_BYTES // max(1, self.dim * rows.element_size()))  # rows
+        self._gathered, self._start = rows[:0], 0  # rows of the order from `_start` on
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -47,12 +50,16 @@ class InMemory:
     def batch(self, seed: int, purpose: str, epoch: int, first: int, size: int) -> Tensor:
         """Rows (B, D) of an epoch's order; see `Batches`."""
         if self._epoch != (seed, purpose, epoch):
-            self._epoch = (seed, purpose, epoch)
+            self._epoch, self._gathered = (seed, purpose, epoch), self.rows[:0]
             self._order = _permutation(len(self.rows), seed, f"{purpose}/epoch/{epoch}")
             if self.weights is not None:
                 drawn = draw_copies(self.weights, torch_generator(seed, f"{purpose}/epoch/{epoch}/copies"))
                 self._order = drawn[self._order]
-        return self.rows.index_select(0, self._order[first : first + size])
+        last, end = min(first + size, len(self._order)), self._start + len(self._gathered)
+        if first < self._start or last > end:
+            end = max(last, min(first + self._ahead, len(self._order)))
+            self._gathered, self._start = self.rows.index_select(0, self._order[first:end]), first
+        return self._gathered[first - self._start : last - self._start]
 
 
 class OnDisk:

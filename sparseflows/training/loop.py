@@ -18,7 +18,7 @@ from sparseflows.distributed.processes import ALONE, Processes
 from sparseflows.errors import InputError
 from sparseflows.flow.solvers.ode import SolveFailed, Status
 from sparseflows.flow.solvers.shared import agreed
-from sparseflows.rng import torch_generator
+from sparseflows.rng import seed_again
 from sparseflows.specs import TrainSpec
 from sparseflows.training.averaging import WeightAverage
 from sparseflows.training.batches import Batches, InMemory
@@ -145,6 +145,7 @@ class _Training:
         self.optimiser = build_optimiser(self.settings, [self.flat.vector])
         self.average = WeightAverage(self.flow, self.settings.ema) if self.settings.ema else None
         self.total, self.per_epoch = self.settings.steps_for(len(self.batches))
+        self.noise = torch.Generator(self.batches.device)
         self.engine = ManySteps(
             self.flow, self.flat, self.objective, self.batches, self.settings, self.optimiser, self.average,
             self.hooks.after_step,
@@ -174,19 +175,18 @@ class _Training:
         count = self.engine.may_take(self.until_due())
         if not count:
             return self.take_step(*self.draw(self.step))
-        steps = [self.draw(step) for step in range(self.step, self.step + count)]
-        for value, (_, rate, _) in zip(self.engine.take(steps), steps, strict=False):
+        for value, rate in self.engine.take(map(self.draw, range(self.step, self.step + count))):
             if not math.isfinite(value):
                 return Status.NON_FINITE
             self.took(value, rate, nfe=1)
         return Status.DONE
 
     def draw(self, step: int) -> Drawn:
-        """The batch (B, D) of a step, its learning rate, and the generator of its noise."""
+        """The batch (B, D) of a step, its rate, and the generator of its noise, good until the next step is drawn."""
         (epoch, place), size = divmod(step, self.per_epoch), self.settings.batch
         batch = self.batches.batch(self.seed, self.purpose, epoch, place * size, size)
         rate = self.lr_scale * learning_rate(self.settings, step, self.total, self.per_epoch)
-        return batch, rate, torch_generator(self.seed, f"{self.purpose}/step/{step}", str(self.batches.device))
+        return batch, rate, seed_again(self.noise, self.seed, f"{self.purpose}/step/{step}")
 
     def take_step(self, batch: Tensor, rate: float, generator: torch.Generator) -> Status:
         """One optimiser step; anything but DONE leaves the weights as they were."""

@@ -74,25 +74,33 @@ class ManySteps:
         steady = self._held()[1]
         return int(min(most, steady, max(1, SECONDS_A_CALL // self.pace))) if steady and self._takes() else 0
 
-    def take(self, steps: Iterable[Drawn]) -> list[float]:
-        """Take the steps, and give their losses; one that is not finite is the last, and its step is not taken."""
+    def take(self, steps: Iterable[Drawn]) -> list[tuple[float, float]]:
+        """Take the steps, and give their losses and rates; a loss that is not finite is the last, without its step."""
         assert isinstance(self.flow, Flow)
         assert isinstance(self.objective, FlowMatching)
         started = time.perf_counter()
         field, update = next(self.flow.fields()), self._update()
-        draws, rates = [], []
+        points, draws, rates = self._points(), [], []
         for batch, rate, generator in steps:
             noise, times = self.objective.draw(batch, generator)
-            draws.append((self.flow.whiten(batch)[0].contiguous(), noise, times))
+            draws.append((points(batch), noise, times))
             rates.append(rate)
         assert isinstance(field, MLPField)
         assert all(data.shape == noise.shape and data.dtype is update.weights.dtype for data, noise, _ in draws)
         losses = take_steps(field, self.flat.gradients_of(field.tensors()), draws, rates, update)
-        self.pace = (time.perf_counter() - started) / len(draws)
+        self.pace = max(time.perf_counter() - started, 1e-6) / len(draws)  # coarse clocks give 0
         self._write_back(update)
         if isinstance(self.after_step, Holds):
             self.after_step.skip(sum(map(math.isfinite, losses)))
-        return losses
+        return list(zip(losses, rates, strict=False))
+
+    def _points(self) -> Callable[[Tensor], Tensor]:
+        """From a batch (B, D) to what the field sees of it, contiguous."""
+        flow = self.flow
+        assert isinstance(flow, Flow)
+        if flow.whitening is None and type(flow).whiten is Flow.whiten:
+            return Tensor.contiguous
+        return lambda batch: flow.whiten(batch)[0].contiguous()
 
     def _takes(self) -> bool:
         """Is what the loop would do now the engine's work, all of it?"""

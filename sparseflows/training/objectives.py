@@ -128,7 +128,7 @@ class FlowMatching:
         """Noise (B, D) and times (B, 1) for rows (B, D)."""
         noise = torch.randn(rows.shape, generator=generator, dtype=rows.dtype, device=rows.device)
         t = torch.rand(len(rows), 1, generator=generator, dtype=rows.dtype, device=rows.device)
-        return noise, t**self.time_power
+        return noise, t.pow_(self.time_power)
 
     @staticmethod
     def errors(flow: Flow, rows: Tensor, noise: Tensor, t: Tensor) -> Tensor:

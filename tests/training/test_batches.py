@@ -6,6 +6,7 @@ import torch
 
 from sparseflows.data.tables import mapped
 from sparseflows.data.tables.mapped import MappedRows
+from sparseflows.rng import torch_generator
 from sparseflows.training import batches
 from sparseflows.training.batches import InMemory, OnDisk, batches_of
 
@@ -77,3 +78,17 @@ def test_a_batch_may_be_larger_than_a_buffer(on_disk):
 def test_batches_of_chooses_by_where_the_rows_are(on_disk, tmp_path):
     assert isinstance(batches_of(np.zeros((5, 2)), torch.float32, CPU), InMemory)
     assert isinstance(batches_of(MappedRows(tmp_path / "rows.npy"), torch.float32, CPU), OnDisk)
+
+
+@pytest.mark.parametrize("ahead", [1, 8 * 2 * SIZE * 3, 2**20])
+def test_batches_that_are_gathered_ahead_are_those_of_the_order(monkeypatch, ahead):
+    monkeypatch.setattr(batches, "AHEAD_BYTES", ahead)
+    source = in_memory()
+    order = [torch.randperm(N, generator=torch_generator(0, f"p/epoch/{number}")) for number in range(3)]
+    # Within an epoch, on to another, back, and where one begins in the middle as a resumed training does.
+    asked = [(0, 0, 64), (0, 64, 64), (2, 0, 64), (0, 960, 64), (0, 0, 10)]
+    asked += [(1, 500, 64), (1, 436, 64), (1, 500, 300), (1, 0, N), (1, 900, 500)]
+    for number, first, size in asked:
+        found = source.batch(0, "p", number, first, size)
+        assert torch.equal(found, source.rows[order[number][first : first + size]])
+        assert found.is_contiguous()

@@ -158,7 +158,8 @@ static inline __attribute__((always_inline)) void activation_forward(
             if (gated) put(here->x, o, x), x *= gate;
             if (timed) x += at(q->tensor[TIME_BIAS], v) * t[own_times ? i : 0];
             const Sigma s = activate(kind, x);
-            put(next, o, s.y), put(here->d, o, s.d), put(here->dd, o, s.dd);
+            put(next, o, s.y), put(here->d, o, s.d);
+            if (tangents) put(here->dd, o, s.dd);
             for (int k = 0; k < tangents; k++) {
                 V p = columns ? at(columns, k * n + v) : at(here->x, (k + 1) * plane + o);
                 if (gated) p *= gate;
@@ -175,6 +176,10 @@ static inline __attribute__((always_inline)) void activation_backward(
         for (int v = 0; v < n; v += LANES) {
             const long o = i * n + v;
             const V d = at(here->d, o);
+            if (!tangents) {
+                put(g, o, at(g, o) * d);
+                continue;
+            }
             V sum = all(0);
             for (int k = 0; k < tangents; k++) {
                 const V p = columns ? at(columns, k * n + v) : at(here->x, (k + 1) * plane + o);
@@ -227,8 +232,8 @@ static void forward(const Field *f, Passed *passed, const REAL *t, int own_times
     }
 }
 
-/* The gradient of z (r x pad) and of t (summed over the rows), for those of f and of its trace; those of the parameters
-   are added to the layers'. g, other: (1 + K) r x widest each, scratch. */
+/* The gradient of z (r x pad; NULL: it is not wanted) and of t (summed over the rows), for those of f and of its trace;
+   those of the parameters are added to the layers'. g, other: (1 + K) r x widest each, scratch. */
 static double backward(const Field *f, Passed *passed, const REAL *t, int own_times, int r, const REAL *of_velocity,
                        const REAL *of_trace, REAL *of_z, REAL *g, REAL *other) {
     const int last = f->layers - 1, stacked = 1 + f->tangents;
@@ -288,6 +293,7 @@ static double backward(const Field *f, Passed *passed, const REAL *t, int own_ti
                     for (int o = 0; o < q->out; o++)
                         q->gradient[WEIGHT][(long)o * q->in_pad + k] += g[(k + 1) * plane + i * n + o];
         const int wanted = l == 0 ? r : rows;
+        if (l == 0 && of_z == NULL) return of_t;
         product(g, n, 1, q->up, q->in_pad, other, q->in_pad, wanted, q->in_pad, q->out, 0);
         REAL *swap = g;
         g = other, other = swap;

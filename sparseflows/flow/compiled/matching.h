@@ -7,7 +7,7 @@ typedef struct {
     Field f;
     Passed *passed;
     int tile;
-    REAL *here, *of_z, *g, *other;
+    REAL *here, *g, *other;
 } Match;
 
 /* The room alone; the field is laid out behind it. */
@@ -17,7 +17,7 @@ static Match room_for_match(Arena *arena, const Block *block, int tile) {
     for (int l = 0; l <= block->layers; l++)
         if (padded(block->width[l]) > widest) widest = padded(block->width[l]);
     m.passed = take_passed(arena, block->width, block->layers, 1, tile);
-    m.here = take_reals(arena, tile * padded(block->width[0])), m.of_z = take_reals(arena, tile * padded(block->width[0]));
+    m.here = take_reals(arena, tile * padded(block->width[0]));
     m.g = take_reals(arena, tile * widest), m.other = take_reals(arena, tile * widest);
     return m;
 }
@@ -38,7 +38,7 @@ static double match_rows(Match *m, Arena arena, const Block *block, const REAL *
                 loss += (double)error * error / rows;
                 m->here[i * f.pad + j] = 2 * error / (REAL)rows;
             }
-        backward(&f, m->passed, t + first, 1, r, m->here, NULL, m->of_z, m->g, m->other);
+        backward(&f, m->passed, t + first, 1, r, m->here, NULL, NULL, m->g, m->other);
     }
     hand_back(&f);
     return loss;

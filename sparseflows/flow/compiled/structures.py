@@ -188,11 +188,13 @@ class UpdateStructure(ctypes.Structure):
         """The same update in C, whose tensors are the live ones.
 
         Raises:
-            AssertionError: a vector is not contiguous, or not of the length of the others.
+            AssertionError: a vector is not contiguous, or not of the length or the precision of the others.
         """
         size = len(update.weights)
         numbers = [getattr(update, name) for name, _ in cls._fields_[2:]]
-        assert all(len(one) == size and one.is_contiguous() for one in numbers if isinstance(one, Tensor))
+        vectors = [one for one in numbers if isinstance(one, Tensor)]
+        assert all(len(one) == size and one.is_contiguous() for one in vectors)
+        assert {one.dtype for one in vectors} <= {update.weights.dtype, torch.uint8}
         handed = (pointer(one) if one is None or isinstance(one, Tensor) else one for one in numbers)
         return cls(OPTIMISER_ORDER.index(update.optimiser), size, *handed)
 
