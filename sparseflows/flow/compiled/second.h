@@ -69,6 +69,23 @@ static Kept *take_kept(Arena *arena, const Field *f, int tangents, int r) {
     return kept;
 }
 
+/* What the derivatives of an evaluation's values begin with, kept of an evaluation without tangents; all that only its
+   gradient asks for is written where `shared` has room for it. */
+static Kept *take_values(Arena *arena, const Field *f, const Kept *shared, int r) {
+    Kept *values = take(arena, f->layers * (long)sizeof(Kept));
+    for (int l = 0; l < f->layers; l++) {
+        const long in = r * padded(f->from->width[l]), out = r * padded(f->from->width[l + 1]);
+        const int gated = f->from->tensor[l * TENSORS + GATE_WEIGHT] != NULL;
+        REAL *entered = take_reals(arena, in), *d = l < f->layers - 1 ? take_reals(arena, out) : NULL;
+        REAL *x = gated ? take_reals(arena, out) : NULL, *gate = gated ? take_reals(arena, out) : NULL;
+        if (!arena->base) continue;
+        values[l] = shared[l];
+        values[l].entered = entered, values[l].d = d;
+        if (gated) values[l].x = x, values[l].gate = gate;
+    }
+    return values;
+}
+
 static Dots *take_dots(Arena *arena, const Field *f, int tangents, int r) {
     Dots *dots = take(arena, f->layers * (long)sizeof(Dots));
     for (int l = 0; l < f->layers; l++) {
