@@ -67,7 +67,7 @@ typedef struct {
     Scratch scratch;
 } Desk;
 
-static Desk lay_desk(Arena *arena, const Block *blocks, int n_blocks, int stages, int tile, int vectors, const REAL *directions, long params) {
+static Desk lay_desk_of(int kind, Arena *arena, const Block *blocks, int n_blocks, int stages, int tile, int vectors, const REAL *directions, long params) {
     const int measuring = arena->base == NULL;
     Desk desk = {.vectors = vectors};
     long widest = 0, pad = 0, offset = 0;
@@ -76,7 +76,7 @@ static Desk lay_desk(Arena *arena, const Block *blocks, int n_blocks, int stages
     desk.kept = take(arena, n_blocks * (long)sizeof(Kept *)), desk.dots = take(arena, n_blocks * (long)sizeof(Dots *));
     desk.direction = take(arena, n_blocks * (long)vectors * (long)sizeof(Layer *));
     for (int m = 0; m < n_blocks; m++) {
-        const Field f = lay_out(arena, &blocks[m], EXACT, 1);
+        const Field f = lay_out(arena, &blocks[m], kind, 1);
         Kept *kept = take_kept(arena, &f, f.tangents, tile);
         Dots *dots = take_dots(arena, &f, f.tangents, tile);
         for (int v = 0; v < vectors; v++) {
@@ -100,6 +100,20 @@ static Desk lay_desk(Arena *arena, const Block *blocks, int n_blocks, int stages
     desk.rate_dot = take_reals(arena, stages * size), desk.velocity_dot = take_reals(arena, size), desk.trace_dot = take_reals(arena, tile);
     desk.scratch = (Scratch){take_reals(arena, large), take_reals(arena, large), take_reals(arena, large), take_reals(arena, large)};
     return desk;
+}
+
+static Desk lay_desk(Arena *arena, const Block *blocks, int n_blocks, int stages, int tile, int vectors, const REAL *directions, long params) {
+    return lay_desk_of(EXACT, arena, blocks, n_blocks, stages, tile, vectors, directions, params);
+}
+
+/* Bytes that a thread takes for products with so many directions. kind: EXACT for the likelihood's; VALUE for flow
+   matching's, which take a little less than is said here. */
+long products_memory(const Block *blocks, int n_blocks, int kind, int stages, int tile, int vectors) {
+    Arena arena = {0};
+    const REAL *anywhere = (const REAL *)blocks; /* nothing is read where memory is only measured */
+    lay_desk_of(kind, &arena, blocks, n_blocks, stages, tile, vectors, anywhere, 0);
+    for (int twice = 0; twice < 2; twice++) take(&arena, (vectors + 1) * (long)n_blocks * (long)sizeof(double));
+    return arena.used;
 }
 
 static double dot_product(const REAL *a, const REAL *b, long n) {
