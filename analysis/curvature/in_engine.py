@@ -12,12 +12,13 @@ from torch import Tensor
 from analysis.curvature.held_steps import DOPRI5
 from analysis.curvature.losses import NLL, FlowMatchingLoss, MeanLoss
 from sparseflows.flow.compiled import engine
-from sparseflows.flow.compiled.second_order import Curved, likelihood_products, match_products
+from sparseflows.flow.compiled.second_order import Curved, likelihood_products, match_products, memory_of
 from sparseflows.flow.fields import MLPField
 from sparseflows.flow.model import Block, Flow
 from sparseflows.training.objectives import FlowMatching
 
 TOGETHER = 16  # vectors of a passage: the evaluations themselves are then a tenth of the work
+MEMORY_MIB = 32  # that a thread works in: vectors of wide flows go in more passages
 
 
 class EngineProducts:
@@ -31,9 +32,12 @@ class EngineProducts:
         loss: NLL on held steps, or flow matching.
         index: (P,) the surviving ones among the flow's params that require a gradient, all in a row.
         threads: that each take a share of the rows.
+        memory_mib: what a thread may work in; a single vector is multiplied whatever it takes.
+
+    `together` vectors go in a passage.
     """
 
-    def __init__(self, flow: Flow, loss: MeanLoss, index: Tensor, threads: int) -> None:
+    def __init__(self, flow: Flow, loss: MeanLoss, index: Tensor, threads: int, memory_mib: float = MEMORY_MIB) -> None:
         self.flow, self.loss, self.threads = flow, loss, threads
         places, roots, length = _places(flow)
         own = [p for p in flow.parameters() if p.requires_grad]
@@ -43,6 +47,7 @@ class EngineProducts:
         self._ends = torch.zeros(length, dtype=torch.bool)
         for place, root in roots.items():
             self._factor[place], self._ends[place] = 2 * root, True
+        self.together = self._fitting(memory_mib * 2**20)
 
     def value_and_gradient(self) -> tuple[float, np.ndarray]:
         """The mean loss and its gradient (P,)."""
@@ -52,7 +57,7 @@ class EngineProducts:
     def multiply(self, vectors: np.ndarray, done: Callable[[int], None]) -> np.ndarray:
         """The products (P, K) with vectors (P, K); `done` is told how many there are after each passage."""
         columns, count = [], 0
-        for part in torch.as_tensor(vectors.T, dtype=torch.float64).split(TOGETHER):
+        for part in torch.as_tensor(vectors.T, dtype=torch.float64).split(self.together):
             along = torch.zeros(len(part), self._length, dtype=torch.float64)
             along[:, self._index] = part
             found = self._at(along * self._factor)
@@ -62,10 +67,17 @@ class EngineProducts:
             done(count)
         return np.ascontiguousarray(torch.cat(columns).numpy().T)
 
+    def _fitting(self, limit: float) -> int:
+        grids, tableau = (self.loss.steps.blocks, DOPRI5) if isinstance(self.loss, NLL) else (((),), None)
+        tries = range(TOGETHER, 1, -1)
+        return next((many for many in tries if memory_of(self._fields(), grids, tableau, many) <= limit), 1)
+
+    def _fields(self) -> list[MLPField]:
+        return cast(list[MLPField], [block.field for block in self.flow.chain()])
+
     def _at(self, directions: Tensor) -> Curved:
-        loss, blocks = self.loss, self.flow.chain()
+        loss, blocks, fields = self.loss, self.flow.chain(), self._fields()
         towards = directions.to(loss.rows.dtype)
-        fields = cast(list[MLPField], [block.field for block in blocks])
         if isinstance(loss, NLL):
             start, log_det = self.flow.whiten(loss.rows)
             ends = [block.end_time(start).item() for block in blocks]
@@ -83,7 +95,8 @@ def takes(flow: Flow, loss: MeanLoss) -> bool:
     blocks = flow.chain()
     if isinstance(loss, FlowMatchingLoss) and (len(blocks) > 1 or blocks[0].sqrt_end_time is not None):
         return False
-    if not all(engine.takes(block.field, loss.rows, exact=True) and block.field.hidden for block in blocks):
+    exact = isinstance(loss, NLL)
+    if not all(engine.takes(block.field, loss.rows, exact) and block.field.hidden for block in blocks):
         return False
     params = _of_blocks(blocks)
     return len({id(p) for p in params}) == len(params) and {id(p) for p in params} == {id(p) for p in flow.parameters()}

@@ -69,6 +69,23 @@ static Kept *take_kept(Arena *arena, const Field *f, int tangents, int r) {
     return kept;
 }
 
+/* What the derivatives of an evaluation's values begin with, kept of an evaluation without tangents; all that only its
+   gradient asks for is written where `shared` has room for it. */
+static Kept *take_values(Arena *arena, const Field *f, const Kept *shared, int r) {
+    Kept *values = take(arena, f->layers * (long)sizeof(Kept));
+    for (int l = 0; l < f->layers; l++) {
+        const long in = r * padded(f->from->width[l]), out = r * padded(f->from->width[l + 1]);
+        const int gated = f->from->tensor[l * TENSORS + GATE_WEIGHT] != NULL;
+        REAL *entered = take_reals(arena, in), *d = l < f->layers - 1 ? take_reals(arena, out) : NULL;
+        REAL *x = gated ? take_reals(arena, out) : NULL, *gate = gated ? take_reals(arena, out) : NULL;
+        if (!arena->base) continue;
+        values[l] = shared[l];
+        values[l].entered = entered, values[l].d = d;
+        if (gated) values[l].x = x, values[l].gate = gate;
+    }
+    return values;
+}
+
 static Dots *take_dots(Arena *arena, const Field *f, int tangents, int r) {
     Dots *dots = take(arena, f->layers * (long)sizeof(Dots));
     for (int l = 0; l < f->layers; l++) {
@@ -257,8 +274,7 @@ static void dotted_forward(const Field *f, const Layer *u, const Kept *kept, Dot
         const long n = q->out_pad, plane = r * n;
         const int rows = l && l < last ? (1 + tangents) * r : r;
         const int gated = q->tensor[GATE_WEIGHT] != NULL, timed = q->tensor[TIME_BIAS] != NULL;
-        product(d->entered, q->in_pad, 1, q->down, n, d->x, n, rows, n, q->in, 0);
-        product(k->entered, q->in_pad, 1, w->down, n, d->x, n, rows, n, q->in, 1);
+        two_products(d->entered, k->entered, q->in_pad, 1, q->down, w->down, n, d->x, n, rows, n, q->in, 0);
         for (int i = 0; i < (own_times ? r : 1) && gated; i++)
             for (int v = 0; v < n; v += LANES) {
                 const V s = GATE(k, i, v);
@@ -375,10 +391,8 @@ static double dotted_backward(const Field *f, const Layer *u, const Kept *kept, 
     const long in = q->in_pad, plane_in = r * in;
     const REAL *of_x = of_velocity;
     if (k->gate) dotted_gate(q, k, d, of_velocity, x.of_x, 1, own_times, r), of_x = x.of_x;
-    product(of_x, q->out_pad, 1, q->up, in, x.g, in, r, in, q->out, 0);
-    product(k->of_x, q->out_pad, 1, w->up, in, x.g, in, r, in, q->out, 1);
-    product(of_x, 1, q->out_pad, k->entered, in, w->gradient[WEIGHT], in, q->out, in, r, 1);
-    product(k->of_x, 1, q->out_pad, d->entered, in, w->gradient[WEIGHT], in, q->out, in, r, 1);
+    two_products(of_x, k->of_x, q->out_pad, 1, q->up, w->up, in, x.g, in, r, in, q->out, 0);
+    two_products(of_x, k->of_x, 1, q->out_pad, k->entered, d->entered, in, w->gradient[WEIGHT], in, q->out, in, r, 1);
     for (int j = 0; j < tangents; j++) {
         const REAL s = k->gate ? k->gate[j] : 1, s_dot = k->gate ? d->gate[j] : 0;
         const REAL factor = of_trace * s, factor_dot = of_trace * s_dot + of_trace_dot * s;
@@ -411,8 +425,7 @@ static double dotted_backward(const Field *f, const Layer *u, const Kept *kept, 
         of_x = x.of_gated;
         if (k->gate) dotted_gate(q, k, d, x.of_gated, x.of_x, 1 + tangents, own_times, r), of_x = x.of_x;
         const int rows = l ? (1 + tangents) * r : r;
-        product(of_x, 1, n, k->entered, q->in_pad, w->gradient[WEIGHT], q->in_pad, q->out, q->in_pad, rows, 1);
-        product(k->of_x, 1, n, d->entered, q->in_pad, w->gradient[WEIGHT], q->in_pad, q->out, q->in_pad, rows, 1);
+        two_products(of_x, k->of_x, 1, n, k->entered, d->entered, q->in_pad, w->gradient[WEIGHT], q->in_pad, q->out, q->in_pad, rows, 1);
         for (int j = 0; j < tangents && l == 0; j++)
             for (int v = 0; v < n; v += LANES) {
                 V sum = all(0);
@@ -421,8 +434,7 @@ static double dotted_backward(const Field *f, const Layer *u, const Kept *kept, 
             }
         of_t += dotted_gather(q, w, k, d, x.of_gated, of_x, l == 0, 0, tangents, of_trace, of_trace_dot, t, t_dot, own_times, r);
         REAL *to = l ? x.other : of_z;
-        product(of_x, n, 1, q->up, q->in_pad, to, q->in_pad, rows, q->in_pad, q->out, 0);
-        product(k->of_x, n, 1, w->up, q->in_pad, to, q->in_pad, rows, q->in_pad, q->out, 1);
+        two_products(of_x, k->of_x, n, 1, q->up, w->up, q->in_pad, to, q->in_pad, rows, q->in_pad, q->out, 0);
         REAL *held = x.g;
         x.g = x.other, x.other = held;
     }

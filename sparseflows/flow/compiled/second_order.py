@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparseflows.flow.compiled.engine import NO_MEMORY, TILE, engine_of, require_memory
+from sparseflows.flow.compiled.engine import EXACT, NO_MEMORY, TILE, VALUE, engine_of, require_memory
 from sparseflows.flow.compiled.structures import BlockStructure, TableauStructure, pointer
 from sparseflows.flow.fields import MLPField
 from sparseflows.flow.solvers.tableaus import Tableau
@@ -83,6 +83,20 @@ def match_products(
         return refused, loss.value
 
     return _in_shares(one, len(where), directions, threads)
+
+
+def memory_of(
+    fields: Sequence[MLPField], grids: Sequence[Sequence[float]], tableau: Tableau | None, directions: int
+) -> int:
+    """Bytes that a thread works in for products with so many directions, beside those that go in and out.
+
+    Arguments as in `likelihood_products`; without a tableau it is `match_products`, and an upper bound.
+    """
+    blocks = [BlockStructure.of(field, 1.0, grid) for field, grid in zip(fields, grids, strict=True)]
+    measure = engine_of(fields[0].tensors()[0].dtype).products_memory
+    measure.restype = ctypes.c_long
+    kind, stages = (VALUE, 0) if tableau is None else (EXACT, len(tableau.b))
+    return int(measure((BlockStructure * len(blocks))(*blocks), len(blocks), kind, stages, TILE, directions))
 
 
 def _in_shares(

@@ -10,11 +10,12 @@ from support.tiny import WHITENING, rows, tiny_flow
 from support.truths import generator, normal
 from torch import nn
 
-from analysis.curvature.held_steps import HeldSteps
-from analysis.curvature.in_engine import takes
+from analysis.curvature.held_steps import DOPRI5, HeldSteps
+from analysis.curvature.in_engine import TOGETHER, EngineProducts, takes
 from analysis.curvature.losses import NLL, FlowMatchingLoss
 from analysis.curvature.operators import HessianOperator, Survivors
 from sparseflows.flow.compiled.build import library
+from sparseflows.flow.compiled.second_order import memory_of
 from sparseflows.flow.fields import MLPField
 from sparseflows.flow.model import Flow
 
@@ -69,6 +70,26 @@ def test_masked_and_frozen_params_are_none_of_them(loss) -> None:
     assert_same(*both(flow, loss(flow, rows(21)), survivors), vectors)
 
 
+def test_flow_matching_takes_more_columns_than_an_exact_trace() -> None:
+    flow = Flow(MLPField(43, [6, 5], "tanh", "concat")).double()
+    survivors = Survivors(flow, {})
+    vectors = np.random.default_rng(0).standard_normal((survivors.size, 3))
+    assert_same(*both(flow, matching(flow, normal(11, 43)), survivors), vectors)
+
+
+@pytest.mark.parametrize(("loss", "tableau"), [(nll, DOPRI5), (matching, None)])
+def test_fewer_vectors_go_together_where_memory_is_short(loss, tableau) -> None:
+    flow = tiny_flow((60, 60))
+    survivors, given = Survivors(flow, {}), loss(flow, rows(21))
+    of_five = memory_of([flow.chain()[0].field], [(0.4, 0.6)], tableau, 5) / 2**20
+    ample, short, least = (EngineProducts(flow, given, survivors.index, 1, mib) for mib in (32, of_five, 0))
+    assert (ample.together, short.together, least.together) == (TOGETHER, 5, 1)
+    vectors, seen = np.random.default_rng(0).standard_normal((survivors.size, 12)), []
+    found, wanted = short.multiply(vectors, seen.append), ample.multiply(vectors, lambda done: None)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-14 * np.abs(wanted).max())
+    assert seen == [5, 10, 12]
+
+
 def test_products_are_counted() -> None:
     flow, seen = tiny_flow(), []
     survivors = Survivors(flow, {})
@@ -101,7 +122,7 @@ def test_what_is_left_to_double_backpropagation() -> None:
     tied.chain()[0].field.layers[1].bias = tied.chain()[0].field.layers[0].bias
     assert not takes(tied, nll(tied, x))
     many = Flow(MLPField(17, [4])).double()
-    assert not takes(many, nll(many, normal(5, 17)))
+    assert not takes(many, nll(many, normal(5, 17)))  # an exact trace has as many tangents as columns
     two = tiny_flow(blocks=2)
     assert not takes(two, matching(two, x))
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from support.arrays import pairwise
@@ -107,3 +112,43 @@ def test_no_direction_gives_the_gradient_alone() -> None:
     ]
     assert torch.equal(both[0].gradient, both[1].gradient)
     assert both[0].products.shape == (0, size)
+
+
+RESIDENT = """
+import sys
+import torch
+from support.plain_solve import drawn, drawn_field
+from sparseflows.flow.compiled.second_order import likelihood_products, match_products, memory_of
+from sparseflows.flow.solvers.tableaus import TABLEAUS
+
+loss, count = sys.argv[1], int(sys.argv[2])
+field, points, grid = drawn_field(3, [200, 200], "tanh", "concat_squash"), drawn(8, 3), (0.05,) * 20
+directions = drawn(count, sum(one.numel() for one in field.tensors()) + 1, seed=4)
+tableau = TABLEAUS["dopri5"]
+
+def products(of, towards):
+    if loss == "likelihood":
+        return likelihood_products([of], [1.0], [grid], tableau, points, towards)
+    return match_products(of, points[:, :1].sigmoid().contiguous(), points, points, towards)
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+small = drawn_field(3, [3], "tanh", "concat_squash")
+products(small, drawn(1, sum(one.numel() for one in small.tensors()) + 1))
+before = resident()
+kept = products(field, directions)
+grown = resident() - before
+said = memory_of([field], [grid], tableau if loss == "likelihood" else None, count)
+print(grown, said, kept.products.nbytes)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc, where a thread's memory still stands")
+@pytest.mark.parametrize("loss", ["likelihood", "match"])
+def test_memory_is_what_is_said(loss) -> None:
+    arguments = [sys.executable, "-c", RESIDENT, loss, "16"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    found = subprocess.run(arguments, capture_output=True, text=True, check=True, env=environment).stdout
+    grown, said, out = map(int, found.split())
+    assert 0.9 * said < grown < said + out + 2**21  # what comes out, and PyTorch's own
