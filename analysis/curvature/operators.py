@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import _WeightNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from analysis.curvature.in_engine import EngineProducts, takes
+from analysis.curvature.in_engine import MEMORY_MIB, EngineProducts, takes
 from analysis.curvature.losses import MeanLoss
 from sparseflows.errors import InputError, RunError
 from sparseflows.flow.model import Flow
@@ -95,7 +95,7 @@ class HessianOperator(LinearOperator):
         flow: in the precision that the products are to be computed in.
         loss: deterministic.
         survivors: the params.
-        memory_mib: what the graphs may take; the terms go in chunks below it.
+        memory_mib: what the graphs may take; the terms go in chunks below it. (The engine is content with 32 a thread.)
         threads: chunks worked on at the same time, each by one thread. (The threads inside PyTorch's own
             operations wait for each other after every small step: slower than one on a busy machine.)
         on_product: called with the number of products after each, by one thread at a time.
@@ -136,9 +136,10 @@ class HessianOperator(LinearOperator):
         self.on_product = on_product or (lambda products: None)
         self.products = 0
         self.threads = max(1, min(threads, loss.terms))
-        self.engine = (
-            EngineProducts(flow, loss, survivors.index, self.threads) if compiled and takes(flow, loss) else None
-        )
+        self.engine = None
+        if compiled and takes(flow, loss):
+            each = min(MEMORY_MIB, memory_mib / self.threads)
+            self.engine = EngineProducts(flow, loss, survivors.index, self.threads, each)
         self.bytes_a_term = 1 if self.engine else self._measure()
         fitting = memory_mib * 2**20 // self.bytes_a_term  # terms whose graphs fit at a time
         self._keep_graphs = fitting >= loss.terms
