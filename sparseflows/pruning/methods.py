@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Generic, cast
 
+import torch
 from torch import Tensor, nn
 
 from sparseflows.errors import InputError, lookup
@@ -113,13 +114,31 @@ def prune(
     _check_state(state, chosen.kind)
     if not nearest:
         _check_target(state, target, chosen.kind)
+    home = _device_of(state.flow)
+    if home.type != "cpu":  # scores and choices are many small steps, and draws are those of the CPU
+        state, dense = _moved(state, torch.device("cpu")), copy.deepcopy(dense).cpu()
     found = _pruned(chosen, state, dense, target, allocation, sample, floor, compensated, seed)
     if not nearest and abs(found.params - target) > _grain(state.flow):
         raise InputError(
             f"{target:,} params cannot be reached by {method}: the nearest is {found.params:,}; ask for that, or take "
             "nearest=True"
         )
-    return replace(found, asked=int(target))
+    return replace(_moved(found, home), asked=int(target))
+
+
+def _device_of(network: nn.Module) -> torch.device:
+    like = next(network.parameters(), None)
+    return torch.device("cpu") if like is None else like.device
+
+
+def _moved(state: Pruned[Network], device: torch.device) -> Pruned[Network]:
+    """`state` itself where it is on `device`, else a copy there."""
+    if _device_of(state.flow) == device:
+        return state
+    masks = None if state.masks is None else state.masks.to(device)
+    return replace(
+        state, flow=copy.deepcopy(state.flow).to(device), masks=masks, dense_masks=state.dense_masks.to(device)
+    )
 
 
 def _check_options(chosen: Method, allocation: str | None, floor: object, compensated: bool) -> None:
@@ -236,7 +255,7 @@ def prune_by_scores(network: Network, scores: Scores, target: int, allocation: s
         keep = choose_neurons(network, target, allocation or "uniform", [scores[name] for name in hidden])
         return replace(without_neurons(network, keep, unpruned(network), network), asked=target)
     masked = copy.deepcopy(network)
-    masks = prune_weights(masked, Masks.full(masked), target, scores, allocation or "global")
+    masks = prune_weights(masked, Masks.full(masked), target, scores, allocation or "global").to(_device_of(network))
     return Pruned(masked, masks, masks, asked=target)
 
 
@@ -261,7 +280,7 @@ def prune_by_masks(network: Network, masks: Mapping[str, Tensor]) -> Pruned[Netw
         if name in masks and not masks[name].any():
             raise InputError(f"the mask of '{name}' leaves none of its weights; keep one at least")
     masked = copy.deepcopy(network)
-    whole = Masks({**Masks.full(network), **masks})
+    whole = Masks({**Masks.full(network), **masks}).to(_device_of(network))
     whole.apply_(masked)
     return Pruned(masked, whole, whole)
 

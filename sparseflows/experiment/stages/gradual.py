@@ -122,7 +122,7 @@ class Gradual:
     def _silence(self, network: nn.Module, layer: int) -> Masks:
         keep = _living(network)
         scores = list(self._scores(network).values())[layer]
-        scores = scores.masked_fill(~keep[layer], math.inf)
+        scores = scores.masked_fill(~keep[layer].cpu(), math.inf)
         keep[layer][int(scores.argmin())] = False
         masks = masks_of_neurons(network, keep)
         masks.apply_(network)

@@ -42,6 +42,7 @@ def choose_neurons(
     if scores is None:
         parameters = dict(network.named_parameters())
         scores = [neuron_l1(parameters[layer.link.weight].flatten(1)) for layer in layers]
+    scores = [score.detach().cpu() for score in scores]  # chosen there, wherever the network is
     _check_scores(layers, scores)
     sizes = [layer.size for layer in layers]
     least = [min(max(n, 1), size) for n, size in zip(at_least or [1] * len(sizes), sizes, strict=True)]

@@ -113,12 +113,12 @@ def prune_weights(
 def _of_living(link: Link, weight: Tensor, scores: Scores, masks: Masks) -> Tensor:
     if link.weight not in scores:
         raise InputError(f"no scores for '{link.weight}'; give one tensor a weight: {tuple(weight.shape)}")
-    score = scores[link.weight].detach()
+    score = scores[link.weight].detach().cpu()  # chosen there, wherever the network is
     if score.shape != weight.shape:
         raise InputError(f"the scores of '{link.weight}' have shape {tuple(score.shape)}, not {tuple(weight.shape)}")
     if not bool(torch.isfinite(score).all()):
         raise InputError(f"a score of '{link.weight}' is not finite; every weight needs a number")
-    return score.masked_fill(~masks[link.weight], -torch.inf) if link.weight in masks else score
+    return score.masked_fill(~masks[link.weight].cpu(), -torch.inf) if link.weight in masks else score
 
 
 def _thinned(entries: Tensor, removable: Tensor, count: Callable[[Tensor], int], target: int) -> Tensor:

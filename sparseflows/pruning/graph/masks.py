@@ -85,12 +85,16 @@ class Masks(Mapping[str, Tensor]):
         """The parameters of `network` of which something goes, each with what goes."""
         self.check(network)
         named = [(p, self[name]) for name, p in network.named_parameters() if name in self]
-        return [(parameter, ~mask) for parameter, mask in named if not bool(mask.all())]
+        return [(parameter, ~mask.to(parameter.device)) for parameter, mask in named if not bool(mask.all())]
 
     def kept(self, network: nn.Module) -> int:
         """Params of `network` that stay; raises as `check`."""
         self.check(network)
         return sum(int(self[n].sum()) if n in self._tensors else p.numel() for n, p in network.named_parameters())
+
+    def to(self, device: torch.device) -> Masks:
+        """The same masks on `device`."""
+        return Masks({name: mask.to(device) for name, mask in self.items()})
 
     def save(self, path: Path | str) -> None:
         """Write as safetensors."""
