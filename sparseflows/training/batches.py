@@ -52,6 +52,7 @@ class InMemory:
             if self.weights is not None:
                 drawn = draw_copies(self.weights, torch_generator(seed, f"{purpose}/epoch/{epoch}/copies"))
                 self._order = drawn[self._order]
+            self._order = self._order.to(self.device)  # drawn on the CPU, the same everywhere
         return self.rows.index_select(0, self._order[first : first + size])
 
 
