@@ -55,6 +55,7 @@ class InMemory:
             if self.weights is not None:
                 drawn = draw_copies(self.weights, torch_generator(seed, f"{purpose}/epoch/{epoch}/copies"))
                 self._order = drawn[self._order]
+            self._order = self._order.to(self.device)  # drawn on the CPU, the same everywhere
         last, end = min(first + size, len(self._order)), self._start + len(self._gathered)
         if first < self._start or last > end:
             end = max(last, min(first + self._ahead, len(self._order)))
