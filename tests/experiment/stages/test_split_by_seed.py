@@ -63,14 +63,15 @@ def test_side_by_side_gives_the_same_numbers(folder, changed, tmp_path, call, ro
 
 
 def test_an_analysis_takes_each_stage_with_its_own_rows(folder):
-    from analysis.curvature.stage import Settings, subset_rows
+    from analysis.curvature.subsets import Settings, subsets_of
     from analysis.runs.study import Study
 
     study = Study.open(folder)
     for seed in (0, 2):
         own = make_splits("wine", val_fraction=0.15, test_fraction=0.15, seed=3 + seed)
         assert np.array_equal(study.splits_of(seed).train, own.train)
-        assert np.isin(subset_rows(study, Settings(subset=100), seed)[:, 0], own.train[:, 0]).all()
+        (rows,) = subsets_of(study, Settings(subset=100, subsets=1), seed)
+        assert np.isin(rows[:, 0], own.train[:, 0]).all()
     assert study.splits is study.splits_of(0)
 
 
