@@ -29,7 +29,7 @@ HESSIAN_PANELS = {
     "lambda_max": "largest eigenvalue",
     "trace": "trace",
     "effective_rank": "effective rank, trace / λ_max",
-    "kappa_80": "κ₈₀, λ_max over the eigenvalue at 80 %",
+    "kappa_80": "condition number κ₈₀",
 }
 
 
