@@ -5,7 +5,7 @@
 #include "adaptive.h"
 #include "second.h"
 
-enum { LAYERS_AT_MOST = 64, TILES_TOGETHER = 32 /* whose sums are taken in REAL; then they go into doubles */ };
+enum { LAYERS_AT_MOST = 64 };
 
 static long params_of(const Block *block) {
     long found = 1;
@@ -29,7 +29,8 @@ static Layer *lay_direction(Arena *arena, const Block *block, const REAL *direct
     return lay_out(arena, &along, EXACT, 1).layer;
 }
 
-/* What was gathered since the last time, added to a row of doubles, and set back to zero. */
+/* What a tile's rows gathered, added to a row of doubles, and set back to zero. (Sums of 256 rows in float32 had errors of
+   4e-5 where activations have no mean of 0, those of a tile 3e-7, in the same time.) */
 static void flush_sums(const Block *block, Layer *layer, double *to) {
     for (int l = 0; l < block->layers; l++)
         for (int k = 0; k < TENSORS; k++) {

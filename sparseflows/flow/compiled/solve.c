@@ -225,15 +225,12 @@ int likelihood_products(Block *blocks, int n_blocks, const Tableau *tableau, con
         blocks[m].of_end_time = 0;
         for (int v = 0; v < vectors; v++) of_end_time[v * n_blocks + m] = 0, end_time_dot[v * n_blocks + m] = directions[v * params + o - 1];
     }
-    int together = 0;
     for (long start = first; start < past; start += tile) {
         const int r = past - start < tile ? (int)(past - start) : tile;
         load(&desk.field[0], points, start, r, desk.z);
         pass_once(&desk, blocks, n_blocks, tableau, rows, r, loss);
         for (int v = 0; v < vectors; v++)
             pass_along(&desk, blocks, n_blocks, tableau, rows, r, v, vectors, end_time_dot + v * n_blocks, of_end_time + v * n_blocks);
-        if (++together < TILES_TOGETHER && start + tile < past) continue;
-        together = 0;
         for (long m = 0, o = 0; m < n_blocks; o += params_of(&blocks[m]), m++) {
             flush_sums(&blocks[m], desk.field[m].layer, gradient + o);
             for (int v = 0; v < vectors; v++) flush_sums(&blocks[m], desk.direction[m * vectors + v], products + v * params + o);
@@ -272,7 +269,6 @@ int match_products(Block *block, const REAL *points, const REAL *targets, const 
         scratch = (Scratch){take_reals(&arena, tile * f.widest), take_reals(&arena, tile * f.widest), take_reals(&arena, tile * f.widest),
                             take_reals(&arena, tile * f.widest)};
     }
-    int together = 0;
     for (long start = first; start < past; start += tile) {
         const int r = past - start < tile ? (int)(past - start) : tile;
         const long size = r * (long)f.pad;
@@ -289,8 +285,6 @@ int match_products(Block *block, const REAL *points, const REAL *targets, const 
             for (long j = 0; j < size; j++) here[j] *= 2 / (REAL)rows;
             dotted_backward(&f, along[v], kept, dots, 0, 0, 0, t + start, 0, 1, r, here, of_z, scratch);
         }
-        if (++together < TILES_TOGETHER && start + tile < past) continue;
-        together = 0;
         flush_sums(block, f.layer, gradient);
         for (int v = 0; v < vectors; v++) flush_sums(block, along[v], products + v * params);
     }

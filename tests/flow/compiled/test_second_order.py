@@ -15,7 +15,7 @@ from support.plain_solve import drawn, drawn_field, plain_solve
 from sparseflows.flow.compiled.build import library
 from sparseflows.flow.compiled.second_order import likelihood_products, match_products
 from sparseflows.flow.compiled.structures import ACTIVATION_ORDER
-from sparseflows.flow.fields import BASES, TIMES
+from sparseflows.flow.fields import BASES, TIMES, MLPField
 from sparseflows.flow.solvers.tableaus import TABLEAUS
 from sparseflows.flow.transform import standard_normal_log_prob
 
@@ -94,13 +94,17 @@ def test_flow_matching(activation, time, hidden, base, threads) -> None:
     assert not found.products[:, -1].any()
 
 
-def test_float32_is_as_good_as_float32() -> None:
-    field, points = drawn_field(2, [64, 64, 64], "silu", "concat"), drawn(512, 2)
+@pytest.mark.parametrize(("activation", "steps"), [("silu", STEPS), ("sigmoid", (1 / 9,) * 9)])
+def test_float32_is_as_good_as_float32(activation, steps) -> None:
+    # With sigmoid every activation is about 1/2: what the rows add up to is large beside what they leave.
+    field, points = MLPField(2, [64, 64, 64], activation), drawn(512, 2)
+    field.initialise(torch.Generator().manual_seed(0), 1.3)
     size = sum(one.numel() for one in field.tensors()) + 1
     directions, tableau = drawn(2, size, seed=4), TABLEAUS["dopri5"]
-    precise = likelihood_products([field], [1.0], [STEPS], tableau, points, directions)
-    coarse = likelihood_products([field.float()], [1.0], [STEPS], tableau, points.float(), directions.float())
-    assert_near([coarse.gradient, *coarse.products], [precise.gradient, *precise.products], 2e-5)  # sums of 512 rows
+    coarse = likelihood_products([field], [1.0], [steps], tableau, points.float(), directions.float())
+    precise = likelihood_products([field.double()], [1.0], [steps], tableau, points, directions)
+    for found, wanted in zip([coarse.gradient, *coarse.products], [precise.gradient, *precise.products], strict=True):
+        assert float((found - wanted).norm() / wanted.norm()) < 2e-6  # sums of 8 rows
 
 
 def test_no_direction_gives_the_gradient_alone() -> None:
