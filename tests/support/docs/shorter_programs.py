@@ -34,7 +34,7 @@ SWEEP_SETTINGS = {
 BUNDLED = ("wine", "diabetes", "breast_cancer", "digits", "digits_labelled", "table")  # take all their rows
 MOST_SEEDS, MOST_METHODS, MOST_RATIOS = 1, 2, 2
 ANALYSES = {
-    "hessian": "--stage best --subset 4 --products 9 --tol 1e-2",
+    "hessian": "--stage best --subset 4 --subsets 1 --steps 2 --probes 2 --tol 1e-2",
     "modes": "--samples 200",
     "field": "--stage best --frames 2",
     "cost": "--rows 64 --repeats 1",
