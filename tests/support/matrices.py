@@ -1,8 +1,11 @@
-"""Symmetric matrices of known spectrum, and operators that count what they are asked for."""
+"""Symmetric matrices of known spectrum, operators that count what they are asked for, and the loss they are of."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+import torch
 from scipy.sparse.linalg import LinearOperator
 
 SIZE = 100
@@ -69,3 +72,15 @@ class Counting:
         if self.broken_after is not None and self.columns > self.broken_after:
             product[0] = np.nan
         return product
+
+
+@dataclass(frozen=True)
+class Quadratic:
+    """½ θᵀAθ, in one term."""
+
+    matrix: torch.Tensor
+    terms: int = 1
+
+    def total(self, flow, chosen):
+        theta = torch.cat([p.flatten() for p in flow.parameters()])
+        return theta @ self.matrix @ theta / 2

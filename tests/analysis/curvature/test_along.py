@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 import torch
+from support.matrices import Quadratic
 
 from analysis.curvature.along import POINTS, loss_along
 from analysis.curvature.operators import HessianOperator, Survivors
 from sparseflows.flow.fields import LinearField
 from sparseflows.flow.model import Flow
 from sparseflows.pruning.graph.masks import Masks
-
-
-@dataclass(frozen=True)
-class Quadratic:
-    """½ θᵀAθ, in one term."""
-
-    matrix: torch.Tensor
-    terms: int = 1
-
-    def total(self, flow, chosen):
-        theta = torch.cat([p.flatten() for p in flow.parameters()])
-        return theta @ self.matrix @ theta / 2
 
 
 def test_a_parabola_is_itself():

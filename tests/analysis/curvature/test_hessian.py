@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from support.matrices import Quadratic
 
 from analysis.curvature.losses import NLL, FlowMatchingLoss
 from analysis.curvature.operators import HessianOperator, Survivors
@@ -111,18 +112,6 @@ def test_results_depend_on_every_setting_but_memory_and_threads():
 
 
 # --- whole against estimated, on a Hessian that is known
-
-
-@dataclass(frozen=True)
-class Quadratic:
-    """½ θᵀAθ, in one term."""
-
-    matrix: torch.Tensor
-    terms: int = 1
-
-    def total(self, flow, chosen):
-        theta = torch.cat([p.flatten() for p in flow.parameters()])
-        return theta @ self.matrix @ theta / 2
 
 
 def known() -> tuple[HessianOperator, np.ndarray, dict[str, slice]]:
